@@ -1,0 +1,73 @@
+# make test   everything that must hold: format, lint, types, tests        make env    the environment alone
+# make demo   ten validators train a model together                        make bench  the benchmarks
+# make lock   pin the dependencies anew                                    make clean  remove what was made
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PY     := $(BIN)/python
+READY  := $(VENV)/.ready
+PIP    := $(PY) -m pip install -q --disable-pip-version-check
+# Workers for the tests: one per core of the smallest machine the checks run on.
+JOBS   ?= 2
+
+.DEFAULT_GOAL := test
+.PHONY: env test format lint types check demo bench coverage lock clean
+
+env: $(READY)
+
+# uv installs the lock in seconds; where it cannot be had, pip takes the same lock and the same hashes.
+$(READY): requirements/dev.txt requirements/uv.txt pyproject.toml setup.cfg
+	@echo "== environment in $(VENV)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@if $(PIP) --require-hashes -r requirements/uv.txt && \
+	    $(BIN)/uv pip install -q --python $(PY) --require-hashes -r requirements/dev.txt; then :; \
+	else \
+	    echo "== uv cannot be had here: pip takes the same lock"; \
+	    $(PIP) --require-hashes -r requirements/dev.txt; \
+	fi
+	@$(PIP) --no-build-isolation --no-deps -e .
+	@touch $@
+
+test: format lint types check
+
+format: env
+	@echo "== format"
+	@$(BIN)/ruff format --check .
+
+lint: env
+	@echo "== lint"
+	@$(BIN)/ruff check .
+
+types: env
+	@echo "== types"
+	@$(BIN)/mypy
+
+check: env
+	@echo "== tests"
+	@$(PY) -m pytest -n $(JOBS) --dist worksteal
+
+demo: env
+	@$(BIN)/zmesh demo
+
+bench: env
+	@$(PY) -m benchmarks
+
+coverage: env
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest
+	@$(BIN)/coverage combine -q
+	@$(BIN)/coverage report --skip-covered
+
+# The locks carry names, versions and hashes, and no address they came from.
+COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+           --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock"
+
+lock:
+	@test -x $(BIN)/uv || $(MAKE) env
+	@$(COMPILE) --upgrade --all-extras --group dev pyproject.toml -o requirements/dev.txt
+	@echo "uv" | $(COMPILE) --upgrade - -o requirements/uv.txt
+
+clean:
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* htmlcov
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

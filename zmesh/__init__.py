@@ -1,0 +1,1 @@
+"""Signed, encrypted, brokerless messaging for blockchain validators on ZeroMQ."""

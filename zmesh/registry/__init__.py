@@ -1,0 +1,1 @@
+"""Who is a validator: the port (``port.py``) and what stands behind it."""
