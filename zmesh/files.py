@@ -1,0 +1,74 @@
+"""Small files that must never be half written: keys, epochs, reputations.
+
+Rules
+ 1. A reader sees the old content or the new one, whole, also across a crash or a power cut.
+ 2. What is written here is private: mode 0600 from its first moment on.
+ 3. Every failure is a ``ConfigError`` that names the path.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from zmesh.core.errors import ConfigError
+
+
+def create_private(path: Path, content: bytes) -> None:
+    """Write a new file; refuse where one stands already.
+
+    Raises ``ConfigError`` when the path exists or its folder does not take a file.
+    """
+    try:
+        staged = _stage(path, content)
+        try:
+            # A link, unlike a rename, fails where something stands already.
+            os.link(staged, path)
+        finally:
+            os.unlink(staged)
+        _settle(path.parent)
+    except FileExistsError:
+        raise ConfigError(f"{path} exists already: name a new file, or move that one away first") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be created: {error.strerror or error}") from None
+
+
+def replace_private(path: Path, content: bytes) -> None:
+    """Write a file in the place of the one that stands there, if any.
+
+    Raises ``ConfigError`` when its folder does not take a file.
+    """
+    try:
+        staged = _stage(path, content)
+        try:
+            os.replace(staged, path)
+        except OSError:
+            os.unlink(staged)
+            raise
+        _settle(path.parent)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def _stage(path: Path, content: bytes) -> str:
+    """``content`` on disk under another name in the same folder; ``mkstemp`` gives it mode 0600."""
+    descriptor, staged = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        os.unlink(staged)
+        raise
+    return staged
+
+
+def _settle(folder: Path) -> None:
+    """Make the new name itself survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

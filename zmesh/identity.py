@@ -1,0 +1,219 @@
+"""Who this node is: an Ed25519 key, its X25519 image, and the epoch of this start.
+
+Rules
+ 1. The secret has one way out, ``sign`` (and ``curve_secret``, which the CURVE handshake cannot do without):
+    it is in no repr, no error, no pickle and no log.
+ 2. A key is used or refused at the door: what ``load_key`` returns signs, and what it raises is one sentence
+    that never repeats the value it was given.
+ 3. Keys are compared and validated as libsodium does: points of small order and encodings that are not
+    canonical are refused.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import string
+from pathlib import Path
+from typing import NoReturn
+
+import nacl.bindings
+from nacl.exceptions import BadSignatureError, CryptoError
+
+from zmesh.core.bounds import AHEAD
+from zmesh.core.errors import ConfigError
+from zmesh.core.types import PeerKey
+from zmesh.files import create_private, replace_private
+from zmesh.sentence import shown
+
+SEED_BYTES = 32
+KEY_BYTES = 32
+SIGNATURE_BYTES = 64
+MAX_KEY_FILE = 1024
+"""Bytes read of a key file: 64 digits, and room to see that it is something else."""
+
+_HEX = frozenset(string.hexdigits)
+
+
+class Identity:
+    """An Ed25519 key pair (RFC 8032) and the X25519 key pair (RFC 7748) that CURVE uses, derived from it."""
+
+    __slots__ = ("_secret", "curve_public", "curve_secret", "public")
+
+    public: PeerKey
+    """32 bytes: the name of this node on every link."""
+    curve_public: bytes
+    """32 bytes: what anybody computes from ``public`` with ``curve_image``."""
+    curve_secret: bytes
+    """32 bytes, secret: for the transport alone."""
+
+    def __init__(self, seed: bytes) -> None:
+        """``seed``: 32 bytes. Raises ``ConfigError`` for any other length."""
+        if len(seed) != SEED_BYTES:
+            raise ConfigError(
+                f"the private key has {len(seed)} bytes: an Ed25519 seed of {SEED_BYTES} is right"
+            )
+        self.public, self._secret = nacl.bindings.crypto_sign_seed_keypair(bytes(seed))
+        self.curve_public = curve_image(self.public)
+        self.curve_secret = nacl.bindings.crypto_sign_ed25519_sk_to_curve25519(self._secret)
+
+    @classmethod
+    def generate(cls) -> Identity:
+        """A fresh identity from the system's randomness."""
+        return cls(os.urandom(SEED_BYTES))
+
+    @classmethod
+    def from_seed(cls, seed: bytes) -> Identity:
+        """The identity of a 32-byte seed. Raises ``ConfigError`` for any other length."""
+        return cls(seed)
+
+    def sign(self, data: bytes) -> bytes:
+        """The 64-byte Ed25519 signature over ``data``."""
+        return nacl.bindings.crypto_sign(data, self._secret)[:SIGNATURE_BYTES]
+
+    def __repr__(self) -> str:
+        return f"Identity({self.public.hex()})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an Identity holds a secret and is not copied or pickled: hand over its public key")
+
+
+def load_key(value: str | bytes | Path | None) -> Identity:
+    """The identity that ``value`` stands for.
+
+    ``value``: 64 hexadecimal digits (``0x`` before them is allowed), the 32 bytes themselves, the path of a
+    key file, or None for a fresh key. Raises ``ConfigError``, which never repeats what may be secret.
+    """
+    if value is None:
+        return Identity.generate()
+    if isinstance(value, bytes | bytearray):
+        return Identity.from_seed(bytes(value))
+    if isinstance(value, Path):
+        return _read_key_file(Path(os.path.expanduser(value)), str(value))
+    seed = _unhex(value)
+    if seed is not None:
+        return Identity.from_seed(seed)
+    path = Path(os.path.expanduser(value))
+    if value and _may_be_shown(path):
+        return _read_key_file(path, value)
+    raise ConfigError(
+        f"the private key of {len(value)} characters (not shown) is neither 64 hexadecimal digits nor the"
+        " path of a key file: `zmesh key new PATH` makes one"
+    )
+
+
+def create_key_file(path: Path) -> Identity:
+    """Make a key, write it to a new file of mode 0600, and return it.
+
+    Raises ``ConfigError`` when the file exists or cannot be written; nothing is overwritten.
+    """
+    seed = os.urandom(SEED_BYTES)
+    create_private(path, seed.hex().encode() + b"\n")
+    return Identity.from_seed(seed)
+
+
+def verify(key: PeerKey, data: bytes, signature: bytes) -> bool:
+    """Whether ``signature`` (64 bytes) over ``data`` is ``key``'s (32 bytes), as libsodium decides it.
+
+    Never raises on bytes of any length; releases the interpreter lock while it computes.
+    """
+    if len(key) != KEY_BYTES or len(signature) != SIGNATURE_BYTES:
+        return False
+    try:
+        nacl.bindings.crypto_sign_open(signature + data, key)
+    except BadSignatureError:
+        return False
+    return True
+
+
+def curve_image(public: PeerKey) -> bytes:
+    """The 32-byte X25519 public key of an Ed25519 one: its birational image (RFC 7748, section 4.1).
+
+    A key and its negative share one image. Raises ``ConfigError`` for bytes that are no point of the
+    prime-order group: nobody holds such a key.
+    """
+    if len(public) == KEY_BYTES:
+        try:
+            return nacl.bindings.crypto_sign_ed25519_pk_to_curve25519(public)
+        except CryptoError:
+            pass  # said below, in the same words as for a wrong length
+    raise ConfigError(
+        f"public key {public.hex()[:64]} is no Ed25519 key: 32 bytes of a valid point are right"
+    )
+
+
+def next_epoch(state_file: Path | None, wall: float) -> int:
+    """The epoch of this start: above every earlier one, and stored before it is returned.
+
+    ``wall``: seconds since 1970, whose whole number is the epoch unless a stored one is as high, so that a
+    lost file locks nobody out. Without ``state_file`` nothing is stored. Raises ``ConfigError`` when the file
+    is unreadable, holds no number, or is so far ahead of the clock that every peer would refuse the epoch.
+    """
+    if state_file is None:
+        return int(wall)
+    epoch = max(_stored_epoch(state_file) + 1, int(wall))
+    if epoch > wall + AHEAD:
+        ahead = f"{epoch - wall:.0f} s ahead of this clock, and peers refuse that"
+        mend = "set the clock right, or delete the file if the clock was wrong when it was written"
+        raise ConfigError(f"{state_file} holds epoch {epoch - 1}, {ahead}: {mend}")
+    replace_private(state_file, b"%d\n" % epoch)
+    return epoch
+
+
+def _stored_epoch(path: Path) -> int:
+    try:
+        text = path.read_bytes()[:64].decode("ascii", "replace").strip()
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    if not (text.isdigit() and len(text) <= 20):
+        mend = "delete it, and the clock gives the next one"
+        raise ConfigError(f"{path} holds {shown(text)} where an epoch should be: {mend}")
+    return int(text)
+
+
+def _unhex(text: str) -> bytes | None:
+    """The 32 bytes of 64 hexadecimal digits, or None."""
+    digits = text.strip().removeprefix("0x")
+    return bytes.fromhex(digits) if len(digits) == 2 * SEED_BYTES and _HEX.issuperset(digits) else None
+
+
+def _may_be_shown(path: Path) -> bool:
+    """Whether this is plainly a path, not a mistyped secret: it exists, or its folder does and has a name."""
+    try:
+        return path.exists() or (path.parent.is_dir() and path.parent.name != "")
+    except (OSError, ValueError):  # too long for a name, or a null byte within: no path
+        return False
+
+
+def _read_key_file(path: Path, named: str) -> Identity:
+    """The identity in a file of 64 hexadecimal digits that nobody but its owner can read."""
+    try:
+        # Opened before it is examined, so that what was examined is what is read; a pipe must not block.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise ConfigError(f"key file {named} cannot be read: {error.strerror}") from None
+    try:
+        _refuse_exposed(os.fstat(descriptor), named)
+        content = os.read(descriptor, MAX_KEY_FILE)
+    finally:
+        os.close(descriptor)
+    seed = _unhex(content.decode("ascii", "replace"))
+    if seed is None:
+        right = "64 hexadecimal digits are right"
+        raise ConfigError(f"key file {named} holds {len(content)} bytes (not shown): {right}")
+    return Identity.from_seed(seed)
+
+
+def _refuse_exposed(status: os.stat_result, named: str) -> None:
+    mode = stat.S_IMODE(status.st_mode)
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"key file {named} is not a regular file: name one that `zmesh key new` made")
+    if status.st_uid != os.geteuid():
+        mend = f"`chown {os.geteuid()} {named}` mends it"
+        raise ConfigError(f"key file {named} belongs to user {status.st_uid}: {mend}")
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ConfigError(
+            f"key file {named} has mode {mode:04o}, open to others: `chmod 600 {named}` mends it"
+        )
