@@ -1,0 +1,85 @@
+"""Built-in protocol behaviour, each a pure state machine behind the port in ``zmesh.core.handler``.
+
+Rules
+ 1. A handler decides nothing about links, repair or delivery; the engine does, and asks ``validate`` first.
+ 2. Who is speaking is the ``sender`` that the engine verified; votes, rounds and limits key on its account.
+ 3. Every handler works alone: a node may run any subset. ``default_handlers`` is the usual set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from zmesh.core.handler import Handler
+from zmesh.handlers.heartbeat import Heartbeat
+from zmesh.handlers.record import Description, Record, decode_record, encode_record, is_local, verify_record
+from zmesh.handlers.records import RecordPorts, Records, Taken
+from zmesh.handlers.rounds import Delta, Round, Rounds, RoundState
+from zmesh.handlers.votes import Equivocation, Proposal, Tally, Votes
+
+__all__ = [
+    "Delta",
+    "Description",
+    "Equivocation",
+    "Handlers",
+    "Heartbeat",
+    "Proposal",
+    "Record",
+    "RecordPorts",
+    "Records",
+    "Round",
+    "RoundState",
+    "Rounds",
+    "Taken",
+    "Tally",
+    "Votes",
+    "decode_record",
+    "default_handlers",
+    "encode_record",
+    "is_local",
+    "verify_record",
+]
+
+
+class Handlers(NamedTuple):
+    """The usual set. A tuple of ``Handler``, so the engine takes it as it is."""
+
+    heartbeat: Heartbeat
+    records: Records
+    rounds: Rounds
+    votes: Votes
+
+
+def default_handlers(
+    status: Callable[[], Mapping[str, Any]],
+    ports: RecordPorts,
+    own: Description | None = None,
+    *,
+    account: str | None = None,
+    heartbeat_interval: float = 60.0,
+    phase: float = 0.5,
+) -> Handlers:
+    """One of each.
+
+    Args:
+        status: the payload of the next heartbeat, see ``Heartbeat``.
+        ports: what peer records need of their node, see ``RecordPorts``.
+        own: what this node announces about itself; None until ``records.describe`` is called.
+        account: this node's account, see ``Rounds``; None takes the mesh key in hex.
+        heartbeat_interval: seconds.
+        phase: 0 to below 1, drawn once per node: keeps nodes that started together apart.
+
+    Raises ``ConfigError`` for an interval or phase out of range.
+    """
+    return Handlers(
+        Heartbeat(status, heartbeat_interval, phase),
+        Records(ports, own, phase=phase),
+        Rounds(account or ports.signer.public.hex()),
+        Votes(),
+    )
+
+
+def _is_handler(handlers: Handlers) -> tuple[Handler, ...]:
+    """Lets the type checker prove that each of them fits the port."""
+    return tuple(handlers)

@@ -1,0 +1,91 @@
+"""Heartbeats: every node says once a minute that it lives.
+
+Rules
+ 1. The signed frame itself is the sign of life, and the engine counts it; what stands inside is for people.
+ 2. The first one leaves within ``FIRST_WITHIN`` of the start, so that a new node is seen at once. All later
+    ones lie at this node's own phase of the interval: nodes that started together do not beat together.
+ 3. Beats that were missed, because the machine slept, are not made up for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import floor
+from typing import Any, Final
+
+from zmesh.core.envelope import Envelope
+from zmesh.core.errors import ConfigError
+from zmesh.core.events import Broadcast, Command
+from zmesh.core.types import Member, MessageType, Now, Verdict
+from zmesh.handlers.schema import fits, items, text, whole
+
+FIRST_WITHIN: Final = 1.0
+"""Seconds after the start: soon, and still spread out when a whole mesh starts at once."""
+MAX_BODY: Final = 4 * 1024
+"""Bytes of a heartbeat's body: every node receives every one, so a large one is abuse."""
+
+SCHEMA: Final = {
+    "status": text(32),
+    "peers_count": whole(),
+    "version": text(64),
+    "capabilities": items(text(64), 32),
+}
+"""All optional: a heartbeat says enough by being signed."""
+
+
+class Heartbeat:
+    """Broadcasts HEARTBEAT every ``interval`` seconds and checks those of others.
+
+    Args:
+        status: gives the payload of the next beat: at most ``peers_count``, ``status``, ``version`` and
+            ``capabilities`` mean something to others. Called once per beat, and must not block.
+        interval: seconds between beats.
+        phase: 0 to below 1, this node's place within the interval; drawn by whoever owns the randomness.
+
+    Raises ``ConfigError`` for an interval or phase out of range.
+    """
+
+    kinds: frozenset[MessageType] = frozenset({MessageType.HEARTBEAT})
+
+    def __init__(
+        self, status: Callable[[], Mapping[str, Any]], interval: float = 60.0, phase: float = 0.5
+    ) -> None:
+        if not 0 < interval < float("inf"):
+            raise ConfigError(
+                f"heartbeat interval {interval}: a positive number of seconds, such as 60, is right"
+            )
+        if not 0 <= phase < 1:
+            raise ConfigError(f"heartbeat phase {phase}: a number from 0 to below 1 is right")
+        self._status = status
+        self._interval = interval
+        self._phase = phase
+        self._grid: float | None = None
+        """The next time of this node's grid, start + (phase + k) * interval; None before the start."""
+        # Due at once: the first wake tells what time it is.
+        self.deadline: float | None = 0.0
+
+    def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
+        """REJECT what is larger than ``MAX_BODY`` or does not fit ``SCHEMA``."""
+        if len(envelope.body) > MAX_BODY or not fits(payload, {}, SCHEMA):
+            return Verdict.REJECT
+        return Verdict.ACCEPT
+
+    def received(
+        self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now
+    ) -> Sequence[Command]:
+        """Nothing is left to do: the engine has noted the sign of life."""
+        return ()
+
+    def wake(self, now: Now) -> Sequence[Command]:
+        """Beat, if it is time, and set the next deadline."""
+        if self._grid is None:
+            self._grid = now.mono + self._phase * self._interval
+            self.deadline = now.mono + FIRST_WITHIN * self._phase
+            return ()
+        if self.deadline is None or now.mono < self.deadline:
+            return ()
+        if self._grid <= now.mono:
+            # Counted on from the last one: a grid computed anew each time rounds back onto the present.
+            self._grid += (floor((now.mono - self._grid) / self._interval) + 1) * self._interval
+        self.deadline = self._grid
+        return (Broadcast(MessageType.HEARTBEAT, dict(self._status())),)

@@ -1,0 +1,234 @@
+"""A peer record: where a key can be reached, signed on its own so that anybody may pass it on.
+
+Rules
+ 1. A record is ``body + signature (64 B)``; the body is a msgpack array, the signature is Ed25519 (RFC 8032)
+    over ``SIGN_TAG + BLAKE2b-256(body)``. Who passes it on, and over what, adds nothing to it and proves
+    nothing.
+ 2. Decoding says that the bytes have the right shape, never that the signature holds: ask ``verify``.
+ 3. Any bytes whatsoever either decode or raise ``WireError`` with MALFORMED.
+ 4. Room for later: unknown trailing fields are ignored; the delegation slot is nil until accounts sign for
+    keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from ipaddress import ip_address
+from typing import Any, Final
+
+import msgpack
+
+from zmesh.core.bounds import MAX_ENDPOINTS, MAX_NAME
+from zmesh.core.errors import ConfigError
+from zmesh.core.types import Endpoint, PeerKey
+from zmesh.core.wire import KEY_SIZE, SIGNATURE_SIZE, malformed
+from zmesh.handlers.schema import Check, blob, items, text, whole
+
+VERSION: Final = 1
+SIGN_TAG: Final = b"zmesh/1 record:"
+MAX_RECORD: Final = 4 * 1024
+"""Bytes with signature: eight endpoints of the longest DNS name (2 KiB), sixteen capabilities (1 KiB), the
+rest."""
+MAX_HOST: Final = 253
+"""Bytes of a host: the longest DNS name (RFC 1035)."""
+MAX_CAPABILITIES: Final = 16
+"""Words a peer says about itself: a record stays small enough to be gossiped by everybody."""
+MAX_CAPABILITY: Final = 64
+"""Bytes of one such word in UTF-8."""
+MAX_WIRE_VERSIONS: Final = 8
+"""Wire versions that one node speaks: an upgrade needs two at a time."""
+
+Sign = Callable[[bytes], bytes]
+"""64 bytes, the Ed25519 signature over the argument."""
+Verify = Callable[[PeerKey, bytes, bytes], bool]
+"""``(key, data, signature)``: is that the key's Ed25519 signature over data? Never raises."""
+
+_port = whole(1, 65_535)
+_short = text(MAX_HOST)
+_HOST: Final = re.compile(r"[0-9A-Za-z:_-][0-9A-Za-z.:_-]*")
+"""The characters of DNS names and IP literals: a host ends up in addresses, URLs and logs."""
+
+
+def _host(value: object) -> bool:
+    return isinstance(value, str) and _short(value) and _HOST.fullmatch(value) is not None
+
+
+def _optional(check: Check) -> Check:
+    return lambda value: value is None or check(value)
+
+
+def _endpoint(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and _host(value[0]) and _port(value[1])
+
+
+_LAYOUT: Final[tuple[tuple[str, Check], ...]] = (
+    ("version", whole(VERSION, VERSION)),
+    ("network", blob(KEY_SIZE, KEY_SIZE)),
+    ("key", blob(KEY_SIZE, KEY_SIZE)),
+    ("peer_id", text(MAX_NAME)),
+    ("endpoints", items(_endpoint, MAX_ENDPOINTS)),
+    ("router_port", _optional(_port)),
+    ("gossip_port", _optional(_port)),
+    ("capabilities", items(text(MAX_CAPABILITY), MAX_CAPABILITIES)),
+    ("wire_versions", items(whole(1, 255), MAX_WIRE_VERSIONS)),
+    ("sequence", whole()),
+    ("time_ms", whole()),
+    ("delegation", lambda value: True),
+)
+"""The array, field by field in wire order. A delegation is not looked into by this version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a key says about itself. ``encoded`` is the whole of it as it travels, signature included."""
+
+    network: bytes
+    key: PeerKey
+    peer_id: str
+    endpoints: tuple[Endpoint, ...]
+    """Front doors, best first."""
+    router_port: int | None
+    """The ROUTER's own port on the same hosts; None where only the front door is open."""
+    gossip_port: int | None
+    """The publisher's own port on the same hosts; None where gossip rides on the direct lane."""
+    capabilities: tuple[str, ...]
+    wire_versions: tuple[int, ...]
+    sequence: int
+    """The highest one of a key wins."""
+    time_ms: int
+    """Unix milliseconds when it was signed: for people only."""
+    encoded: bytes
+
+    @property
+    def multiaddrs(self) -> tuple[str, ...]:
+        """The endpoints as ``/ip4/HOST/tcp/PORT`` and its kin."""
+        return tuple(f"/{_protocol(host)}/{host}/tcp/{port}" for host, port in self.endpoints)
+
+    @property
+    def has_local_endpoint(self) -> bool:
+        """Does an endpoint point back at whoever dials it, or stay on one cable?"""
+        return any(is_local(endpoint.host) for endpoint in self.endpoints)
+
+    @property
+    def is_all_local(self) -> bool:
+        """Does every endpoint, as in a mesh on one machine?"""
+        return bool(self.endpoints) and all(is_local(endpoint.host) for endpoint in self.endpoints)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a node wants to be known by; ``encode_record`` adds who, when and the signature.
+
+    Raises ``ConfigError`` for a name, host, port or number of items out of bounds.
+    """
+
+    peer_id: str
+    endpoints: tuple[Endpoint, ...] = ()
+    router_port: int | None = None
+    gossip_port: int | None = None
+    capabilities: tuple[str, ...] = ()
+    wire_versions: tuple[int, ...] = (1,)
+
+    def __post_init__(self) -> None:
+        for name, check in _LAYOUT:
+            if hasattr(self, name) and not check(getattr(self, name)):
+                raise ConfigError(
+                    f"own peer record: {name} {getattr(self, name)!r} is out of bounds; right is a peer_id "
+                    f"of 1 to {MAX_NAME} bytes, at most {MAX_ENDPOINTS} endpoints (host, port 1-65535) and "
+                    f"{MAX_CAPABILITIES} capabilities of at most {MAX_CAPABILITY} bytes"
+                )
+
+
+def encode_record(
+    described: Description, network: bytes, key: PeerKey, sequence: int, time_ms: int, sign: Sign
+) -> Record:
+    """Build and sign a record of ``key``. ``network`` is the mesh's 32-byte id."""
+    body: bytes = msgpack.packb(
+        [
+            VERSION,
+            network,
+            key,
+            described.peer_id,
+            [list(endpoint) for endpoint in described.endpoints],
+            described.router_port,
+            described.gossip_port,
+            list(described.capabilities),
+            list(described.wire_versions),
+            sequence,
+            time_ms,
+            None,
+        ],
+        use_bin_type=True,
+    )
+    return decode_record(body + sign(_signing_input(body)))
+
+
+def decode_record(encoded: bytes) -> Record:
+    """Parse a record. Raises ``WireError`` (MALFORMED) and nothing else; says nothing about the signature."""
+    if not SIGNATURE_SIZE < len(encoded) <= MAX_RECORD:
+        raise malformed(f"a record of {len(encoded)} bytes: {SIGNATURE_SIZE + 1} to {MAX_RECORD}")
+    fields = _unpack(encoded[:-SIGNATURE_SIZE])
+    if type(fields) is not list or len(fields) < len(_LAYOUT):
+        raise malformed(f"a record is an array of at least {len(_LAYOUT)} fields")
+    for (name, check), value in zip(_LAYOUT, fields, strict=False):
+        if not check(value):
+            raise malformed(f"the record's {name} is out of bounds")
+    _, network, key, peer_id, endpoints, router_port, gossip_port, capabilities, versions = fields[:9]
+    sequence, time_ms = fields[9:11]
+    return Record(
+        network,
+        key,
+        peer_id,
+        tuple(Endpoint(host, port) for host, port in endpoints),
+        router_port,
+        gossip_port,
+        tuple(capabilities),
+        tuple(versions),
+        sequence,
+        time_ms,
+        encoded,
+    )
+
+
+def verify_record(record: Record, verify: Verify) -> bool:
+    """Did ``record.key`` sign this? The only question that costs an Ed25519 verification."""
+    body, signature = record.encoded[:-SIGNATURE_SIZE], record.encoded[-SIGNATURE_SIZE:]
+    return verify(record.key, _signing_input(body), signature)
+
+
+def is_local(host: str) -> bool:
+    """Is that a loopback, link-local, multicast or unspecified address, or the name of one?
+
+    From another machine such an address leads nowhere or, worse, to the reader's own services. A DNS name
+    passes here; whoever resolves it asks again about the address.
+    """
+    if host.lower().rstrip(".").rpartition(".")[2] == "localhost":
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
+
+
+def _signing_input(body: bytes) -> bytes:
+    return SIGN_TAG + blake2b(body, digest_size=32).digest()
+
+
+def _protocol(host: str) -> str:
+    try:
+        return f"ip{ip_address(host).version}"
+    except ValueError:
+        return "dns"
+
+
+def _unpack(data: bytes) -> Any:
+    # The list of exceptions is the one of wire.py, with the reasons given there.
+    try:
+        return msgpack.unpackb(data, raw=False, strict_map_key=True)
+    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        raise malformed(f"not msgpack: {type(error).__name__}") from None

@@ -1,0 +1,382 @@
+"""Peer records: every node tells where it can be reached, and asks others for what it missed.
+
+Rules
+ 1. Only a key that the registry (``admits``) knows may have a record: an address can never admit a key. That
+    is looked up before any signature is checked, because it is what a stranger cannot forge.
+ 2. Per key the highest sequence wins. Two records of one key with one sequence prove that it equivocated:
+    both are kept as evidence, the first contradiction is relayed so that all learn of it, and everybody goes
+    on with the one whose bytes sort first, so that all agree whatever came first.
+ 3. A gossiped PEER_ANNOUNCE carries its author's own record and no other; a record of somebody else comes by
+    HTTP or in the answer to a PEER_DISCOVERY, and is worth the same there: it is signed.
+ 4. A PEER_DISCOVERY that is gossiped asks: it lists what the asker has. A few peers, picked by the message's
+    own id, answer directly with what the asker lacks. One seed that hides records hides nothing this way.
+
+Payloads
+    PEER_ANNOUNCE   {"record": bytes}
+    PEER_DISCOVERY  {"known": [[key, sequence], ...], "after": key, "until": key} asks about the keys above
+                    ``after`` up to and with ``until`` (both optional); {"records": [bytes, ...], "more":
+                    bool} answers
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum, unique
+from hashlib import blake2b
+from types import MappingProxyType
+from typing import Any, Final
+
+from zmesh.core.envelope import Envelope, Signer
+from zmesh.core.errors import WireError
+from zmesh.core.events import Broadcast, Command, SendDirect
+from zmesh.core.types import Member, MessageType, Now, PeerKey, Verdict
+from zmesh.handlers.record import (
+    MAX_RECORD,
+    Description,
+    Record,
+    Verify,
+    decode_record,
+    encode_record,
+    verify_record,
+)
+from zmesh.handlers.schema import blob, fits, items, whole
+
+ANNOUNCE_EVERY: Final = 600.0
+"""Seconds between announcements of an unchanged record: for those who joined without asking anybody."""
+ASK_AFTER: Final = (1.0, 5.0, 30.0)
+"""Seconds after the start for the first questions: when links are fresh, and again for what came up
+slowly."""
+ANSWERS: Final = 4
+"""Peers that answer one question, on average: one that lies or is gone does not matter, a hundred would be a
+storm."""
+ANSWER_EVERY: Final = 1.0
+"""Seconds between two answers to one account: a question costs its answerer far more than its asker."""
+ANSWER_BYTES: Final = 48 * 1024
+"""Bytes of records in one answer, below ``bounds.MAX_PAYLOAD``; the next question brings the rest."""
+MAX_ANSWER: Final = 256
+"""Records in one answer: none is shorter than 192 bytes."""
+ASK_AGAIN: Final = 1.0
+"""Seconds until the next question when an answer brought news and said that there is more."""
+MAX_KNOWN: Final = 1024
+"""Keys listed in one question, 44 KiB; a larger mesh is asked about range after range."""
+MAX_RECORDS: Final = 16_384
+"""Records kept, at most 64 MiB: more than any mesh of validators, and a bound where any key is admitted."""
+MAX_PROOFS: Final = 1024
+"""Equivocations kept as evidence, at most 8 MiB."""
+
+_key = blob(32, 32)
+_sequence = whole()
+
+
+def _known(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and _key(value[0]) and _sequence(value[1])
+
+
+ANNOUNCE_SCHEMA: Final = {"record": blob(MAX_RECORD, 1)}
+DISCOVERY_SCHEMA: Final = {
+    "known": items(_known, MAX_KNOWN),
+    "after": _key,
+    "until": _key,
+    "records": items(blob(MAX_RECORD, 1), MAX_ANSWER),
+}
+
+
+@unique
+class Taken(StrEnum):
+    """What became of a record that was offered; each is also a counter."""
+
+    NEW = "new"
+    """It is the newest of its key now."""
+    KNOWN = "known"
+    OLDER = "older"
+    EQUIVOCATION = "equivocation"
+    """It contradicts another one with the same sequence: the proof is kept."""
+    UNKNOWN_KEY = "unknown_key"
+    """The registry does not know this key, and an address cannot change that."""
+    OTHER_NETWORK = "other_network"
+    LOCAL_ADDRESS = "local_address"
+    """It points at loopback or link-local addresses, which this node does not take from others."""
+    BAD_SIGNATURE = "bad_signature"
+    MALFORMED = "malformed"
+    FULL = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPorts:
+    """What the handler needs of its node."""
+
+    signer: Signer
+    network: bytes
+    """32 bytes, the mesh's id."""
+    verify: Verify
+    admits: Callable[[PeerKey], bool]
+    """Does the registry (or, in open mode, anybody) let this key have a record?"""
+    learned: Callable[[Record], None] = lambda record: None
+    """Told of each record that becomes the newest of its key, own ones included. Must not block."""
+
+
+class Records:
+    """Announces this node's record and keeps the newest of everybody else.
+
+    Args:
+        ports: what it needs of its node.
+        own: what to announce; None listens only, until ``describe`` is called.
+        allow_local: take records with loopback or link-local addresses? None: exactly when all of this node's
+            own addresses are such, as in a mesh on one machine.
+        phase: 0 to below 1, spreads the announcements of nodes that started together.
+    """
+
+    kinds: frozenset[MessageType] = frozenset({MessageType.PEER_ANNOUNCE, MessageType.PEER_DISCOVERY})
+
+    def __init__(
+        self,
+        ports: RecordPorts,
+        own: Description | None = None,
+        *,
+        allow_local: bool | None = None,
+        phase: float = 0.5,
+    ) -> None:
+        self._ports = ports
+        self._own = own
+        self._allow_local = allow_local
+        self._spread = 0.9 + 0.2 * phase
+        self._records: dict[PeerKey, Record] = {}
+        self._proofs: dict[tuple[PeerKey, int], tuple[Record, Record]] = {}
+        self._answered: dict[str, float] = {}
+        self._unsigned = own is not None
+        self._announce_at = 0.0
+        self._asks: list[float] = []
+        self._cursor = b""
+        self.counters: Counter[str] = Counter()
+        self.deadline: float | None = 0.0
+
+    @property
+    def records(self) -> Mapping[PeerKey, Record]:
+        """The newest record of each key, verified; a read-only view."""
+        return MappingProxyType(self._records)
+
+    @property
+    def proofs(self) -> Sequence[tuple[Record, Record]]:
+        """Pairs of records that one key signed with one sequence."""
+        return tuple(self._proofs.values())
+
+    @property
+    def own(self) -> Record | None:
+        """This node's record as last announced."""
+        return self._records.get(self._ports.signer.public)
+
+    def describe(self, own: Description) -> None:
+        """Change what is announced; a new record leaves with the next wake, which is due at once."""
+        if own != self._own:
+            self._own = own
+            self._unsigned = True
+            self.deadline = 0.0
+
+    # ------------------------------------------------------------ the handler port
+
+    def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
+        """REJECT what its author got wrong; IGNORE what is old or not ours to take."""
+        if envelope.kind is MessageType.PEER_DISCOVERY:
+            return Verdict.ACCEPT if fits(payload, {}, DISCOVERY_SCHEMA) else Verdict.REJECT
+        if not fits(payload, ANNOUNCE_SCHEMA, {}):
+            return Verdict.REJECT
+        try:
+            record = decode_record(payload["record"])
+        except WireError:
+            return Verdict.REJECT
+        if record.key != envelope.author or record.network != self._ports.network:
+            return Verdict.REJECT
+        return _VERDICTS[self._judge(record)]
+
+    def received(
+        self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now
+    ) -> Sequence[Command]:
+        """Keep what came, and answer a question when this node is one of those who should."""
+        if envelope.kind is MessageType.PEER_ANNOUNCE:
+            self.offer(payload["record"])
+            return ()
+        taken = [self.offer(encoded) for encoded in payload.get("records") or ()]
+        if Taken.NEW in taken and payload.get("more") is True and self._asks:
+            self._asks[0] = min(self._asks[0], now.mono + ASK_AGAIN)
+            self._rearm()
+        if payload.get("known") is None or envelope.author == self._ports.signer.public:
+            return ()
+        return self._answer(envelope, sender, payload, now)
+
+    def wake(self, now: Now) -> Sequence[Command]:
+        """Announce the own record when it is due, and ask."""
+        if not self._asks:
+            self._asks = [now.mono + delay for delay in ASK_AFTER]
+        commands: list[Command] = []
+        if self._unsigned:
+            self._sign(now)
+            self._announce_at = now.mono
+        own = self.own
+        if own is not None and self._announce_at <= now.mono:
+            self._announce_at = now.mono + ANNOUNCE_EVERY * self._spread
+            commands.append(Broadcast(MessageType.PEER_ANNOUNCE, {"record": own.encoded}))
+        if self._asks[0] <= now.mono:
+            # Several that are due at once, after a sleep, are one question.
+            self._asks = [at for at in self._asks if at > now.mono] or [
+                now.mono + ANNOUNCE_EVERY * self._spread
+            ]
+            commands.append(self.question())
+        self._rearm()
+        return commands
+
+    # ------------------------------------------------------------ for the node
+
+    def question(self) -> Command:
+        """Ask the mesh for the records that this node lacks, in one range of keys after the other."""
+        payload: dict[str, Any] = {}
+        if self._cursor:
+            payload["after"] = self._cursor
+        ahead = sorted(key for key in self._records if key > self._cursor)
+        listed = ahead[:MAX_KNOWN]
+        self._cursor = b""
+        if len(ahead) > MAX_KNOWN:
+            self._cursor = payload["until"] = listed[-1]
+        payload["known"] = [[key, self._records[key].sequence] for key in listed]
+        return Broadcast(MessageType.PEER_DISCOVERY, payload)
+
+    def offer(self, encoded: bytes) -> Taken:
+        """Take a record into account, wherever it came from: gossip, an answer, HTTP or a file."""
+        try:
+            record = decode_record(encoded)
+        except WireError:
+            return self._count(Taken.MALFORMED)
+        taken = self._judge(record)
+        if taken is Taken.NEW:
+            self._keep(record)
+            # Our own key, and not by us: an earlier life with a faster clock. Outbid it.
+            if record.key == self._ports.signer.public and self._own is not None:
+                self._unsigned = True
+                self.deadline = 0.0
+        elif taken is Taken.EQUIVOCATION:
+            self._convict(record)
+        return self._count(taken)
+
+    # ------------------------------------------------------------ within
+
+    def _count(self, taken: Taken) -> Taken:
+        self.counters[taken.value] += 1
+        return taken
+
+    def _judge(self, record: Record) -> Taken:
+        """What ``offer`` would do with it: no side effects, the cheap questions first."""
+        if record.network != self._ports.network:
+            return Taken.OTHER_NETWORK
+        if record.key != self._ports.signer.public and not self._ports.admits(record.key):
+            return Taken.UNKNOWN_KEY
+        current = self._records.get(record.key)
+        if current is not None:
+            if record.encoded == current.encoded:
+                return Taken.KNOWN
+            if record.sequence < current.sequence:
+                return Taken.OLDER
+            # One proof is enough, and further ones must not be a way to make everybody verify and relay.
+            if record.sequence == current.sequence and (record.key, record.sequence) in self._proofs:
+                return Taken.OLDER
+        elif len(self._records) >= MAX_RECORDS:
+            return Taken.FULL
+        if record.has_local_endpoint and not self._takes_local():
+            return Taken.LOCAL_ADDRESS
+        if not verify_record(record, self._ports.verify):
+            return Taken.BAD_SIGNATURE
+        if current is not None and record.sequence == current.sequence:
+            return Taken.EQUIVOCATION
+        return Taken.NEW
+
+    def _takes_local(self) -> bool:
+        if self._allow_local is not None:
+            return self._allow_local
+        own = self.own
+        return own is not None and own.is_all_local
+
+    def _keep(self, record: Record) -> None:
+        self._records[record.key] = record
+        self._ports.learned(record)
+
+    def _convict(self, record: Record) -> None:
+        current = self._records[record.key]
+        if len(self._proofs) >= MAX_PROOFS:
+            del self._proofs[next(iter(self._proofs))]
+        self._proofs[record.key, record.sequence] = (current, record)
+        if record.encoded < current.encoded:
+            self._keep(record)
+
+    def _sign(self, now: Now) -> None:
+        assert self._own is not None
+        self._unsigned = False
+        own = self.own
+        # The clock is the sequence's floor: it stays ahead of what a lost disk forgot.
+        sequence = max(now.wall_ms, own.sequence + 1 if own else 0)
+        signer = self._ports.signer
+        self._keep(
+            encode_record(self._own, self._ports.network, signer.public, sequence, now.wall_ms, signer.sign)
+        )
+
+    def _rearm(self) -> None:
+        self.deadline = self._asks[0] if self.own is None else min(self._asks[0], self._announce_at)
+
+    def _answer(
+        self, envelope: Envelope, sender: Member, question: Mapping[str, Any], now: Now
+    ) -> Sequence[Command]:
+        lot = self._lot(envelope)
+        if envelope.recipient is None and lot % max(1, len(self._records)) >= ANSWERS:
+            return ()
+        if now.mono - self._answered.get(sender.account, float("-inf")) < ANSWER_EVERY:
+            return ()
+        lacking = self._lacking(envelope.author, question)
+        if not lacking:
+            return ()
+        self._note_answer(sender.account, now.mono)
+        # Each of those who answer begins elsewhere, so that together they bring more than one answer can
+        # hold.
+        start = lot % len(lacking)
+        answer: list[bytes] = []
+        size = 0
+        for record in lacking[start:] + lacking[:start]:
+            size += len(record.encoded) + 3
+            if size > ANSWER_BYTES or len(answer) == MAX_ANSWER:
+                break
+            answer.append(record.encoded)
+        payload = {"records": answer, "more": len(answer) < len(lacking)}
+        return (SendDirect(envelope.author, MessageType.PEER_DISCOVERY, payload),)
+
+    def _lacking(self, asker: PeerKey, question: Mapping[str, Any]) -> list[Record]:
+        """What the asker lacks of the range that it asks about, in the order of the keys."""
+        has = dict(question["known"])
+        after = question.get("after") or b""
+        until = question.get("until") or b"\xff" * 32
+        return [
+            self._records[key]
+            for key in sorted(self._records)
+            if after < key <= until and key != asker and has.get(key, -1) < self._records[key].sequence
+        ]
+
+    def _lot(self, envelope: Envelope) -> int:
+        """A number that the message's id draws for this node: nobody chooses who answers, and no two draw
+        alike."""
+        lot = blake2b(envelope.id + self._ports.signer.public, digest_size=8).digest()
+        return int.from_bytes(lot)
+
+    def _note_answer(self, account: str, mono: float) -> None:
+        self._answered = {who: at for who, at in self._answered.items() if mono - at < ANSWER_EVERY}
+        self._answered[account] = mono
+
+
+_VERDICTS: Final[Mapping[Taken, Verdict]] = {
+    Taken.NEW: Verdict.ACCEPT,
+    Taken.KNOWN: Verdict.ACCEPT,  # announced again for those who joined since
+    Taken.OLDER: Verdict.IGNORE,  # its author lost its disk, or somebody kept an old one back
+    Taken.EQUIVOCATION: Verdict.RELAY,
+    Taken.UNKNOWN_KEY: Verdict.IGNORE,  # registries differ for a while
+    Taken.OTHER_NETWORK: Verdict.REJECT,
+    Taken.LOCAL_ADDRESS: Verdict.IGNORE,  # whether to take these is each node's own setting
+    Taken.BAD_SIGNATURE: Verdict.REJECT,  # the author carries its own record, and must have checked it
+    Taken.MALFORMED: Verdict.REJECT,
+    Taken.FULL: Verdict.IGNORE,
+}

@@ -1,0 +1,294 @@
+"""Federated-learning rounds: who announced which, how far it is, and who offered or delivered what.
+
+Rules
+ 1. A round is (its coordinator's account, its round_id), never the id alone. Ids are predictable
+    ("round_002"): if the first to use one owned it, whoever announced tomorrow's ids today would silence
+    everybody's rounds. So a second FL_ROUND_START with an id in use, by another author, is ACCEPTED as
+    another round; applications tell the two apart by their sender, and deltas go straight to one of them.
+ 2. The coordinator is the signer. A payload cannot name another.
+ 3. Only the coordinator may update: an FL_ROUND_UPDATE speaks of its own author's round. If the author has
+    none of that id and somebody else has, it is IGNORED. If nobody has, it is accepted: this node may have
+    come after the start.
+ 4. A state only moves forward, announced -> running -> closed. An update that arrives late is relayed, not
+    delivered.
+ 5. Two different starts by one coordinator under one id contradict each other. The first stays, the second is
+    relayed once so that all mark the round ``contradicted``. It costs no reputation: a coordinator that
+    restarts and announces again with a new deadline is clumsy, not hostile.
+ 6. Only ``round_id`` is required. min_stake and deadlines of deltas are recorded, not enforced: whether to
+    take a late or a small delta is the application's taste.
+
+Payloads (any further key is allowed)
+    FL_ROUND_START        round_id, dataset_name, target_participants, deadline (Unix seconds),
+                          deadline_seconds, min_stake, reward_pool, model_hash
+    FL_ROUND_UPDATE       round_id, state
+    MODEL_DELTA_OFFER     round_id, model_cid, quality_score (0 to 100)
+    MODEL_DELTA_TRANSFER  the same
+    MODEL_DELTA_REQUEST   round_id, model_cid, action; all optional
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum, unique
+from hashlib import blake2b
+from typing import Any, Final
+
+from zmesh.core.envelope import Envelope
+from zmesh.core.events import Command
+from zmesh.core.types import Member, MessageType, Now, PeerKey, Verdict
+from zmesh.handlers.schema import Schema, fits, number, text, whole
+
+MAX_ID: Final = 256
+"""Bytes of a round_id, dataset name, hash or CID in UTF-8: the longest CIDs in use have about a hundred."""
+MAX_AMOUNT: Final = 2.0**63
+"""Stakes, rewards and Unix seconds: what fits the wire's integers."""
+ROUNDS_PER_COORDINATOR: Final = 32
+"""Rounds remembered of one coordinator, its oldest go first: nobody pushes out the rounds of others."""
+MAX_ROUNDS: Final = 8192
+"""Rounds remembered in all, under 16 MiB; beyond it the oldest go, finished ones first."""
+MAX_PARTICIPANTS: Final = 4096
+"""Accounts remembered per own round and kind of message, about 2 MiB."""
+
+_name = text(MAX_ID)
+_amount = number(0, MAX_AMOUNT)
+_score = number(0, 100)
+
+ROUND_ID: Final[Schema] = {"round_id": _name}
+START: Final[Schema] = {
+    "dataset_name": text(MAX_ID, 0),
+    "target_participants": whole(),
+    "deadline": _amount,
+    "deadline_seconds": _amount,
+    "min_stake": _amount,
+    "reward_pool": _amount,
+    "model_hash": text(MAX_ID, 0),
+}
+UPDATE: Final[Schema] = {"state": text(32)}
+DELTA: Final[Schema] = {"model_cid": text(MAX_ID, 0), "quality_score": _score}
+REQUEST: Final[Schema] = {"round_id": _name, "model_cid": text(MAX_ID, 0), "action": text(MAX_ID, 0)}
+
+_SCHEMAS: Final[Mapping[MessageType, tuple[Schema, Schema]]] = {
+    MessageType.FL_ROUND_START: (ROUND_ID, START),
+    MessageType.FL_ROUND_UPDATE: (ROUND_ID, UPDATE),
+    MessageType.MODEL_DELTA_OFFER: (ROUND_ID, DELTA),
+    MessageType.MODEL_DELTA_TRANSFER: (ROUND_ID, DELTA),
+    MessageType.MODEL_DELTA_REQUEST: ({}, REQUEST),
+}
+"""What each type must have, and what it may have; see ``schema.fits``."""
+
+
+@unique
+class RoundState(IntEnum):
+    """How far a round is; the payload says it by its name in lower case. A state unknown to this version is
+    kept out of the order and changes nothing, so that a later version may add one."""
+
+    ANNOUNCED = 0
+    RUNNING = 1
+    CLOSED = 2
+
+
+_STATES: Final = {state.name.lower(): state for state in RoundState}
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one participant offered or delivered last."""
+
+    account: str
+    key: PeerKey
+    model_cid: str | None
+    quality_score: float | None
+    timestamp_ms: int
+    """Unix milliseconds, as its author signed it."""
+    late: bool
+    """Signed after the round's deadline."""
+    staked: bool
+    """Did its author's stake reach the round's min_stake?"""
+
+
+@dataclass(slots=True)
+class Round:
+    """One coordinator's round, as far as this node has heard."""
+
+    coordinator: str
+    """The account that signed it."""
+    round_id: str
+    key: PeerKey
+    """The mesh key that announced it: where deltas go."""
+    announced_ms: int
+    """Unix milliseconds of the start; of the first update heard where the start was missed."""
+    deadline: float | None = None
+    """Unix seconds."""
+    min_stake: float = 0
+    target_participants: int | None = None
+    state: RoundState = RoundState.ANNOUNCED
+    contradicted: bool = False
+    """Its coordinator signed two different starts."""
+    terms: bytes | None = None
+    """32 bytes, BLAKE2b-256 of the start's payload; None where the start was missed."""
+    offered: dict[str, Delta] = field(default_factory=dict)
+    """By account; filled at the coordinator only."""
+    delivered: dict[str, Delta] = field(default_factory=dict)
+    """By account; filled at the coordinator only."""
+
+    def is_over(self, now: Now) -> bool:
+        """Closed, or past its deadline."""
+        return self.state is RoundState.CLOSED or (self.deadline is not None and self.deadline < now.wall)
+
+
+class Rounds:
+    """Follows the rounds of the mesh.
+
+    Args:
+        account: this node's own account, or None for a node that never coordinates: deltas for the rounds of
+            this account are recorded in ``offered`` and ``delivered``.
+    """
+
+    kinds: frozenset[MessageType] = frozenset(_SCHEMAS)
+
+    def __init__(self, account: str | None = None) -> None:
+        self._account = account
+        self._rounds: dict[tuple[str, str], Round] = {}
+        self._by_coordinator: dict[str, list[str]] = {}
+        self._by_id: dict[str, list[str]] = {}
+        self.deadline: float | None = None
+
+    def round(self, coordinator: str, round_id: str) -> Round | None:
+        """The round of that account, if it is remembered."""
+        return self._rounds.get((coordinator, round_id))
+
+    def named(self, round_id: str) -> tuple[Round, ...]:
+        """All rounds of that id, by the order of their coordinators' accounts: more than one where ids were
+        reused."""
+        return tuple(self._rounds[account, round_id] for account in sorted(self._by_id.get(round_id, ())))
+
+    def __iter__(self) -> Iterator[Round]:
+        """All remembered rounds, oldest first."""
+        return iter(self._rounds.values())
+
+    def __len__(self) -> int:
+        return len(self._rounds)
+
+    # ------------------------------------------------------------ the handler port
+
+    def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
+        """REJECT what does not fit the schema; IGNORE what is over or not its author's to say."""
+        kind = envelope.kind
+        assert kind is not None
+        if not fits(payload, *_SCHEMAS[kind]):
+            return Verdict.REJECT
+        if kind is MessageType.FL_ROUND_START:
+            return self._judge_start(envelope, sender, payload, now)
+        if kind is MessageType.FL_ROUND_UPDATE:
+            return self._judge_update(sender, payload)
+        return Verdict.ACCEPT
+
+    def received(
+        self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now
+    ) -> Sequence[Command]:
+        """Note it; rounds never send anything by themselves."""
+        if envelope.kind is MessageType.FL_ROUND_START:
+            self._start(envelope, sender, payload, now)
+        elif envelope.kind is MessageType.FL_ROUND_UPDATE:
+            self._update(envelope, sender, payload, now)
+        elif envelope.kind is MessageType.MODEL_DELTA_OFFER:
+            self._note(envelope, sender, payload, delivered=False)
+        elif envelope.kind is MessageType.MODEL_DELTA_TRANSFER:
+            self._note(envelope, sender, payload, delivered=True)
+        return ()
+
+    def wake(self, now: Now) -> Sequence[Command]:
+        """Never asked for."""
+        return ()
+
+    # ------------------------------------------------------------ within
+
+    def _judge_start(
+        self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now
+    ) -> Verdict:
+        deadline = payload.get("deadline")
+        if deadline is not None and deadline < now.wall:
+            return Verdict.IGNORE
+        known = self.round(sender.account, payload["round_id"])
+        if known is None or known.terms is None:
+            return Verdict.ACCEPT
+        if known.terms == _digest(envelope):
+            # Announced once more: others may have missed the first one, the application here has not.
+            return Verdict.RELAY
+        return Verdict.IGNORE if known.contradicted else Verdict.RELAY
+
+    def _judge_update(self, sender: Member, payload: Mapping[str, Any]) -> Verdict:
+        round_id = payload["round_id"]
+        known = self.round(sender.account, round_id)
+        if known is None:
+            return Verdict.IGNORE if round_id in self._by_id else Verdict.ACCEPT
+        state = _STATES.get(payload.get("state", ""))
+        return Verdict.RELAY if state is not None and state < known.state else Verdict.ACCEPT
+
+    def _start(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> None:
+        terms = _digest(envelope)
+        known = self.round(sender.account, payload["round_id"])
+        if known is not None and known.terms is not None:
+            known.contradicted = known.contradicted or known.terms != terms
+            return
+        if known is None:
+            known = self._remember(envelope, sender, payload["round_id"], now)
+        known.terms = terms
+        known.announced_ms = envelope.timestamp_ms
+        known.deadline = payload.get("deadline")
+        known.min_stake = payload.get("min_stake") or 0
+        known.target_participants = payload.get("target_participants")
+
+    def _update(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> None:
+        known = self.round(sender.account, payload["round_id"])
+        if known is None:
+            known = self._remember(envelope, sender, payload["round_id"], now)
+        known.state = max(known.state, _STATES.get(payload.get("state", ""), known.state))
+
+    def _note(
+        self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], *, delivered: bool
+    ) -> None:
+        known = self.round(self._account, payload["round_id"]) if self._account is not None else None
+        if known is None:
+            return
+        notes = known.delivered if delivered else known.offered
+        if sender.account not in notes and len(notes) >= MAX_PARTICIPANTS:
+            return
+        notes[sender.account] = Delta(
+            sender.account,
+            envelope.author,
+            payload.get("model_cid"),
+            payload.get("quality_score"),
+            envelope.timestamp_ms,
+            late=known.deadline is not None and envelope.timestamp_ms > known.deadline * 1000,
+            staked=sender.stake >= known.min_stake,
+        )
+
+    def _remember(self, envelope: Envelope, sender: Member, round_id: str, now: Now) -> Round:
+        own = self._by_coordinator.setdefault(sender.account, [])
+        if len(own) >= ROUNDS_PER_COORDINATOR:
+            self._forget((sender.account, own[0]))
+        if len(self._rounds) >= MAX_ROUNDS:
+            over = (key for key, known in self._rounds.items() if known.is_over(now))
+            self._forget(next(over, None) or next(iter(self._rounds)))
+        made = Round(sender.account, round_id, envelope.author, envelope.timestamp_ms)
+        self._rounds[sender.account, round_id] = made
+        self._by_coordinator.setdefault(sender.account, []).append(round_id)
+        self._by_id.setdefault(round_id, []).append(sender.account)
+        return made
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        del self._rounds[key]
+        coordinator, round_id = key
+        for index, name, value in (
+            (self._by_coordinator, coordinator, round_id),
+            (self._by_id, round_id, coordinator),
+        ):
+            index[name].remove(value)
+            if not index[name]:
+                del index[name]
+
+
+def _digest(envelope: Envelope) -> bytes:
+    return blake2b(envelope.payload, digest_size=32).digest()

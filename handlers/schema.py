@@ -1,0 +1,80 @@
+"""What a field of a payload may look like: small checks that the handlers compose into tables.
+
+Rules
+ 1. A check is a function from any decoded value to bool; it never raises, whatever the network sent.
+ 2. Keys that a table does not name are always allowed: applications and later versions add their own.
+ 3. None stands for "not said" and passes wherever the field is optional.
+ 4. A bool is not a number here, although Python says so: msgpack tells them apart, and so do other languages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import isfinite
+from typing import Any
+
+from zmesh.core.wire import MAX_UINT
+
+Check = Callable[[object], bool]
+Schema = Mapping[str, Check]
+
+
+def text(longest: int, shortest: int = 1) -> Check:
+    """A string of ``shortest`` to ``longest`` bytes in UTF-8."""
+
+    def check(value: object) -> bool:
+        # The characters are counted first: encoding a long string only to refuse it would be work for an
+        # attacker.
+        return type(value) is str and len(value) <= longest and shortest <= len(value.encode()) <= longest
+
+    return check
+
+
+def blob(longest: int, shortest: int = 0) -> Check:
+    """``shortest`` to ``longest`` bytes."""
+
+    def check(value: object) -> bool:
+        return type(value) is bytes and shortest <= len(value) <= longest
+
+    return check
+
+
+def whole(low: int = 0, high: int = MAX_UINT) -> Check:
+    """An integer from ``low`` to ``high``."""
+
+    def check(value: object) -> bool:
+        return type(value) is int and low <= value <= high
+
+    return check
+
+
+def number(low: float, high: float) -> Check:
+    """A finite integer or float from ``low`` to ``high``."""
+
+    def check(value: object) -> bool:
+        if type(value) is int:
+            return low <= value <= high
+        return type(value) is float and isfinite(value) and low <= value <= high
+
+    return check
+
+
+def items(of: Check, most: int) -> Check:
+    """A list (or, before it was encoded, a tuple) of at most ``most`` values that each pass ``of``."""
+
+    def check(value: object) -> bool:
+        return isinstance(value, (list, tuple)) and len(value) <= most and all(map(of, value))
+
+    return check
+
+
+def fits(payload: Mapping[str, Any], required: Schema, optional: Schema) -> bool:
+    """Does the payload have every required field, and does every field that a table names pass its check?"""
+    for name, check in required.items():
+        if not check(payload.get(name)):
+            return False
+    for name, check in optional.items():
+        value = payload.get(name)
+        if value is not None and not check(value):
+            return False
+    return True

@@ -1,0 +1,407 @@
+"""Peer records: the format, who may have one, which one wins, and how they spread."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.handlers_support import NETWORK, NOON, Someone, judge, later, run, take, verify
+from zmesh.core import wire
+from zmesh.core.errors import ConfigError, WireError
+from zmesh.core.events import Broadcast, SendDirect
+from zmesh.core.types import DropReason, Endpoint, MessageType, PeerKey, Verdict
+from zmesh.handlers import (
+    Description,
+    Record,
+    RecordPorts,
+    Records,
+    Taken,
+    decode_record,
+    encode_record,
+    is_local,
+    verify_record,
+)
+
+ALICE, BOB, CAROL = Someone(1), Someone(2), Someone(3)
+PUBLIC = Description(
+    "alice", (Endpoint("203.0.113.7", 9090), Endpoint("a.example", 9090)), 41001, 41002, ("train",)
+)
+
+
+def record(
+    of: Someone, sequence: int = 1, described: Description = PUBLIC, network: bytes = NETWORK
+) -> Record:
+    return encode_record(described, network, of.public, sequence, NOON.wall_ms, of.sign)
+
+
+def records(of: Someone = BOB, own: Description | None = None, **options: Any) -> Records:
+    known = {ALICE.public, BOB.public, CAROL.public}
+    return Records(RecordPorts(of, NETWORK, verify, known.__contains__), own, **options)
+
+
+def announce(of: Someone, what: Record) -> Any:
+    return of.says(MessageType.PEER_ANNOUNCE, {"record": what.encoded})
+
+
+# ---------------------------------------------------------------- the format
+
+
+def test_a_record_comes_back_as_it_was_signed() -> None:
+    made = record(ALICE, sequence=7)
+
+    back = decode_record(made.encoded)
+
+    assert back == made
+    assert (back.peer_id, back.endpoints, back.router_port, back.gossip_port) == (
+        "alice",
+        (Endpoint("203.0.113.7", 9090), Endpoint("a.example", 9090)),
+        41001,
+        41002,
+    )
+    assert (back.capabilities, back.wire_versions, back.sequence, back.time_ms) == (
+        ("train",),
+        (1,),
+        7,
+        NOON.wall_ms,
+    )
+    assert back.multiaddrs == ("/ip4/203.0.113.7/tcp/9090", "/dns/a.example/tcp/9090")
+    assert verify_record(back, verify)
+
+
+def test_no_byte_of_a_record_can_be_changed() -> None:
+    encoded = record(ALICE).encoded
+    for position in range(len(encoded)):
+        forged = bytearray(encoded)
+        forged[position] ^= 1
+        try:
+            decoded = decode_record(bytes(forged))
+        except WireError as error:
+            assert error.reason is DropReason.MALFORMED
+        else:
+            assert not verify_record(decoded, verify), position
+
+
+def test_every_truncation_is_malformed_and_a_trailing_field_is_ignored() -> None:
+    made = record(ALICE)
+    for size in range(len(made.encoded)):
+        with pytest.raises(WireError):
+            decode_record(made.encoded[:size])
+    fields = msgpack.unpackb(made.encoded[:-64])
+    grown = decode_record(msgpack.packb([*fields, "later", 1]) + made.encoded[-64:])
+    assert replace(grown, encoded=made.encoded) == made
+
+
+@given(st.binary(max_size=300))
+def test_garbage_is_only_ever_malformed(data: bytes) -> None:
+    for encoded in (data, data + bytes(64)):
+        with pytest.raises(WireError) as caught:
+            decode_record(encoded)
+        assert caught.value.reason is DropReason.MALFORMED
+
+
+@given(
+    st.lists(
+        st.one_of(st.none(), st.integers(-1, 2**63), st.text(), st.binary(max_size=33), st.lists(st.text()))
+    )
+)
+def test_an_array_of_anything_is_only_ever_malformed(values: list[object]) -> None:
+    with pytest.raises(WireError) as caught:
+        decode_record(msgpack.packb(values) + bytes(64))
+    assert caught.value.reason is DropReason.MALFORMED
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"peer_id": ""},
+        {"peer_id": "é" * 65},
+        {"endpoints": (Endpoint("a.example", 0),)},
+        {"endpoints": (Endpoint("a b", 1),)},
+        {"endpoints": (Endpoint("a/../b", 1),)},
+        {"endpoints": (Endpoint("", 1),)},
+        {"endpoints": tuple(Endpoint("a.example", port) for port in range(1, 10))},
+        {"router_port": 65536},
+        {"capabilities": ("x" * 65,)},
+        {"wire_versions": (0,)},
+    ],
+)
+def test_a_description_out_of_bounds_is_refused_at_its_maker(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="out of bounds; right is"):
+        replace(PUBLIC, **wrong)
+
+
+def test_the_widest_record_fits() -> None:
+    widest = Description(
+        "p" * 128,
+        tuple(Endpoint("h" * 253, 65535) for _ in range(8)),
+        65535,
+        65535,
+        tuple("c" * 64 for _ in range(16)),
+        (1,) * 8,
+    )
+    assert decode_record(record(ALICE, wire.MAX_UINT, widest).encoded).peer_id == "p" * 128
+
+
+@pytest.mark.parametrize(
+    "host,local",
+    [
+        ("127.0.0.1", True),
+        ("127.8.0.1", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("0.0.0.0", True),
+        ("169.254.1.1", True),
+        ("fe80::1", True),
+        ("224.0.0.1", True),
+        ("localhost", True),
+        ("LOCALHOST.", True),
+        ("node.localhost", True),
+        ("10.0.0.1", False),
+        ("203.0.113.7", False),
+        ("localhost.example", False),
+        ("a.example", False),
+    ],
+)
+def test_local_addresses_are_told_apart(host: str, local: bool) -> None:
+    assert is_local(host) is local
+
+
+# ---------------------------------------------------------------- who may have one, and which wins
+
+
+def test_the_newest_record_of_a_known_key_is_kept() -> None:
+    learned: list[Record] = []
+    ports = RecordPorts(BOB, NETWORK, verify, {ALICE.public}.__contains__, learned.append)
+    held = Records(ports)
+    first, second = record(ALICE, 1), record(ALICE, 2)
+
+    assert [held.offer(each.encoded) for each in (first, first, second, first)] == [
+        Taken.NEW,
+        Taken.KNOWN,
+        Taken.NEW,
+        Taken.OLDER,
+    ]
+    assert held.records == {ALICE.public: second}
+    assert learned == [first, second]
+    assert held.counters == {"new": 2, "known": 1, "older": 1}
+
+
+def test_an_address_never_admits_a_key_and_a_stranger_costs_no_verification() -> None:
+    stranger = Someone(9)
+    verified: list[PeerKey] = []
+
+    def counting(key: PeerKey, data: bytes, signature: bytes) -> bool:
+        verified.append(key)
+        return verify(key, data, signature)
+
+    held = Records(RecordPorts(BOB, NETWORK, counting, {ALICE.public}.__contains__))
+
+    assert held.offer(record(stranger).encoded) is Taken.UNKNOWN_KEY
+    assert judge(held, announce(stranger, record(stranger))) is Verdict.IGNORE
+    assert (dict(held.records), verified) == ({}, [])
+
+
+def test_forged_foreign_and_broken_records_are_refused_by_name() -> None:
+    held = records()
+    good = record(ALICE)
+
+    assert held.offer(good.encoded[:-1] + bytes([good.encoded[-1] ^ 1])) is Taken.BAD_SIGNATURE
+    assert held.offer(record(ALICE, network=bytes(32)).encoded) is Taken.OTHER_NETWORK
+    assert held.offer(b"junk") is Taken.MALFORMED
+    assert dict(held.records) == {}
+
+
+def test_two_records_with_one_sequence_are_proof_and_all_nodes_settle_on_the_same_one() -> None:
+    one, two, three = (record(ALICE, 5, replace(PUBLIC, peer_id=name)) for name in ("one", "two", "three"))
+    orders = []
+    for first, second in ((one, two), (two, one)):
+        held = records()
+        assert take(held, announce(ALICE, first)) is Verdict.ACCEPT
+        assert take(held, announce(ALICE, second)) is Verdict.RELAY
+        assert take(held, announce(ALICE, three)) is Verdict.IGNORE
+        assert [{pair[0].encoded, pair[1].encoded} for pair in held.proofs] == [{one.encoded, two.encoded}]
+        assert held.counters["equivocation"] == 1
+        orders.append(held.records[ALICE.public])
+    assert orders == [min(one, two, key=lambda each: each.encoded)] * 2
+
+    assert held.offer(record(ALICE, 6).encoded) is Taken.NEW
+
+
+def test_an_announcement_carries_its_authors_own_record() -> None:
+    held = records()
+
+    assert judge(held, announce(CAROL, record(ALICE))) is Verdict.REJECT
+    assert judge(held, announce(ALICE, record(ALICE, network=bytes(32)))) is Verdict.REJECT
+    assert judge(held, ALICE.says(MessageType.PEER_ANNOUNCE, {"record": b"junk"})) is Verdict.REJECT
+    assert judge(held, ALICE.says(MessageType.PEER_ANNOUNCE, {})) is Verdict.REJECT
+    assert take(held, announce(ALICE, record(ALICE))) is Verdict.ACCEPT
+    assert take(held, announce(ALICE, record(ALICE))) is Verdict.ACCEPT
+
+
+def test_local_addresses_are_taken_only_in_a_mesh_on_one_machine() -> None:
+    loopback = Description("l", (Endpoint("127.0.0.1", 9090),))
+    theirs = record(ALICE, 1, loopback)
+
+    remote, local = records(own=PUBLIC), records(own=loopback)
+    for held in (remote, local):
+        held.wake(NOON)
+
+    assert remote.offer(theirs.encoded) is Taken.LOCAL_ADDRESS
+    assert judge(remote, announce(ALICE, theirs)) is Verdict.IGNORE
+    assert local.offer(theirs.encoded) is Taken.NEW
+    assert records(own=PUBLIC, allow_local=True).offer(theirs.encoded) is Taken.NEW
+    assert records(own=loopback, allow_local=False).offer(theirs.encoded) is Taken.LOCAL_ADDRESS
+
+
+# ---------------------------------------------------------------- how they spread
+
+
+def test_it_announces_at_once_then_every_ten_minutes_and_when_it_changes() -> None:
+    held = records(own=PUBLIC, phase=0.5)
+
+    announced = [at for at, commands in run(held, until=1300.0) if _announcements(commands)]
+    assert announced == pytest.approx([0.0, 600.0, 1200.0])
+    first = held.own
+
+    held.describe(replace(PUBLIC, capabilities=("train", "aggregate")))
+    held.describe(replace(PUBLIC, capabilities=("train", "aggregate")))
+    changed = _announcements(held.wake(later(1301.0)))
+
+    assert first is not None
+    assert held.own is not None
+    assert changed == [held.own]
+    assert held.own.capabilities == ("train", "aggregate")
+    assert held.own.sequence > first.sequence
+    assert verify_record(held.own, verify)
+    assert _announcements(held.wake(later(1302.0))) == []
+
+
+def test_a_record_from_a_former_life_with_a_faster_clock_is_outbid() -> None:
+    held = records(own=PUBLIC)
+    held.wake(NOON)
+    former = record(BOB, NOON.wall_ms + 10_000)
+
+    assert held.offer(former.encoded) is Taken.NEW
+    announced = _announcements(held.wake(later(1.0)))
+
+    assert [each.sequence for each in announced] == [former.sequence + 1]
+
+
+def test_a_newcomer_asks_and_is_told_what_it_lacks() -> None:
+    newcomer, settled = records(CAROL, own=replace(PUBLIC, peer_id="carol")), records(BOB, own=PUBLIC)
+    settled.wake(NOON)
+    settled.offer(record(ALICE, 3).encoded)
+    asked = [at for at, commands in run(newcomer, until=40.0) if _questions(commands)]
+    assert asked == [1.0, 5.0, 30.0]
+
+    question = CAROL.says(MessageType.PEER_DISCOVERY, newcomer.question().payload)
+    assert take(settled, question) is Verdict.ACCEPT
+    (answer,) = question.commands
+    assert isinstance(answer, SendDirect)
+    assert answer.recipient == CAROL.public
+    reply = BOB.says(answer.kind, answer.payload, to=CAROL.public)
+    assert take(newcomer, reply) is Verdict.ACCEPT
+
+    assert set(newcomer.records) == {ALICE.public, BOB.public, CAROL.public}
+    again = CAROL.says(MessageType.PEER_DISCOVERY, newcomer.question().payload, later(60))
+    assert take(settled, again, later(60)) is Verdict.ACCEPT
+    assert again.commands == []
+
+
+def test_one_account_is_answered_once_a_second() -> None:
+    held = records(own=PUBLIC)
+    held.wake(NOON)
+    commands = []
+    for at in (0.0, 0.5, 1.0):
+        question = CAROL.says(MessageType.PEER_DISCOVERY, {"known": []})
+        take(held, question, later(at))
+        commands.append(len(question.commands))
+    assert commands == [1, 0, 1]
+
+
+def test_about_four_of_a_large_mesh_answer_and_between_them_they_tell_everything() -> None:
+    crowd = [Someone(number) for number in range(1, 101)]
+    known = {each.public for each in crowd}
+    asker = Records(RecordPorts(Someone(200), NETWORK, verify, known.__contains__))
+    everything = [record(each) for each in crowd]
+    answers = []
+    question = Someone(200).says(MessageType.PEER_DISCOVERY, {"known": []})
+    for each in crowd:
+        held = Records(RecordPorts(each, NETWORK, lambda *_: True, known.__contains__))
+        for one in everything:
+            held.offer(one.encoded)
+        answers += held.received(question.envelope, question.sender, question.payload, NOON)
+
+    assert 1 <= len(answers) <= 12
+    assert all(len(wire.encode_payload(answer.payload)) <= 49 * 1024 for answer in answers)
+    for answer in answers:
+        for encoded in answer.payload["records"]:
+            asker.offer(encoded)
+    assert set(asker.records) == known
+
+
+def test_an_answer_that_says_there_is_more_is_followed_by_another_question() -> None:
+    held = records(CAROL)
+    held.wake(NOON)
+    held.wake(later(40.0))
+    calm = held.deadline
+
+    more = ALICE.says(
+        MessageType.PEER_DISCOVERY, {"records": [record(ALICE).encoded], "more": True}, to=CAROL.public
+    )
+    assert take(held, more, later(41.0)) is Verdict.ACCEPT
+
+    assert held.deadline == pytest.approx(NOON.mono + 42.0)
+    assert held.deadline != calm
+    assert _questions(held.wake(later(42.0)))
+
+
+def test_a_mesh_larger_than_one_question_is_asked_about_range_by_range(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("zmesh.handlers.records.MAX_KNOWN", 2)
+    held = records(CAROL, own=None)
+    everybody = sorted([ALICE, BOB, CAROL], key=lambda each: each.public)
+    for each in everybody:
+        held.offer(record(each).encoded)
+
+    first, second, third = (held.question().payload for _ in range(3))
+
+    assert [key for key, _ in first["known"]] == [each.public for each in everybody[:2]]
+    assert (first.get("after"), first["until"]) == (None, everybody[1].public)
+    assert [key for key, _ in second["known"]] == [everybody[2].public]
+    assert (second["after"], second.get("until")) == (everybody[1].public, None)
+    assert third == first
+
+
+@pytest.mark.parametrize(
+    "payload,verdict",
+    [
+        ({}, Verdict.ACCEPT),
+        ({"known": [[bytes(32), 1]], "unheard": "of"}, Verdict.ACCEPT),
+        ({"known": [[bytes(31), 1]]}, Verdict.REJECT),
+        ({"known": [[bytes(32), -1]]}, Verdict.REJECT),
+        ({"known": {"a": 1}}, Verdict.REJECT),
+        ({"records": ["text"]}, Verdict.REJECT),
+        ({"records": [b"x"] * 257}, Verdict.REJECT),
+    ],
+)
+def test_a_question_or_answer_must_fit(payload: dict[str, Any], verdict: Verdict) -> None:
+    assert take(records(), ALICE.says(MessageType.PEER_DISCOVERY, payload)) is verdict
+
+
+def _announcements(commands: Any) -> list[Record]:
+    return [
+        decode_record(command.payload["record"])
+        for command in commands
+        if isinstance(command, Broadcast) and command.kind is MessageType.PEER_ANNOUNCE
+    ]
+
+
+def _questions(commands: Any) -> list[Broadcast]:
+    return [command for command in commands if command.kind is MessageType.PEER_DISCOVERY]

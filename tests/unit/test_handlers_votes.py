@@ -1,0 +1,189 @@
+"""Votes: one account, one vote, in whatever order messages come."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.handlers_support import NOON, Said, Someone, later, take, verify
+from zmesh.core import wire
+from zmesh.core.types import MessageType, Verdict
+from zmesh.handlers import Tally, Votes
+from zmesh.handlers import votes as module
+
+ALICE, BOB, CAROL = Someone(1, "alice", 10), Someone(2, "bob", 20), Someone(3, "carol", 40)
+ALICE_AGAIN = Someone(4, "alice", 10)
+PROPOSE, VOTE = MessageType.CONSENSUS_PROPOSE, MessageType.CONSENSUS_VOTE
+
+
+def vote(of: Someone, choice: Any, proposal: str = "p", **extra: Any) -> Said:
+    return of.says(VOTE, {"proposal_id": proposal, "choice": choice} | extra)
+
+
+def propose(of: Someone, proposal: str = "p", **extra: Any) -> Said:
+    return of.says(PROPOSE, {"proposal_id": proposal} | extra)
+
+
+def test_votes_are_counted_by_account_and_by_stake() -> None:
+    held = Votes()
+    for said in (vote(ALICE, "yes"), propose(BOB), vote(BOB, "no"), vote(CAROL, "yes")):
+        assert take(held, said) is Verdict.ACCEPT
+
+    assert held.tally("p") == Tally(
+        "p", {"no": 1, "yes": 2}, {"no": 20, "yes": 50}, ("alice", "bob", "carol"), (), ("bob",)
+    )
+    assert held.open == ("p",)
+
+
+def test_a_payload_cannot_name_another_voter() -> None:
+    held = Votes()
+    take(held, vote(ALICE, "yes", voter="bob", account="bob", sender_id="bob"))
+
+    assert held.tally("p").voters == ("alice",)
+
+
+def test_a_repetition_is_relayed_and_counts_once() -> None:
+    held = Votes()
+
+    assert [take(held, vote(ALICE, "yes")) for _ in range(3)] == [
+        Verdict.ACCEPT,
+        Verdict.RELAY,
+        Verdict.RELAY,
+    ]
+    assert held.tally("p").counts == {"yes": 1}
+
+
+@pytest.mark.parametrize("second", [ALICE, ALICE_AGAIN])
+def test_two_choices_void_the_vote_in_any_order_and_leave_proof(second: Someone) -> None:
+    tallies = []
+    for order in permutations([vote(ALICE, "yes"), vote(second, "no"), vote(BOB, "yes")]):
+        held = Votes()
+        verdicts = {id(said): take(held, said) for said in order}
+        of_alice = [verdicts[id(said)] for said in order if said.sender.account == "alice"]
+        assert of_alice == [Verdict.ACCEPT, Verdict.RELAY]
+        tallies.append(held.tally("p"))
+        (proof,) = held.equivocations("p")
+        assert (proof.account, proof.proposal_id) == ("alice", "p")
+        choices = set()
+        for signed in (proof.first, proof.second):
+            assert verify(signed.key, wire.signing_input(wire.message_id(signed.body)), signed.signature)
+            choices.add(wire.decode_payload(wire.decode_body(signed.body).payload)["choice"])
+        assert choices == {"yes", "no"}
+
+    assert tallies == [Tally("p", {"yes": 1}, {"yes": 20}, ("bob",), ("alice",), ())] * 6
+
+
+def test_void_is_forever_and_further_votes_are_ignored() -> None:
+    held = Votes()
+    verdicts = [take(held, vote(ALICE, choice)) for choice in ("yes", "no", "yes", "maybe")]
+
+    assert verdicts == [Verdict.ACCEPT, Verdict.RELAY, Verdict.IGNORE, Verdict.IGNORE]
+    assert held.tally("p") == Tally("p", {}, {}, (), ("alice",), ())
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=6), st.randoms())
+def test_nodes_in_a_chain_agree_whatever_order_each_heard(choices: list[str], shuffler: Any) -> None:
+    """Every node passes on what its validator lets through; the last in the chain agrees with the first."""
+    messages = [vote(ALICE, choice) for choice in choices]
+    tallies = []
+    for _ in range(4):
+        shuffler.shuffle(messages)
+        held = Votes()
+        messages = [said for said in messages if take(held, said) in {Verdict.ACCEPT, Verdict.RELAY}]
+        tallies.append(held.tally("p"))
+    assert tallies == [tallies[0]] * 4
+    assert (tallies[0].equivocators == ("alice",)) == (len(set(choices)) > 1)
+
+
+@pytest.mark.parametrize(
+    "payload,verdict",
+    [
+        ({"proposal_id": "p", "choice": "yes", "reason": "because"}, Verdict.ACCEPT),
+        ({"proposal_id": "p", "choice": True}, Verdict.ACCEPT),
+        ({"proposal_id": "p", "choice": -3}, Verdict.ACCEPT),
+        ({"proposal_id": "p"}, Verdict.REJECT),
+        ({"choice": "yes"}, Verdict.REJECT),
+        ({"proposal_id": "p", "choice": ""}, Verdict.REJECT),
+        ({"proposal_id": "p", "choice": None}, Verdict.REJECT),
+        ({"proposal_id": "p", "choice": 0.5}, Verdict.REJECT),
+        ({"proposal_id": "p", "choice": ["yes"]}, Verdict.REJECT),
+        ({"proposal_id": 1, "choice": "yes"}, Verdict.REJECT),
+        ({"proposal_id": "p", "choice": "yes", "padding": "x" * 1000}, Verdict.REJECT),
+    ],
+)
+def test_a_vote_must_fit(payload: dict[str, Any], verdict: Verdict) -> None:
+    assert take(Votes(), ALICE.says(VOTE, payload)) is verdict
+
+
+def test_choices_are_compared_as_text() -> None:
+    held = Votes()
+    take(held, vote(ALICE, True))
+    take(held, vote(BOB, 1))
+    take(held, vote(CAROL, "true"))
+
+    assert held.tally("p").counts == {"1": 1, "true": 2}
+    assert take(held, vote(ALICE, "true")) is Verdict.RELAY
+    assert held.tally("p").equivocators == ()
+
+
+def test_a_contested_proposal_names_everybody_who_claims_it() -> None:
+    held = Votes()
+    assert take(held, propose(BOB, plan=1)) is Verdict.ACCEPT
+    assert take(held, propose(ALICE, plan=2)) is Verdict.ACCEPT
+    assert take(held, propose(BOB, plan=1)) is Verdict.RELAY
+    assert take(held, propose(BOB, plan=3)) is Verdict.RELAY
+    assert take(held, propose(BOB, plan=4)) is Verdict.IGNORE
+
+    assert held.tally("p").proposers == ("alice", "bob")
+    assert [(each.account, each.contradicted) for each in held.proposals("p")] == [
+        ("alice", False),
+        ("bob", True),
+    ]
+    assert take(held, ALICE.says(PROPOSE, {"plan": 1})) is Verdict.REJECT
+
+
+def test_an_account_pushes_out_only_its_own_votes_and_what_is_void_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "VOTES_PER_ACCOUNT", 3)
+    held = Votes()
+    take(held, vote(BOB, "yes", "p0"))
+    for choice in ("yes", "no"):
+        take(held, vote(ALICE, choice, "p0"))
+    for number in range(1, 6):
+        take(held, vote(ALICE, "yes", f"p{number}"))
+
+    assert {name: held.tally(name).voters for name in held.open} == {
+        "p0": ("bob",),
+        "p4": ("alice",),
+        "p5": ("alice",),
+    }
+    assert held.tally("p0").equivocators == ("alice",)
+
+
+def test_an_account_pushes_out_only_its_own_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PROPOSALS_PER_ACCOUNT", 2)
+    held = Votes()
+    take(held, propose(BOB, "p0"))
+    take(held, vote(CAROL, "yes", "a0"))
+    for number in range(4):
+        take(held, propose(ALICE, f"a{number}"))
+
+    assert [(name, held.tally(name).proposers) for name in held.open] == [
+        ("p0", ("bob",)),
+        ("a0", ()),
+        ("a2", ("alice",)),
+        ("a3", ("alice",)),
+    ]
+
+
+def test_it_never_speaks_by_itself() -> None:
+    held = Votes()
+    assert held.deadline is None
+    assert held.wake(later(1)) == ()
+    assert held.tally("unheard of") == Tally("unheard of", {}, {}, (), (), ())
+    assert (held.equivocations("unheard of"), held.proposals("unheard of"), NOON.mono) == ((), (), 1000.0)
