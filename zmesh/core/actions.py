@@ -1,0 +1,186 @@
+"""What comes out of the engine.
+
+Rules
+ 1. Actions are values; an interpreter (``node.py`` with sockets, ``simulator.py`` in virtual time) carries
+    them out in order and reports back with events.
+ 2. An interpreter decides nothing about the protocol: if two interpreters could differ, it belongs in here.
+ 3. Slotted, unfrozen classes on the path of every frame, treated as immutable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zmesh.core.envelope import Envelope
+from zmesh.core.types import DropReason, Endpoint, Fault, Frames, Member, MessageId, PeerKey, SendResult
+
+# ---------------------------------------------------------------- for the transport
+
+
+@dataclass(slots=True)
+class Send:
+    """Send ``frames`` to each of ``links``: all, in order, one shared buffer.
+
+    Answer with one ``SendRefused(link, ref)`` for each link whose queue would not take it.
+    ``gossip`` chooses the lane: the publisher where there is one, else the direct one.
+    """
+
+    links: tuple[PeerKey, ...]
+    frames: Frames
+    ref: MessageId | None
+    gossip: bool
+
+
+@dataclass(slots=True)
+class Dial:
+    """Connect to ``key`` at one of ``endpoints`` (front doors, best first).
+
+    Answer with ``LinkOpened`` or ``LinkClosed``; the engine decides about trying again.
+    """
+
+    key: PeerKey
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(slots=True)
+class Hangup:
+    """Close every connection with ``key``, inbound ones too. Not answered by ``LinkClosed``."""
+
+    key: PeerKey
+    why: str
+
+
+@dataclass(slots=True)
+class Admit:
+    """From now on exactly these keys may connect; connections of any other key are cut."""
+
+    keys: frozenset[PeerKey]
+
+
+# ---------------------------------------------------------------- for the interpreter
+
+
+@dataclass(slots=True)
+class Verify:
+    """Check an Ed25519 signature over ``data``; answer with ``Verified(token, ok)``, inline or from a pool."""
+
+    token: int
+    key: PeerKey
+    data: bytes
+    signature: bytes
+
+
+@dataclass(slots=True)
+class WakeAt:
+    """Send ``Wake`` at this reading of the monotonic clock; replaces the one asked for before."""
+
+    mono: float
+
+
+# ---------------------------------------------------------------- for the application
+
+
+@dataclass(slots=True)
+class Deliver:
+    """Hand a verified message to the application's handlers, with its decoded ``payload``.
+
+    If ``receipt``, answer with ``Receipt``: the sender's acknowledgement waits for it.
+    """
+
+    envelope: Envelope
+    sender: Member
+    payload: Mapping[str, Any]
+    receipt: bool
+
+
+@dataclass(slots=True)
+class Composed:
+    """The answer to ``Compose``."""
+
+    envelope: Envelope
+
+
+@dataclass(slots=True)
+class Published:
+    """The answer to ``Broadcast``: signed, kept for repair, and pushed to ``links``."""
+
+    envelope: Envelope
+    links: tuple[PeerKey, ...]
+
+
+@dataclass(slots=True)
+class Resolved:
+    """The answer to ``SendDirect``.
+
+    ``skew_ms``: the recipient's clock minus ours as it measured it, when a clock is why it refused.
+    """
+
+    token: int
+    message_id: MessageId
+    result: SendResult
+    skew_ms: int | None = None
+
+
+# ---------------------------------------------------------------- for people
+
+
+@dataclass(slots=True)
+class Dropped:
+    """A frame ended here. ``link`` sent it; ``message_id`` where it got that far."""
+
+    reason: DropReason
+    link: PeerKey
+    message_id: MessageId | None
+
+
+@dataclass(slots=True)
+class Offence:
+    """Somebody is to blame; ``reputation`` is what is left of theirs, 0 to 100."""
+
+    culprit: PeerKey
+    fault: Fault
+    reputation: float
+
+
+@dataclass(slots=True)
+class LinkLive:
+    """HELLO was exchanged with ``key``: messages flow."""
+
+    key: PeerKey
+
+
+@dataclass(slots=True)
+class LinkDown:
+    """Messages no longer flow to ``key``."""
+
+    key: PeerKey
+    why: str
+
+
+@dataclass(slots=True)
+class Notice:
+    """Something an operator should read: an event name and its fields, ready for a structured log."""
+
+    event: str
+    fields: Mapping[str, Any]
+
+
+Action = (
+    Send
+    | Dial
+    | Hangup
+    | Admit
+    | Verify
+    | WakeAt
+    | Deliver
+    | Composed
+    | Published
+    | Resolved
+    | Dropped
+    | Offence
+    | LinkLive
+    | LinkDown
+    | Notice
+)

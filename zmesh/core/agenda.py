@@ -1,0 +1,44 @@
+"""The engine's timers: what is due when, as data.
+
+Rules
+ 1. One heap for the whole engine, so an interpreter needs one timer: the engine asks for it by ``WakeAt``.
+ 2. Nothing is ever cancelled: a callback whose reason has gone finds that out itself and does nothing.
+ 3. Ties run in the order in which they were noted, so that a replay is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
+
+from zmesh.core.types import Now
+
+Callback = Callable[[Any, Now], None]
+
+
+class Agenda:
+    """Callbacks by monotonic time. Its size is bounded by what its users note: O(links + wants + sends)."""
+
+    __slots__ = ("_count", "_heap")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Callback, Any]] = []
+        self._count = 0
+
+    def note(self, at: float, callback: Callback, subject: Any = None) -> None:
+        """Call ``callback(subject, now)`` at or after the monotonic second ``at``."""
+        self._count += 1
+        heappush(self._heap, (at, self._count, callback, subject))
+
+    @property
+    def next(self) -> float | None:
+        """When something is due next, or None."""
+        return self._heap[0][0] if self._heap else None
+
+    def run(self, now: Now) -> None:
+        """Call everything that is due; what that adds for the past runs in the same call."""
+        heap = self._heap
+        while heap and heap[0][0] <= now.mono:
+            _, _, callback, subject = heappop(heap)
+            callback(subject, now)

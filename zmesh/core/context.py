@@ -1,0 +1,69 @@
+"""What the parts of one engine share.
+
+Rules
+ 1. The engine makes it and hands it to its parts; nobody outside the core holds one.
+ 2. Parts speak to the world only through ``out``, and note every frame that ends and every fault through ``drop`` and
+    ``blame``, so that nothing is dropped silently.
+"""
+
+from __future__ import annotations
+
+from zmesh.core.actions import Action, Dropped, Offence
+from zmesh.core.agenda import Agenda
+from zmesh.core.bounds import Bounds
+from zmesh.core.envelope import Composer
+from zmesh.core.link import Link
+from zmesh.core.peers import Peers, Rng
+from zmesh.core.seen import SeenStore
+from zmesh.core.types import DropReason, Fault, MessageId, Now, PeerKey
+
+
+class Context:
+    """The state that gossip, links and direct messages have in common."""
+
+    __slots__ = (
+        "agenda",
+        "bounds",
+        "composer",
+        "drops",
+        "fallen",
+        "faults",
+        "links",
+        "live",
+        "out",
+        "peers",
+        "rng",
+        "seen",
+    )
+
+    def __init__(self, composer: Composer, bounds: Bounds, rng: Rng) -> None:
+        self.composer = composer
+        self.bounds = bounds
+        self.rng = rng
+        self.agenda = Agenda()
+        self.peers = Peers(composer.public, bounds)
+        self.seen = SeenStore(bounds)
+        self.links: dict[PeerKey, Link] = {}
+        self.live: tuple[PeerKey, ...] = ()
+        """Links that messages flow over, ascending by key."""
+        self.out: list[Action] = []
+        self.drops: dict[DropReason, int] = dict.fromkeys(DropReason, 0)
+        self.faults: dict[Fault, int] = dict.fromkeys(Fault, 0)
+        self.fallen: list[PeerKey] = []
+        """Whose reputation just fell so low that the link is to be cut."""
+
+    def drop(self, reason: DropReason, link: PeerKey, identifier: MessageId | None = None) -> None:
+        """A frame from ``link`` ends here."""
+        self.drops[reason] += 1
+        self.out.append(Dropped(reason, link, identifier))
+
+    def blame(self, key: PeerKey, fault: Fault, now: Now) -> None:
+        """Charge the culprit's account. Strangers have none, and are not let in anyway."""
+        member = self.peers.get(key)
+        if member is None:
+            return
+        self.faults[fault] += 1
+        left = self.peers.charge(member, fault, now.mono)
+        self.out.append(Offence(key, fault, left))
+        if left < self.bounds.drop_below:
+            self.fallen.append(key)

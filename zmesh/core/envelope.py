@@ -1,0 +1,144 @@
+"""One signed message: how it is built, and what of it can be trusted when.
+
+Rules
+ 1. ``Envelope`` is the parsed form of body and signature. Until ``Verified`` came back true, nothing in it is known
+    to be the author's word; only the engine handles envelopes before that.
+ 2. The id is always computed from the bytes at hand.
+ 3. ``Composer`` is the only place that signs, and the only owner of the sequence counter.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from zmesh.core import bounds, wire
+from zmesh.core.types import MessageId, MessageType, Now, PeerKey
+
+
+class Signer(Protocol):
+    """The node's own identity, as far as the core may see it."""
+
+    @property
+    def public(self) -> bytes:
+        """32 bytes, the Ed25519 public key."""
+        ...
+
+    def sign(self, data: bytes) -> bytes:
+        """64 bytes, the Ed25519 signature (RFC 8032) over ``data``."""
+        ...
+
+
+class Envelope:
+    """A message as its author made it. Treated as immutable; slotted and unfrozen because one is built per frame."""
+
+    __slots__ = (
+        "author",
+        "body",
+        "code",
+        "correlation",
+        "epoch",
+        "expiry_ms",
+        "id",
+        "kind",
+        "network",
+        "payload",
+        "recipient",
+        "sequence",
+        "signature",
+        "timestamp_ms",
+        "ttl",
+    )
+
+    id: MessageId
+    kind: MessageType | None
+    """None for link kinds (HELLO, ACK) and for kinds that this version does not know; see ``code``."""
+
+    def __init__(self, identifier: MessageId, body: bytes, signature: bytes, fields: wire.Body) -> None:
+        self.id = identifier
+        self.body = body
+        self.signature = signature
+        (
+            _,
+            self.network,
+            self.code,
+            self.author,
+            self.epoch,
+            self.sequence,
+            self.timestamp_ms,
+            self.ttl,
+            self.expiry_ms,
+            self.recipient,
+            self.correlation,
+            self.payload,
+        ) = fields
+        self.kind = wire.KINDS.get(self.code)
+
+    @property
+    def hex_id(self) -> str:
+        """The id as people and logs see it: 64 hex digits."""
+        return self.id.hex()
+
+    @property
+    def slot(self) -> int:
+        """The second of signed time it belongs to, see ``seen.py``."""
+        return int(self.timestamp_ms / 1000 / bounds.DIGEST_SLOT)
+
+    def frames(self, ttl: int, hops: int) -> tuple[bytes, bytes, bytes]:
+        """What goes on the wire, with the author's bytes untouched."""
+        return (wire.envelope_head(ttl, hops), self.body, self.signature)
+
+    def __repr__(self) -> str:
+        kind = self.kind.value if self.kind else f"kind {self.code}"
+        return f"<Envelope {kind} {self.hex_id[:12]} by {self.author.hex()[:12]}>"
+
+
+def open_envelope(identifier: MessageId, body: bytes, signature: bytes) -> Envelope:
+    """Parse a body whose id was computed already. Raises ``WireError``; says nothing about the signature."""
+    return Envelope(identifier, body, signature, wire.decode_body(body))
+
+
+class Composer:
+    """Builds and signs this node's messages: one epoch for its life, sequences from 1 without a gap."""
+
+    __slots__ = ("_network", "_sequence", "_signer", "epoch")
+
+    def __init__(self, signer: Signer, network: bytes, epoch: int) -> None:
+        self._signer = signer
+        self._network = network
+        self._sequence = 0
+        self.epoch = epoch
+
+    @property
+    def public(self) -> PeerKey:
+        """The author of everything composed here."""
+        return self._signer.public
+
+    def compose(
+        self,
+        code: int,
+        payload: bytes,
+        now: Now,
+        *,
+        ttl: int = 0,
+        recipient: PeerKey | None = None,
+        correlation: MessageId | None = None,
+    ) -> Envelope:
+        """A signed envelope stamped with ``now``; ``ttl`` in hops, 0 for what is never relayed."""
+        self._sequence += 1
+        fields = wire.Body(
+            wire.VERSION,
+            self._network,
+            code,
+            self.public,
+            self.epoch,
+            self._sequence,
+            now.wall_ms,
+            ttl,
+            None,
+            recipient,
+            correlation,
+            payload,
+        )
+        body = wire.encode_body(fields)
+        identifier = wire.message_id(body)
+        return Envelope(identifier, body, self._signer.sign(wire.signing_input(identifier)), fields)

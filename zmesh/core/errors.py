@@ -1,0 +1,40 @@
+"""What the core raises, and at whom.
+
+Rules
+ 1. A remote fault is a value (``DropReason``, ``Fault``), never an exception that leaves the engine.
+ 2. The codec raises ``WireError`` and nothing else on any bytes whatsoever; the engine turns it into a drop.
+ 3. Local misuse raises a ``ZmeshError`` at the caller with one sentence: what is wrong, where, what would be right.
+"""
+
+from __future__ import annotations
+
+from zmesh.core.types import DropReason
+
+
+class ZmeshError(Exception):
+    """Base of everything that zmesh raises at its caller."""
+
+
+class ConfigError(ZmeshError, ValueError):
+    """A setting, file, key or address is unusable; the sentence says what, where and what would be right."""
+
+
+class PayloadError(ZmeshError, ValueError):
+    """A payload that cannot travel: not made of msgpack types, or larger than ``bounds.MAX_PAYLOAD``."""
+
+
+class PayloadTooLargeError(PayloadError):
+    """The one ``PayloadError`` that is about size."""
+
+
+class NotRunningError(ZmeshError, RuntimeError):
+    """The client was asked to send before ``start()`` or after ``stop()``."""
+
+
+class WireError(Exception):
+    """Bytes that are not a valid frame. Only the codec raises it; ``reason`` is how the drop is counted."""
+
+    def __init__(self, reason: DropReason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail

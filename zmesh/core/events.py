@@ -1,0 +1,179 @@
+"""What goes into the engine.
+
+Rules
+ 1. ``Engine.handle(event, now)`` is the only way in; each class below is one kind of event.
+ 2. Events are plain values. Slotted classes where they are made per frame (a frozen dataclass costs five
+    times as much to build), and all of them are treated as immutable.
+ 3. Three families: what the transport saw, what an interpreter finished, what the application commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zmesh.core.types import Endpoint, Frames, Member, MessageId, MessageType, PeerKey, Roster
+
+# ---------------------------------------------------------------- seen by the transport
+
+
+@dataclass(slots=True)
+class FrameReceived:
+    """One message arrived; ``link`` is the authenticated identity of the far end, never a claim inside it."""
+
+    link: PeerKey
+    frames: Frames
+
+
+@dataclass(slots=True)
+class LinkOpened:
+    """An encrypted, authenticated connection with ``link`` stands, and frames can be sent over it.
+
+    ``inbound``: the far end made it; otherwise it answers our dial. A link may have one of each.
+    """
+
+    link: PeerKey
+    inbound: bool = False
+
+
+@dataclass(slots=True)
+class LinkClosed:
+    """The connection of that direction is gone, or our dial ended without one; ``why`` is for people."""
+
+    link: PeerKey
+    why: str
+    inbound: bool = False
+
+
+# ---------------------------------------------------------------- finished by the interpreter
+
+
+@dataclass(slots=True)
+class Verified:
+    """The answer to ``Verify``."""
+
+    token: int
+    ok: bool
+
+
+@dataclass(slots=True)
+class SendRefused:
+    """The transport would not take what ``Send`` asked for: its queue to ``link`` is full."""
+
+    link: PeerKey
+    ref: MessageId | None
+
+
+@dataclass(slots=True)
+class Receipt:
+    """The answer to ``Deliver``: did the application's queue take the message?"""
+
+    message_id: MessageId
+    queued: bool
+
+
+@dataclass(slots=True)
+class Wake:
+    """The time that the last ``WakeAt`` asked for has come."""
+
+
+# ---------------------------------------------------------------- commanded by the application
+
+
+@dataclass(slots=True)
+class Compose:
+    """Build and sign a message without sending it; answered by ``Composed``."""
+
+    kind: MessageType
+    payload: Mapping[str, Any]
+    ttl: int | None = None
+    recipient: PeerKey | None = None
+
+
+@dataclass(slots=True)
+class Broadcast:
+    """Sign a message and gossip it to everybody; answered by ``Published``.
+
+    ``ttl`` in hops, 1 to 255; None lets the size of the mesh decide.
+    """
+
+    kind: MessageType
+    payload: Mapping[str, Any]
+    ttl: int | None = None
+
+
+@dataclass(slots=True)
+class SendDirect:
+    """Sign a message and send it to one peer until it acknowledges; answered by ``Resolved`` with ``token``.
+
+    ``timeout`` in seconds, at most 110: a recipient refuses what is older as stale.
+    """
+
+    recipient: PeerKey
+    kind: MessageType
+    payload: Mapping[str, Any]
+    timeout: float = 10.0
+    token: int = 0
+
+
+@dataclass(slots=True)
+class RosterChanged:
+    """The registry gave a new set; the one before it stays welcome until the next change."""
+
+    roster: Roster
+
+
+@dataclass(slots=True)
+class AddPeer:
+    """The operator vouches for this peer by hand."""
+
+    member: Member
+
+
+@dataclass(slots=True)
+class RemovePeer:
+    """The operator takes that back."""
+
+    key: PeerKey
+
+
+@dataclass(slots=True)
+class Located:
+    """A record that its own key signed says where this member is now; an address never makes a member."""
+
+    key: PeerKey
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(slots=True)
+class Start:
+    """Time begins: the first event an engine sees."""
+
+
+@dataclass(slots=True)
+class Stop:
+    """Say LEAVE to every link; the interpreter closes afterwards."""
+
+
+Command = Broadcast | SendDirect | Located
+"""What a handler may ask for."""
+
+Event = (
+    FrameReceived
+    | LinkOpened
+    | LinkClosed
+    | Verified
+    | SendRefused
+    | Receipt
+    | Wake
+    | Compose
+    | Broadcast
+    | SendDirect
+    | RosterChanged
+    | AddPeer
+    | RemovePeer
+    | Located
+    | Start
+    | Stop
+)

@@ -1,0 +1,336 @@
+"""Getting a message to everybody: push to a few, offer to others, pull what is missing.
+
+Theory
+    Random push alone always misses somebody; pulling alone is slow. So a message is pushed (eagerly, bounded by ttl)
+    and its id is offered by IHAVE (lazily, blind to ttl) to random links for about a second; who lacks it asks by IWANT.
+    What both missed, because a node slept or a lane was full, is found by comparing digests of the last two
+    minutes every few seconds: DIGEST -> LIST -> IHAVE -> IWANT. PROTOCOL.md has the state machine.
+
+Rules
+ 1. Only verified and accepted messages are pushed, offered or served.
+ 2. A link is served only what it was offered, at most ``want_answers`` times, within its byte budget.
+ 3. A want ends with the message, or when no holder is left; a holder that offered and stayed silent is to blame,
+    but only after ``want_offence`` seconds.
+ 4. Ids that are offered together are offered as one batch: the work is per batch and link, not per message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from itertools import islice
+from math import ceil, log
+
+from zmesh.core import wire
+from zmesh.core.actions import Send
+from zmesh.core.bounds import MAX_IDS, MAX_TTL
+from zmesh.core.context import Context
+from zmesh.core.envelope import Envelope
+from zmesh.core.link import Link
+from zmesh.core.seen import Seen
+from zmesh.core.types import DropReason, Fault, Now, PeerKey
+
+WANT_WINDOW = 256
+"""Messages asked of one link and not yet received: at 64 KiB each that is the most a burst of answers can weigh."""
+LIST_TRIES = 3
+"""How often one slot is listed by one link: if it still differs, the rest is not to be had there."""
+MIN_TTL = 5
+"""Hops that even the smallest mesh allows."""
+SPARE_TTL = 4
+"""Hops beyond the log of the size: random push needs a few more than the ideal tree."""
+
+
+class _Want:
+    """A message that was offered and is not here yet."""
+
+    __slots__ = ("asked", "holders")
+
+    def __init__(self) -> None:
+        self.holders: list[PeerKey] = []
+        """Links that offered it, in the order of their offers."""
+        self.asked: dict[PeerKey, tuple[float, int]] = {}
+        """Of those, whom we asked: when first, how often."""
+
+
+class _Batch:
+    """Messages offered together."""
+
+    __slots__ = ("ids", "rounds", "told")
+
+    def __init__(self) -> None:
+        self.ids: list[bytes] = []
+        self.rounds = 0
+        self.told: set[PeerKey] = set()
+
+
+class Gossip:
+    """Push and repair over the live links."""
+
+    __slots__ = ("_batch", "_bounds", "_context", "_out", "_seen", "_wants")
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._bounds = context.bounds
+        self._seen = context.seen
+        self._out = context.out
+        self._batch: _Batch | None = None
+        """The batch that still takes ids."""
+        self._wants: dict[bytes, _Want] = {}
+
+    # ------------------------------------------------------------ push
+
+    def default_ttl(self, size: int) -> int:
+        """Hops for a mesh of ``size`` nodes: ceil(log_k N) and some to spare, defined for every k and N."""
+        k, n = max(2, self._bounds.fanout), max(2, size)
+        return min(MAX_TTL, max(MIN_TTL, ceil(log(n) / log(k)) + SPARE_TTL))
+
+    def publish(self, envelope: Envelope, now: Now) -> tuple[PeerKey, ...]:
+        """Push an own message: a small one to all links, a large one to a few. Says to whom."""
+        entry = self._seen.add(envelope, envelope.ttl)
+        if len(envelope.body) <= self._bounds.flood_size and len(self._context.live) <= self._bounds.flood_links:
+            targets: Collection[PeerKey] = self._context.live
+        else:
+            targets = self._pick(self._bounds.fanout, ())
+        self._push(entry, envelope, targets, envelope.ttl, 0)
+        self.offer_later(envelope, now)
+        return tuple(targets)
+
+    def relay(self, entry: Seen, envelope: Envelope, ttl: int, hops: int, full_mesh: bool) -> None:
+        """Pass a message on that arrived with ``ttl`` hops left, to some who may lack it.
+
+        In a ``full_mesh`` the origin pushed a small message to everybody already: a few copies cover lost links.
+        """
+        if ttl <= 1:
+            return
+        flooded = full_mesh and len(envelope.body) <= self._bounds.flood_size
+        count = self._bounds.flood_relay if flooded else self._bounds.fanout
+        targets = self._pick(count, (*entry.holders, envelope.author))
+        entry.relayed_ttl = ttl
+        self._push(entry, envelope, targets, ttl - 1, min(hops + 1, 255))
+
+    def _push(self, entry: Seen, envelope: Envelope, targets: Collection[PeerKey], ttl: int, hops: int) -> None:
+        if not targets:
+            return
+        for target in targets:
+            entry.held_by(target)
+        self._out.append(Send(tuple(targets), envelope.frames(ttl, hops), envelope.id, True))
+
+    def refused(self, link: PeerKey, entry: Seen) -> None:
+        """A push or answer did not leave: the link lacks it still, and offers will reach it again."""
+        if isinstance(entry.holders, set):
+            entry.holders.discard(link)
+
+    def _pick(self, count: int, excluded: Collection[PeerKey]) -> list[PeerKey]:
+        """``count`` random live links, none of the excluded; all that are left where there are not more."""
+        live = self._context.live
+        size = len(live)
+        if size <= count + len(excluded):
+            left = [key for key in live if key not in excluded]
+            return left if len(left) <= count else self._context.rng.sample(left, count)
+        chosen: list[PeerKey] = []
+        while len(chosen) < count:
+            key = live[int(self._context.rng.random() * size)]
+            if key not in excluded and key not in chosen:
+                chosen.append(key)
+        return chosen
+
+    # ------------------------------------------------------------ offers
+
+    def offer_later(self, envelope: Envelope, now: Now) -> None:
+        """Note a message for the next batch of IHAVE."""
+        if self._batch is None:
+            self._batch = _Batch()
+            self._context.agenda.note(now.mono + self._bounds.offer_delay, self._offer_round, self._batch)
+        self._batch.ids.append(envelope.id[: wire.SHORT_ID])
+
+    def _offer_round(self, batch: _Batch, now: Now) -> None:
+        if batch is self._batch:
+            self._batch = None
+        for key in self._pick(self._bounds.offer_links, batch.told):
+            batch.told.add(key)
+            self._offer_to(key, batch.ids)
+        batch.rounds += 1
+        if batch.rounds <= self._bounds.offer_rounds and len(batch.told) < len(self._context.live):
+            self._context.agenda.note(now.mono + self._bounds.offer_interval, self._offer_round, batch)
+
+    def _offer_to(self, key: PeerKey, ids: Iterable[bytes]) -> int:
+        """IHAVE for what the link is not known to have and we can serve; how many that were."""
+        wanted: list[bytes] = []
+        for short in ids:
+            entry = self._seen.get(short)
+            if entry is not None and entry.envelope is not None and key not in entry.holders:
+                entry.offer_to(key)
+                wanted.append(short)
+        for start in range(0, len(wanted), MAX_IDS):
+            frames = wire.control(wire.IHAVE, wire.encode_ids(wanted[start : start + MAX_IDS]))
+            self._out.append(Send((key,), frames, None, True))
+        return len(wanted)
+
+    def offered(self, link: Link, ids: list[bytes], now: Now) -> None:
+        """An IHAVE came: note the holder, and ask for what nobody is asked for yet."""
+        ask: list[bytes] = []
+        for short in ids:
+            entry = self._seen.get(short)
+            if entry is not None:
+                entry.held_by(link.key)
+            elif short not in link.offered:
+                if len(link.offered) >= self._bounds.offers_per_link:
+                    self._context.drop(DropReason.OFFER_OVERFLOW, link.key, short)
+                    continue
+                link.offered[short] = None
+                want = self._wants.get(short)
+                if want is None:
+                    want = self._wants[short] = _Want()
+                    ask.append(short)
+                want.holders.append(link.key)
+        self._ask(link, ask, now)
+
+    # ------------------------------------------------------------ wants
+
+    def asked(self, short: bytes, link: PeerKey) -> bool:
+        """Did we ask this link for this message (and still lack it)?"""
+        want = self._wants.get(short)
+        return want is not None and link in want.asked
+
+    def _ask(self, link: Link, ids: Iterable[bytes], now: Now) -> None:
+        """Ask a link for messages, as far as its window allows; the rest waits in its queue."""
+        asking: list[bytes] = []
+        for short in ids:
+            want = self._wants.get(short)
+            if want is None:
+                continue
+            if link.asked >= WANT_WINDOW:
+                link.queue[short] = None
+                continue
+            first, times = want.asked.get(link.key, (now.mono, 0))
+            if times == 0:
+                link.asked += 1
+            want.asked[link.key] = (first, times + 1)
+            asking.append(short)
+        if not asking:
+            return
+        self._out.append(Send((link.key,), wire.control(wire.IWANT, wire.encode_ids(asking)), None, False))
+        timeout = max(self._bounds.want_timeout, 2 * link.rtt)
+        self._context.agenda.note(now.mono + timeout, self._check_wants, asking)
+
+    def _check_wants(self, ids: list[bytes], now: Now) -> None:
+        """An answer is due: turn to other holders, and blame those who kept us waiting too long."""
+        ask: dict[PeerKey, list[bytes]] = {}
+        waiting: list[bytes] = []
+        broken: set[PeerKey] = set()
+        for short in ids:
+            want = self._wants.get(short)
+            if want is None:
+                continue
+            for key in [key for key, (first, _) in want.asked.items() if now.mono - first >= self._bounds.want_offence]:
+                broken.add(key)
+                self._unhold(short, want, key)
+            if not want.holders:
+                del self._wants[short]
+            elif (holder := self._next_holder(want)) is not None:
+                ask.setdefault(holder, []).append(short)
+            else:
+                waiting.append(short)
+        for key, wanted in ask.items():
+            self._ask(self._context.links[key], wanted, now)
+        for key in sorted(broken):
+            self._context.blame(key, Fault.BROKEN_OFFER, now)
+            self._pump(key, now)
+        if waiting:
+            self._context.agenda.note(now.mono + self._bounds.want_offence / 4, self._check_wants, waiting)
+
+    def _next_holder(self, want: _Want) -> PeerKey | None:
+        """Somebody not asked yet; else, for an answer may have been lost, whom we asked least; None: wait."""
+        fresh = [key for key in want.holders if key not in want.asked]
+        if fresh:
+            return fresh[0]
+        key, (_, times) = min(want.asked.items(), key=lambda item: item[1][1])
+        return key if times < self._bounds.want_answers else None
+
+    def _unhold(self, short: bytes, want: _Want, key: PeerKey) -> None:
+        """This link no longer counts as a holder."""
+        want.holders.remove(key)
+        asked = want.asked.pop(key, None) is not None
+        if (link := self._context.links.get(key)) is not None:
+            link.asked -= asked
+            link.offered.pop(short, None)
+            link.queue.pop(short, None)
+
+    def _pump(self, key: PeerKey, now: Now) -> None:
+        """Ask a link for what waits in its queue, once half of its window is free."""
+        link = self._context.links.get(key)
+        if link is None or not link.queue or link.asked > WANT_WINDOW // 2:
+            return
+        queued = list(islice(link.queue, WANT_WINDOW - link.asked))
+        for short in queued:
+            del link.queue[short]
+        self._ask(link, queued, now)
+
+    def arrived(self, short: bytes, now: Now) -> None:
+        """The message is here, or will never be taken: nobody need send it any more."""
+        want = self._wants.pop(short, None)
+        if want is None:
+            return
+        entry = self._seen.get(short)
+        for key in list(want.holders):
+            if entry is not None:
+                entry.held_by(key)
+            self._unhold(short, want, key)
+            self._pump(key, now)
+
+    def lost(self, link: Link, now: Now) -> None:
+        """The link is down: it holds nothing for us any more, and others are asked instead."""
+        orphans = []
+        for short in list(link.offered):
+            want = self._wants.get(short)
+            if want is not None and link.key in want.holders:
+                self._unhold(short, want, link.key)
+                orphans.append(short)
+        if orphans:
+            self._context.agenda.note(now.mono, self._check_wants, orphans)
+        link.reset()
+
+    def wanted(self, link: Link, ids: list[bytes], now: Now) -> None:
+        """An IWANT came: serve what that link was offered, within its budget."""
+        for short in ids:
+            entry = self._seen.get(short)
+            answers = None if entry is None or entry.answers is None else entry.answers.get(link.key)
+            if entry is None or entry.envelope is None or entry.answers is None or answers is None:
+                self._context.drop(DropReason.UNSOLICITED_WANT, link.key, short)
+            elif answers >= self._bounds.want_answers or not link.want_bucket.take(now.mono, entry.size):
+                self._context.drop(DropReason.WANT_BUDGET, link.key, short)
+            else:
+                entry.answers[link.key] = answers + 1
+                # A fresh ttl: the asker's part of the mesh may be as large as the whole.
+                self._push(entry, entry.envelope, (link.key,), entry.envelope.ttl, 1)
+
+    # ------------------------------------------------------------ anti-entropy
+
+    def send_digest(self, targets: tuple[PeerKey, ...], now: Now) -> None:
+        """Tell links what the last two minutes look like from here; empty, it is still a sign of life."""
+        if targets:
+            entries = self._seen.digest(now.wall)[-wire.MAX_SLOTS :]
+            self._out.append(Send(targets, wire.control(wire.DIGEST, wire.encode_digest(entries)), None, False))
+
+    def compared(self, link: Link, theirs: list[wire.DigestEntry], now: Now) -> None:
+        """A DIGEST came: have the slots listed in which the link may know more."""
+        slots = [slot for slot in self._seen.lacking(theirs, now.wall) if link.listed.get(slot, 0) < LIST_TRIES]
+        if not slots:
+            return
+        known = {entry.slot for entry in theirs}
+        link.listed = {slot: times for slot, times in link.listed.items() if slot in known}
+        for slot in slots:
+            link.listed[slot] = link.listed.get(slot, 0) + 1
+        self._out.append(Send((link.key,), wire.control(wire.LIST, wire.encode_slots(slots)), None, False))
+
+    def listing(self, link: Link, slots: list[int], now: Now) -> None:
+        """A LIST came: offer what is cached of those slots, within the link's byte budget."""
+        ids = self._seen.in_slots(slots)
+        if not link.want_bucket.take(now.mono, len(ids) * wire.SHORT_ID):
+            self._context.drop(DropReason.WANT_BUDGET, link.key, None)
+            return
+        for short in ids:
+            # It says that it lacks something of this slot, so what we once sent may have been lost on the way.
+            entry = self._seen.get(short)
+            if entry is not None:
+                self.refused(link.key, entry)
+        self._offer_to(link.key, ids)

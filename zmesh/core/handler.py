@@ -1,0 +1,39 @@
+"""The port of a built-in protocol behaviour: heartbeat, records, rounds, votes.
+
+Rules
+ 1. A handler is a pure state machine like the engine: no IO, no clock, no randomness of its own, so that it
+    runs unchanged in the simulator.
+ 2. ``validate`` is synchronous, has no side effects and says whether the mesh may carry the message. It sees only
+    messages whose signature was verified. It is not the place for the application's own taste: a REJECT
+    costs the author reputation.
+ 3. ``received`` comes once per accepted message; what it and ``wake`` return are commands for the engine.
+ 4. ``deadline`` is a monotonic time or None; the engine calls ``wake`` at or after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from zmesh.core.envelope import Envelope
+from zmesh.core.events import Command
+from zmesh.core.types import Member, MessageType, Now, Verdict
+
+
+class Handler(Protocol):
+    """One built-in behaviour; ``kinds`` are the message types that it, and no other handler, validates."""
+
+    kinds: frozenset[MessageType]
+    deadline: float | None
+
+    def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
+        """May the mesh carry this? Pure: the same answer however often it is asked in one state."""
+        ...
+
+    def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
+        """Take an accepted message (the node's own included) into account."""
+        ...
+
+    def wake(self, now: Now) -> Sequence[Command]:
+        """The deadline has come."""
+        ...

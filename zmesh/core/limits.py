@@ -1,0 +1,35 @@
+"""Token buckets: how much of something may come at once, and how fast it may go on.
+
+Rules
+ 1. A bucket starts full: a legitimate burst right after the start passes.
+ 2. Asking (``has``) costs nothing; only ``take`` does. So a forger cannot drain the bucket of the author whose name
+    it uses: that one is charged after its signature was verified.
+"""
+
+from __future__ import annotations
+
+
+class TokenBucket:
+    """``rate`` units a second, ``burst`` at once. Times are monotonic seconds."""
+
+    __slots__ = ("_at", "_burst", "_rate", "_tokens")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._tokens = burst
+        self._at = now
+
+    def has(self, now: float, amount: float = 1.0) -> bool:
+        """Would ``take`` succeed?"""
+        tokens = self._tokens + (now - self._at) * self._rate
+        self._tokens = tokens if tokens < self._burst else self._burst
+        self._at = now
+        return self._tokens >= amount
+
+    def take(self, now: float, amount: float = 1.0) -> bool:
+        """Take ``amount`` if it is there; False, and nothing taken, if not."""
+        if not self.has(now, amount):
+            return False
+        self._tokens -= amount
+        return True

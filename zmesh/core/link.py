@@ -1,0 +1,112 @@
+"""One connection to a neighbour, as the engine sees it: a state and its books. ``links.py`` moves it.
+
+State of a link::
+
+                 Dial                LinkOpened             HELLO of theirs
+       AWAY  ----------> DIALLING ----------------> OPEN ------------------> LIVE
+        ^                    | LinkClosed             | hello_timeout          | LinkClosed (last direction), LEAVE,
+        |   redial later     |                        |                        | or silence
+        +--------------------+------------------------+------------------------+
+"""
+
+from __future__ import annotations
+
+from enum import Enum, unique
+
+from zmesh.core.bounds import Bounds
+from zmesh.core.limits import TokenBucket
+from zmesh.core.types import MessageId, PeerKey
+
+
+@unique
+class LinkState(Enum):
+    """See the picture above."""
+
+    AWAY = "away"
+    DIALLING = "dialling"
+    OPEN = "open"
+    LIVE = "live"
+
+
+class Link:
+    """One neighbour. Monotonic seconds throughout."""
+
+    __slots__ = (
+        "asked",
+        "bucket",
+        "failures",
+        "heard_at",
+        "greeted_at",
+        "hello_at",
+        "hello_id",
+        "idle_at",
+        "inbound",
+        "key",
+        "listed",
+        "offered",
+        "opened_at",
+        "outbound",
+        "queue",
+        "redial_at",
+        "rtt",
+        "skew",
+        "state",
+        "want_bucket",
+        "wanted",
+        "why",
+    )
+
+    def __init__(self, key: PeerKey, bounds: Bounds, now: float, *, wanted: bool) -> None:
+        self.key = key
+        self.wanted = wanted
+        """Is it one of the neighbours that this node chose? Only those are dialled again and again."""
+        self.state = LinkState.AWAY
+        self.inbound = False
+        self.outbound = False
+        self.failures = 0
+        """Dials in a row without a live link: the exponent of the backoff."""
+        self.redial_at = float("inf")
+        """When the next dial is due; infinite while none is planned."""
+        self.why = "not dialled yet"
+        """Why it is not live, for people."""
+        self.opened_at = now
+        self.heard_at = now
+        self.hello_id: MessageId | None = None
+        self.hello_at = now
+        """When our last HELLO left."""
+        self.greeted_at = float("-inf")
+        """When their last HELLO came."""
+        self.rtt = 0.0
+        """Seconds, of the last HELLO and its answer; 0 if not measured."""
+        self.skew = 0.0
+        """Seconds by which their clock is ahead of ours."""
+        self.idle_at: float | None = None
+        """For a link dialled only to send directly: when it may be closed."""
+        self.bucket = TokenBucket(bounds.link_rate, bounds.link_burst, now)
+        self.want_bucket = TokenBucket(bounds.want_bytes_rate, bounds.want_bytes_burst, now)
+        self.offered: dict[bytes, None] = {}
+        """Short ids that this link offered and that we still lack, oldest first."""
+        self.asked = 0
+        """Of those, how many we asked this link for and still wait for."""
+        self.queue: dict[bytes, None] = {}
+        """Of those, what to ask this link for as answers come in."""
+        self.listed: dict[int, int] = {}
+        """How often each slot was listed for us on demand by this link."""
+
+    @property
+    def is_open(self) -> bool:
+        """Can frames be sent?"""
+        return self.outbound or self.inbound
+
+    def reset(self) -> None:
+        """Forget what was agreed with the far end: it is gone, or it is a new process."""
+        self.hello_id = None
+        self.offered.clear()
+        self.queue.clear()
+        self.listed.clear()
+        self.asked = 0
+
+    def backoff(self, bounds: Bounds, chance: float) -> float:
+        """Seconds until the next dial: doubling, bounded, and spread by ``chance`` in [0, 1) against stampedes."""
+        doubled = bounds.redial_first * 2.0 ** min(self.failures, 16)
+        return min(bounds.redial_max, doubled) * (0.5 + chance)

@@ -1,0 +1,283 @@
+"""Keeps this node connected: chooses neighbours, dials, greets, listens for life, and lets go.
+
+Rules
+ 1. The two directions (our dial, their connection) open and close by themselves. A link is open while one of
+    them is; our own is dialled again, with backoff, as long as the peer is wanted and ours is gone.
+ 2. We send nothing but HELLO before theirs came: signed by the link's key and naming us, it proves that the far end is
+    the Ed25519 identity and not just a holder of the same X25519 image, and that both directions work.
+ 3. A HELLO that is not an answer is answered. Its clock is noted, not judged: a peer whose clock is off is told,
+    not cut.
+ 4. Digests every few seconds double as the sign of life: a link that is silent for ``SILENCE`` of them is closed.
+ 5. A HELLO from somebody whom we wait to dial again is the best news there is: we dial at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from zmesh.core import wire
+from zmesh.core.actions import Dial, Hangup, LinkDown, LinkLive, Notice, Send
+from zmesh.core.bounds import AHEAD
+from zmesh.core.context import Context
+from zmesh.core.envelope import Envelope
+from zmesh.core.events import LinkClosed, LinkOpened
+from zmesh.core.gossip import Gossip
+from zmesh.core.link import Link, LinkState
+from zmesh.core.types import DropReason, Now, PeerKey
+
+SILENCE = 4
+"""Digest intervals without any frame after which a link is taken for dead."""
+HELLO_AGAIN = 1.0
+"""Seconds until a HELLO is repeated: the connection may have been replaced under it."""
+HELLO_GAP = 0.05
+"""Seconds between HELLOs of one link that we look at: each costs a verification and a signature."""
+AFTER_LEAVE = 3
+"""Failures that a LEAVE counts for: a peer that said goodbye is not expected back within a second or two."""
+
+
+class Links:
+    """All links of this node. ``on_live`` is called with the key of each link that messages begin to flow over."""
+
+    __slots__ = ("_context", "_gossip", "_on_live")
+
+    def __init__(self, context: Context, gossip: Gossip, on_live: Callable[[PeerKey, Now], None]) -> None:
+        self._context = context
+        self._gossip = gossip
+        self._on_live = on_live
+
+    # ------------------------------------------------------------ choosing
+
+    def choose(self, now: Now) -> None:
+        """Membership changed: let go of who no longer belongs, and dial whom we want to be linked with."""
+        context = self._context
+        for key in [key for key in context.links if key not in context.peers]:
+            self._remove(context.links[key], "no longer a member", now)
+        wanted = context.peers.neighbours(context.links, context.rng)
+        for key in wanted:
+            link = context.links.get(key)
+            if link is None:
+                link = context.links[key] = Link(key, context.bounds, now.mono, wanted=True)
+            link.wanted = True
+            link.idle_at = None
+            if not link.outbound and link.state is not LinkState.DIALLING:
+                self._dial_at(link, now.mono)
+        for key in context.links.keys() - set(wanted):
+            link = context.links[key]
+            if link.wanted:  # crowded out by a mesh that outgrew ``max_links``: it may go when it is idle
+                link.wanted = False
+                link.idle_at = now.mono + context.bounds.direct_idle
+
+    def ensure(self, key: PeerKey, now: Now) -> bool:
+        """Is this member reachable now? If not, a link is being made for as long as it is of use."""
+        context = self._context
+        link = context.links.get(key)
+        if link is None:
+            link = context.links[key] = Link(key, context.bounds, now.mono, wanted=False)
+        if not link.wanted:
+            link.idle_at = now.mono + context.bounds.direct_idle
+        if link.state is LinkState.LIVE:
+            return True
+        if link.state is LinkState.AWAY and link.redial_at == float("inf"):
+            self._dial_at(link, now.mono)
+        return False
+
+    # ------------------------------------------------------------ dialling
+
+    def _dial_at(self, link: Link, at: float) -> None:
+        if at < link.redial_at:
+            link.redial_at = at
+            self._context.agenda.note(at, self._dial, link)
+
+    def _dial(self, link: Link, now: Now) -> None:
+        context = self._context
+        if now.mono < link.redial_at or context.links.get(link.key) is not link:
+            return
+        link.redial_at = float("inf")
+        if link.outbound or not (link.wanted or link.idle_at is not None):
+            return
+        member = context.peers.get(link.key)
+        if member is None:
+            return
+        if context.peers.reputation.score(member, now.mono) < context.bounds.drop_below:
+            link.why = "its reputation is too low"
+            self._dial_at(link, now.mono + context.bounds.redial_max)
+            return
+        endpoints = context.peers.endpoints(member)
+        if not endpoints:
+            link.why = "no address is known"
+            self._dial_at(link, now.mono + context.bounds.redial_max)
+            return
+        if link.state is LinkState.AWAY:
+            link.state = LinkState.DIALLING
+        context.out.append(Dial(link.key, endpoints))
+
+    def located(self, key: PeerKey, now: Now) -> None:
+        """A new address of this member was learnt: try it now, unless we are connected."""
+        link = self._context.links.get(key)
+        if link is not None and link.wanted and not link.outbound:
+            link.failures = 0
+            self._dial_at(link, now.mono)
+
+    # ------------------------------------------------------------ opening
+
+    def opened(self, event: LinkOpened, now: Now) -> None:
+        """A connection stands: greet."""
+        context = self._context
+        link = context.links.get(event.link)
+        if link is None:
+            if event.link not in context.peers:
+                self.refuse(event.link)
+                return
+            if len(context.links) >= context.bounds.max_links:
+                context.out.append(Hangup(event.link, "no room for more links"))
+                context.out.append(Notice("link_refused", {"peer": event.link.hex(), "why": "max_peers reached"}))
+                return
+            link = context.links[event.link] = Link(event.link, context.bounds, now.mono, wanted=False)
+        if event.inbound:
+            link.inbound = True
+        else:
+            link.outbound = True
+        link.heard_at = now.mono
+        if link.state in (LinkState.AWAY, LinkState.DIALLING):
+            link.state = LinkState.OPEN
+            link.opened_at = now.mono
+            link.why = "connected, no HELLO yet"
+            self._greet(link, None, now)
+            context.agenda.note(now.mono + HELLO_AGAIN, self._hello_due, link)
+
+    def _greet(self, link: Link, answering: bytes | None, now: Now) -> None:
+        payload = wire.encode_payload({"versions": [wire.VERSION]})
+        hello = self._context.composer.compose(wire.HELLO_CODE, payload, now, recipient=link.key, correlation=answering)
+        if answering is None:
+            link.hello_id = hello.id
+            link.hello_at = now.mono
+        self._context.out.append(Send((link.key,), hello.frames(0, 0), None, False))
+
+    def _hello_due(self, link: Link, now: Now) -> None:
+        if link.state is not LinkState.OPEN or now.mono - link.hello_at < HELLO_AGAIN:
+            return
+        if now.mono - link.opened_at >= self._context.bounds.hello_timeout:
+            self._context.out.append(Hangup(link.key, "no HELLO"))
+            self._down(link, "it did not answer our HELLO", now)
+        else:
+            self._greet(link, None, now)
+            self._context.agenda.note(now.mono + HELLO_AGAIN, self._hello_due, link)
+
+    def expects(self, link: Link, hello: Envelope, now: Now) -> bool:
+        """Is this HELLO worth a verification? An answer to ours is; others only now and then."""
+        if hello.correlation == link.hello_id or now.mono - link.greeted_at >= HELLO_GAP:
+            return True
+        self._context.drop(DropReason.RATE, link.key, hello.id)
+        return False
+
+    def hello(self, link: Link, hello: Envelope, now: Now) -> None:
+        """Their HELLO, verified: the link is live."""
+        context = self._context
+        link.skew = hello.timestamp_ms / 1000 - now.wall
+        link.greeted_at = now.mono
+        if abs(link.skew) > AHEAD:
+            context.out.append(Notice("clock_skew", {"peer": link.key.hex(), "ahead_seconds": round(link.skew, 3)}))
+        if hello.correlation is not None and hello.correlation == link.hello_id:
+            link.rtt = now.mono - link.hello_at
+            link.hello_id = None
+        else:
+            # Unasked: a new connection, perhaps of a new process, which knows nothing of what was agreed before.
+            self._gossip.lost(link, now)
+            self._greet(link, hello.id, now)
+        if link.state is not LinkState.LIVE:
+            link.state = LinkState.LIVE
+            link.why = ""
+            link.failures = 0
+            self._refresh_live()
+            context.out.append(LinkLive(link.key))
+            self._on_live(link.key, now)
+        self._gossip.send_digest((link.key,), now)
+        if link.wanted and not link.outbound:
+            self._dial_at(link, now.mono)
+
+    # ------------------------------------------------------------ closing
+
+    def closed(self, event: LinkClosed, now: Now) -> None:
+        """One direction is gone, or a dial failed."""
+        link = self._context.links.get(event.link)
+        if link is None:
+            return
+        if event.inbound:
+            link.inbound = False
+        else:
+            link.outbound = False
+            link.failures += 1
+        if link.is_open:
+            if not event.inbound and link.wanted:
+                self._dial_at(link, now.mono + link.backoff(self._context.bounds, self._context.rng.random()))
+        else:
+            self._down(link, event.why, now)
+
+    def left(self, link: Link, now: Now) -> None:
+        """Their LEAVE: no fault, and no hurry to dial again."""
+        link.failures = max(link.failures, AFTER_LEAVE)
+        self._context.out.append(Hangup(link.key, "it left"))
+        self._down(link, "it left", now)
+
+    def refuse(self, key: PeerKey) -> None:
+        """Somebody who does not belong got through to us: cut."""
+        self._context.out.append(Hangup(key, "not admitted"))
+
+    def cut_fallen(self, now: Now) -> None:
+        """Cut the links of those whose reputation just fell too low; they are dialled again once it healed."""
+        fallen = self._context.fallen
+        while fallen:
+            link = self._context.links.get(fallen.pop())
+            if link is not None and (link.is_open or link.state is not LinkState.AWAY):
+                self._context.out.append(Hangup(link.key, "its reputation is too low"))
+                self._down(link, "its reputation is too low", now)
+
+    def _down(self, link: Link, why: str, now: Now) -> None:
+        """No direction is left: forget the connection, keep the neighbour."""
+        context = self._context
+        was_live = link.state is LinkState.LIVE
+        link.inbound = link.outbound = False
+        link.state = LinkState.AWAY
+        link.why = why
+        self._gossip.lost(link, now)
+        if was_live:
+            self._refresh_live()
+            context.out.append(LinkDown(link.key, why))
+        if link.wanted or (link.idle_at is not None and link.idle_at > now.mono):
+            self._dial_at(link, now.mono + link.backoff(context.bounds, context.rng.random()))
+        elif context.links.get(link.key) is link:
+            del context.links[link.key]
+
+    def _remove(self, link: Link, why: str, now: Now) -> None:
+        link.wanted = False
+        link.idle_at = None
+        self._context.out.append(Hangup(link.key, why))
+        self._down(link, why, now)
+
+    def _refresh_live(self) -> None:
+        links = self._context.links
+        self._context.live = tuple(sorted(key for key in links if links[key].state is LinkState.LIVE))
+
+    # ------------------------------------------------------------ the passing of time
+
+    def start(self, now: Now) -> None:
+        """Begin to tick, at a random phase so that nodes started together do not tick together."""
+        phase = self._context.rng.random() * self._context.bounds.digest_interval
+        self._context.agenda.note(now.mono + phase, self._tick)
+
+    def _tick(self, _: None, now: Now) -> None:
+        context, bounds = self._context, self._context.bounds
+        context.agenda.note(now.mono + bounds.digest_interval, self._tick)
+        context.seen.expire(now.wall)
+        for link in list(context.links.values()):
+            if link.idle_at is not None and link.idle_at <= now.mono and not link.wanted:
+                self._remove(link, "idle", now)
+            elif link.is_open and now.mono - link.heard_at > SILENCE * bounds.digest_interval:
+                context.out.append(Hangup(link.key, "silent"))
+                self._down(link, "it fell silent", now)
+        self._gossip.send_digest(context.live, now)
+
+    def stop(self) -> None:
+        """Say goodbye."""
+        if self._context.live:
+            self._context.out.append(Send(self._context.live, wire.control(wire.LEAVE), None, False))

@@ -1,0 +1,164 @@
+"""Who belongs, who is alive, and who of them to be linked with.
+
+Rules
+ 1. Two sources make a peer: the roster (what the registry says now) and the operator's hand. An address, a name or a
+    message never does.
+ 2. Removal is immediate: there is no grace for the roster before. Registries differ between nodes for a
+    moment; that is why an unknown author is nobody's fault, and why repair brings again what was refused then.
+ 3. Alive means: a signed frame of theirs within ``bounds.alive``. What relays say about it does not count.
+ 4. Links are chosen by position, never by reputation or stake alone, which an attacker can buy or earn.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+from zmesh.core.bounds import MAX_ENDPOINTS, Bounds
+from zmesh.core.reputation import Reputation
+from zmesh.core.types import EMPTY_ROSTER, Endpoint, Fault, Member, PeerKey, Roster
+
+
+class Rng(Protocol):
+    """The draws that the engine makes; ``random.Random`` fits."""
+
+    def random(self) -> float:
+        """A number from 0 up to, but not including, 1."""
+        ...
+
+    def sample(self, population: Sequence[PeerKey], k: int) -> list[PeerKey]:
+        """``k`` different members of ``population``."""
+        ...
+
+
+class Peers:
+    """The book of members, without this node itself. Times are monotonic seconds."""
+
+    __slots__ = (
+        "_bounds",
+        "_endpoints",
+        "_heard",
+        "_ignored",
+        "_ignored_at",
+        "_me",
+        "manual",
+        "reputation",
+        "roster",
+    )
+
+    def __init__(self, me: PeerKey, bounds: Bounds) -> None:
+        self._me = me
+        self._bounds = bounds
+        self._endpoints: dict[PeerKey, tuple[Endpoint, ...]] = {}
+        self._heard: dict[PeerKey, float] = {}
+        self._ignored: frozenset[str] = frozenset()
+        self._ignored_at = float("-inf")
+        self.roster: Roster = EMPTY_ROSTER
+        self.manual: dict[PeerKey, Member] = {}
+        self.reputation = Reputation(bounds.heal)
+
+    # ------------------------------------------------------------ membership
+
+    def get(self, key: PeerKey) -> Member | None:
+        """The member who speaks with this key now (this node included), or None: not admitted."""
+        member = self.roster.by_key.get(key)
+        return member if member is not None else self.manual.get(key)
+
+    def __contains__(self, key: object) -> bool:
+        return key != self._me and (key in self.roster.by_key or key in self.manual)
+
+    def __iter__(self) -> Iterator[Member]:
+        """Everybody but this node: the roster in its order, then by hand."""
+        for member in self.roster.members:
+            if member.key != self._me:
+                yield member
+        for key, member in self.manual.items():
+            if key not in self.roster.by_key:
+                yield member
+
+    def __len__(self) -> int:
+        by_key = self.roster.by_key
+        extra = sum(1 for key in self.manual if key not in by_key) if self.manual else 0
+        return len(by_key) - (self._me in by_key) + extra
+
+    def named(self, name: str) -> list[Member]:
+        """Everybody whom ``name`` may mean: a peer_id, an account, or a key in hex. More than one is ambiguous."""
+        return [m for m in self if name in (m.peer_id, m.account) or name == m.key.hex()]
+
+    # ------------------------------------------------------------ addresses
+
+    def endpoints(self, member: Member) -> tuple[Endpoint, ...]:
+        """Where to dial: what the member's own record says, then what the registry or the operator said."""
+        learnt = self._endpoints.get(member.key, ())
+        return (learnt + tuple(known for known in member.endpoints if known not in learnt))[:MAX_ENDPOINTS]
+
+    def locate(self, key: PeerKey, endpoints: tuple[Endpoint, ...]) -> bool:
+        """Take a member's own word for where it is; was that news?"""
+        if key not in self or self._endpoints.get(key) == endpoints:
+            return False
+        self._endpoints[key] = endpoints[:MAX_ENDPOINTS]
+        return True
+
+    # ------------------------------------------------------------ life
+
+    def heard(self, key: PeerKey, now: float) -> None:
+        """A signed frame of this author was verified."""
+        self._heard[key] = now
+
+    def last_heard(self, key: PeerKey) -> float | None:
+        """When that was last, or None."""
+        return self._heard.get(key)
+
+    def prune(self) -> None:
+        """Drop what is remembered of those who no longer belong."""
+        for book in (self._heard, self._endpoints):
+            for key in [key for key in book if key not in self]:
+                del book[key]
+
+    # ------------------------------------------------------------ reputation
+
+    def charge(self, member: Member, fault: Fault, now: float) -> float:
+        """Blame the member's account; the score that is left."""
+        self._ignored_at = float("-inf")
+        return self.reputation.charge(member, fault, now)
+
+    def is_ignored(self, member: Member, now: float) -> bool:
+        """Should handlers not see this author's messages? Worked out at most once a second."""
+        if now - self._ignored_at >= 1.0:
+            crowd = list(self)
+            own = self.roster.by_key.get(self._me)
+            crowd.append(own if own is not None else Member(self._me, "", ""))
+            self._ignored = self.reputation.ignored(crowd, self._bounds.ignore_below, now)
+            self._ignored_at = now
+        return member.account in self._ignored
+
+    # ------------------------------------------------------------ neighbours
+
+    def neighbours(self, held: Mapping[PeerKey, object], rng: Rng) -> list[PeerKey]:
+        """The keys to be linked with, ascending; ``held`` are the links of now, kept where there is room.
+
+        Everybody, if that fits ``max_links``. Otherwise the ring neighbours on both sides, which keep the mesh
+        connected whatever the dice say, and random others up to ``sparse_links``.
+        """
+        if len(self) <= self._bounds.max_links:
+            return sorted(member.key for member in self)
+        ring = self.roster.ring
+        at = bisect_left(ring, self._me)
+        after = ring[(at + 1) % len(ring)] if ring[at % len(ring)] == self._me else ring[at % len(ring)]
+        chosen = {after, ring[at - 1]}
+        target = min(self._bounds.sparse_links, self._bounds.max_links)
+        for key in sorted(held):
+            if len(chosen) >= target:
+                break
+            if key in self:
+                chosen.add(key)
+        others = target - len(chosen)
+        if others > 0:
+            # The ring is shared by all simulated nodes, so it is sampled as it is; a few draws too many make up
+            # for those who are chosen already.
+            drawn = rng.sample(ring, min(len(ring), others + len(chosen) + 1))
+            chosen.update([key for key in drawn if key != self._me and key not in chosen][:others])
+        chosen.update(sorted(self.manual)[: self._bounds.max_links - len(chosen)])
+        chosen.discard(self._me)
+        return sorted(chosen)

@@ -1,0 +1,240 @@
+"""What was seen, and the copies kept for repair: one store for both, ordered by signed time.
+
+Theory
+    A message may be taken while its timestamp is at most ``PAST`` old. So an id that is remembered until its timestamp
+    is ``RETENTION`` old can be forgotten without a replay ever getting in: by then it is stale. The store is cut
+    into slots of one second of signed time; forgetting is dropping a slot, and a slot is also what two nodes
+    compare in anti-entropy.
+
+Rules
+ 1. Only verified messages come in here (marking earlier would let anyone suppress a message by sending it first
+    with a junk signature).
+ 2. Quotas are per author: an author that floods evicts only its own. First the bodies go (still seen, no longer
+    served), then the ids; below what was forgotten early, a low-water mark of (epoch, sequence) takes their place.
+ 3. The keys are short ids (16 bytes of the id).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Container, Iterator
+from hashlib import blake2b
+
+from zmesh.core.bounds import DIGEST_SLOT, RETENTION, Bounds
+from zmesh.core.envelope import Envelope
+from zmesh.core.types import PeerKey
+from zmesh.core.wire import SHORT_ID, DigestEntry
+
+SETTLED = 2.0
+"""Seconds until a slot is compared: what is younger is still on its way by push."""
+
+_NOBODY: frozenset[PeerKey] = frozenset()
+
+
+class Seen:
+    """One remembered message."""
+
+    __slots__ = (
+        "answers",
+        "author",
+        "epoch",
+        "envelope",
+        "holders",
+        "relayed_ttl",
+        "sequence",
+        "size",
+        "slot",
+    )
+
+    def __init__(self, envelope: Envelope, relayed_ttl: int) -> None:
+        self.author = envelope.author
+        self.epoch = envelope.epoch
+        self.sequence = envelope.sequence
+        self.slot = envelope.slot
+        self.size = len(envelope.body)
+        self.envelope: Envelope | None = envelope
+        self.relayed_ttl = relayed_ttl
+        """Hops it was passed on with; 0 if it arrived starved, so that a better copy may re-arm it once."""
+        self.holders: set[PeerKey] | frozenset[PeerKey] = _NOBODY
+        """Links known to have it: they sent it, offered it, or we sent it to them."""
+        self.answers: dict[PeerKey, int] | None = None
+        """Copies sent by request, per link. A link is in here only once it was offered the message."""
+
+    def held_by(self, link: PeerKey) -> None:
+        """Note that the link has it."""
+        if isinstance(self.holders, frozenset):
+            self.holders = {link}
+        else:
+            self.holders.add(link)
+
+    def offer_to(self, link: PeerKey) -> None:
+        """Note that the link was offered it, and so may ask for it."""
+        if self.answers is None:
+            self.answers = {}
+        self.answers.setdefault(link, 0)
+
+
+class _Ledger:
+    """What is held of one author."""
+
+    __slots__ = ("bytes", "cached", "ids", "low_water")
+
+    def __init__(self) -> None:
+        self.ids: deque[bytes] = deque()
+        self.cached: deque[bytes] = deque()
+        self.bytes = 0
+        self.low_water = (0, 0)
+
+
+class _Slot:
+    __slots__ = ("checksum", "ids")
+
+    def __init__(self) -> None:
+        self.ids: set[bytes] = set()
+        self.checksum: bytes | None = None
+
+
+class SeenStore:
+    """Ids and cached copies of everything accepted in the last ``RETENTION`` seconds."""
+
+    __slots__ = ("_bounds", "_bytes", "_entries", "_ledgers", "_oldest", "_slots")
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._entries: dict[bytes, Seen] = {}
+        self._slots: dict[int, _Slot] = {}
+        self._ledgers: dict[PeerKey, _Ledger] = {}
+        self._bytes = 0
+        self._oldest = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, short_id: object) -> bool:
+        return short_id in self._entries
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._entries)
+
+    def get(self, short_id: bytes) -> Seen | None:
+        """What is known of a message, or None if it was never accepted (or long ago)."""
+        return self._entries.get(short_id)
+
+    def below_low_water(self, envelope: Envelope) -> bool:
+        """Is it so old, by its author's own count, that it may have been seen and forgotten?"""
+        ledger = self._ledgers.get(envelope.author)
+        return ledger is not None and (envelope.epoch, envelope.sequence) <= ledger.low_water
+
+    def add(self, envelope: Envelope, relayed_ttl: int, *, keep: bool = True) -> Seen:
+        """Remember a verified message; with ``keep``, also its bytes for repair."""
+        short = envelope.id[:SHORT_ID]
+        entry = self._entries[short] = Seen(envelope, relayed_ttl)
+        slot = self._slots.get(entry.slot)
+        if slot is None:
+            slot = self._slots[entry.slot] = _Slot()
+        slot.ids.add(short)
+        slot.checksum = None
+        ledger = self._ledgers.get(entry.author)
+        if ledger is None:
+            ledger = self._ledgers[entry.author] = _Ledger()
+        ledger.ids.append(short)
+        if keep:
+            ledger.cached.append(short)
+            ledger.bytes += entry.size
+            self._bytes += entry.size
+        else:
+            entry.envelope = None
+        self._enforce(ledger)
+        return entry
+
+    def _enforce(self, ledger: _Ledger) -> None:
+        bounds = self._bounds
+        while ledger.bytes > bounds.author_bytes:
+            self._drop_oldest_body(ledger)
+        while self._bytes > bounds.cache_bytes:
+            # Only when everybody together is over: the one who holds most gives way.
+            self._drop_oldest_body(max(self._ledgers.values(), key=lambda held: held.bytes))
+        while len(ledger.ids) > bounds.author_ids:
+            short = ledger.ids.popleft()
+            entry = self._entries.get(short)
+            if entry is not None:
+                self._forget(short, entry, ledger)
+                slot = self._slots.get(entry.slot)
+                if slot is not None:
+                    slot.ids.discard(short)
+                    slot.checksum = None
+
+    def _drop_oldest_body(self, ledger: _Ledger) -> None:
+        entry = self._entries.get(ledger.cached.popleft())
+        if entry is not None and entry.envelope is not None:
+            self._drop_body(entry, ledger)
+
+    def _drop_body(self, entry: Seen, ledger: _Ledger) -> None:
+        entry.envelope = None
+        ledger.bytes -= entry.size
+        self._bytes -= entry.size
+
+    def _forget(self, short: bytes, entry: Seen, ledger: _Ledger) -> None:
+        if entry.envelope is not None:
+            self._drop_body(entry, ledger)
+        del self._entries[short]
+        ledger.low_water = max(ledger.low_water, (entry.epoch, entry.sequence))
+
+    def expire(self, wall: float) -> None:
+        """Forget the slots whose messages are stale at ``wall`` (Unix seconds)."""
+        horizon = int((wall - RETENTION) / DIGEST_SLOT)
+        for number in sorted(number for number in self._slots if number < horizon):
+            for short in self._slots.pop(number).ids:
+                entry = self._entries[short]
+                self._forget(short, entry, self._ledgers[entry.author])
+        for ledger in self._ledgers.values():
+            for queue in (ledger.ids, ledger.cached):
+                while queue and queue[0] not in self._entries:
+                    queue.popleft()
+
+    def retain(self, authors: Container[PeerKey]) -> None:
+        """Drop the books of everybody else, once nothing of theirs is remembered any more."""
+        for author in [key for key, held in self._ledgers.items() if key not in authors and not held.ids]:
+            del self._ledgers[author]
+
+    # ------------------------------------------------------------ anti-entropy
+
+    def digest(self, wall: float) -> list[DigestEntry]:
+        """Every settled, non-empty slot, ascending.
+
+        The checksum is BLAKE2b-64 over the slot's short ids in ascending order: unlike a sum or XOR, nobody can
+        choose messages that cancel each other out.
+        """
+        newest = int((wall - SETTLED) / DIGEST_SLOT)
+        return [
+            DigestEntry(number, len(slot.ids), self._checksum(slot))
+            for number, slot in sorted(self._slots.items())
+            if number < newest and slot.ids
+        ]
+
+    def lacking(self, theirs: list[DigestEntry], wall: float) -> list[int]:
+        """The slots in which the sender of a digest may have something that is not here.
+
+        Where it has fewer messages than we do, it will ask us first; then it has no fewer, and we see the rest.
+        """
+        horizon = int((wall - RETENTION) / DIGEST_SLOT)
+        slots = []
+        for number, count, checksum in theirs:
+            mine = self._slots.get(number)
+            if number <= horizon or (mine is not None and count < len(mine.ids)):
+                continue
+            if mine is None or self._checksum(mine) != checksum:
+                slots.append(number)
+        return slots
+
+    def in_slots(self, numbers: list[int]) -> list[bytes]:
+        """Short ids of those slots, in ascending order within each."""
+        return [
+            short for number in numbers if (slot := self._slots.get(number)) is not None for short in sorted(slot.ids)
+        ]
+
+    @staticmethod
+    def _checksum(slot: _Slot) -> bytes:
+        if slot.checksum is None:
+            slot.checksum = blake2b(b"".join(sorted(slot.ids)), digest_size=8).digest()
+        return slot.checksum

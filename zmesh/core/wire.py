@@ -1,0 +1,311 @@
+"""Frames to values and back: wire version 1, bounded, and nothing else. PROTOCOL.md, "Wire", says it in prose.
+
+Rules
+ 1. Any bytes whatsoever either decode or raise ``WireError``: no other exception leaves a decoder.
+ 2. Lengths are checked before anything is parsed, so the work is bounded by the bounds in ``bounds.py``.
+ 3. A body is immutable: whoever relays it passes on the very bytes that the author signed.
+ 4. Room for later: unknown trailing fields of a body and unknown trailing bytes of a head are ignored; an unknown
+    frame type, kind or version has a drop reason of its own and is nobody's fault.
+
+A message is 2 or 3 frames::
+
+    [head: type 0x01, ttl left, hops][body][signature 64 B]     an envelope: everything that somebody signed
+    [head: type 0x02 to 0x06][control body]                     link control, meant for the next hop only
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+import msgpack
+
+from zmesh.core import bounds
+from zmesh.core.errors import PayloadError, PayloadTooLargeError, WireError
+from zmesh.core.types import DropReason, Frames, MessageId, MessageType
+
+VERSION: Final = 1
+
+# Frame types: the first byte of a head.
+ENVELOPE: Final = 0x01
+IHAVE: Final = 0x02
+IWANT: Final = 0x03
+DIGEST: Final = 0x04
+LIST: Final = 0x05
+LEAVE: Final = 0x06
+BATCH: Final = 0x10  # reserved: many messages under one signature
+BLOB: Final = 0x11  # reserved: a chunk of something announced by its hash
+
+MAX_FRAMES: Final = 3
+MAX_HEAD: Final = 16
+SIGNATURE_SIZE: Final = 64
+KEY_SIZE: Final = 32
+ID_SIZE: Final = 32
+SHORT_ID: Final = 16
+"""Bytes of an id in IHAVE and IWANT: 128 bits, which nobody can make collide on purpose for less than 2**64 work."""
+MAX_UINT: Final = 2**63 - 1
+"""The largest integer of any field: what a signed 64-bit type of another language can hold."""
+
+SIGN_TAG: Final = b"zmesh/1 envelope:"
+NETWORK_TAG: Final = b"zmesh/1 network:"
+
+HELLO_CODE: Final = 64
+ACK_CODE: Final = 65
+
+KIND_CODES: Final[Mapping[MessageType, int]] = {
+    MessageType.PEER_DISCOVERY: 1,
+    MessageType.PEER_ANNOUNCE: 2,
+    MessageType.FL_ROUND_START: 3,
+    MessageType.FL_ROUND_UPDATE: 4,
+    MessageType.MODEL_DELTA_OFFER: 5,
+    MessageType.MODEL_DELTA_REQUEST: 6,
+    MessageType.MODEL_DELTA_TRANSFER: 7,
+    MessageType.HEARTBEAT: 8,
+    MessageType.GOSSIP: 9,
+    MessageType.CONSENSUS_PROPOSE: 10,
+    MessageType.CONSENSUS_VOTE: 11,
+}
+"""The number of each message type in a body. 0 is never used; 64 to 127 are link kinds, never relayed."""
+KINDS: Final[Mapping[int, MessageType]] = {code: kind for kind, code in KIND_CODES.items()}
+
+_DIGEST_ENTRY: Final = struct.Struct(">QI8s")
+_SLOT: Final = struct.Struct(">Q")
+MAX_SLOTS: Final = 256
+"""Entries of one DIGEST or LIST: every slot of ``bounds.RETENTION``, with as much again to spare."""
+
+
+class Body(NamedTuple):
+    """The signed part of a message, field by field in wire order."""
+
+    version: int
+    network: bytes
+    kind: int
+    author: bytes
+    epoch: int
+    sequence: int
+    timestamp_ms: int
+    ttl: int
+    expiry_ms: int | None
+    recipient: bytes | None
+    correlation: bytes | None
+    payload: bytes
+
+
+BODY_FIELDS: Final = len(Body._fields)
+
+
+class DigestEntry(NamedTuple):
+    """What one node knows of one second of signed time."""
+
+    slot: int
+    """Unix seconds divided by ``bounds.DIGEST_SLOT``."""
+    held: int
+    """How many messages of it."""
+    checksum: bytes
+    """8 bytes, see ``seen.SeenStore.digest``."""
+
+
+def malformed(detail: str) -> WireError:
+    """The error for bytes that no honest peer sends."""
+    return WireError(DropReason.MALFORMED, detail)
+
+
+def network_id(name: str, genesis: bytes = b"") -> bytes:
+    """32 bytes that tell one mesh from another: BLAKE2b-256 of genesis hash (32 B, or none) and mesh name."""
+    return blake2b(NETWORK_TAG + genesis + name.encode(), digest_size=32).digest()
+
+
+def message_id(body: bytes) -> MessageId:
+    """The id of a message: BLAKE2b-256 (RFC 7693) of its body. It covers everything but head and signature."""
+    return blake2b(body, digest_size=ID_SIZE).digest()
+
+
+def signing_input(identifier: MessageId) -> bytes:
+    """What Ed25519 signs: a domain tag and the id, so the cost does not grow with the payload."""
+    return SIGN_TAG + identifier
+
+
+# ---------------------------------------------------------------- body
+
+
+def encode_body(body: Body) -> bytes:
+    """The bytes of a body: one msgpack array with the shortest form of every value."""
+    encoded: bytes = msgpack.packb(body, use_bin_type=True)
+    return encoded
+
+
+def decode_body(data: bytes) -> Body:
+    """Parse and check a body. Raises ``WireError`` (OVERSIZE, UNKNOWN_VERSION or MALFORMED)."""
+    if len(data) > bounds.MAX_BODY:
+        raise WireError(DropReason.OVERSIZE, f"a body of {len(data)} bytes, at most {bounds.MAX_BODY}")
+    fields = _unpack(data)
+    if type(fields) is not list or not fields or type(fields[0]) is not int:
+        raise malformed("a body is an array that starts with its version")
+    if fields[0] != VERSION:
+        raise WireError(DropReason.UNKNOWN_VERSION, f"version {fields[0]}, understood is {VERSION}")
+    if len(fields) < BODY_FIELDS:
+        raise malformed(f"{len(fields)} fields, at least {BODY_FIELDS}")
+    body = Body._make(fields[:BODY_FIELDS])
+    _check_body(body)
+    return body
+
+
+def _check_body(body: Body) -> None:
+    for value in (body.kind, body.epoch, body.sequence, body.timestamp_ms, body.ttl):
+        if type(value) is not int or not 0 <= value <= MAX_UINT:
+            raise malformed("kind, epoch, sequence, timestamp and ttl are integers from 0 to 2^63-1")
+    if body.kind > 255 or body.ttl > bounds.MAX_TTL:
+        raise malformed("kind and ttl fit one byte")
+    for data in (body.network, body.author):
+        if type(data) is not bytes or len(data) != KEY_SIZE:
+            raise malformed("network and author are 32 bytes")
+    for option in (body.recipient, body.correlation):
+        if option is not None and (type(option) is not bytes or len(option) != KEY_SIZE):
+            raise malformed("recipient and correlation are 32 bytes or nil")
+    expiry = body.expiry_ms
+    if expiry is not None and (type(expiry) is not int or not 0 <= expiry <= MAX_UINT):
+        raise malformed("expiry is nil or an integer from 0 to 2^63-1")
+    if type(body.payload) is not bytes or len(body.payload) > bounds.MAX_PAYLOAD:
+        raise malformed(f"a payload is at most {bounds.MAX_PAYLOAD} bytes")
+
+
+def _unpack(data: bytes) -> Any:
+    """msgpack to values with every failure turned into ``WireError``.
+
+    msgpack-python raises ValueError for all malformed input (FormatError, StackError and ExtraData are kinds of it),
+    and UnicodeDecodeError, a ValueError too, for text that is not UTF-8; the rest guards a changed library.
+    """
+    try:
+        return msgpack.unpackb(data, raw=False, strict_map_key=True, ext_hook=_no_extension)
+    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        raise malformed(f"not msgpack: {type(error).__name__}") from None
+
+
+def _no_extension(code: int, data: bytes) -> Any:
+    raise ValueError(f"msgpack extension type {code} of {len(data)} bytes is not part of the wire")
+
+
+# ---------------------------------------------------------------- payload
+
+
+def encode_payload(payload: Mapping[str, Any]) -> bytes:
+    """The bytes of an application's payload: a msgpack map with string keys.
+
+    Raises ``PayloadError`` when it holds what msgpack cannot carry, or is larger than ``bounds.MAX_PAYLOAD``.
+    """
+    if not isinstance(payload, Mapping):
+        raise PayloadError(f"a payload is a mapping with string keys, not {type(payload).__name__}")
+    for key in payload:
+        if not isinstance(key, str):
+            raise PayloadError(f"a payload's keys are strings: {key!r} is {type(key).__name__}")
+    try:
+        encoded: bytes = msgpack.packb(dict(payload), use_bin_type=True, strict_types=False)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise PayloadError(f"msgpack cannot carry this payload: {error}") from None
+    if len(encoded) > bounds.MAX_PAYLOAD:
+        raise PayloadTooLargeError(
+            f"a payload of {len(encoded)} bytes is over the limit of {bounds.MAX_PAYLOAD}: "
+            "send a reference (a hash or CID) and let peers fetch it"
+        )
+    # What we send must be what others accept, for instance nested maps with odd keys or extension types.
+    try:
+        decode_payload(encoded)
+    except WireError as error:
+        raise PayloadError(f"this payload would be refused by every peer: {error.detail}") from None
+    return encoded
+
+
+def decode_payload(data: bytes) -> dict[str, Any]:
+    """The application's values. Raises ``WireError`` (MALFORMED)."""
+    payload = _unpack(data)
+    if type(payload) is not dict:
+        raise malformed("a payload is a map")
+    for key in payload:
+        if type(key) is not str:
+            raise malformed("a payload's keys are strings")
+    return payload
+
+
+# ---------------------------------------------------------------- heads and control frames
+
+
+def envelope_head(ttl: int, hops: int) -> bytes:
+    """The only mutable bytes of a message: hops still allowed, hops done."""
+    return bytes((ENVELOPE, ttl, hops))
+
+
+def control(kind: int, body: bytes = b"") -> Frames:
+    """A control message for the next hop."""
+    return (bytes((kind,)), body)
+
+
+def frame_type(frames: Sequence[bytes]) -> int:
+    """The type of a message, with the shape that goes with it checked.
+
+    Raises ``WireError``: MALFORMED, OVERSIZE, or UNKNOWN_FRAME for a type that a later version may define.
+    """
+    if not frames or len(frames) > MAX_FRAMES:
+        raise malformed(f"{len(frames)} frames, 2 or 3 are a message")
+    head = frames[0]
+    if not 1 <= len(head) <= MAX_HEAD:
+        raise malformed(f"a head of {len(head)} bytes, 1 to {MAX_HEAD}")
+    kind = head[0]
+    if kind == ENVELOPE:
+        if len(frames) != 3 or len(head) < 3 or len(frames[2]) != SIGNATURE_SIZE:
+            raise malformed("an envelope is a head of 3 bytes, a body and a signature of 64 bytes")
+        return kind
+    if not IHAVE <= kind <= LEAVE:
+        raise WireError(DropReason.UNKNOWN_FRAME, f"frame type {kind}")
+    if len(frames) != 2:
+        raise malformed("a control message has 2 frames")
+    if len(frames[1]) > bounds.MAX_CONTROL:
+        raise WireError(DropReason.OVERSIZE, f"{len(frames[1])} bytes of control, at most {bounds.MAX_CONTROL}")
+    return kind
+
+
+def encode_ids(ids: Sequence[bytes]) -> bytes:
+    """Short ids one after the other, at most ``bounds.MAX_IDS``."""
+    return b"".join(ids)
+
+
+def decode_ids(data: bytes) -> list[bytes]:
+    """Short ids of an IHAVE or IWANT. Raises ``WireError``."""
+    if not data or len(data) % SHORT_ID or len(data) > bounds.MAX_IDS * SHORT_ID:
+        raise malformed(f"{len(data)} bytes of ids: 1 to {bounds.MAX_IDS} times {SHORT_ID}")
+    return [data[start : start + SHORT_ID] for start in range(0, len(data), SHORT_ID)]
+
+
+def encode_digest(entries: Sequence[DigestEntry]) -> bytes:
+    """20 bytes for each slot: slot u64, count u32, checksum 8 bytes, big endian, ascending."""
+    return b"".join(_DIGEST_ENTRY.pack(*entry) for entry in entries)
+
+
+def decode_digest(data: bytes) -> list[DigestEntry]:
+    """The entries of a DIGEST, ascending by slot. Raises ``WireError``."""
+    if len(data) % _DIGEST_ENTRY.size or len(data) > MAX_SLOTS * _DIGEST_ENTRY.size:
+        raise malformed(f"{len(data)} bytes of digest: up to {MAX_SLOTS} times {_DIGEST_ENTRY.size}")
+    entries = [DigestEntry._make(entry) for entry in _DIGEST_ENTRY.iter_unpack(data)]
+    _check_ascending([entry.slot for entry in entries])
+    return entries
+
+
+def encode_slots(slots: Sequence[int]) -> bytes:
+    """8 bytes for each slot, big endian, ascending."""
+    return b"".join(map(_SLOT.pack, slots))
+
+
+def decode_slots(data: bytes) -> list[int]:
+    """The slots of a LIST, ascending. Raises ``WireError``."""
+    if not data or len(data) % _SLOT.size or len(data) > MAX_SLOTS * _SLOT.size:
+        raise malformed(f"{len(data)} bytes of slots: 1 to {MAX_SLOTS} times {_SLOT.size}")
+    slots = [slot for (slot,) in _SLOT.iter_unpack(data)]
+    _check_ascending(slots)
+    return slots
+
+
+def _check_ascending(slots: Sequence[int]) -> None:
+    if any(later <= earlier for earlier, later in pairwise(slots)):
+        raise malformed("slots stand in ascending order, each once")

@@ -1,0 +1,89 @@
+"""The port that a transport implements: authenticated links between keys, carrying frames.
+
+What a transport promises
+ 1. ``FrameReceived.link`` is the far end's identity as the handshake proved it. Nothing inside the frames, no
+    routing id and no topic is ever used in its place.
+ 2. At most once, in order per lane: a message that ``send`` took may be lost with its connection, and is never
+    duplicated, cut or changed. Order between the lanes is not promised.
+ 3. ``send`` never blocks and never drops silently: False means that the queue to it is full or gone, and nothing left.
+    A slow far end refuses alone; it delays nobody else.
+ 4. Only admitted keys get through the handshake. A key that stops being admitted is cut at once, in both directions.
+ 5. One dial, one answer: ``LinkOpened(inbound=False)`` when frames can be sent, or ``LinkClosed(inbound=False)`` with a
+    reason; the latter too when that connection is lost later. A transport does not redial by itself; whoever
+    dials decides, with fresh addresses.
+ 6. A far end's own connection to us is reported in the same way with ``inbound=True`` (opened: before its first
+    frame; closed: as soon as the transport can know). ``send`` uses ours if it stands, else theirs. ``hangup`` closes
+    both silently.
+ 7. Everything that is refused below the engine is counted under a name in ``counters``.
+ 8. Events reach the sink in batches of at most ``MAX_BATCH``, on the event loop's thread, never from inside a call
+    to the transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from zmesh.core.events import FrameReceived, LinkClosed, LinkOpened
+from zmesh.core.types import Endpoint, Frames, PeerKey
+
+MAX_BATCH = 32
+"""Messages read from one socket before others get their turn: fair, and enough to amortise a wake-up."""
+
+TransportEvent = FrameReceived | LinkOpened | LinkClosed
+Sink = Callable[[Sequence[TransportEvent]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """Where one peer's sockets are, already resolved: hosts are IP literals, so that nothing below waits for DNS.
+
+    ``gossip`` is None where the publisher cannot be reached: gossip then rides on the direct lane.
+    """
+
+    direct: Endpoint
+    gossip: Endpoint | None = None
+
+
+class Transport(Protocol):
+    """Carries frames between this node and admitted keys."""
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """How often each named refusal or event happened since the start."""
+        ...
+
+    async def start(self, sink: Sink) -> Routes:
+        """Bind and begin to read; gives the bound endpoints.
+
+        Raises ``ConfigError`` when an address cannot be bound.
+        """
+        ...
+
+    async def stop(self, deadline: float) -> None:
+        """Send what is queued and close, within ``deadline`` seconds. Safe to call twice."""
+        ...
+
+    def admit(self, keys: frozenset[PeerKey]) -> None:
+        """Exactly these keys may connect from now on; connections of others are cut.
+
+        Two keys with one X25519 image cannot both be admitted: the one admitted first stays, the other is
+        refused and counted as ``image_collision``.
+        """
+        ...
+
+    def dial(self, key: PeerKey, routes: Routes) -> None:
+        """Connect to ``key`` there, replacing an earlier dial to it."""
+        ...
+
+    def hangup(self, key: PeerKey) -> None:
+        """Close every connection with ``key``, ours and its own."""
+        ...
+
+    def send(self, key: PeerKey, frames: Frames, *, gossip: bool) -> bool:
+        """Queue one message to ``key``; False when nothing was queued.
+
+        ``gossip`` prefers the publisher; where that is missing or full the direct lane is used.
+        """
+        ...
