@@ -1,0 +1,235 @@
+"""Settings: where a value comes from, and how a bad one is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zmesh.config import Settings, suspicious_variables, variable_of
+from zmesh.core.bounds import Bounds
+from zmesh.core.errors import ConfigError
+from zmesh.core.types import Endpoint
+from zmesh.identity import Identity, create_key_file
+
+GUIDE = {
+    "MESH_LISTEN_PORT": ("9191", "listen_port", 9191),
+    "MESH_PEER_ID": ("validator_belizecity_01", "peer_id", "validator_belizecity_01"),
+    "BLOCKCHAIN_RPC": ("ws://blockchain:9944", "blockchain_rpc", "ws://blockchain:9944"),
+    "MESH_HEARTBEAT_INTERVAL": ("30", "heartbeat_interval", 30.0),
+    "MESH_PEER_TIMEOUT": ("150", "peer_timeout", 150.0),
+    "MESH_MAX_PEERS": ("50", "max_peers", 50),
+    "MESH_GOSSIP_FANOUT": ("3", "gossip_fanout", 3),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(variable_of(name), raising=False)
+
+
+def refusal(**explicit: Any) -> str:
+    """The one sentence with which these settings are refused, checked for what holds of all of them."""
+    with pytest.raises(ConfigError) as caught:
+        Settings(**{"peer_id": "me", **explicit})
+    printed = "".join(traceback.format_exception(caught.value))
+    assert "ValidationError" not in printed
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_defaults_are_the_guides() -> None:
+    settings = Settings(peer_id="me")
+    assert settings.listen_port == 9090
+    assert settings.blockchain_rpc == "ws://localhost:9944"
+    assert settings.heartbeat_interval == 60
+    assert settings.max_peers == 100
+    assert settings.gossip_fanout == 5
+    assert settings.bounds() == Bounds()
+    assert (settings.bounds().alive, settings.bounds().forget) == (300, 600)
+
+
+@pytest.mark.parametrize("variable", GUIDE)
+def test_an_argument_beats_the_environment_which_beats_the_default(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, field, value = GUIDE[variable]
+    monkeypatch.setenv("MESH_PEER_ID", "default")
+    default = getattr(Settings(), field)
+    assert default != value
+    monkeypatch.setenv(variable, text)
+    assert variable_of(field) == variable
+    assert getattr(Settings(), field) == value
+    assert getattr(Settings(**{field: default}), field) == default
+    assert getattr(Settings(**{field: None}), field) == value
+    monkeypatch.setenv(variable, "")
+    assert variable == "MESH_PEER_ID" or getattr(Settings(), field) == default
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("listen_port", -1),
+        ("listen_port", 65536),
+        ("listen_port", "http"),
+        ("router_port", 1.5),
+        ("heartbeat_interval", -5),
+        ("heartbeat_interval", 0),
+        ("heartbeat_interval", float("nan")),
+        ("peer_timeout", float("inf")),
+        ("peer_timeout", "soon"),
+        ("max_peers", 0),
+        ("max_peers", 10_001),
+        ("gossip_fanout", 0),
+        ("author_rate", 0),
+        ("link_burst", 0.5),
+        ("handler_queue", 0),
+        ("verify_threads", -1),
+        ("stop_timeout", 1e6),
+        ("admission", "all"),
+        ("allow_local", "perhaps"),
+        ("log_level", "TRACE"),
+        ("log_format", "xml"),
+        ("registry", 3),
+        ("peer_id", ""),
+        ("peer_id", 5),
+        ("network", ""),
+    ],
+)
+@pytest.mark.parametrize("through", ["argument", "environment"])
+def test_a_bad_value_is_refused_by_field_variable_value_and_what_is_right(
+    field: str, value: object, through: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable = variable_of(field)
+    if through == "argument":
+        sentence = refusal(**{field: value})
+        assert sentence.startswith(f"{field} ({variable}) is {value!r}: ")
+    elif value == "" or field in {"peer_id", "registry"}:
+        return  # as a variable that is empty and so not given, or text and so valid
+    else:
+        monkeypatch.setenv(variable, str(value))
+        sentence = refusal()
+        assert sentence.startswith(f"{field} ({variable}) is {str(value)!r}: ")
+    assert sentence.endswith("is right")
+
+
+@pytest.mark.parametrize(
+    "field, value, said",
+    [
+        ("peer_id", "ab" * 32, "looks like a public key"),
+        ("peer_id", " me", "blanks around it"),
+        ("peer_id", "m\ne", "do not print"),
+        ("peer_id", "é" * 65, "has 130 bytes: at most 128 are right"),
+        ("network", "n" * 65, "at most 64 bytes"),
+        ("listen_host", "1.2.3", "has no IPv4 host"),
+        ("listen_host", "a b", "has no host name"),
+        ("advertise", "example.org", "is not host and port"),
+        ("advertise", "/ip4/1.2.3.4/udp/1", "is not a multiaddr"),
+    ],
+)
+def test_a_value_with_a_grammar_is_refused_in_its_own_words(field: str, value: str, said: str) -> None:
+    sentence = refusal(**{field: value})
+    assert sentence.startswith(f"{field} ({variable_of(field)}): ")
+    assert said in sentence
+
+
+def test_a_missing_name_is_asked_for() -> None:
+    with pytest.raises(ConfigError, match=r"^peer_id \(MESH_PEER_ID\) is missing: a name of your own choice"):
+        Settings()
+
+
+def test_an_unknown_argument_is_answered_with_the_nearest_field() -> None:
+    assert refusal(lisen_port=1) == "lisen_port is no setting: did you mean listen_port?"
+    assert refusal(zzz=1) == "zzz is no setting: see zmesh.config.Settings for those there are"
+
+
+def test_several_bad_values_are_counted() -> None:
+    assert refusal(max_peers=0, gossip_fanout=0, listen_port=-1).endswith("(and 2 more)")
+
+
+def test_fields_that_contradict_each_other_are_refused_by_both_names() -> None:
+    assert refusal(peer_timeout=10) == (
+        "heartbeat_interval (MESH_HEARTBEAT_INTERVAL) is 60 s and peer_timeout (MESH_PEER_TIMEOUT) 10 s:"
+        " a timeout of several intervals is right"
+    )
+    assert "peer_forget (MESH_PEER_FORGET) is 200 s" in refusal(peer_forget=200)
+
+
+def test_a_port_that_kubernetes_set_is_explained() -> None:
+    assert "enableServiceLinks: false" in refusal(gossip_port="tcp://10.0.0.1:9090")
+
+
+SECRET = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f6"
+
+
+def test_a_private_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert SECRET not in repr(Settings(peer_id="me", private_key=SECRET + "0"))
+    assert SECRET not in str(Settings(peer_id="me", private_key=SECRET + "0").model_dump())
+    assert "is of type list" in refusal(private_key=[SECRET])
+    assert SECRET not in refusal(private_key=[SECRET])
+    monkeypatch.setenv("MESH_PRIVATE_KEY", SECRET)
+    assert SECRET not in refusal(listen_port=-1)
+    with pytest.raises(ConfigError, match=r"^private_key \(MESH_PRIVATE_KEY\): .*not shown") as caught:
+        Settings(peer_id="me").identity()
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("url", ["zzz", "ftp://u:hunter2@h", "ws://", "ws://u:hunter2@h:x", "ws://u:hunter2@:1"])
+def test_a_password_in_the_chain_url_is_never_shown(url: str) -> None:
+    sentence = refusal(blockchain_rpc=url)
+    assert sentence.startswith("blockchain_rpc (BLOCKCHAIN_RPC): the URL (not shown) is none: ")
+    assert "hunter2" not in sentence
+    assert "hunter2" not in repr(Settings(peer_id="me", blockchain_rpc="wss://u:hunter2@h:1"))
+
+
+def test_the_key_comes_from_hex_bytes_file_or_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "node.key"
+    public = create_key_file(path).public
+    assert Settings(peer_id="me", private_key=path).identity().public == public
+    assert Settings(peer_id="me", private_key=bytes(32)).identity().public == Identity(bytes(32)).public
+    monkeypatch.setenv("MESH_PRIVATE_KEY", str(path))
+    assert Settings(peer_id="me").identity().public == public
+    monkeypatch.delenv("MESH_PRIVATE_KEY")
+    assert Settings(peer_id="me").identity().public != Settings(peer_id="me").identity().public
+
+
+def test_settings_reach_the_engine_as_bounds() -> None:
+    bounds = Settings(
+        peer_id="me", max_peers=10, gossip_fanout=3, peer_timeout=900, author_rate=7, link_burst=8, direct_rate=9
+    ).bounds()
+    assert (bounds.max_links, bounds.sparse_links, bounds.fanout) == (10, 10, 3)
+    assert (bounds.alive, bounds.forget) == (900, 1800)
+    assert (bounds.author_rate, bounds.link_burst, bounds.direct_rate) == (7, 8, 9)
+    assert Settings(peer_id="me", peer_forget=400).bounds().forget == 400
+
+
+def test_places_are_read_once_and_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/op")
+    settings = Settings(peer_id="me", registry="~/mesh.toml", state_dir="~/state", advertise="/dns/A.org/tcp/1")
+    assert settings.registry == Path("/home/op/mesh.toml")
+    assert settings.state_dir == Path("/home/op/state")
+    assert settings.advertised() == Endpoint("a.org", 1)
+    assert Settings(peer_id="me").advertised() is None
+    assert Settings(peer_id="me", log_level="debug").log_level == "DEBUG"
+
+
+def test_a_mistyped_variable_is_noticed_and_those_of_kubernetes_are_not() -> None:
+    environ = dict.fromkeys(["MESH_GOSIP_FANOUT", "MESH_PORT", "MESH_SERVICE_PORT", "MESH_PORT_9090_TCP", "HOME"], "1")
+    environ.update(dict.fromkeys(map(variable_of, Settings.model_fields), "1"))
+    assert suspicious_variables(environ) == [
+        "MESH_GOSIP_FANOUT is set but is no setting: did you mean MESH_GOSSIP_FANOUT?"
+    ]
+
+
+def test_importing_zmesh_imports_no_slow_library() -> None:
+    slow = "{'pydantic', 'pydantic_settings', 'aiohttp', 'structlog', 'typer', 'rich', 'substrateinterface'}"
+    script = f"import sys, zmesh; print(sorted({slow} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,340 @@
+"""Every setting of a node, with its unit and the reason for its default.
+
+Rules
+ 1. An explicit argument beats the environment, which beats the default. None as an argument and an empty
+    variable both mean "not given". A variable is the field's name in capitals after ``MESH_``
+    (``BLOCKCHAIN_RPC`` is the guide's one exception).
+ 2. A bad value is refused at construction with one sentence: the field, its variable, the value, what is
+    right. A secret is never repeated, and settings do not change afterwards.
+ 3. Only this module imports pydantic, and only those who read settings import this module: it takes longer to
+    import than all the rest of zmesh.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, Secret, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from zmesh.core.bounds import MAX_NAME, Bounds
+from zmesh.core.errors import ConfigError
+from zmesh.core.types import Endpoint
+from zmesh.identity import Identity, load_key
+from zmesh.multiaddr import parse_endpoint, parse_host
+from zmesh.sentence import shown
+
+PREFIX = "MESH_"
+MAX_NETWORK_NAME = 64
+"""Bytes of a mesh name in UTF-8: people type it."""
+
+_BOUNDS = Bounds()
+_HEX = frozenset("0123456789abcdefABCDEF")
+
+
+def _name(text: str) -> str:
+    """A name that people can read, type and log, and that cannot pass for a public key."""
+    if not text.isprintable() or text != text.strip():
+        raise ConfigError(f"{shown(text)} has blanks around it or characters that do not print")
+    if len(text.encode()) > MAX_NAME:
+        raise ConfigError(f"{shown(text)} has {len(text.encode())} bytes: at most {MAX_NAME} are right")
+    if len(text) == 64 and _HEX.issuperset(text):
+        raise ConfigError(f"{shown(text)} looks like a public key: a name of your own choice is right")
+    return text
+
+
+def _network(text: str) -> str:
+    if not text.isprintable() or text != text.strip() or len(text.encode()) > MAX_NETWORK_NAME:
+        raise ConfigError(f"{shown(text)}: a printable name of at most {MAX_NETWORK_NAME} bytes is right")
+    return text
+
+
+def _rpc(text: str) -> str:
+    """A websocket or HTTP address. It may carry a password, so what is wrong is said without showing it."""
+    try:
+        parts = urlsplit(text)
+        whole = parts.scheme in {"ws", "wss", "http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        whole = False
+    if not whole:
+        raise ConfigError("the URL (not shown) is none: ws://HOST:PORT, such as ws://localhost:9944, is right")
+    return text
+
+
+def _path(value: object) -> object:
+    return os.path.expanduser(value) if isinstance(value, str | Path) else value
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _advertised(text: str) -> str:
+    parse_endpoint(text)
+    return text
+
+
+def _setting(default: Any, right: str, **limits: Any) -> Any:
+    """A field whose error ends in the words ``right``; ``limits`` are pydantic's (ge, gt, le ...)."""
+    return Field(default, json_schema_extra={"right": right}, **limits)
+
+
+def _port(default: int) -> Any:
+    return _setting(default, "a port from 1 to 65535, or 0 for any free one, is right", ge=0, le=65535)
+
+
+def _seconds(default: float | None, example: int, most: float = 86_400) -> Any:
+    right = f"a number of seconds above 0 and up to {most:.0f}, such as {example}, is right"
+    return _setting(default, right, gt=0, le=most, allow_inf_nan=False)
+
+
+def _rate(default: float) -> Any:
+    right = f"a positive number of messages a second, such as {default:.0f}, is right"
+    return _setting(default, right, gt=0, le=1e9, allow_inf_nan=False)
+
+
+def _burst(default: float) -> Any:
+    right = f"a number of messages of at least 1, such as {default:.0f}, is right"
+    return _setting(default, right, ge=1, le=1e9, allow_inf_nan=False)
+
+
+def _count(default: int, least: int, most: int) -> Any:
+    right = f"a whole number from {least} to {most}, such as {default}, is right"
+    return _setting(default, right, ge=least, le=most)
+
+
+PathLike = Annotated[Path, BeforeValidator(_path)]
+
+
+class Settings(BaseSettings):
+    """What an operator decides; each field's variable is its name in capitals after ``MESH_``.
+
+    Raises ``ConfigError`` with one sentence for a missing, unknown or invalid setting.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    # ---------------------------------------------------------------- who and where
+
+    peer_id: Annotated[str, AfterValidator(_name)] = _setting(
+        ..., "a name of your own choice, such as validator_001, is right", min_length=1
+    )
+    """The name of this node, unique in the mesh; at most 128 bytes."""
+    private_key: Secret[str | bytes | Path] | None = _setting(
+        None, "64 hexadecimal digits, 32 bytes or the path of a key file are right"
+    )
+    """Ed25519 key as ``identity.load_key`` takes it; none makes a fresh one that nobody knows yet."""
+    network: Annotated[str, AfterValidator(_network)] = _setting("zmesh", "a name is right", min_length=1)
+    """Name of the mesh: messages of another name are refused, so that test and production never mix."""
+    listen_host: Annotated[str, AfterValidator(parse_host)] = _setting("0.0.0.0", "an IP address is right")  # noqa: S104
+    """Address to bind: every interface, as a container needs it."""
+    listen_port: int = _port(9090)
+    """The front door, HTTP and ZeroMQ on one port: the only port that has to be open."""
+    router_port: int = _port(0)
+    """Port of direct messages; 0 takes any free one, so that two nodes on one machine do not collide."""
+    gossip_port: int = _port(0)
+    """Port of the publisher; 0 as above."""
+    advertise: Annotated[str, AfterValidator(_advertised)] | None = _setting(None, "a multiaddr or HOST:PORT is right")
+    """Where others reach the front door, when that is not ``listen_host:listen_port`` (containers, NAT)."""
+
+    # ---------------------------------------------------------------- who else
+
+    blockchain_rpc: Annotated[str, AfterValidator(_rpc)] = Field(
+        "ws://localhost:9944", validation_alias="BLOCKCHAIN_RPC", repr=False
+    )
+    """The chain's RPC endpoint. A node runs without it: it warns once and keeps the peers it knows.
+    Not part of a repr, for the URL may carry a password."""
+    registry: PathLike | None = _setting(None, "the path of a TOML file is right")
+    """TOML file of validators, watched for change; none admits only peers added by hand."""
+    admission: Literal["registry", "open"] = _setting("registry", "'registry' or 'open' is right")
+    """Who may connect: validators and hand-added peers, or (for demos and tests) everybody."""
+    allow_local: bool = _setting(False, "true or false is right")
+    """Whether to dial loopback and link-local addresses from peers' records: a stranger could otherwise make
+    this node probe its own machine."""
+    max_peers: int = _count(100, 1, 1000)
+    """Links kept at once: a full mesh up to this many members, at about 150 KiB and 6 file handles each."""
+
+    # ---------------------------------------------------------------- gossip and liveness
+
+    gossip_fanout: int = _count(5, 1, 128)
+    """Peers that a relayed message goes to: 5 reach 99 % of a large mesh, and repair reaches the rest."""
+    heartbeat_interval: float = _seconds(60, 60)
+    """Seconds between heartbeats: five fit into ``peer_timeout``, so that four may be lost."""
+    peer_timeout: float = _seconds(300, 300)
+    """Seconds since a peer's last signed message until it counts as dead."""
+    peer_forget: float | None = _seconds(None, 600, 7 * 86_400)
+    """Seconds of silence until a peer is no longer listed; if not given, 600 or twice ``peer_timeout``."""
+
+    # ---------------------------------------------------------------- limits
+
+    author_rate: float = _rate(_BOUNDS.author_rate)
+    """Gossip messages a second taken from one account."""
+    author_burst: float = _burst(_BOUNDS.author_burst)
+    """The same at once: 1,000 announcements in one go pass five times over."""
+    link_rate: float = _rate(_BOUNDS.link_rate)
+    """Frames a second taken from one link: above what a core can verify, so that only junk meets it."""
+    link_burst: float = _burst(_BOUNDS.link_burst)
+    """The same at once."""
+    direct_rate: float = _rate(_BOUNDS.direct_rate)
+    """Direct messages a second taken from one account."""
+    direct_burst: float = _burst(_BOUNDS.direct_burst)
+    """The same at once."""
+    handler_queue: int = _count(4096, 1, 1_000_000)
+    """Messages that wait for the application, 64 KiB at most each; a full queue refuses new ones, counted."""
+    handler_concurrency: int = _count(64, 1, 10_000)
+    """Handlers that run at once: slow ones overlap, and a flood starts no more tasks than this."""
+    handler_timeout: float = _seconds(30, 30)
+    """Seconds until a handler is cancelled and counted as hung: its place is needed."""
+    verify_threads: int = _count(2, 0, 64)
+    """Threads that verify signatures under load (0: none); two give 1.9 times one, as the lock is free."""
+    stop_timeout: float = _seconds(5, 5, 300)
+    """Seconds for saying goodbye at ``stop()``: below the 10 s after which container runtimes kill."""
+
+    # ---------------------------------------------------------------- on disk and in the log
+
+    state_dir: PathLike | None = _setting(None, "the path of a folder is right")
+    """Folder for what should outlive a restart (epoch, reputations); none keeps nothing."""
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = _setting(
+        "INFO", "DEBUG, INFO, WARNING or ERROR is right"
+    )
+    """How much ``zmesh run`` logs. An embedding service keeps its own logging."""
+    log_format: Literal["auto", "console", "json"] = _setting("auto", "auto, console or json is right")
+    """How it looks: ``auto`` is for people on a terminal and JSON lines elsewhere."""
+
+    def __init__(self, **explicit: Any) -> None:
+        """Explicit arguments by field name; None means "not given"."""
+        try:
+            super().__init__(**{name: value for name, value in explicit.items() if value is not None})
+        except ValidationError as error:
+            sentence: str | None = _sentence(error)
+        else:
+            sentence = self._contradiction()
+        # Raised out here so that nothing is chained: pydantic's own text spans lines.
+        if sentence is not None:
+            raise ConfigError(sentence)
+
+    def _contradiction(self) -> str | None:
+        """What is wrong between fields that are right alone, or None."""
+        timeout = f"peer_timeout ({PREFIX}PEER_TIMEOUT) {self.peer_timeout:g} s"
+        if self.heartbeat_interval >= self.peer_timeout:
+            named = f"heartbeat_interval ({PREFIX}HEARTBEAT_INTERVAL) is {self.heartbeat_interval:g} s"
+            return f"{named} and {timeout}: a timeout of several intervals is right"
+        if self.peer_forget is not None and self.peer_forget < self.peer_timeout:
+            named = f"peer_forget ({PREFIX}PEER_FORGET) is {self.peer_forget:g} s"
+            return f"{named} and {timeout}: forgetting no earlier than the timeout is right"
+        return None
+
+    def bounds(self) -> Bounds:
+        """The part of the settings that the protocol engine knows."""
+        forget = max(_BOUNDS.forget, 2 * self.peer_timeout) if self.peer_forget is None else self.peer_forget
+        return replace(
+            _BOUNDS,
+            max_links=self.max_peers,
+            sparse_links=min(_BOUNDS.sparse_links, self.max_peers),
+            fanout=self.gossip_fanout,
+            alive=self.peer_timeout,
+            forget=forget,
+            author_rate=self.author_rate,
+            author_burst=self.author_burst,
+            link_rate=self.link_rate,
+            link_burst=self.link_burst,
+            direct_rate=self.direct_rate,
+            direct_burst=self.direct_burst,
+        )
+
+    def identity(self) -> Identity:
+        """The key that ``private_key`` names, or a fresh one. Raises ``ConfigError``."""
+        try:
+            return load_key(None if self.private_key is None else self.private_key.get_secret_value())
+        except ConfigError as error:
+            raise ConfigError(f"private_key ({PREFIX}PRIVATE_KEY): {error}") from None
+
+    def advertised(self) -> Endpoint | None:
+        """``advertise`` as an endpoint."""
+        return None if self.advertise is None else parse_endpoint(self.advertise)
+
+
+def suspicious_variables(environ: Mapping[str, str]) -> list[str]:
+    """One sentence for each variable that looks like a mistyped setting, in the order of their names.
+
+    Others that start with ``MESH_`` are none of ours: Kubernetes sets some for every Service called "mesh".
+    """
+    known = {variable_of(name) for name in Settings.model_fields}
+    found = []
+    for variable in sorted(environ):
+        near = difflib.get_close_matches(variable, known, n=1, cutoff=0.9)
+        if near and variable not in known:
+            found.append(f"{variable} is set but is no setting: did you mean {near[0]}?")
+    return found
+
+
+def variable_of(field: str) -> str:
+    """The environment variable of a field."""
+    alias = Settings.model_fields[field].validation_alias
+    return alias if isinstance(alias, str) else PREFIX + field.upper()
+
+
+def _sentence(error: ValidationError) -> str:
+    """One sentence for the first of pydantic's errors, and how many more there are."""
+    first, *more = error.errors(include_url=False)
+    place = str(first["loc"][0])
+    field = _field_at(place)
+    if field is None:
+        near = difflib.get_close_matches(place, Settings.model_fields, n=1)
+        hint = f"did you mean {near[0]}?" if near else "see zmesh.config.Settings for those there are"
+        said = f"{place} is no setting: {hint}"
+    else:
+        said = _SAYINGS.get(first["type"], _bad_value)(field, first)
+    others = {str(one["loc"][0]) for one in more} - {place}
+    return f"{said} (and {len(others)} more)" if others else said
+
+
+def _field_at(place: str) -> str | None:
+    """The field that pydantic means: it names some by their variable."""
+    for name in Settings.model_fields:
+        if place in {name, variable_of(name)}:
+            return name
+    return None
+
+
+def _right(field: str) -> str:
+    extra = Settings.model_fields[field].json_schema_extra
+    return str(extra["right"]) if isinstance(extra, dict) else "see zmesh.config.Settings"
+
+
+def _missing(field: str, _error: Mapping[str, Any]) -> str:
+    return f"{field} ({variable_of(field)}) is missing: {_right(field)}"
+
+
+def _said_by_validator(field: str, error: Mapping[str, Any]) -> str:
+    return f"{field} ({variable_of(field)}): {error['ctx']['error']}"
+
+
+def _bad_value(field: str, error: Mapping[str, Any]) -> str:
+    value = error["input"]
+    named = f"{field} ({variable_of(field)})"
+    if field == "private_key":
+        return f"{named} is of type {type(value).__name__}: {_right(field)}"
+    hint = ""
+    if isinstance(value, str) and value.startswith("tcp://") and field.endswith("_port"):
+        hint = " (Kubernetes sets such a variable for a Service of that name: `enableServiceLinks: false`)"
+    return f"{named} is {shown(value)}: {_right(field)}{hint}"
+
+
+_SAYINGS: dict[str, Callable[[str, Mapping[str, Any]], str]] = {
+    "missing": _missing,
+    "value_error": _said_by_validator,
+}
