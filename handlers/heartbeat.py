@@ -47,13 +47,9 @@ class Heartbeat:
 
     kinds: frozenset[MessageType] = frozenset({MessageType.HEARTBEAT})
 
-    def __init__(
-        self, status: Callable[[], Mapping[str, Any]], interval: float = 60.0, phase: float = 0.5
-    ) -> None:
+    def __init__(self, status: Callable[[], Mapping[str, Any]], interval: float = 60.0, phase: float = 0.5) -> None:
         if not 0 < interval < float("inf"):
-            raise ConfigError(
-                f"heartbeat interval {interval}: a positive number of seconds, such as 60, is right"
-            )
+            raise ConfigError(f"heartbeat interval {interval}: a positive number of seconds, such as 60, is right")
         if not 0 <= phase < 1:
             raise ConfigError(f"heartbeat phase {phase}: a number from 0 to below 1 is right")
         self._status = status
@@ -70,9 +66,7 @@ class Heartbeat:
             return Verdict.REJECT
         return Verdict.ACCEPT
 
-    def received(
-        self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now
-    ) -> Sequence[Command]:
+    def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Nothing is left to do: the engine has noted the sign of life."""
         return ()
 

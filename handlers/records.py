@@ -21,7 +21,7 @@ Payloads
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum, unique
 from hashlib import blake2b
@@ -30,7 +30,7 @@ from typing import Any, Final
 
 from zmesh.core.envelope import Envelope, Signer
 from zmesh.core.errors import WireError
-from zmesh.core.events import Broadcast, Command, SendDirect
+from zmesh.core.events import Broadcast, Command, Located, SendDirect
 from zmesh.core.types import Member, MessageType, Now, PeerKey, Verdict
 from zmesh.handlers.record import (
     MAX_RECORD,
@@ -190,20 +190,19 @@ class Records:
             return Verdict.REJECT
         return _VERDICTS[self._judge(record)]
 
-    def received(
-        self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now
-    ) -> Sequence[Command]:
+    def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Keep what came, and answer a question when this node is one of those who should."""
-        if envelope.kind is MessageType.PEER_ANNOUNCE:
-            self.offer(payload["record"])
+        if envelope.author == self._ports.signer.public:
             return ()
-        taken = [self.offer(encoded) for encoded in payload.get("records") or ()]
-        if Taken.NEW in taken and payload.get("more") is True and self._asks:
+        if envelope.kind is MessageType.PEER_ANNOUNCE:
+            return self._learn([payload["record"]])
+        commands = self._learn(payload.get("records") or ())
+        if commands and payload.get("more") is True and self._asks:
             self._asks[0] = min(self._asks[0], now.mono + ASK_AGAIN)
             self._rearm()
-        if payload.get("known") is None or envelope.author == self._ports.signer.public:
-            return ()
-        return self._answer(envelope, sender, payload, now)
+        if payload.get("known") is not None:
+            commands += self._answer(envelope, sender, payload, now)
+        return commands
 
     def wake(self, now: Now) -> Sequence[Command]:
         """Announce the own record when it is due, and ask."""
@@ -219,16 +218,14 @@ class Records:
             commands.append(Broadcast(MessageType.PEER_ANNOUNCE, {"record": own.encoded}))
         if self._asks[0] <= now.mono:
             # Several that are due at once, after a sleep, are one question.
-            self._asks = [at for at in self._asks if at > now.mono] or [
-                now.mono + ANNOUNCE_EVERY * self._spread
-            ]
+            self._asks = [at for at in self._asks if at > now.mono] or [now.mono + ANNOUNCE_EVERY * self._spread]
             commands.append(self.question())
         self._rearm()
         return commands
 
     # ------------------------------------------------------------ for the node
 
-    def question(self) -> Command:
+    def question(self) -> Broadcast:
         """Ask the mesh for the records that this node lacks, in one range of keys after the other."""
         payload: dict[str, Any] = {}
         if self._cursor:
@@ -242,7 +239,11 @@ class Records:
         return Broadcast(MessageType.PEER_DISCOVERY, payload)
 
     def offer(self, encoded: bytes) -> Taken:
-        """Take a record into account, wherever it came from: gossip, an answer, HTTP or a file."""
+        """Take a record into account, wherever it came from: gossip, an answer, HTTP or a file.
+
+        After NEW, whoever brought it tells the engine by ``Located`` where the peer is; gossip does so by
+        itself.
+        """
         try:
             record = decode_record(encoded)
         except WireError:
@@ -259,6 +260,15 @@ class Records:
         return self._count(taken)
 
     # ------------------------------------------------------------ within
+
+    def _learn(self, offered: Iterable[bytes]) -> list[Command]:
+        """Take several records; the engine is told where the peers among them are now."""
+        commands: list[Command] = []
+        for encoded in offered:
+            if self.offer(encoded) is Taken.NEW:
+                record = decode_record(encoded)
+                commands.append(Located(record.key, record.endpoints))
+        return commands
 
     def _count(self, taken: Taken) -> Taken:
         self.counters[taken.value] += 1
@@ -314,16 +324,12 @@ class Records:
         # The clock is the sequence's floor: it stays ahead of what a lost disk forgot.
         sequence = max(now.wall_ms, own.sequence + 1 if own else 0)
         signer = self._ports.signer
-        self._keep(
-            encode_record(self._own, self._ports.network, signer.public, sequence, now.wall_ms, signer.sign)
-        )
+        self._keep(encode_record(self._own, self._ports.network, signer.public, sequence, now.wall_ms, signer.sign))
 
     def _rearm(self) -> None:
         self.deadline = self._asks[0] if self.own is None else min(self._asks[0], self._announce_at)
 
-    def _answer(
-        self, envelope: Envelope, sender: Member, question: Mapping[str, Any], now: Now
-    ) -> Sequence[Command]:
+    def _answer(self, envelope: Envelope, sender: Member, question: Mapping[str, Any], now: Now) -> Sequence[Command]:
         lot = self._lot(envelope)
         if envelope.recipient is None and lot % max(1, len(self._records)) >= ANSWERS:
             return ()

@@ -184,9 +184,7 @@ class Rounds:
             return self._judge_update(sender, payload)
         return Verdict.ACCEPT
 
-    def received(
-        self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now
-    ) -> Sequence[Command]:
+    def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Note it; rounds never send anything by themselves."""
         if envelope.kind is MessageType.FL_ROUND_START:
             self._start(envelope, sender, payload, now)
@@ -204,9 +202,7 @@ class Rounds:
 
     # ------------------------------------------------------------ within
 
-    def _judge_start(
-        self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now
-    ) -> Verdict:
+    def _judge_start(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
         deadline = payload.get("deadline")
         if deadline is not None and deadline < now.wall:
             return Verdict.IGNORE
@@ -246,9 +242,7 @@ class Rounds:
             known = self._remember(envelope, sender, payload["round_id"], now)
         known.state = max(known.state, _STATES.get(payload.get("state", ""), known.state))
 
-    def _note(
-        self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], *, delivered: bool
-    ) -> None:
+    def _note(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], *, delivered: bool) -> None:
         known = self.round(self._account, payload["round_id"]) if self._account is not None else None
         if known is None:
             return

@@ -10,7 +10,6 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import isfinite
 from typing import Any
 
 from zmesh.core.wire import MAX_UINT
@@ -25,7 +24,7 @@ def text(longest: int, shortest: int = 1) -> Check:
     def check(value: object) -> bool:
         # The characters are counted first: encoding a long string only to refuse it would be work for an
         # attacker.
-        return type(value) is str and len(value) <= longest and shortest <= len(value.encode()) <= longest
+        return isinstance(value, str) and len(value) <= longest and shortest <= len(value.encode()) <= longest
 
     return check
 
@@ -43,7 +42,7 @@ def whole(low: int = 0, high: int = MAX_UINT) -> Check:
     """An integer from ``low`` to ``high``."""
 
     def check(value: object) -> bool:
-        return type(value) is int and low <= value <= high
+        return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
     return check
 
@@ -52,9 +51,10 @@ def number(low: float, high: float) -> Check:
     """A finite integer or float from ``low`` to ``high``."""
 
     def check(value: object) -> bool:
-        if type(value) is int:
-            return low <= value <= high
-        return type(value) is float and isfinite(value) and low <= value <= high
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return False
+        # NaN and the infinities fail the comparison: both ends are finite.
+        return low <= value <= high
 
     return check
 

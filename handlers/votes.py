@@ -192,9 +192,7 @@ class Votes:
             return Verdict.ACCEPT
         return Verdict.RELAY if vote.second is None else Verdict.IGNORE
 
-    def received(
-        self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now
-    ) -> Sequence[Command]:
+    def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Count it, or void it."""
         proposal_id = payload["proposal_id"]
         ballot = self._ballots.setdefault(proposal_id, _Ballot())
