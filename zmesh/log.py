@@ -1,0 +1,121 @@
+"""What zmesh writes to a log: an event name and its fields.
+
+Rules
+ 1. A library leaves logging to the service that embeds it: events go to the standard loggers under ``zmesh``, so
+    ``logging.basicConfig(level=logging.DEBUG)`` shows them, and each record carries its fields as a mapping in
+    ``record.zmesh`` for those who want structure. Nothing is configured here but by ``configure``.
+ 2. ``configure`` belongs to the command line alone. Only it imports structlog, which takes longer to import than
+    the rest of zmesh.
+ 3. Never a secret, and never a payload: keys, ids, names, counts and reasons.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import IO, Any
+
+_LEVELS = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARNING": logging.WARNING, "ERROR": logging.ERROR}
+
+
+class EventLogger:
+    """Writes events of one part of zmesh; ``bind`` gives one whose events carry further fields."""
+
+    __slots__ = ("_bound", "_logger")
+
+    def __init__(self, logger: logging.Logger, bound: Mapping[str, Any]) -> None:
+        self._logger = logger
+        self._bound = bound
+
+    def bind(self, **fields: Any) -> EventLogger:
+        """The same logger with ``fields`` in each of its events."""
+        return EventLogger(self._logger, {**self._bound, **fields})
+
+    def debug(self, event: str, **fields: Any) -> None:
+        """For a developer who follows one message."""
+        self._log(logging.DEBUG, event, fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        """For an operator who wonders what the node does."""
+        self._log(logging.INFO, event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """For an operator who should look at something in the daytime."""
+        self._log(logging.WARNING, event, fields)
+
+    def error(self, event: str, *, exc_info: BaseException | None = None, **fields: Any) -> None:
+        """For an operator who should look now; ``exc_info`` adds a traceback."""
+        self._log(logging.ERROR, event, fields, exc_info)
+
+    def _log(self, level: int, event: str, fields: Mapping[str, Any], exc_info: BaseException | None = None) -> None:
+        if self._logger.isEnabledFor(level):
+            both = {name: _readable(value) for name, value in {**self._bound, **fields}.items()}
+            text = " ".join([event, *(f"{name}={_one_word(value)}" for name, value in both.items())])
+            extra = {"zmesh": {"event": event, **both}}
+            self._logger.log(level, "%s", text, exc_info=exc_info, extra=extra, stacklevel=3)
+
+
+def _readable(value: Any) -> Any:
+    """Keys and ids are bytes; people and other tools know them in hex."""
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def _one_word(value: Any) -> str:
+    """``value`` so that it ends where it ends: what a peer named itself must not write a line of its own."""
+    text = str(value)
+    return text if text.isprintable() and " " not in text else repr(text)
+
+
+def get_logger(name: str) -> EventLogger:
+    """The logger of a module; ``name`` is its ``__name__``, so that all of zmesh's are children of ``zmesh``."""
+    return EventLogger(logging.getLogger(name), {})
+
+
+def configure(level: str, form: str, stream: IO[str] | None = None) -> None:
+    """Set up logging for a process that is zmesh's own.
+
+    ``level``: DEBUG, INFO, WARNING or ERROR. ``form``: ``console`` for people, ``json`` for one object a line, or
+    ``auto``: for people where ``stream`` (standard error) is a terminal. Replaces what was configured before.
+    """
+    stream = stream or sys.stderr
+    person = form == "console" or (form == "auto" and stream.isatty())
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_Formatter(_console(stream.isatty()) if person else _json()))
+    logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
+
+
+Renderer = Callable[[dict[str, Any]], str]
+
+
+class _Formatter(logging.Formatter):
+    """Turns any record, zmesh's or another library's, into one event for a structlog renderer."""
+
+    def __init__(self, render: Renderer) -> None:
+        super().__init__()
+        self._render = render
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: Mapping[str, Any] = getattr(record, "zmesh", None) or {"event": record.getMessage()}
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        head = {"timestamp": moment, "level": record.levelname.lower(), "logger": record.name}
+        entry = {**head, **fields, **head}
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return self._render(entry)
+
+
+def _json() -> Renderer:
+    from structlog.processors import JSONRenderer
+
+    # Whatever JSON does not know is shown as text: a log line must never fail.
+    render = JSONRenderer(default=str)
+    return lambda entry: str(render(None, "", entry))
+
+
+def _console(colors: bool) -> Renderer:
+    from structlog.dev import ConsoleRenderer, plain_traceback
+
+    render = ConsoleRenderer(colors=colors, exception_formatter=plain_traceback)
+    return lambda entry: str(render(None, "", entry))
