@@ -20,8 +20,8 @@ A gossip frame passes these checks, in this order; each failure is one ``DropRea
 Admission, expiry and seen are checked again when the signature comes back, for verifying may take its time.
 Direct messages, HELLO and ACK differ in step 4 and 5 only; see ``_check_direct`` and ``_hello``.
 
-Files: ``peers`` knows who belongs, ``links`` keeps the connections, ``seen`` what was here, ``gossip`` and ``direct`` are the
-two ways to send. This file orders them, and is the only one that turns an event into actions.
+Files: ``peers`` knows who belongs, ``links`` keeps the connections, ``seen`` what was here, ``gossip`` and ``direct``
+are the two ways to send. This file orders them, and is the only one that turns an event into actions.
 """
 
 from __future__ import annotations
@@ -128,6 +128,8 @@ class Engine:
         self._inbox = Inbox(context.bounds)
         self._handlers = tuple(handlers)
         self._handler_of = {kind: handler for handler in handlers for kind in handler.kinds}
+        self._planned: dict[Handler, float] = {}
+        """When each handler is to be woken."""
         self._verifying: dict[int, _Copy] = {}
         self._verifying_id: dict[MessageId, int] = {}
         self._tokens = 0
@@ -553,22 +555,23 @@ class Engine:
                 self._out.append(Notice("handler_command_refused", {"error": str(error)}))
 
     def _note_deadline(self, handler: Handler) -> None:
-        if handler.deadline is not None:
+        """Plan the handler's wake-up, unless that very one is planned already."""
+        if handler.deadline is not None and handler.deadline != self._planned.get(handler):
+            self._planned[handler] = handler.deadline
             self._context.agenda.note(handler.deadline, self._wake_handler, handler)
 
     def _wake_handler(self, handler: Handler, now: Now) -> None:
         if handler.deadline is not None and handler.deadline <= now.mono:
+            self._planned.pop(handler, None)
             self._obey(handler.wake(now), now)
-            self._note_deadline(handler)
+        self._note_deadline(handler)
 
     # ------------------------------------------------------------ life of the node
 
     def _start(self, event: Start, now: Now) -> None:
         self._started_ms = now.wall_ms
         for handler in self._handlers:
-            if handler.deadline is None or handler.deadline <= now.mono:
-                self._obey(handler.wake(now), now)
-            self._note_deadline(handler)
+            self._wake_handler(handler, now)
         self._links.start(now)
 
     def _stop(self, event: Stop, now: Now) -> None:
@@ -577,6 +580,9 @@ class Engine:
 
     def _wake(self, event: Wake, now: Now) -> None:
         self._wake_at = float("inf")
+        for handler in self._handlers:
+            # The application may have changed what a handler has to say, and with it when.
+            self._wake_handler(handler, now)
         self._context.agenda.run(now)
 
     def _roster_changed(self, event: RosterChanged, now: Now) -> None:

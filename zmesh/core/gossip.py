@@ -2,8 +2,8 @@
 
 Theory
     Random push alone always misses somebody; pulling alone is slow. So a message is pushed (eagerly, bounded by ttl)
-    and its id is offered by IHAVE (lazily, blind to ttl) to random links for about a second; who lacks it asks by IWANT.
-    What both missed, because a node slept or a lane was full, is found by comparing digests of the last two
+    and its id is offered by IHAVE (lazily, blind to ttl) to random links for about a second; who lacks it asks, by
+    IWANT. What both missed, because a node slept or a lane was full, is found by comparing digests of the last two
     minutes every few seconds: DIGEST -> LIST -> IHAVE -> IWANT. PROTOCOL.md has the state machine.
 
 Rules
