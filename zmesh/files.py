@@ -1,4 +1,4 @@
-"""Small files that must never be half written: keys, epochs, reputations.
+"""Small files that must be read and written whole: keys, epochs, registries.
 
 Rules
  1. A reader sees the old content or the new one, whole, also across a crash or a power cut.
@@ -9,10 +9,35 @@ Rules
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
 from zmesh.core.errors import ConfigError
+
+
+def read_regular(path: Path, what: str, most: int) -> tuple[bytes, os.stat_result]:
+    """Up to ``most`` bytes of a regular file, and its status from before they were read.
+
+    ``what`` names the file in errors. A symbolic link is followed: containers mount secrets and settings as links.
+    Raises ``ConfigError`` for anything that cannot be opened or is no regular file.
+    """
+    content: bytes | None = None
+    try:
+        # Opened before it is examined, so that what was examined is what is read; a pipe must not block.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            status = os.fstat(descriptor)
+            if stat.S_ISREG(status.st_mode):
+                with open(descriptor, "rb", closefd=False) as file:
+                    content = file.read(most)
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise ConfigError(f"{what} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if content is None:
+        raise ConfigError(f"{what} is not a regular file: name one that is")
+    return content, status
 
 
 def create_private(path: Path, content: bytes) -> None:

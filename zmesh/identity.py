@@ -23,7 +23,7 @@ from nacl.exceptions import BadSignatureError, CryptoError
 from zmesh.core.bounds import AHEAD
 from zmesh.core.errors import ConfigError
 from zmesh.core.types import PeerKey
-from zmesh.files import create_private, replace_private
+from zmesh.files import create_private, read_regular, replace_private
 from zmesh.sentence import shown
 
 SEED_BYTES = 32
@@ -31,6 +31,8 @@ KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 MAX_KEY_FILE = 1024
 """Bytes read of a key file: 64 digits, and room to see that it is something else."""
+MAX_EPOCH_FILE = 32
+"""Bytes read of an epoch file: seconds since 1970 have ten digits."""
 
 _HEX = frozenset(string.hexdigits)
 
@@ -50,9 +52,7 @@ class Identity:
     def __init__(self, seed: bytes) -> None:
         """``seed``: 32 bytes. Raises ``ConfigError`` for any other length."""
         if len(seed) != SEED_BYTES:
-            raise ConfigError(
-                f"the private key has {len(seed)} bytes: an Ed25519 seed of {SEED_BYTES} is right"
-            )
+            raise ConfigError(f"the private key has {len(seed)} bytes: an Ed25519 seed of {SEED_BYTES} is right")
         self.public, self._secret = nacl.bindings.crypto_sign_seed_keypair(bytes(seed))
         self.curve_public = curve_image(self.public)
         self.curve_secret = nacl.bindings.crypto_sign_ed25519_sk_to_curve25519(self._secret)
@@ -137,9 +137,7 @@ def curve_image(public: PeerKey) -> bytes:
             return nacl.bindings.crypto_sign_ed25519_pk_to_curve25519(public)
         except CryptoError:
             pass  # said below, in the same words as for a wrong length
-    raise ConfigError(
-        f"public key {public.hex()[:64]} is no Ed25519 key: 32 bytes of a valid point are right"
-    )
+    raise ConfigError(f"public key {public.hex()[:64]} is no Ed25519 key: 32 bytes of a valid point are right")
 
 
 def next_epoch(state_file: Path | None, wall: float) -> int:
@@ -161,13 +159,11 @@ def next_epoch(state_file: Path | None, wall: float) -> int:
 
 
 def _stored_epoch(path: Path) -> int:
-    try:
-        text = path.read_bytes()[:64].decode("ascii", "replace").strip()
-    except FileNotFoundError:
+    if not path.exists():
         return 0
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    if not (text.isdigit() and len(text) <= 20):
+    content, _ = read_regular(path, str(path), MAX_EPOCH_FILE)
+    text = content.decode("ascii", "replace").strip()
+    if not (text.isdigit() and len(content) < MAX_EPOCH_FILE):
         mend = "delete it, and the clock gives the next one"
         raise ConfigError(f"{path} holds {shown(text)} where an epoch should be: {mend}")
     return int(text)
@@ -189,16 +185,8 @@ def _may_be_shown(path: Path) -> bool:
 
 def _read_key_file(path: Path, named: str) -> Identity:
     """The identity in a file of 64 hexadecimal digits that nobody but its owner can read."""
-    try:
-        # Opened before it is examined, so that what was examined is what is read; a pipe must not block.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise ConfigError(f"key file {named} cannot be read: {error.strerror}") from None
-    try:
-        _refuse_exposed(os.fstat(descriptor), named)
-        content = os.read(descriptor, MAX_KEY_FILE)
-    finally:
-        os.close(descriptor)
+    content, status = read_regular(path, f"key file {named}", MAX_KEY_FILE)
+    _refuse_exposed(status, named)
     seed = _unhex(content.decode("ascii", "replace"))
     if seed is None:
         right = "64 hexadecimal digits are right"
@@ -208,12 +196,8 @@ def _read_key_file(path: Path, named: str) -> Identity:
 
 def _refuse_exposed(status: os.stat_result, named: str) -> None:
     mode = stat.S_IMODE(status.st_mode)
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(f"key file {named} is not a regular file: name one that `zmesh key new` made")
     if status.st_uid != os.geteuid():
         mend = f"`chown {os.geteuid()} {named}` mends it"
         raise ConfigError(f"key file {named} belongs to user {status.st_uid}: {mend}")
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(
-            f"key file {named} has mode {mode:04o}, open to others: `chmod 600 {named}` mends it"
-        )
+        raise ConfigError(f"key file {named} has mode {mode:04o}, open to others: `chmod 600 {named}` mends it")

@@ -105,9 +105,7 @@ def test_a_secret_has_no_way_out(tmp_path: Path) -> None:
             attempt(identity)
 
 
-@pytest.mark.parametrize(
-    "text", [SEED_1.hex(), SEED_1.hex().upper(), "0x" + SEED_1.hex(), f" {SEED_1.hex()}\n"]
-)
+@pytest.mark.parametrize("text", [SEED_1.hex(), SEED_1.hex().upper(), "0x" + SEED_1.hex(), f" {SEED_1.hex()}\n"])
 def test_a_key_reads_from_hex(text: str) -> None:
     assert load_key(text).public == PUBLIC_1
 
@@ -171,18 +169,13 @@ def test_a_key_file_in_no_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o601])
-def test_a_key_file_open_to_others_is_refused_with_the_command_that_mends_it(
-    tmp_path: Path, mode: int
-) -> None:
+def test_a_key_file_open_to_others_is_refused_with_the_command_that_mends_it(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "node.key"
     create_key_file(path)
     path.chmod(mode)
     with pytest.raises(ConfigError) as refusal:
         load_key(path)
-    assert (
-        str(refusal.value)
-        == f"key file {path} has mode {mode:04o}, open to others: `chmod 600 {path}` mends it"
-    )
+    assert str(refusal.value) == f"key file {path} has mode {mode:04o}, open to others: `chmod 600 {path}` mends it"
     path.chmod(0o400)
     load_key(path)
 
@@ -201,9 +194,7 @@ def test_what_is_no_key_file_is_refused_without_showing_it(tmp_path: Path) -> No
     for content in (b"", b"secret words", SEED_1, SEED_1.hex().encode() + b"\nmore", b"\xff" * 5000):
         path.write_bytes(content)
         path.chmod(0o600)
-        with pytest.raises(
-            ConfigError, match=r"bytes \(not shown\): 64 hexadecimal digits are right"
-        ) as refusal:
+        with pytest.raises(ConfigError, match=r"bytes \(not shown\): 64 hexadecimal digits are right") as refusal:
             load_key(path)
         assert "secret" not in str(refusal.value)
 
@@ -243,7 +234,7 @@ def test_an_epoch_that_peers_would_refuse_is_refused_here(tmp_path: Path) -> Non
     assert state.read_text() == "2000\n"
 
 
-@pytest.mark.parametrize("content", ["", "abc", "-1", "1.5", "9" * 30])
+@pytest.mark.parametrize("content", ["", "abc", "-1", "1.5", "9" * 40])
 def test_an_epoch_file_that_holds_none_is_refused(tmp_path: Path, content: str) -> None:
     state = tmp_path / "epoch"
     state.write_text(content)
@@ -254,5 +245,5 @@ def test_an_epoch_file_that_holds_none_is_refused(tmp_path: Path, content: str) 
 def test_an_epoch_that_cannot_be_stored_is_not_used(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written: No such file"):
         next_epoch(tmp_path / "missing" / "epoch", 1000.0)
-    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match="is not a regular file"):
         next_epoch(tmp_path, 1000.0)

@@ -1,0 +1,169 @@
+"""A file of validators, watched for change: the registry of a mesh without a chain.
+
+Rules
+ 1. The file is looked at every ``interval`` seconds in a worker thread, so that neither a slow disk nor a large file
+    delays the event loop.
+ 2. New content counts once two looks in a row found it the same: an editor that writes in place would otherwise
+    cut off every validator below the line it has reached.
+ 3. New content that is malformed, and a file that is gone, leave the last good roster in force; each is warned
+    about once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from zmesh.core.errors import ConfigError
+from zmesh.core.types import EMPTY_ROSTER, Roster
+from zmesh.files import read_regular
+from zmesh.log import get_logger
+from zmesh.registry.port import OnChange, RegistryStatus
+from zmesh.registry.roster_file import MAX_FILE, parse_roster
+
+INTERVAL = 1.0
+"""Seconds between looks: one ``stat``, and a removed validator is out within two of them."""
+SETTLING = 2.0
+"""Seconds after its time of change in which a file may change again without showing it: the coarsest clock of a
+file system in use (FAT, 2 s)."""
+
+Signature = tuple[int, int, int]
+"""Time of change in ns, size and inode: unchanged together means an unchanged file."""
+
+_log = get_logger(__name__)
+
+
+class StaticRegistry:
+    """The ``Registry`` behind a TOML file, as ``roster_file`` describes it."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        interval: float = INTERVAL,
+        mono: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """``interval`` in seconds; ``mono`` and ``wall`` are the clocks, in seconds."""
+        self._path = path
+        self._interval = interval
+        self._mono = mono
+        self._wall = wall
+        self._roster = EMPTY_ROSTER
+        self._on_change: OnChange = lambda roster: None
+        self._watch: asyncio.Task[None] | None = None
+        self._look = asyncio.Lock()
+        # Digests of the content in force, of what the last look found, and of what was refused, with the reason.
+        self._in_force = b""
+        self._seen = b""
+        self._refused = (b"", "")
+        self._problem: str | None = None
+        # None while the file may change without showing it, or disagrees with the roster in force.
+        self._settled: Signature | None = None
+        self._agreed_at = mono()
+
+    async def start(self, on_change: OnChange) -> None:
+        """Read the file, hand its roster to ``on_change``, and watch from then on. Raises ``ConfigError``."""
+        content, signature = await self._read()
+        self._roster = await asyncio.to_thread(parse_roster, content, self.describe())
+        self._in_force = self._seen = _digest(content)
+        self._agree(signature)
+        self._on_change = on_change
+        on_change(self._roster)
+        self._watch = asyncio.create_task(self._poll_for_ever(), name=f"zmesh registry {self._path}")
+
+    async def stop(self) -> None:
+        """Watch no longer."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+
+    async def read(self) -> Roster:
+        """Look at the file now; gives the roster in force after that."""
+        await self.poll()
+        return self._roster
+
+    def describe(self) -> str:
+        """The file, for people."""
+        return f"registry {self._path}"
+
+    def status(self) -> RegistryStatus:
+        """How the file agrees with the roster in force."""
+        age = self._mono() - self._agreed_at
+        return RegistryStatus(self.describe(), len(self._roster), age, self._problem)
+
+    async def poll(self) -> None:
+        """One look at the file, as rules 2 and 3 have it. Raises nothing but what ``on_change`` raises."""
+        async with self._look:
+            try:
+                await self._poll()
+            except ConfigError as error:
+                self._warn(str(error))
+
+    async def _poll(self) -> None:
+        if self._settled is not None and await self._is_settled():
+            self._agree(self._settled)
+            return
+        content, signature = await self._read()
+        digest, before = _digest(content), self._seen
+        self._seen = digest
+        if digest == self._in_force:
+            self._agree(signature)
+        elif digest == self._refused[0]:
+            raise ConfigError(self._refused[1])
+        elif digest == before:
+            await self._replace(content, digest)
+            self._agree(signature)
+            self._on_change(self._roster)
+
+    async def _replace(self, content: bytes, digest: bytes) -> None:
+        try:
+            self._roster = await asyncio.to_thread(parse_roster, content, self.describe())
+        except ConfigError as error:
+            self._refused = (digest, str(error))
+            raise
+        self._in_force = digest
+        _log.info("registry.changed", source=self.describe(), members=len(self._roster))
+
+    async def _poll_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            try:
+                await self.poll()
+            except Exception as error:  # noqa: BLE001 - a fault of whoever took the change must not end the watch
+                _log.error("registry.change_not_taken", exc_info=error)
+
+    async def _read(self) -> tuple[bytes, Signature]:
+        content, status = await asyncio.to_thread(read_regular, self._path, self.describe(), MAX_FILE + 1)
+        return content, _signature(status)
+
+    async def _is_settled(self) -> bool:
+        try:
+            return _signature(await asyncio.to_thread(self._path.stat)) == self._settled
+        except OSError:  # gone or out of reach: reading it says which
+            return False
+
+    def _agree(self, signature: Signature) -> None:
+        self._agreed_at = self._mono()
+        self._problem = None
+        old_enough = self._wall() - signature[0] / 1e9 > SETTLING
+        self._settled = signature if old_enough else None
+
+    def _warn(self, problem: str) -> None:
+        if problem != self._problem:
+            _log.warning("registry.kept", problem=problem, members=len(self._roster))
+        self._problem = problem
+        self._settled = None
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=32).digest()
+
+
+def _signature(status: os.stat_result) -> Signature:
+    return status.st_mtime_ns, status.st_size, status.st_ino
