@@ -1,0 +1,252 @@
+"""The TCP connections that a bound ZeroMQ socket accepted: who hung up and why, and how one is cut.
+
+Theory
+    ZeroMQ says on a monitor that a descriptor was accepted or is gone, and nothing of why; ZAP guards only the
+    handshake, and closing our own sockets leaves the far end's connection to us standing. So a second handle of
+    every accepted connection is kept here (``dup``). It makes three things exact: cutting one connection (the handle
+    cannot be somebody else's by now, as a descriptor number can), telling who hung up first (the kernel's state of
+    the connection outlives ZeroMQ's own handle), and seeing bytes arrive of which no whole message ever comes out.
+Rules
+ 1. A connection ends under one name in the counters, ``<port>_<why>``: the names stand at ``Connections``.
+ 2. A connection that proved its key and then says nothing is cut after ``bounds.silence``.
+ 3. A connection that sends without ever ending a message is cut: high-water marks count whole messages only.
+ 4. Time is counted in ticks of the event loop, so that a loop that stalled blames nobody for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket as network
+import struct
+from collections import Counter
+from collections.abc import Callable
+
+import zmq
+
+from zmesh.transports.readiness import NOBLOCK, Drain, ZmqSocket, bare_receive, has_input
+from zmesh.transports.sockets import SocketBounds
+
+TICK = 1.0
+"""Seconds between two looks at the kernel's counters; one look costs about 2 us a connection."""
+TRICKLE = 256
+"""Bytes in one tick that need no explanation: heartbeats are a third of that."""
+PATIENCE = 2
+"""Ticks in which a message may lie unread here before its sender is blamed for the bytes."""
+GREETING = 64
+"""Bytes of a ZMTP greeting: having sent more than that, we had begun a handshake with somebody who speaks ZMTP."""
+
+ESTABLISHED = 1
+"""``TCP_ESTABLISHED``: the far end has not hung up."""
+TCP_INFO = getattr(network, "TCP_INFO", None)
+"""Linux only. Elsewhere every end is counted as ``left``, and rule 3 does not hold."""
+INFO = struct.Struct("=B 51x I 72x Q 64x Q")
+"""``struct tcp_info``: state at 0, last_data_recv (ms) at 52, bytes_received at 128, bytes_sent at 200."""
+EVENT = struct.Struct("=hi")
+"""A monitor's first frame: the event and its value, in the machine's byte order."""
+
+
+class Connection:
+    """One accepted connection."""
+
+    __slots__ = ("cut", "descriptor", "excess", "handle", "known", "owner", "quiet", "spoke")
+
+    def __init__(self, descriptor: int, handle: network.socket) -> None:
+        self.descriptor = descriptor
+        """ZeroMQ's own number for it."""
+        self.handle = handle
+        """Ours, to the same connection."""
+        self.owner: object | None = None
+        """Whoever proved to be behind it; None until it said something."""
+        self.spoke = False
+        """A whole message was read from it since the last tick: the reader sets this."""
+        self.cut = False
+        self.quiet = 0
+        """Ticks since it last spoke."""
+        self.known = 0
+        """Bytes it had sent at the last tick."""
+        self.excess = 0
+        """Bytes it sent since it last spoke."""
+
+    def info(self) -> tuple[int, int, int, int] | None:
+        """(state, ms since data came, bytes received, bytes sent) by the kernel, where it tells."""
+        if TCP_INFO is None:
+            return None
+        try:
+            raw = self.handle.getsockopt(network.IPPROTO_TCP, TCP_INFO, INFO.size)
+        except OSError:
+            return None
+        if len(raw) < INFO.size:
+            return None
+        state, idle, received, sent = INFO.unpack(raw)
+        return state, idle, received, sent
+
+
+class Connections:
+    """All connections that one bound socket accepted.
+
+    Ends are counted as ``refused_key`` (ZAP said no), ``bad_handshake`` (ZMTP, but not our kind), ``not_zmtp``
+    (random bytes, HTTP), ``handshake_timeout`` and ``handshake_abandoned``, ``frame_refused`` (too large or
+    garbled), ``heartbeat_lost``, ``left`` (the far end hung up), ``cut`` (we did, and counted why there). Besides:
+    ``full``, ``silent``, ``endless``, ``accept_failed``.
+    """
+
+    def __init__(
+        self,
+        port: str,
+        monitor: ZmqSocket,
+        bounds: SocketBounds,
+        counters: Counter[str],
+        gone: Callable[[Connection, str], None],
+    ) -> None:
+        """``gone(connection, why)`` is called once when a connection that had an owner ends."""
+        self._port = port
+        self._monitor = monitor
+        self._bounds = bounds
+        self._counters = counters
+        self._gone = gone
+        self._open: dict[int, Connection] = {}
+        self._receive = bare_receive(monitor)
+        self._failed = 0
+        self._no_detail = False
+        self._endless = 2 * bounds.max_message if port == "direct" else 64 * bounds.max_subscription
+        self._drain = Drain(monitor, self._read, lambda: None, counters)
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(TICK, self._tick)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def of(self, frame: zmq.Frame) -> Connection | None:
+        """The connection that ``frame`` came over, or None if it is gone already."""
+        try:
+            descriptor = int(frame.get("__fd"))
+        except zmq.ZMQError:
+            return None
+        self.refresh()
+        return self._open.get(descriptor)
+
+    def refresh(self) -> None:
+        """Read the monitor now: what it says came before any message of that connection."""
+        for _ in range(self._bounds.max_connections):
+            if not has_input(self._monitor):
+                return
+            self._read()
+
+    def cut(self, connection: Connection | None, why: str) -> None:
+        """End a connection now, in both directions, and count ``why``."""
+        self._counters[why] += 1
+        if connection is not None and not connection.cut:
+            connection.cut = True
+            with contextlib.suppress(OSError):  # ended by itself a moment ago
+                connection.handle.shutdown(network.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Forget everything. The monitored socket is closed by its owner, before this."""
+        self._timer.cancel()
+        self._drain.close()
+        self._monitor.close(0)
+        for connection in self._open.values():
+            connection.handle.close()
+        self._open.clear()
+
+    def _count(self, why: str) -> None:
+        self._counters[f"{self._port}_{why}"] += 1
+
+    def _read(self) -> None:
+        event, value = EVENT.unpack(self._receive(NOBLOCK))
+        self._receive(NOBLOCK)
+        if event == zmq.Event.ACCEPTED:
+            self._accepted(value)
+        elif event == zmq.Event.DISCONNECTED:
+            self._ended(value)
+        elif event == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL:
+            self._no_detail = True
+        elif event in (zmq.Event.HANDSHAKE_FAILED_AUTH, zmq.Event.HANDSHAKE_FAILED_PROTOCOL):
+            self._failed += 1
+            self._count("refused_key" if event == zmq.Event.HANDSHAKE_FAILED_AUTH else "bad_handshake")
+        elif event == zmq.Event.ACCEPT_FAILED:
+            self._count("accept_failed")
+
+    def _accepted(self, descriptor: int) -> None:
+        self._discard(descriptor)
+        self._count("accepted")
+        try:
+            handle = network.socket(fileno=os.dup(descriptor))
+        except OSError:
+            # Gone again before we looked: its DISCONNECTED follows and finds nothing.
+            return
+        connection = self._open[descriptor] = Connection(descriptor, handle)
+        if len(self._open) > self._bounds.max_connections:
+            self.cut(connection, f"{self._port}_full")
+
+    def _ended(self, descriptor: int) -> None:
+        connection = self._open.pop(descriptor, None)
+        no_detail, self._no_detail = self._no_detail, False
+        if connection is None:
+            return
+        why = self._why(connection, no_detail)
+        if why is not None:
+            self._count(why)
+        connection.handle.close()
+        if connection.owner is not None:
+            self._gone(connection, WORDS.get(why or "left", "closed the connection"))
+
+    def _discard(self, descriptor: int) -> None:
+        """A number is used again although its end was never told: forget the old connection."""
+        stale = self._open.pop(descriptor, None)
+        if stale is not None:
+            stale.handle.close()
+            if stale.owner is not None:
+                self._gone(stale, "closed the connection")
+
+    def _why(self, connection: Connection, no_detail: bool) -> str | None:
+        """The name under which this end is counted; None if its handshake was counted when it failed."""
+        if connection.cut:
+            return "cut"
+        info = connection.info()
+        ours = info is not None and info[0] == ESTABLISHED
+        if no_detail:
+            return "handshake_timeout" if ours else "handshake_abandoned"
+        if connection.owner is None and self._failed:
+            self._failed -= 1
+            return None
+        if info is None or not ours:
+            return "left"
+        _, idle, _, sent = info
+        if connection.owner is None and sent <= GREETING:
+            return "not_zmtp"
+        return "heartbeat_lost" if idle >= self._bounds.heartbeat_timeout * 1000 else "frame_refused"
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(TICK, self._tick)
+        for connection in list(self._open.values()):
+            if not connection.cut:
+                self._judge(connection)
+
+    def _judge(self, connection: Connection) -> None:
+        """Rules 2 and 3, once a tick."""
+        info = connection.info()
+        received = connection.known if info is None else info[2]
+        came = received - connection.known
+        connection.known = received
+        if connection.spoke:
+            connection.spoke = False
+            connection.quiet = connection.excess = 0
+            return
+        connection.quiet += 1
+        if came > TRICKLE:
+            connection.excess += came
+        if connection.excess > self._endless and connection.quiet > PATIENCE:
+            self.cut(connection, f"{self._port}_endless")
+        elif connection.owner is None and connection.quiet * TICK > self._bounds.silence:
+            self.cut(connection, f"{self._port}_silent")
+
+
+WORDS = {
+    "cut": "we cut the connection",
+    "frame_refused": "sent a frame that is too large or garbled",
+    "heartbeat_lost": "gave no sign of life",
+}
+"""Why a link ended, for people, where it was not the far end that hung up."""

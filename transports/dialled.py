@@ -1,0 +1,298 @@
+"""Our connection to one neighbour: a DEALER for direct messages and, while that stands, a SUB for gossip.
+
+Theory
+    CURVE proves that the far end holds the secret of the key we dialled, so the link of whatever comes out of these
+    sockets is known without looking into it. The DEALER is the link; the SUB is a faster lane beside it, and is made
+    anew by itself when it alone is lost, each time under a fresh topic.
+Rules
+ 1. A dial ends once: ``Links.opened`` or ``Links.closed`` with a reason that an operator understands.
+ 2. ZeroMQ never reconnects here: a stale address, a dead twin and a queue for nobody would follow.
+ 3. What the DEALER delivered before its connection ended is told before the end is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Callable
+
+import zmq
+
+from zmesh.core.events import FrameReceived
+from zmesh.core.types import Endpoint, Frames, PeerKey
+from zmesh.transport import Routes
+from zmesh.transports.connections import EVENT
+from zmesh.transports.links import Links
+from zmesh.transports.publisher import NONCE, topic_of
+from zmesh.transports.readiness import (
+    NOBLOCK,
+    NOBLOCK_MORE,
+    Drain,
+    ZmqSocket,
+    bare_receive,
+    bare_send,
+    has_input,
+)
+from zmesh.transports.sockets import MAX_FRAMES, Sockets, address_of
+
+WHY = {
+    int(zmq.Event.CLOSED): "could not connect: refused or unreachable",
+    int(zmq.Event.HANDSHAKE_FAILED_AUTH): "refused our key",
+    int(zmq.Event.HANDSHAKE_FAILED_PROTOCOL): "does not speak our protocol",
+    int(zmq.Event.HANDSHAKE_FAILED_NO_DETAIL): "ended the handshake: not the expected key, or no mesh node",
+    int(zmq.Event.DISCONNECTED): "closed the connection",
+}
+"""What a monitor's event says of a dial, for people."""
+WHY_LOST = "connection lost"
+
+
+class Client:
+    """One connecting socket and what its monitor says of it."""
+
+    def __init__(
+        self,
+        sockets: Sockets,
+        socket: ZmqSocket,
+        counters: Counter[str],
+        *,
+        receive: Callable[[], None],
+        changed: Callable[[bool, str], None],
+        flush: Callable[[], None],
+    ) -> None:
+        """``receive`` reads one message; ``changed(up, why)`` is told of the handshake and of the end."""
+        self.socket = socket
+        self.up = False
+        self._changed = changed
+        self._receive_message = receive
+        self._closed = False
+        try:
+            self._monitor = sockets.monitored(socket)
+        except zmq.ZMQError:
+            socket.close(0)
+            raise
+        self._receive_event = bare_receive(self._monitor)
+        self._watch = Drain(self._monitor, self._read_event, flush, counters)
+        self.drain = Drain(socket, self._read, flush, counters)
+
+    def close(self, linger: int = 0) -> None:
+        """Close without a word; ``linger`` in milliseconds for what is still to be sent."""
+        if self._closed:
+            return
+        self._closed = True
+        self.up = False
+        self.drain.close()
+        self._watch.close()
+        self.socket.disable_monitor()
+        self._monitor.close(0)
+        self.socket.close(linger)
+
+    def _read(self) -> None:
+        # The event of the handshake was sent before the first message: read them in that order.
+        if not self.up and has_input(self._monitor):
+            self._read_event()
+            if self._closed:
+                raise zmq.Again
+        self._receive_message()
+
+    def _read_event(self) -> None:
+        event, _ = EVENT.unpack(self._receive_event(NOBLOCK))
+        self._receive_event(NOBLOCK)
+        if event == zmq.Event.HANDSHAKE_SUCCEEDED:
+            # Asking for the events makes the socket take note of its connection, or the first send finds none.
+            if has_input(self.socket):
+                self.drain.touch()
+            self.up = True
+            self._changed(True, "")
+        elif event in WHY:
+            was_up, self.up = self.up, False
+            self._changed(False, WHY_LOST if was_up else WHY[event])
+
+
+class Dial:
+    """One dial to one key, from the first packet to the last."""
+
+    def __init__(
+        self,
+        sockets: Sockets,
+        links: Links,
+        counters: Counter[str],
+        *,
+        own_key: PeerKey,
+        key: PeerKey,
+        image: bytes,
+    ) -> None:
+        """``image`` is the X25519 key of ``key``; ``own_key`` names the topic that we subscribe to."""
+        self.key = key
+        self._image = image
+        self._user_id = own_key.hex()
+        self._sockets = sockets
+        self._links = links
+        self._counters = counters
+        self._loop = asyncio.get_running_loop()
+        self._dealer: Client | None = None
+        self._feed: Feed | None = None
+        self._routes: Routes | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether frames can be sent."""
+        return self._dealer is not None and self._dealer.up
+
+    def start(self, routes: Routes) -> None:
+        """Connect. What goes wrong here is told as the end of the dial, not raised."""
+        self._routes = routes
+        timeout = self._sockets.bounds.dial_timeout
+        self._deadline = self._loop.call_later(timeout, self._end, f"no answer within {timeout:g} s")
+        try:
+            socket = self._sockets.dealer(routes.direct.host)
+            self._send = bare_send(socket)
+            self._receive = bare_receive(socket)
+            self._dealer = Client(
+                self._sockets,
+                socket,
+                self._counters,
+                receive=self._read,
+                changed=self._changed,
+                flush=self._links.flush,
+            )
+            self._sockets.as_client(socket, self._image).connect(address_of(routes.direct))
+        except zmq.ZMQError as error:
+            self._counters["dial_impossible"] += 1
+            self._end(f"cannot dial {routes.direct}: {error.strerror}")
+
+    def send(self, frames: Frames) -> bool:
+        """Queue one message; False if the connection is not up or its queue is full."""
+        dealer = self._dealer
+        if dealer is None or not dealer.up:
+            return False
+        send = self._send
+        try:
+            for frame in frames[:-1]:
+                send(frame, NOBLOCK_MORE)
+            send(frames[-1], NOBLOCK)
+        except zmq.Again:
+            self._counters["direct_lane_full"] += 1
+            return False
+        finally:
+            dealer.drain.touch()
+        return True
+
+    def close(self, linger: int = 0) -> None:
+        """Close both sockets without a word. Safe to call twice."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._feed is not None:
+            self._feed.close()
+        if self._dealer is not None:
+            self._dealer.close(linger)
+
+    def _changed(self, up: bool, why: str) -> None:
+        if not up:
+            self._end(why)
+            return
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._links.opened(self.key, inbound=False)
+        if self._routes is not None and self._routes.gossip is not None:
+            self._feed = Feed(self._sockets, self._links, self._counters, key=self.key, user_id=self._user_id)
+            self._feed.start(self._routes.gossip, self._image)
+
+    def _end(self, why: str) -> None:
+        if why == WHY_LOST:
+            self._read_the_rest()
+        self.close()
+        self._links.closed(self.key, why, inbound=False)
+
+    def _read_the_rest(self) -> None:
+        """Rule 3: at most what the receiving queues can hold."""
+        for _ in range(2 * self._sockets.bounds.inbound):
+            try:
+                self._read()
+            except zmq.Again:
+                return
+
+    def _read(self) -> None:
+        frames = receive_message(self._receive)
+        if frames is None:
+            self._counters["too_many_frames"] += 1
+            self._end("sent a message of too many frames")
+            raise zmq.Again
+        self._links.pending.append(FrameReceived(self.key, frames))
+
+
+class Feed:
+    """What the publisher of one neighbour sends us: kept alive by itself while its dial stands."""
+
+    def __init__(self, sockets: Sockets, links: Links, counters: Counter[str], *, key: PeerKey, user_id: str) -> None:
+        self._sockets = sockets
+        self._links = links
+        self._counters = counters
+        self._key = key
+        self._user_id = user_id
+        self._client: Client | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._delay = sockets.bounds.feed_first_retry
+
+    def start(self, endpoint: Endpoint, image: bytes) -> None:
+        """Subscribe at ``endpoint``, whose key must have this X25519 ``image``; try again when it fails."""
+        self._again: Callable[[], None] = lambda: self.start(endpoint, image)
+        self._retry = None
+        try:
+            socket = self._sockets.subscriber(endpoint.host)
+            socket.set(zmq.SUBSCRIBE, topic_of(self._user_id, secrets.token_hex(NONCE // 2)))
+            self._receive = bare_receive(socket)
+            self._client = Client(
+                self._sockets,
+                socket,
+                self._counters,
+                receive=self._read,
+                changed=self._changed,
+                flush=self._links.flush,
+            )
+            self._sockets.as_client(socket, image).connect(address_of(endpoint))
+        except zmq.ZMQError as error:
+            self._changed(False, f"cannot dial {endpoint}: {error.strerror}")
+
+    def close(self) -> None:
+        """Stop listening. Safe to call twice."""
+        if self._retry is not None:
+            self._retry.cancel()
+        if self._client is not None:
+            self._client.close()
+
+    def _changed(self, up: bool, why: str) -> None:
+        del why  # the link stands on its direct lane; only the number of losses is of interest
+        if up:
+            self._delay = self._sockets.bounds.feed_first_retry
+            return
+        self._counters["feed_lost"] += 1
+        if self._client is not None:
+            self._client.close()
+        loop = asyncio.get_running_loop()
+        self._retry = loop.call_later(self._delay, self._again)
+        self._delay = min(2 * self._delay, self._sockets.bounds.feed_max_retry)
+
+    def _read(self) -> None:
+        frames = receive_message(self._receive)
+        if frames is None or len(frames) < 2:
+            self._counters["too_many_frames" if frames is None else "gossip_without_frames"] += 1
+            self._changed(False, "sent what is no message")
+            raise zmq.Again
+        self._links.pending.append(FrameReceived(self._key, frames[1:]))
+
+
+def receive_message(receive: Callable[..., zmq.Frame]) -> Frames | None:
+    """One message from a socket whose far end is known; None if it has too many frames (its socket must go).
+
+    Raises ``zmq.Again`` when there is none.
+    """
+    frame = receive(NOBLOCK, False)
+    parts = [frame.bytes]
+    while frame.more:
+        frame = receive(NOBLOCK, False)
+        parts.append(frame.bytes)
+        if len(parts) > MAX_FRAMES + 1:
+            return None
+    return tuple(parts)

@@ -1,0 +1,205 @@
+"""The ROUTER: everybody who dialled us, told apart by what their handshake proved.
+
+Rules
+ 1. The link of a message is the ``User-Id`` that ZAP gave its connection. A routing id is an address for replies
+    and nothing else: honest peers never choose one, ours are never revealed, and a chosen one ends the connection
+    (one that equals ROUTER's next automatic id would abort the process).
+ 2. A key has one connection to us, the newest; an older one is cut when a newer one speaks.
+ 3. The end of a connection is told after the messages that it still delivered.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import zmq
+
+from zmesh.core.events import FrameReceived
+from zmesh.core.types import Frames, PeerKey
+from zmesh.transports.admission import Admission
+from zmesh.transports.connections import Connection, Connections
+from zmesh.transports.links import Links
+from zmesh.transports.readiness import (
+    NOBLOCK,
+    NOBLOCK_MORE,
+    Drain,
+    ZmqSocket,
+    bare_receive,
+    bare_send,
+)
+from zmesh.transports.sockets import MAX_FRAMES, SocketBounds
+
+AUTOMATIC_ID = 5
+"""Bytes of a routing id that ROUTER made: a zero and a 32-bit counter."""
+DISCARDED_AT_ONCE = 256
+"""Frames of an overlong message thrown away before others get their turn."""
+
+
+class Caller:
+    """One connection of one key to us."""
+
+    __slots__ = ("barred", "connection", "key", "routing_id", "user_id")
+
+    def __init__(self, key: PeerKey, user_id: str, routing_id: bytes, connection: Connection) -> None:
+        self.key = key
+        self.user_id = user_id
+        self.routing_id = routing_id
+        self.connection = connection
+        self.barred = False
+        """Nothing is taken from it any more; it is only waited for its end."""
+
+
+class Inbound:
+    """Reads the ROUTER, and replies over it."""
+
+    def __init__(
+        self,
+        socket: ZmqSocket,
+        monitor: ZmqSocket,
+        admission: Admission,
+        links: Links,
+        bounds: SocketBounds,
+        counters: Counter[str],
+    ) -> None:
+        self.socket = socket
+        self._admission = admission
+        self._links = links
+        self._counters = counters
+        self._callers: dict[bytes, Caller] = {}
+        self._newest: dict[PeerKey, Caller] = {}
+        self._ended: list[tuple[Caller, str]] = []
+        self._discarding = False
+        self._send = bare_send(socket)
+        self._receive = bare_receive(socket)
+        self.connections = Connections("direct", monitor, bounds, counters, self._gone)
+        self._drain = Drain(socket, self._read, links.flush, counters, idle=self._tell_ends)
+
+    def send(self, key: PeerKey, frames: Frames) -> bool:
+        """Reply over the connection that ``key`` made to us; False if there is none or it is full."""
+        caller = self._newest.get(key)
+        if caller is None:
+            return False
+        send = self._send
+        try:
+            send(caller.routing_id, NOBLOCK_MORE)
+            for frame in frames[:-1]:
+                send(frame, NOBLOCK_MORE)
+            send(frames[-1], NOBLOCK)
+        except zmq.Again:
+            self._counters["direct_lane_full"] += 1
+            return False
+        except zmq.ZMQError:
+            # EHOSTUNREACH: the connection ended and its event is still on the way.
+            self._counters["direct_lane_gone"] += 1
+            return False
+        finally:
+            self._drain.touch()
+        return True
+
+    def bar(self, key: PeerKey, why: str) -> None:
+        """Cut every connection of ``key`` to us, now; nothing that it still delivered is taken."""
+        self._newest.pop(key, None)
+        for caller in self._callers.values():
+            if caller.key == key and not caller.barred:
+                caller.barred = True
+                self.connections.cut(caller.connection, why)
+
+    def close(self, linger: int) -> None:
+        """Stop reading and close; ``linger`` in milliseconds for what is still to be sent."""
+        self._drain.close()
+        self.socket.disable_monitor()
+        self.connections.close()
+        self.socket.close(linger)
+        self._callers.clear()
+        self._newest.clear()
+
+    def _read(self) -> None:
+        """One message. All but the routing id are received as ``Frame``: only those know whether more follows."""
+        receive = self._receive
+        if self._discarding:
+            self._discard(receive(NOBLOCK, False))
+            return
+        routing_id = receive(NOBLOCK)
+        frame = receive(NOBLOCK, False)
+        first = frame
+        parts = [frame.bytes]
+        while frame.more:
+            frame = receive(NOBLOCK, False)
+            parts.append(frame.bytes)
+            if len(parts) > MAX_FRAMES:
+                self.connections.cut(self.connections.of(first), "too_many_frames")
+                self._discard(frame)
+                return
+        try:
+            user_id = first.get("User-Id")
+        except zmq.ZMQError:
+            # Every frame of a CURVE connection that passed ZAP has one; never guess for one that has not.
+            self.connections.cut(self.connections.of(first), "no_user_id")
+            return
+        caller = self._callers.get(routing_id)
+        if caller is None or caller.user_id != user_id:
+            caller = self._meet(routing_id, user_id, first)
+            if caller is None:
+                return
+        if caller.barred:
+            self._counters["after_cut"] += 1
+            return
+        caller.connection.spoke = True
+        self._links.pending.append(FrameReceived(caller.key, tuple(parts)))
+
+    def _discard(self, frame: zmq.Frame) -> None:
+        """Throw away the rest of a message, a part at a time."""
+        for _ in range(DISCARDED_AT_ONCE):
+            if not frame.more:
+                break
+            frame = self._receive(NOBLOCK, False)
+        self._discarding = frame.more
+
+    def _meet(self, routing_id: bytes, user_id: str, frame: zmq.Frame) -> Caller | None:
+        """The first message of a connection; None if it is refused."""
+        connection = self.connections.of(frame)
+        if len(routing_id) != AUTOMATIC_ID or routing_id[0] != 0 or routing_id in self._callers:
+            self.connections.cut(connection, "routing_id_claimed")
+            return None
+        key = self._admission.by_user_id.get(user_id)
+        if key is None:
+            self.connections.cut(connection, "not_admitted")
+            return None
+        if connection is None or connection.cut:
+            self._counters["after_end"] += 1
+            return None
+        if isinstance(connection.owner, Caller):
+            # Only if a message outlived its connection and the number was given away since.
+            self._gone(connection, "closed the connection")
+        caller = Caller(key, user_id, routing_id, connection)
+        connection.owner = caller
+        self._callers[routing_id] = caller
+        self._prefer(caller)
+        return caller
+
+    def _prefer(self, caller: Caller) -> None:
+        """Replies go to the newest connection of a key; automatic ids count upwards, modulo 2**32."""
+        other = self._newest.get(caller.key)
+        if other is not None:
+            ahead = int.from_bytes(caller.routing_id[1:]) - int.from_bytes(other.routing_id[1:])
+            if ahead % 2**32 >= 2**31:
+                self.connections.cut(caller.connection, "superseded")
+                return
+            self.connections.cut(other.connection, "superseded")
+        self._newest[caller.key] = caller
+        self._links.opened(caller.key, inbound=True)
+
+    def _gone(self, connection: Connection, why: str) -> None:
+        caller = connection.owner
+        if isinstance(caller, Caller):
+            self._ended.append((caller, why))
+            self._drain.touch()
+
+    def _tell_ends(self) -> None:
+        """The socket is empty: whatever the ended connections delivered has been read."""
+        ended, self._ended = self._ended, []
+        for caller, why in ended:
+            self._callers.pop(caller.routing_id, None)
+            if self._newest.get(caller.key) is caller:
+                del self._newest[caller.key]
+                self._links.closed(caller.key, why, inbound=True)

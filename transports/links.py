@@ -1,0 +1,89 @@
+"""Which connections are open, and the one queue on which events leave for the sink.
+
+Rules
+ 1. Every event passes through ``pending`` in the order in which it happened.
+ 2. The sink is called from the event loop, never from inside a call to the transport, with at most
+    ``MAX_BATCH`` events at a time. What it raises is logged and counted as ``sink_error``.
+ 3. Each direction of a key is told for itself: opened and closed in turns, and a dial that never opened is closed
+    once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from zmesh.core.events import LinkClosed, LinkOpened
+from zmesh.core.types import PeerKey
+from zmesh.log import get_logger
+from zmesh.transport import MAX_BATCH, Sink, TransportEvent
+
+log = get_logger(__name__)
+
+
+class Links:
+    """The open connections of one transport, by key and direction."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sink: Sink, counters: Counter[str]) -> None:
+        self.pending: list[TransportEvent] = []
+        """Events that the sink has not seen; readers append frames here and call ``flush`` after a turn."""
+        self._inbound: set[PeerKey] = set()
+        self._dialled: set[PeerKey] = set()
+        self._loop = loop
+        self._sink: Sink | None = sink
+        self._counters = counters
+        self._waiting = False
+
+    def dialled(self, key: PeerKey) -> None:
+        """A dial to ``key`` began, or began anew: it is owed an answer."""
+        self._dialled.add(key)
+
+    def opened(self, key: PeerKey, *, inbound: bool) -> None:
+        """A connection stands; a newer inbound one takes the place of an older."""
+        if inbound:
+            if key in self._inbound:
+                self._post(LinkClosed(key, "replaced by a newer connection", inbound=True))
+            self._inbound.add(key)
+        self._post(LinkOpened(key, inbound=inbound))
+
+    def closed(self, key: PeerKey, why: str, *, inbound: bool) -> None:
+        """A connection is gone, or a dial ended without one."""
+        known = self._inbound if inbound else self._dialled
+        if key in known:
+            known.remove(key)
+            self._post(LinkClosed(key, why, inbound=inbound))
+
+    def forget(self, key: PeerKey) -> None:
+        """Drop ``key`` without a word, and what the sink was about to hear of it."""
+        self._inbound.discard(key)
+        self._dialled.discard(key)
+        self.pending[:] = [event for event in self.pending if event.link != key]
+
+    def flush(self) -> None:
+        """Give the sink what is pending. Only from a callback of the loop."""
+        self._waiting = False
+        if not self.pending:
+            return
+        events = self.pending[:]
+        self.pending.clear()
+        for start in range(0, len(events), MAX_BATCH):
+            if self._sink is None:
+                return
+            try:
+                self._sink(events[start : start + MAX_BATCH])
+            except Exception as error:
+                self._counters["sink_error"] += 1
+                log.error("transport_sink_failed", exc_info=error)
+
+    def close(self) -> None:
+        """The sink hears nothing more."""
+        self._sink = None
+        self.pending.clear()
+        self._inbound.clear()
+        self._dialled.clear()
+
+    def _post(self, event: LinkOpened | LinkClosed) -> None:
+        self.pending.append(event)
+        if not self._waiting:
+            self._waiting = True
+            self._loop.call_soon(self.flush)

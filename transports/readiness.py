@@ -1,0 +1,136 @@
+"""Reading ZeroMQ sockets from an event loop, asyncio's or uvloop's, without threads and without polling.
+
+Theory
+    ZeroMQ's descriptor does not say "a message is there" but "something happened, look". It stays quiet about
+    what was already looked at, and sending looks too. So after anything that touches a socket its events must be
+    checked again, or a message lies there unread until the next one comes (``zmq_getsockopt``, ZMQ_FD).
+Rules
+ 1. One ``Drain`` per socket, and nobody else receives from that socket.
+ 2. Whoever sends on a socket calls ``touch`` afterwards. Many touches in one round of the loop cost one check.
+ 3. A turn reads at most ``MAX_BATCH`` messages; then the other sockets get theirs.
+ 4. Nothing raised in a turn ends the reading: it is logged and counted as ``reader_error``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, cast
+
+import zmq
+
+from zmesh.log import get_logger
+from zmesh.transport import MAX_BATCH
+
+log = get_logger(__name__)
+
+NOBLOCK = int(zmq.NOBLOCK)
+NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+POLLIN = int(zmq.POLLIN)
+
+ZmqSocket = zmq.Socket[bytes]
+Receive = Callable[..., Any]
+SendFrame = Callable[[bytes, int], None]
+
+RawSocket: Any = zmq.backend.Socket
+
+
+def bare_send(socket: ZmqSocket) -> SendFrame:
+    """The compiled ``send`` under pyzmq's Python wrapper: 0.7 us a frame instead of 3."""
+    return cast(SendFrame, RawSocket.send.__get__(socket))
+
+
+def bare_receive(socket: ZmqSocket) -> Receive:
+    """The compiled ``recv``: ``recv(flags, copy=True)`` gives bytes, or a ``zmq.Frame`` with ``copy=False``."""
+    return cast(Receive, RawSocket.recv.__get__(socket))
+
+
+def has_input(socket: ZmqSocket) -> bool:
+    """Whether a message waits: this is also what makes a socket take note of anything that happened to it."""
+    return bool(cast(int, socket.get(zmq.EVENTS)) & POLLIN)
+
+
+class Drain:
+    """Calls ``receive`` for every message of one socket, and ``after`` once a turn.
+
+    ``receive`` reads exactly one message and raises ``zmq.Again`` when there is none. ``idle``, where given, is
+    called when the socket was found empty.
+    """
+
+    __slots__ = ("_after", "_closed", "_counters", "_fd", "_idle", "_loop", "_queued", "_receive", "socket")
+
+    def __init__(
+        self,
+        socket: ZmqSocket,
+        receive: Callable[[], None],
+        after: Callable[[], None],
+        counters: Counter[str],
+        idle: Callable[[], None] | None = None,
+    ) -> None:
+        self.socket = socket
+        self._receive = receive
+        self._after = after
+        self._idle = idle
+        self._counters = counters
+        self._loop = asyncio.get_running_loop()
+        self._queued = False
+        self._closed = False
+        self._fd = cast(int, socket.get(zmq.FD))
+        self._loop.add_reader(self._fd, self.run)
+        self.touch()
+
+    def touch(self) -> None:
+        """Look again before the loop sleeps: the socket was used."""
+        if not self._queued and not self._closed:
+            self._queued = True
+            self._loop.call_soon(self._recheck)
+
+    def run(self) -> None:
+        """Take one turn now."""
+        if self._closed:
+            return
+        try:
+            if self._turn():
+                self.touch()
+            elif self._idle is not None:
+                self._idle()
+        except Exception as error:
+            self._counters["reader_error"] += 1
+            log.error("transport_reader_failed", exc_info=error)
+            self.touch()
+        self._after()
+
+    def close(self) -> None:
+        """Stop reading; the socket itself is its owner's to close, afterwards. Safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            self._loop.remove_reader(self._fd)
+
+    def _recheck(self) -> None:
+        self._queued = False
+        if self._closed:
+            return
+        if has_input(self.socket):
+            self.run()
+        elif self._idle is not None:
+            self._idle()
+            self._after()
+
+    def _turn(self) -> bool:
+        """Whether more may be waiting.
+
+        Asking for the events costs half of what a failed receive costs, so the usual single message is followed
+        by the question, and a stream of them by none.
+        """
+        receive = self._receive
+        try:
+            receive()
+            for count in range(1, MAX_BATCH):
+                # A message may have been the reason to close this very socket.
+                if self._closed or (count == 1 and not has_input(self.socket)):
+                    return False
+                receive()
+        except zmq.Again:
+            return False
+        return True

@@ -1,0 +1,74 @@
+"""Proof, before anybody is let in, that the bound sockets refuse a key that nobody admitted.
+
+Why: a CURVE server without a working ZAP handler admits everybody and says nothing. A mistake there must end the
+start, not the mesh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections import Counter
+
+import nacl.public
+import zmq
+
+from zmesh.core.errors import ZmeshError
+from zmesh.core.types import Endpoint
+from zmesh.transport import Routes
+from zmesh.transports.connections import EVENT
+from zmesh.transports.readiness import NOBLOCK, Drain, bare_receive
+from zmesh.transports.sockets import Sockets, address_of
+
+PATIENCE = 2.0
+"""Seconds for a handshake with ourselves; it takes 5 ms."""
+
+
+async def refuses_strangers(sockets: Sockets, image: bytes, routes: Routes, counters: Counter[str]) -> None:
+    """Dial both bound sockets with a random key. ``image`` is our X25519 key.
+
+    Raises ``ZmeshError`` unless both refuse it.
+    """
+    try:
+        async with asyncio.timeout(PATIENCE):
+            told = [await _knock(sockets, zmq.DEALER, image, routes.direct, counters)]
+            if routes.gossip is not None:
+                told.append(await _knock(sockets, zmq.SUB, image, routes.gossip, counters))
+    except TimeoutError:
+        raise ZmeshError(
+            f"the self-test of {routes.direct} got no answer within {PATIENCE:g} s: the address must be"
+            " one that this host can reach itself at"
+        ) from None
+    if any(event != zmq.Event.HANDSHAKE_FAILED_AUTH for event in told):
+        raise ZmeshError(f"the self-test failed: a stranger's key was not refused at {routes.direct}")
+
+
+async def _knock(sockets: Sockets, kind: int, image: bytes, endpoint: Endpoint, counters: Counter[str]) -> int:
+    """The first thing that the monitor says of a dial with a random key."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[int] = loop.create_future()
+    host = endpoint.host
+    if ipaddress.ip_address(host).is_unspecified:
+        host = "::1" if ":" in host else "127.0.0.1"
+    socket = sockets.dealer(host) if kind == zmq.DEALER else sockets.subscriber(host)
+    stranger = nacl.public.PrivateKey.generate()
+    socket.set(zmq.CURVE_PUBLICKEY, bytes(stranger.public_key))
+    socket.set(zmq.CURVE_SECRETKEY, bytes(stranger))
+    monitor = sockets.monitored(socket)
+    receive = bare_receive(monitor)
+
+    def read() -> None:
+        event, _ = EVENT.unpack(receive(NOBLOCK))
+        receive(NOBLOCK)
+        if not told.done():
+            told.set_result(event)
+
+    drain = Drain(monitor, read, lambda: None, counters)
+    try:
+        sockets.as_client(socket, image).connect(address_of(Endpoint(host, endpoint.port)))
+        return await told
+    finally:
+        drain.close()
+        socket.disable_monitor()
+        monitor.close(0)
+        socket.close(0)

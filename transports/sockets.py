@@ -1,0 +1,197 @@
+"""Making ZeroMQ sockets: every option that stands between a hostile network and this process, in one place.
+
+Rules
+ 1. CURVE always. A bound socket always asks ZAP, and says nothing to whom ZAP does not know.
+ 2. Every queue has a high-water mark and every frame a limit; their product is what one peer can occupy.
+ 3. Options are set before bind or connect: ZeroMQ ignores them afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from dataclasses import dataclass
+from typing import cast
+
+import zmq
+
+from zmesh.core.bounds import MAX_FRAME
+from zmesh.core.errors import ConfigError
+from zmesh.core.types import Endpoint
+from zmesh.transports.admission import ZAP_DOMAIN, ZAP_ENDPOINT, CurveIdentity
+from zmesh.transports.readiness import ZmqSocket
+
+MAX_FRAMES = 6
+"""Frames of one message: envelopes have three; the rest is room for later kinds."""
+MAX_SOCKETS = 4096
+"""ZeroMQ sockets of one context: six for each neighbour (DEALER, SUB, and a monitor's two ends for each), times 500
+neighbours, and some."""
+FILES_WANTED = 16_384
+"""File handles: twelve for each neighbour, times 500, and as many again for connections that prove nothing."""
+FILES_OF_OTHERS = 4_096
+"""What is asked for where the hard limit is unlimited and says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketBounds:
+    """What one transport allows. Messages, bytes or seconds as each line says."""
+
+    max_frame: int = MAX_FRAME
+    """Bytes of one frame; ZeroMQ cuts a connection that announces more."""
+    max_subscription: int = 1024
+    """Bytes of one frame towards the publisher: a topic has 99, and 256 would already break the handshake."""
+    direct_out: int = 512
+    """Messages waiting for one peer on the direct lane, 32 MiB at their largest: beyond that, ``send`` says no."""
+    gossip_out: int = 1024
+    """Messages waiting for one subscriber: a legitimate burst of 1,000 announcements, 64 MiB at their largest."""
+    inbound: int = 128
+    """Messages of one connection read from the network ahead of us: more would be delay, not throughput."""
+    dial_timeout: float = 5.0
+    """Seconds from a dial to its answer: three retries of a lost SYN."""
+    handshake: float = 5.0
+    """Seconds in which a connection must prove its key."""
+    silence: float = 10.0
+    """Seconds in which a connection that proved its key must say something: HELLO or a subscription."""
+    heartbeat: float = 5.0
+    """Seconds between ZMTP heartbeats: a host that vanished without a word is noticed by nothing else."""
+    heartbeat_timeout: float = 15.0
+    """Seconds without an answer until a connection is given up: longer than the event loop ever stalls."""
+    feed_first_retry: float = 1.0
+    """Seconds until a lost subscription is made anew while its direct lane stands; doubles."""
+    feed_max_retry: float = 30.0
+    """Seconds between such attempts."""
+    max_connections: int = 1024
+    """Connections accepted on one bound socket, proven or not: the rest is cut at once."""
+
+    @property
+    def max_message(self) -> int:
+        """Bytes of one message of ``MAX_FRAMES`` frames, at most."""
+        return MAX_FRAMES * self.max_frame
+
+
+def raise_file_limit() -> None:
+    """Raise the soft limit of file handles towards ``FILES_WANTED``, as far as the hard limit lets it.
+
+    Why: the usual soft limit of 1,024 is reached with 80 neighbours, and ZeroMQ cannot accept then.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(FILES_WANTED, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # a platform with a lower ceiling of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def address_of(endpoint: Endpoint) -> str:
+    """The ZeroMQ address of an IP literal and a port."""
+    return f"tcp://{endpoint}"
+
+
+class Sockets:
+    """One context and the sockets in it."""
+
+    def __init__(self, identity: CurveIdentity, bounds: SocketBounds) -> None:
+        self.bounds = bounds
+        self.context: zmq.Context[ZmqSocket] = zmq.Context(io_threads=1)
+        self.context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
+        self._identity = identity
+        self._monitors = 0
+
+    def bound(self, kind: int, host: str, port: int, setting: str) -> tuple[ZmqSocket, ZmqSocket, Endpoint]:
+        """A CURVE server socket on ``host`` and ``port`` (0: any), its monitor, and where it is bound.
+
+        Raises ``ConfigError`` when it cannot be bound there; ``setting`` names what would change it.
+        """
+        socket = self._socket(kind, host)
+        monitor: ZmqSocket | None = None
+        try:
+            socket.set(zmq.CURVE_SERVER, 1)
+            socket.set(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+            socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
+            if kind == zmq.ROUTER:
+                socket.set(zmq.ROUTER_MANDATORY, 1)
+                socket.set(zmq.SNDHWM, self.bounds.direct_out)
+            else:
+                socket.set(zmq.XPUB_MANUAL, 1)
+                socket.set(zmq.XPUB_NODROP, 1)
+                socket.set(zmq.SNDHWM, self.bounds.gossip_out)
+                socket.set(zmq.MAXMSGSIZE, self.bounds.max_subscription)
+            monitor = self.monitored(socket)
+            socket.bind(address_of(Endpoint(host, port)))
+        except zmq.ZMQError as error:
+            if monitor is not None:
+                monitor.close(0)
+            socket.close(0)
+            raise ConfigError(
+                f"cannot listen on {Endpoint(host, port)}: {error.strerror}; set {setting} to a free port, or"
+                " to 0 for any"
+            ) from None
+        last = cast(bytes, socket.get(zmq.LAST_ENDPOINT))
+        return socket, monitor, Endpoint(host, int(last.rstrip(b"\0").rpartition(b":")[2]))
+
+    def dealer(self, host: str) -> ZmqSocket:
+        """An unconnected DEALER towards ``host``."""
+        socket = self._socket(zmq.DEALER, host)
+        # Without it a DEALER queues messages for a peer that is not there, and delivers them stale.
+        socket.set(zmq.IMMEDIATE, 1)
+        socket.set(zmq.SNDHWM, self.bounds.direct_out)
+        return socket
+
+    def subscriber(self, host: str) -> ZmqSocket:
+        """An unconnected SUB towards ``host``."""
+        return self._socket(zmq.SUB, host)
+
+    def as_client(self, socket: ZmqSocket, server: bytes) -> ZmqSocket:
+        """Expect the X25519 key ``server`` (32 bytes) at the far end, and never reconnect by itself."""
+        socket.set(zmq.CURVE_SERVERKEY, server)
+        socket.set(zmq.RECONNECT_IVL, -1)
+        return socket
+
+    def monitored(self, socket: ZmqSocket) -> ZmqSocket:
+        """A PAIR on which ``socket`` reports its connections; its owner closes it after ``socket``."""
+        self._monitors += 1
+        # A name of its own: pyzmq's is made from a descriptor number, and those are used again too soon.
+        address = f"inproc://monitor.{self._monitors}"
+        pair = self.context.socket(zmq.PAIR)
+        pair.set(zmq.LINGER, 0)
+        try:
+            socket.monitor(address, int(MONITORED))
+            pair.connect(address)
+        except zmq.ZMQError:
+            pair.close(0)
+            raise
+        return pair
+
+    def authenticator(self) -> ZmqSocket:
+        """The socket on which ZAP asks."""
+        socket = self.context.socket(zmq.ROUTER)
+        socket.set(zmq.LINGER, 0)
+        socket.bind(ZAP_ENDPOINT)
+        return socket
+
+    def _socket(self, kind: int, host: str) -> ZmqSocket:
+        bounds = self.bounds
+        socket = self.context.socket(kind)
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.IPV6, int(":" in host))
+        socket.set(zmq.CURVE_PUBLICKEY, self._identity.curve_public)
+        socket.set(zmq.CURVE_SECRETKEY, self._identity.curve_secret)
+        socket.set(zmq.RCVHWM, bounds.inbound)
+        socket.set(zmq.MAXMSGSIZE, bounds.max_frame)
+        socket.set(zmq.HANDSHAKE_IVL, int(bounds.handshake * 1000))
+        socket.set(zmq.HEARTBEAT_IVL, int(bounds.heartbeat * 1000))
+        socket.set(zmq.HEARTBEAT_TIMEOUT, int(bounds.heartbeat_timeout * 1000))
+        socket.set(zmq.HEARTBEAT_TTL, int(bounds.heartbeat_timeout * 1000))
+        return socket
+
+
+MONITORED = (
+    zmq.Event.ACCEPTED
+    | zmq.Event.ACCEPT_FAILED
+    | zmq.Event.CLOSED
+    | zmq.Event.DISCONNECTED
+    | zmq.Event.HANDSHAKE_SUCCEEDED
+    | zmq.Event.HANDSHAKE_FAILED_AUTH
+    | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+    | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+)
+"""The events of a connection that anything here reacts to."""

@@ -1,0 +1,215 @@
+"""The ZeroMQ transport: CURVE links between keys, over a ROUTER and an XPUB bound here and a DEALER and a SUB dialled.
+
+Rules
+ 1. One event loop owns every socket; there are no threads and no polling (``readiness.py``).
+ 2. ``send`` prefers the publisher for gossip, then the connection we dialled, then the one dialled to us. Each
+    has a queue of its own for each peer, so a slow one refuses alone.
+ 3. Whoever is not admitted is refused in the handshake (``admission.py``), and ``start`` proves that it is so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+from collections import Counter
+from collections.abc import Mapping
+
+import zmq
+
+from zmesh.core.errors import ConfigError, ZmeshError
+from zmesh.core.types import Frames, PeerKey
+from zmesh.log import get_logger
+from zmesh.transport import Routes, Sink
+from zmesh.transports.admission import Admission, CurveIdentity
+from zmesh.transports.dialled import Dial
+from zmesh.transports.inbound import Inbound
+from zmesh.transports.links import Links
+from zmesh.transports.publisher import Publisher
+from zmesh.transports.readiness import NOBLOCK, NOBLOCK_MORE, Drain, ZmqSocket, bare_receive, bare_send
+from zmesh.transports.selftest import refuses_strangers
+from zmesh.transports.sockets import SocketBounds, Sockets, raise_file_limit
+
+log = get_logger(__name__)
+
+LINGER_SHARE = 0.8
+"""Of the deadline of ``stop``, for sending what is queued; the rest is for closing."""
+
+
+class ZeroMqTransport:
+    """Implements ``zmesh.transport.Transport``. Use it on one running event loop, asyncio's or uvloop's."""
+
+    def __init__(
+        self,
+        identity: CurveIdentity,
+        *,
+        host: str = "127.0.0.1",
+        router_port: int = 0,
+        gossip_port: int = 0,
+        bounds: SocketBounds | None = None,
+    ) -> None:
+        """``host`` is an IP literal to listen on; a port of 0 means any.
+
+        Raises ``ConfigError`` for a host that is not an IP literal.
+        """
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            raise ConfigError(
+                f"cannot listen on {host!r}: an IP address such as 127.0.0.1, 0.0.0.0 or :: is right"
+            ) from None
+        self._identity = identity
+        self._host = host
+        self._ports = (router_port, gossip_port)
+        self._bounds = bounds or SocketBounds()
+        self._counters: Counter[str] = Counter()
+        self._admission = Admission(identity, self._counters)
+        self._dials: dict[PeerKey, Dial] = {}
+        self._running = False
+        self._stopped: asyncio.Task[None] | None = None
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """How often each named refusal or event happened since the start."""
+        return self._counters
+
+    async def start(self, sink: Sink) -> Routes:
+        """Bind, prove that strangers are refused, and begin to read; gives the bound endpoints.
+
+        Raises ``ConfigError`` when an address cannot be bound, ``ZmeshError`` when the proof fails.
+        """
+        raise_file_limit()
+        loop = asyncio.get_running_loop()
+        self._links = Links(loop, sink, self._counters)
+        self._sockets = Sockets(self._identity, self._bounds)
+        self._zap = self._sockets.authenticator()
+        try:
+            router = self._sockets.bound(zmq.ROUTER, self._host, self._ports[0], "MESH_ROUTER_PORT")
+            try:
+                xpub = self._sockets.bound(zmq.XPUB, self._host, self._ports[1], "MESH_GOSSIP_PORT")
+            except ConfigError:
+                close_pair(*router[:2])
+                raise
+        except ConfigError:
+            self._zap.close(0)
+            self._sockets.context.term()
+            raise
+        self._read_zap(self._zap)
+        bounds, counters, admission = self._bounds, self._counters, self._admission
+        self._inbound = Inbound(router[0], router[1], admission, self._links, bounds, counters)
+        self._publisher = Publisher(xpub[0], xpub[1], admission, bounds, counters)
+        self._running = True
+        routes = Routes(direct=router[2], gossip=xpub[2])
+        try:
+            await refuses_strangers(self._sockets, self._identity.curve_public, routes, counters)
+        except ZmeshError:
+            await self.stop(1.0)
+            raise
+        # The strangers of the self-test are no news to anybody.
+        self._inbound.connections.refresh()
+        self._publisher.connections.refresh()
+        self._counters.clear()
+        return routes
+
+    async def stop(self, deadline: float) -> None:
+        """Send what is queued and close, within ``deadline`` seconds. Safe to call twice."""
+        if self._running:
+            self._running = False
+            self._stopped = asyncio.ensure_future(self._close(deadline))
+        if self._stopped is not None:
+            await asyncio.shield(self._stopped)
+
+    def admit(self, keys: frozenset[PeerKey]) -> None:
+        """Exactly these keys may connect from now on; connections of others are cut."""
+        for key in self._admission.replace(keys):
+            if self._running:
+                self._cut(key, "removed")
+                for inbound in (True, False):
+                    self._links.closed(key, "no longer admitted", inbound=inbound)
+
+    def dial(self, key: PeerKey, routes: Routes) -> None:
+        """Connect to ``key`` there, replacing an earlier dial to it."""
+        if not self._running:
+            return
+        earlier = self._dials.pop(key, None)
+        if earlier is not None:
+            earlier.close()
+        self._links.dialled(key)
+        if key not in self._admission:
+            self._links.closed(key, "not admitted", inbound=False)
+            return
+        dial = self._dials[key] = Dial(
+            self._sockets,
+            self._links,
+            self._counters,
+            own_key=self._identity.public,
+            key=key,
+            image=self._admission.image(key),
+        )
+        dial.start(routes)
+
+    def hangup(self, key: PeerKey) -> None:
+        """Close every connection with ``key``, ours and its own."""
+        if self._running:
+            self._cut(key, "hung_up")
+            self._links.forget(key)
+
+    def send(self, key: PeerKey, frames: Frames, *, gossip: bool) -> bool:
+        """Queue one message to ``key``; False when nothing was queued."""
+        if not self._running:
+            return False
+        if gossip and self._publisher.send(key, frames):
+            return True
+        dial = self._dials.get(key)
+        if dial is not None and dial.up:
+            return dial.send(frames)
+        return self._inbound.send(key, frames)
+
+    def _cut(self, key: PeerKey, why: str) -> None:
+        dial = self._dials.pop(key, None)
+        if dial is not None:
+            dial.close()
+        self._inbound.bar(key, why)
+        self._publisher.bar(key, why)
+
+    def _read_zap(self, socket: ZmqSocket) -> None:
+        """Answer ZAP from the loop. A reply never blocks: each request waits on a pipe of its own."""
+        receive, send = bare_receive(socket), bare_send(socket)
+
+        def answer() -> None:
+            envelope = [receive(NOBLOCK)]
+            while socket.get(zmq.RCVMORE):
+                envelope.append(receive(NOBLOCK))
+            reply = [*envelope[:2], *self._admission.answer(envelope[2:])]
+            for frame in reply[:-1]:
+                send(frame, NOBLOCK_MORE)
+            send(reply[-1], NOBLOCK)
+
+        self._zap_drain = Drain(socket, answer, lambda: None, self._counters)
+
+    async def _close(self, deadline: float) -> None:
+        linger = max(0, int(deadline * LINGER_SHARE * 1000))
+        self._links.close()
+        for dial in self._dials.values():
+            dial.close(linger)
+        self._dials.clear()
+        self._inbound.close(linger)
+        self._publisher.close(linger)
+        self._zap_drain.close()
+        self._zap.close(0)
+        # On a thread: it blocks until everything lingering is sent, and the loop may carry what is to be sent.
+        closed = asyncio.ensure_future(asyncio.to_thread(self._sockets.context.term))
+        try:
+            await asyncio.wait_for(asyncio.shield(closed), deadline)
+        except TimeoutError:
+            # The thread ends by itself: every socket's linger is bounded.
+            self._counters["stop_deadline"] += 1
+            log.warning("transport_stop_deadline", seconds=deadline)
+
+
+def close_pair(socket: ZmqSocket, monitor: ZmqSocket) -> None:
+    """Close a bound socket that nobody reads yet."""
+    with contextlib.suppress(zmq.ZMQError):
+        socket.disable_monitor()
+    monitor.close(0)
+    socket.close(0)
