@@ -1,0 +1,145 @@
+"""From a peer's key and front doors to the sockets to connect to: name resolution, and its own word for its ports.
+
+Rules
+ 1. Names are resolved here, in asyncio and afresh for every dial: a slow DNS answer inside libzmq would freeze
+    unrelated links. The transport gets IP literals only.
+ 2. The ports of ROUTER and publisher stand in the peer's signed record, which its front door serves. A record that
+    the dialled key did not sign is as good as none.
+ 3. Without a usable record, or when the ports behind it could not be reached the last time, the front door itself
+    is dialled: it passes ZMTP through, and gossip then rides on the direct lane.
+ 4. One dial under way per peer; every one ends in exactly one ``transport.dial`` or one ``LinkClosed``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from zmesh.core.errors import WireError
+from zmesh.core.events import LinkClosed
+from zmesh.core.types import Endpoint, PeerKey
+from zmesh.handlers.record import Record, decode_record, verify_record
+from zmesh.identity import verify
+from zmesh.log import get_logger
+from zmesh.transport import Routes, Transport
+
+FETCH_SECONDS = 2.0
+"""Seconds for connecting to a front door and reading its record of at most 8 KiB."""
+RESOLVE_SECONDS = 5.0
+"""Seconds for one name: the usual time limit of a resolver."""
+MAX_ADDRESSES = 4
+"""Addresses tried of one name: a name behind which hundreds stand must not hold up a dial."""
+
+_log = get_logger(__name__)
+
+Fetch = Callable[[Endpoint, float], Awaitable[bytes]]
+
+
+class Offer(Protocol):
+    """Takes a record that was learnt on the way, signed by its own key."""
+
+    def __call__(self, encoded: bytes) -> object:
+        """``encoded`` as it came."""
+        ...
+
+
+class Dialer:
+    """Dials peers for one transport. ``fetch(endpoint, timeout)`` gets the bytes of a record over HTTP."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        network: bytes,
+        fetch: Fetch,
+        learnt: Offer,
+        failed: Callable[[LinkClosed], None],
+    ) -> None:
+        self._transport = transport
+        self._network = network
+        self._fetch = fetch
+        self._learnt = learnt
+        self._failed = failed
+        self._tasks: dict[PeerKey, asyncio.Task[None]] = {}
+        self._tried: dict[PeerKey, Routes] = {}
+        """The routes behind the last dial that asked for separate ports, while it is not known to have worked."""
+
+    def dial(self, key: PeerKey, endpoints: tuple[Endpoint, ...]) -> None:
+        """Begin; a dial to the same peer that is still under way gives way to this one."""
+        if (task := self._tasks.get(key)) is not None:
+            task.cancel()
+        task = asyncio.get_running_loop().create_task(self._dial(key, endpoints), name=f"zmesh dial {key.hex()[:12]}")
+        self._tasks[key] = task
+        task.add_done_callback(lambda done: self._tasks.pop(key) if self._tasks.get(key) is done else None)
+
+    def worked(self, key: PeerKey) -> None:
+        """The link is live: the next dial may ask for separate ports again."""
+        self._tried.pop(key, None)
+
+    async def stop(self) -> None:
+        """Cancel what is under way."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _dial(self, key: PeerKey, endpoints: tuple[Endpoint, ...]) -> None:
+        why = "no address is known"
+        for endpoint in endpoints:
+            try:
+                addresses = await self._resolve(endpoint)
+            except OSError as error:
+                why = f"{endpoint}: {error.strerror or error}"
+                continue
+            except TimeoutError:
+                why = f"{endpoint}: its name did not resolve within {RESOLVE_SECONDS:g} s"
+                continue
+            for address in addresses:
+                record, problem = await self._ask(key, address)
+                if problem is not None:
+                    why = f"{endpoint}: {problem}"
+                    continue
+                self._transport.dial(key, self._routes(key, address, record))
+                return
+        self._failed(LinkClosed(key, why))
+
+    async def _resolve(self, endpoint: Endpoint) -> list[Endpoint]:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(RESOLVE_SECONDS):
+            found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+        return list(dict.fromkeys(Endpoint(str(info[4][0]), endpoint.port) for info in found))[:MAX_ADDRESSES]
+
+    async def _ask(self, key: PeerKey, address: Endpoint) -> tuple[Record | None, str | None]:
+        """Its record, if it serves one; or why nothing is to be had at that address."""
+        try:
+            encoded = await self._fetch(address, FETCH_SECONDS)
+        except ConnectionError as error:
+            return None, error.strerror or "nobody listens there"
+        except (OSError, TimeoutError, ValueError) as error:
+            # Somebody listens but serves no record: a ROUTER of its own, for instance. ZMTP may still work.
+            _log.debug("no_record", peer=key.hex(), endpoint=str(address), why=str(error) or type(error).__name__)
+            return None, None
+        try:
+            record = decode_record(encoded)
+        except WireError as error:
+            return None, f"its record is malformed ({error.detail})"
+        if record.key != key:
+            return None, f"the node there is {record.key.hex()[:12]}..., not the one meant"
+        if record.network != self._network:
+            return None, "the node there belongs to another mesh (MESH_NETWORK)"
+        if not verify_record(record, verify):
+            return None, "its record is not signed by its key"
+        self._learnt(encoded)
+        return record, None
+
+    def _routes(self, key: PeerKey, door: Endpoint, record: Record | None) -> Routes:
+        """Separate ports where the record tells them, unless they just failed; else the front door."""
+        if record is None or record.router_port is None:
+            return Routes(door)
+        gossip = None if record.gossip_port is None else Endpoint(door.host, record.gossip_port)
+        routes = Routes(Endpoint(door.host, record.router_port), gossip)
+        if self._tried.pop(key, None) == routes:
+            return Routes(door)
+        self._tried[key] = routes
+        return routes

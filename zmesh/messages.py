@@ -1,0 +1,209 @@
+"""The values that an application sees: messages, peers, rounds.
+
+Rules
+ 1. A ``MeshMessage`` comes only from a verified envelope, or from ``from_dict``, which verifies nothing and says so.
+ 2. ``sender_id`` is derived from the author's key by the registry, never read out of the message.
+ 3. Everything here turns into plain JSON values by ``to_dict`` and back by ``from_dict``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from zmesh.core.bounds import MAX_TTL
+from zmesh.core.envelope import Envelope
+from zmesh.core.errors import ConfigError
+from zmesh.core.types import Endpoint, Member, MessageType, PeerKey
+from zmesh.identity import curve_image
+from zmesh.multiaddr import parse_endpoint, to_multiaddr
+
+ALIVE_SECONDS = 300.0
+"""Seconds since its last signed frame for which a peer counts as alive, unless the caller says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeshMessage:
+    """One signed message."""
+
+    message_id: str
+    """64 hex digits: BLAKE2b-256 of what was signed."""
+    message_type: MessageType
+    sender_id: str
+    """The author's peer_id, as the registry has it for the key that signed."""
+    timestamp: float
+    """Unix seconds, as the author signed it."""
+    payload: Mapping[str, Any]
+    signature: str
+    """128 hex digits: Ed25519 over the id, see PROTOCOL.md."""
+    ttl: int
+    """Hops that the author allowed; 0 for a direct message."""
+    sender_key: str = ""
+    """64 hex digits: the author's Ed25519 public key."""
+    account_id: str = ""
+    """The account that the author speaks for: votes and reputation belong to it."""
+    recipient: str | None = None
+    """64 hex digits: for whom a direct message is; None for gossip."""
+
+    @classmethod
+    def of(cls, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> MeshMessage:
+        """The application's view of a verified envelope."""
+        if envelope.kind is None:
+            raise ValueError(f"kind {envelope.code} is no message of an application")
+        return cls(
+            message_id=envelope.hex_id,
+            message_type=envelope.kind,
+            sender_id=sender.peer_id,
+            timestamp=envelope.timestamp_ms / 1000,
+            payload=payload,
+            signature=envelope.signature.hex(),
+            ttl=envelope.ttl,
+            sender_key=envelope.author.hex(),
+            account_id=sender.account,
+            recipient=None if envelope.recipient is None else envelope.recipient.hex(),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; ``message_type`` as its string. Bytes inside the payload stay bytes."""
+        return {**asdict(self), "message_type": self.message_type.value, "payload": dict(self.payload)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> MeshMessage:
+        """The inverse of ``to_dict``. It checks shapes, not the signature: trust it as far as you trust its source.
+
+        Raises ``ValueError`` naming the field that is missing or wrong.
+        """
+        known: dict[str, Any] = {name: data[name] for name in cls.__slots__ if name in data}
+        try:
+            known["message_type"] = MessageType(data["message_type"])
+            message = cls(**known)
+        except KeyError as missing:
+            raise ValueError(f"a message needs the field {missing}") from None
+        except TypeError as error:
+            raise ValueError(f"a message lacks a field: {error}") from None
+        for name, size in (("message_id", 64), ("signature", 128)):
+            text = getattr(message, name)
+            if not isinstance(text, str) or len(text) != size or not _is_hex(text):
+                raise ValueError(f"{name} is {size} hex digits")
+        if not isinstance(message.payload, Mapping):
+            raise ValueError("payload is a mapping")
+        if type(message.ttl) is not int or not 0 <= message.ttl <= MAX_TTL:
+            raise ValueError(f"ttl is a whole number from 0 to {MAX_TTL}")
+        if not isinstance(message.timestamp, int | float):
+            raise ValueError("timestamp is Unix seconds")
+        return message
+
+
+@dataclass(slots=True)
+class PeerInfo:
+    """One peer, as known when it was asked for. Assign one to ``mesh.peers[peer_id]`` to vouch for a peer by hand."""
+
+    peer_id: str
+    account_id: str = ""
+    """SS58 account; empty: the public key stands in."""
+    multiaddr: str = ""
+    """``/ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT`` of its front door; empty if not known (it may still dial us)."""
+    public_key: str = ""
+    """64 hex digits: its Ed25519 mesh key."""
+    stake_amount: int = 0
+    """In the chain's smallest unit."""
+    last_seen: float = field(default=0.0)
+    """Unix seconds of its last signed frame; 0 for never."""
+    is_validator: bool = True
+    reputation: float = 100.0
+    """0 to 100; under 50 handlers do not see its messages."""
+    capabilities: tuple[str, ...] = ()
+    is_linked: bool = False
+    """Do messages flow directly between it and us now?"""
+
+    def is_alive(self, timeout: float = ALIVE_SECONDS) -> bool:
+        """Was it heard of within ``timeout`` seconds?"""
+        return time.time() - self.last_seen < timeout
+
+    def member(self, where: str) -> Member:
+        """What the engine needs to know. Raises ``ConfigError`` that starts with ``where``."""
+        if not self.peer_id:
+            raise ConfigError(f"{where}: peer_id is a name that is not empty")
+        key = parse_public_key(self.public_key, where)
+        if type(self.stake_amount) is not int or self.stake_amount < 0:
+            raise ConfigError(f"{where}: stake_amount is a whole number of the smallest unit, 0 or more")
+        endpoints: tuple[Endpoint, ...] = ()
+        if self.multiaddr:
+            try:
+                endpoints = (parse_endpoint(self.multiaddr),)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}") from None
+        return Member(
+            key=key,
+            account=self.account_id or key.hex(),
+            peer_id=self.peer_id,
+            endpoints=endpoints,
+            stake=self.stake_amount,
+            is_validator=self.is_validator,
+            reputation=self.reputation,
+            capabilities=tuple(self.capabilities),
+        )
+
+    @classmethod
+    def of(
+        cls, member: Member, endpoints: tuple[Endpoint, ...], *, last_seen: float, reputation: float, is_linked: bool
+    ) -> PeerInfo:
+        """What is known of a member now."""
+        return cls(
+            peer_id=member.peer_id,
+            account_id=member.account,
+            multiaddr=to_multiaddr(endpoints[0]) if endpoints else "",
+            public_key=member.key.hex(),
+            stake_amount=member.stake,
+            last_seen=last_seen,
+            is_validator=member.is_validator,
+            reputation=reputation,
+            capabilities=member.capabilities,
+            is_linked=is_linked,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FLRoundAnnouncement:
+    """What an FL_ROUND_START says. Amounts in Mahogany, as the guide has them."""
+
+    round_id: str
+    dataset_name: str
+    target_participants: int
+    deadline: float
+    """Unix seconds: the moment itself, so that a late reader need not know when it was sent."""
+    deadline_seconds: float
+    """Seconds from the announcement, as the coordinator said it."""
+    reward_pool: float = 0
+    min_stake: float = 0
+    model_hash: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The payload."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, payload: Mapping[str, Any]) -> FLRoundAnnouncement:
+        """From the payload of a message. Raises ``ValueError`` when one of the fields without default is missing."""
+        try:
+            return cls(**{name: payload[name] for name in cls.__slots__ if name in payload})
+        except TypeError as error:
+            raise ValueError(f"not an FL round announcement: {error}") from None
+
+
+def parse_public_key(text: object, where: str) -> PeerKey:
+    """32 bytes from 64 hex digits, checked to be a point that CURVE can use. Raises ``ConfigError``."""
+    if not isinstance(text, str) or len(text.removeprefix("0x")) != 64 or not _is_hex(text.removeprefix("0x")):
+        raise ConfigError(f"{where}: public_key is {text!r}, right are the 64 hex digits of an Ed25519 public key")
+    key = bytes.fromhex(text.removeprefix("0x"))
+    try:
+        curve_image(key)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: public_key: {error}") from None
+    return key
+
+
+def _is_hex(text: str) -> bool:
+    return all(digit in "0123456789abcdefABCDEF" for digit in text)

@@ -1,0 +1,288 @@
+"""The asyncio shell around the engine: clocks, timer, sockets, threads, and nothing of the protocol.
+
+Rules
+ 1. Every entry point ends in the same step: handle the event, carry out the actions, re-arm one timer.
+ 2. A step is never entered twice: what happens while actions are carried out waits in line for its turn.
+ 3. Signatures are verified inline while there are few (a thread costs more than it saves) and in threads when a batch
+    brings many. When the threads have enough to do the loop verifies itself, which holds back the sockets: that,
+    and not a growing queue, is how a flood meets its bound.
+ 4. What the engine asks of the application goes through ``Application``, synchronously.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+from zmesh.core.actions import (
+    Action,
+    Admit,
+    Composed,
+    Deliver,
+    Dial,
+    Dropped,
+    Hangup,
+    LinkDown,
+    LinkLive,
+    Notice,
+    Offence,
+    Published,
+    Resolved,
+    Send,
+    Verify,
+    WakeAt,
+)
+from zmesh.core.engine import Engine
+from zmesh.core.events import Event, Receipt, SendRefused, Stop, Verified, Wake
+from zmesh.core.types import Endpoint, Now, PeerKey
+from zmesh.identity import verify
+from zmesh.log import get_logger
+from zmesh.transport import Transport, TransportEvent
+
+POOL_FROM = 8
+"""Signatures in one batch from which on threads pay: handing over costs about as much as verifying one."""
+POOL_CHUNK = 16
+"""Signatures handed to a thread at once: 1 ms of work, so that results come back while more is read."""
+POOL_LIMIT = 256
+"""Signatures out in threads at once: about 10 ms of two cores; beyond it the loop verifies itself."""
+
+_log = get_logger(__name__)
+
+
+class Application(Protocol):
+    """What the node asks of whoever embeds it. Called within a step: must not block or call back in."""
+
+    def deliver(self, message: Deliver) -> bool:
+        """Queue a message for the application's handlers; False if there is no room."""
+        ...
+
+    def resolved(self, outcome: Resolved) -> None:
+        """A direct send has ended."""
+        ...
+
+
+def read_clocks() -> Now:
+    """Both clocks, now."""
+    return Now(time.monotonic(), time.time())
+
+
+def check_all(batch: Sequence[Verify]) -> list[Verified]:
+    """Verify one after the other; PyNaCl releases the GIL meanwhile."""
+    return [Verified(item.token, verify(item.key, item.data, item.signature)) for item in batch]
+
+
+class Node:
+    """Runs one engine on one transport.
+
+    ``dial`` finds the routes of a peer and calls ``transport.dial``, in its own time. ``verify_threads``: with 0 or 1
+    the loop alone verifies.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        transport: Transport,
+        application: Application,
+        dial: Callable[[PeerKey, tuple[Endpoint, ...]], None],
+        *,
+        verify_threads: int = 0,
+    ) -> None:
+        self.engine = engine
+        self.transport = transport
+        self._application = application
+        self._dial = dial
+        self._events: deque[Event] = deque()
+        self._stepping = False
+        self._unverified: list[Verify] = []
+        self._pooled = 0
+        self._threads = verify_threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._timer: asyncio.TimerHandle | None = None
+        self._running = False
+        self._refusals: tuple[bytes | None, int] = (None, 0)
+        self._act: dict[type, Callable[[Any], None]] = {
+            Send: self._send,
+            Verify: self._unverified.append,
+            Deliver: self._deliver,
+            WakeAt: self._wake_at,
+            Dial: self._start_dial,
+            Hangup: self._hangup,
+            Admit: self._admit,
+            Resolved: application.resolved,
+            Dropped: self._log_drop,
+            Offence: self._log_offence,
+            LinkLive: self._log_live,
+            LinkDown: self._log_down,
+            Notice: self._log_notice,
+            Composed: _nothing,
+            Published: _nothing,
+        }
+
+    # ------------------------------------------------------------ the step
+
+    def start(self) -> None:
+        """Begin to take events. Needs the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._running = True
+        if self._threads > 1:
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="zmesh-verify")
+
+    def receive(self, batch: Sequence[TransportEvent]) -> None:
+        """The transport's sink: one batch, one step."""
+        if self._running:
+            self._events.extend(batch)
+            self._step()
+
+    def submit(self, event: Event) -> None:
+        """Take an event now, or, from within a step, in its turn."""
+        if self._running:
+            self._events.append(event)
+            self._step()
+
+    def ask(self, event: Event) -> list[Action]:
+        """Take a command and give back the actions it led to, which were carried out.
+
+        Raises ``PayloadError`` as the engine does. Not to be called from within a step.
+        """
+        self._stepping = True
+        try:
+            actions = self.engine.handle(event, read_clocks())
+            self._carry_out(actions)
+        finally:
+            self._stepping = False
+        self._step()
+        return actions
+
+    def _step(self) -> None:
+        if self._stepping:
+            return
+        self._stepping = True
+        events, handle = self._events, self.engine.handle
+        try:
+            while events:
+                self._carry_out(handle(events.popleft(), read_clocks()))
+                if not events and self._unverified:
+                    self._verify_collected()
+        finally:
+            self._stepping = False
+
+    def _carry_out(self, actions: list[Action]) -> None:
+        act = self._act
+        for action in actions:
+            act[type(action)](action)
+
+    # ------------------------------------------------------------ verifying
+
+    def _verify_collected(self) -> None:
+        batch = self._unverified[:]
+        self._unverified.clear()
+        pool = self._pool
+        if pool is None or len(batch) < POOL_FROM:
+            self._events.extend(check_all(batch))
+            return
+        while batch and self._pooled < POOL_LIMIT:
+            chunk, batch = batch[:POOL_CHUNK], batch[POOL_CHUNK:]
+            self._pooled += len(chunk)
+            self._loop.run_in_executor(pool, check_all, chunk).add_done_callback(self._pool_answered)
+        self._events.extend(check_all(batch))
+
+    def _pool_answered(self, future: asyncio.Future[list[Verified]]) -> None:
+        if future.cancelled():
+            return
+        answers = future.result()
+        self._pooled -= len(answers)
+        if self._running:
+            self._events.extend(answers)
+            self._step()
+
+    # ------------------------------------------------------------ actions
+
+    def _send(self, action: Send) -> None:
+        send, frames, gossip = self.transport.send, action.frames, action.gossip
+        refused = 0
+        for key in action.links:
+            if not send(key, frames, gossip=gossip):
+                refused += 1
+                self._events.append(SendRefused(key, action.ref))
+        if refused:
+            self._refusals = (action.ref, refused)
+
+    def refused_of(self, message_id: bytes) -> int:
+        """How many links would not take the message that was sent last, if it was this one."""
+        ref, count = self._refusals
+        return count if ref == message_id else 0
+
+    def _deliver(self, action: Deliver) -> None:
+        queued = self._application.deliver(action)
+        if action.receipt:
+            self._events.append(Receipt(action.envelope.id, queued))
+
+    def _wake_at(self, action: WakeAt) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        delay = max(0.0, action.mono - time.monotonic())
+        self._timer = self._loop.call_later(delay, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self.submit(Wake())
+
+    def _start_dial(self, action: Dial) -> None:
+        self._dial(action.key, action.endpoints)
+
+    def _hangup(self, action: Hangup) -> None:
+        _log.debug("hangup", peer=action.key.hex(), why=action.why)
+        self.transport.hangup(action.key)
+
+    def _admit(self, action: Admit) -> None:
+        self.transport.admit(action.keys)
+
+    # ------------------------------------------------------------ for people
+
+    def _name(self, key: PeerKey) -> str:
+        member = self.engine.peers.get(key)
+        return key.hex() if member is None else member.peer_id
+
+    def _log_drop(self, action: Dropped) -> None:
+        if action.reason.value != "duplicate":
+            identifier = None if action.message_id is None else action.message_id.hex()
+            _log.debug("dropped", reason=action.reason.value, link=self._name(action.link), message_id=identifier)
+
+    def _log_offence(self, action: Offence) -> None:
+        _log.warning(
+            "offence", peer=self._name(action.culprit), fault=action.fault.value, reputation=round(action.reputation, 1)
+        )
+
+    def _log_live(self, action: LinkLive) -> None:
+        _log.info("link_live", peer=self._name(action.key))
+
+    def _log_down(self, action: LinkDown) -> None:
+        _log.info("link_down", peer=self._name(action.key), why=action.why)
+
+    def _log_notice(self, action: Notice) -> None:
+        _log.warning(action.event, **action.fields)
+
+    # ------------------------------------------------------------ the end
+
+    async def stop(self, deadline: float) -> None:
+        """Say LEAVE, resolve what is under way, and close the transport within ``deadline`` seconds."""
+        if not self._running:
+            return
+        self.submit(Stop())
+        self._running = False
+        self._events.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        await self.transport.stop(deadline)
+
+
+def _nothing(action: Action) -> None:
+    """An answer that ``ask`` gives to its caller needs nothing done."""

@@ -1,0 +1,149 @@
+"""``mesh.peers``: everybody who is known, as a mapping that can be written to.
+
+Rules
+ 1. Reading gives a fresh ``PeerInfo`` each time: nothing in here can grow stale, and changing one changes nothing.
+ 2. Assigning vouches for a peer by hand and connects; deleting takes that back. Whom the registry lists can be
+    overridden by neither.
+ 3. A bad entry is refused before anything changes.
+ 4. Whoever was silent for ``bounds.forget`` seconds is no longer listed. It still belongs, and is listed again as
+    soon as it speaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Protocol
+
+from zmesh.core.errors import ConfigError
+from zmesh.core.events import AddPeer, Event, RemovePeer
+from zmesh.core.link import Link, LinkState
+from zmesh.core.peers import Peers
+from zmesh.core.types import Member, Now, PeerKey
+from zmesh.identity import curve_image
+from zmesh.messages import PeerInfo
+
+
+class Running(Protocol):
+    """What the table needs of a started engine."""
+
+    peers: Peers
+    links: dict[PeerKey, Link]
+
+
+class PeerTable(MutableMapping[str, PeerInfo]):
+    """Works before the start too: what is assigned then is handed over by ``attach``."""
+
+    def __init__(self, own_key: PeerKey, own_name: str, forget: float, clocks: Callable[[], Now]) -> None:
+        self._own_key = own_key
+        self._own_name = own_name
+        self._forget = forget
+        self._clocks = clocks
+        self._manual: dict[str, tuple[Member, float]] = {}
+        self._engine: Running | None = None
+        self._submit: Callable[[Event], None] | None = None
+        self._since = 0.0
+
+    def attach(self, engine: Running, submit: Callable[[Event], None]) -> None:
+        """The node runs: hand over whom the operator added, and from now on tell it of every change."""
+        self._engine = engine
+        self._submit = submit
+        self._since = self._clocks().mono
+        for member, _ in self._manual.values():
+            submit(AddPeer(member))
+
+    def detach(self) -> None:
+        """The node stopped."""
+        self._engine = self._submit = None
+
+    # ------------------------------------------------------------ the mapping
+
+    def __getitem__(self, peer_id: str) -> PeerInfo:
+        for member in self._listed():
+            if member.peer_id == peer_id:
+                return self.describe(member)
+        raise KeyError(peer_id)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([member.peer_id for member in self._listed()])
+
+    def __len__(self) -> int:
+        return len(self._listed())
+
+    def __setitem__(self, peer_id: str, info: PeerInfo) -> None:
+        where = f"peers[{peer_id!r}]"
+        if not isinstance(info, PeerInfo):
+            raise ConfigError(f"{where}: assign a PeerInfo, not {type(info).__name__}")
+        if info.peer_id != peer_id:
+            raise ConfigError(f"{where}: its peer_id is {info.peer_id!r}, right is the name it is stored under")
+        member = info.member(where)
+        self._refuse_clash(where, member)
+        previous = self._manual.get(peer_id)
+        self._manual[peer_id] = (member, info.last_seen)
+        if self._submit is not None:
+            if previous is not None and previous[0] != member:
+                self._submit(RemovePeer(previous[0].key))
+            self._submit(AddPeer(member))
+
+    def __delitem__(self, peer_id: str) -> None:
+        if peer_id not in self._manual:
+            known = any(member.peer_id == peer_id for member in self._listed())
+            if known:
+                raise ConfigError(f"peers[{peer_id!r}] is in the registry: only the registry can remove it")
+            raise KeyError(peer_id)
+        member, _ = self._manual.pop(peer_id)
+        if self._submit is not None:
+            self._submit(RemovePeer(member.key))
+
+    def _refuse_clash(self, where: str, member: Member) -> None:
+        """One name, one key, one account, one CURVE image: each must mean one peer."""
+        if member.key == self._own_key:
+            raise ConfigError(f"{where}: public_key is this node's own, right is the key of the other peer")
+        if member.peer_id == self._own_name:
+            raise ConfigError(f"{where}: this node has that peer_id itself, each must be unique")
+        image = curve_image(member.key)
+        for other in self._everybody():
+            by_hand = other.peer_id in self._manual and self._manual[other.peer_id][0].key == other.key
+            if by_hand and other.peer_id == member.peer_id:
+                continue  # replaced by this assignment
+            for name in ("peer_id", "key", "account"):
+                if getattr(other, name) == getattr(member, name) and (name != "key" or other.peer_id != member.peer_id):
+                    raise ConfigError(f"{where}: {other.peer_id!r} has the same {name}, each must be unique")
+            if other.key != member.key and curve_image(other.key) == image:
+                raise ConfigError(
+                    f"{where}: public_key is the negative of {other.peer_id!r}'s and shares its CURVE key: only one "
+                    "of the two can be let in"
+                )
+
+    # ------------------------------------------------------------ behind it
+
+    def _everybody(self) -> list[Member]:
+        if self._engine is not None:
+            return list(self._engine.peers)
+        return [member for member, _ in self._manual.values()]
+
+    def _listed(self) -> list[Member]:
+        """Everybody who was heard of, or could have been, within ``forget`` seconds."""
+        if self._engine is None:
+            return self._everybody()
+        horizon = self._clocks().mono - self._forget
+        heard = self._engine.peers.last_heard
+        return [member for member in self._engine.peers if max(heard(member.key) or 0.0, self._since) >= horizon]
+
+    def describe(self, member: Member) -> PeerInfo:
+        """All that is known of a member now."""
+        now = self._clocks()
+        manual = self._manual.get(member.peer_id)
+        last_seen = 0.0 if manual is None or manual[0].key != member.key else manual[1]
+        if self._engine is None:
+            return PeerInfo.of(
+                member, member.endpoints, last_seen=last_seen, reputation=member.reputation, is_linked=False
+            )
+        peers, link = self._engine.peers, self._engine.links.get(member.key)
+        heard = peers.last_heard(member.key)
+        return PeerInfo.of(
+            member,
+            peers.endpoints(member),
+            last_seen=last_seen if heard is None else now.wall - (now.mono - heard),
+            reputation=peers.reputation.score(member, now.mono),
+            is_linked=link is not None and link.state is LinkState.LIVE,
+        )

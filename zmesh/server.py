@@ -1,0 +1,96 @@
+"""The front door of one node, HTTP and ZMTP on one port, and the HTTP client that knocks at others'.
+
+Rules
+ 1. HTTP carries only what anybody may read: health, metrics, and the node's own signed record.
+ 2. aiohttp is imported when a node starts, not when zmesh is.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from zmesh.core.types import Endpoint
+
+if TYPE_CHECKING:
+    from aiohttp.web import AppRunner
+
+    from zmesh.config import Settings
+    from zmesh.transports.front_door import FrontDoor
+
+
+class Server:
+    """``health``, ``metrics`` and ``record`` answer the GETs of the same name."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        health: Callable[[], dict[str, Any]],
+        metrics: Callable[[], str],
+        record: Callable[[], bytes],
+    ) -> None:
+        self._settings = settings
+        self._answers = (health, metrics, record)
+        self._runner: AppRunner | None = None
+        self._door: FrontDoor | None = None
+
+    @property
+    def port(self) -> int:
+        """The bound port; the asked one before ``start``."""
+        return self._settings.listen_port if self._door is None else self._door.port
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """The front door's."""
+        return {} if self._door is None else self._door.counters
+
+    async def start(self, router: Endpoint) -> None:
+        """Open the door; ``router`` is where the transport listens. Raises ``ConfigError`` when the port is taken."""
+        from aiohttp.web import AppRunner
+
+        from zmesh.http import make_app
+        from zmesh.transports.front_door import FrontDoor
+
+        runner = AppRunner(make_app(*self._answers), access_log=None)
+        await runner.setup()
+        self._runner = runner
+        assert runner.server is not None  # made by setup()
+        host = self._settings.listen_host
+        inside = Endpoint(_reachable(router.host), router.port)
+        door = FrontDoor(host, self._settings.listen_port, inside, runner.server)
+        await door.start()
+        self._door = door
+
+    async def stop(self) -> None:
+        """Close the door and what goes through it."""
+        if self._door is not None:
+            await self._door.stop()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self._door = self._runner = None
+
+    async def fetch(self, endpoint: Endpoint, timeout: float) -> bytes:  # noqa: ASYNC109  # of one HTTP exchange
+        """The record that the node behind ``endpoint`` serves, at most 8 KiB, within ``timeout`` seconds."""
+        from zmesh.http import fetch_record
+
+        return await fetch_record(endpoint, timeout)
+
+    def advertised(self) -> tuple[Endpoint, ...]:
+        """Where others reach this door, as far as this node can tell.
+
+        Listening on every interface says nothing about that: then only ``advertise`` does, or the registry.
+        """
+        told = self._settings.advertised()
+        if told is not None:
+            return (told,)
+        host = self._settings.listen_host
+        return () if ipaddress.ip_address(host).is_unspecified else (Endpoint(host, self.port),)
+
+
+def _reachable(host: str) -> str:
+    """An address to dial for one that was bound."""
+    address = ipaddress.ip_address(host)
+    if not address.is_unspecified:
+        return host
+    return "127.0.0.1" if address.version == 4 else "::1"

@@ -1,0 +1,77 @@
+"""What outlives a restart: the last epoch, and reputations. One folder, or nothing at all.
+
+Rules
+ 1. Files are replaced whole, so that a crash leaves the old one or the new one.
+ 2. A lost or damaged folder locks nobody out: the epoch is at least the present second, and reputations start afresh,
+    with a warning.
+ 3. Blocking: called in a thread.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from zmesh.core.errors import ConfigError
+from zmesh.files import replace_private
+from zmesh.identity import next_epoch
+from zmesh.log import get_logger
+
+EPOCH_FILE = "epoch"
+REPUTATION_FILE = "reputation.json"
+SAVE_SECONDS = 60.0
+"""Seconds between saves: a score needs ten minutes to heal, so that a crash forgives a tenth at most."""
+
+_log = get_logger(__name__)
+
+Scores = Mapping[str, tuple[float, float]]
+"""Account -> (score, seconds since it was set)."""
+
+
+class State:
+    """``folder`` None keeps nothing. Raises ``ConfigError`` when the folder cannot be made."""
+
+    interval = SAVE_SECONDS
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        if folder is not None:
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(
+                    f"state_dir (MESH_STATE_DIR) {folder}: {error.strerror}: a folder that can be written is right"
+                ) from None
+
+    def next_epoch(self, wall: float) -> int:
+        """The epoch of this start, stored before it is given. ``wall`` in Unix seconds."""
+        return next_epoch(None if self._folder is None else self._folder / EPOCH_FILE, wall)
+
+    def reputation(self) -> Scores:
+        """The scores as last saved; the time since then has healed its part."""
+        if self._folder is None:
+            return {}
+        path = self._folder / REPUTATION_FILE
+        try:
+            saved = json.loads(path.read_text())
+            passed = max(0.0, time.time() - float(saved["at"]))
+            return {
+                str(account): (float(score), float(age) + passed) for account, (score, age) in saved["scores"].items()
+            }
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            _log.warning("reputation_not_restored", file=str(path), why=str(error) or type(error).__name__)
+            return {}
+
+    def save_reputation(self, scores: Scores) -> None:
+        """Replace what was saved."""
+        if self._folder is None:
+            return
+        path = self._folder / REPUTATION_FILE
+        try:
+            replace_private(path, json.dumps({"at": time.time(), "scores": scores}).encode())
+        except ConfigError as error:
+            _log.warning("reputation_not_saved", file=str(path), why=str(error))

@@ -1,0 +1,88 @@
+"""What a node says about itself: /health for machines that decide, /metrics for machines that draw.
+
+Rules
+ 1. Health tells the truth: "healthy" is a node that reaches somebody, or that knows of nobody to reach; one that
+    knows of others and reaches none is "degraded", and says why.
+ 2. Every counter of every layer is in the metrics. No key, no payload, no secret is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from zmesh.core.bounds import AHEAD
+from zmesh.core.engine import Engine
+from zmesh.core.link import LinkState
+from zmesh.registry.port import RegistryStatus
+
+MAX_REASONS = 5
+"""Peers whose trouble is spelt out: an operator reads the first few."""
+
+
+def health(peer_id: str, engine: Engine, known: int, registry: RegistryStatus | None) -> dict[str, Any]:
+    """The answer of GET /health. ``known``: peers listed."""
+    live = [link for link in engine.links.values() if link.state is LinkState.LIVE]
+    away = [link for link in engine.links.values() if link.state is not LinkState.LIVE]
+    reasons = Counter(link.why for link in away if link.why)
+    said: dict[str, Any] = {
+        "status": "healthy",
+        "peer_id": peer_id,
+        "peers_count": known,
+        "running": True,
+        "links_live": len(live),
+        "links_away": len(away),
+        "messages_seen": len(engine.seen),
+    }
+    why = []
+    if known and not live:
+        why.append(f"none of {known} known peers is reached")
+        why += [f"{count} peer(s): {reason}" for reason, count in reasons.most_common(MAX_REASONS)]
+    if why:
+        said.update(status="degraded", why=why)
+    if registry is not None:
+        said["registry"] = {
+            "source": registry.source,
+            "members": registry.members,
+            "age_seconds": round(registry.age, 1),
+            "problem": registry.problem,
+        }
+    skewed = [link for link in live if abs(link.skew) > AHEAD]
+    if skewed:
+        named = {link.key: engine.peers.get(link.key) for link in skewed}
+        said["clocks_ahead_seconds"] = {
+            link.key.hex() if (member := named[link.key]) is None else member.peer_id: round(link.skew, 3)
+            for link in skewed
+        }
+    return said
+
+
+def metrics(engine: Engine, known: int, others: Mapping[str, Mapping[str, int]]) -> str:
+    """Prometheus text. ``others``: the counters of the other layers by the name of the layer."""
+    live = sum(link.state is LinkState.LIVE for link in engine.links.values())
+    lines = [
+        *_family("zmesh_peers", "gauge", "Peers listed.", [("", known)]),
+        *_family("zmesh_links_live", "gauge", "Links that messages flow over.", [("", live)]),
+        *_family("zmesh_messages_seen", "gauge", "Messages remembered, own ones included.", [("", len(engine.seen))]),
+        *_family(
+            "zmesh_frames_dropped_total",
+            "counter",
+            "Frames that ended without a delivery, by reason.",
+            [(f'{{reason="{reason.value}"}}', count) for reason, count in engine.drops.items()],
+        ),
+        *_family(
+            "zmesh_offences_total",
+            "counter",
+            "Faults charged to peers.",
+            [(f'{{fault="{fault.value}"}}', count) for fault, count in engine.faults.items()],
+        ),
+    ]
+    for layer, counters in others.items():
+        rows = [(f'{{event="{name}"}}', count) for name, count in sorted(counters.items())]
+        lines += _family(f"zmesh_{layer}_events_total", "counter", f"Events of the {layer}, by name.", rows)
+    return "\n".join(lines) + "\n"
+
+
+def _family(name: str, kind: str, text: str, rows: Iterable[tuple[str, int]]) -> list[str]:
+    return [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *(f"{name}{labels} {value}" for labels, value in rows)]
