@@ -97,6 +97,7 @@ class MeshNetworkClient:
         self._dialer: Dialer | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._sends: dict[int, asyncio.Future[Resolved]] = {}
+        self._stopping = False
         self._token = 0
         self._broadcasts = 0
         self._pause = 0.0
@@ -205,7 +206,7 @@ class MeshNetworkClient:
         )
         self._server = server = Server(settings, self.health, self.metrics, self._record)
         self._dialer = Dialer(transport, network, server.fetch, self._handlers.records.offer, self._submit_closed)
-        node = Node(engine, transport, self, self._dial, verify_threads=settings.verify_threads)
+        node = Node(engine, transport, self, self._dialer, verify_threads=settings.verify_threads)
         node.start()
         self._node = node
         bound = await transport.start(node.receive)
@@ -240,9 +241,16 @@ class MeshNetworkClient:
 
     async def stop(self) -> None:
         """Say goodbye, hand over what is queued, and close, within ``stop_timeout`` seconds. Safe to call twice."""
-        node, self._node = self._node, None
-        if node is None:
+        node = self._node
+        if node is None or self._stopping:
             return
+        self._stopping = True
+        try:
+            await self._stop(node)
+        finally:
+            self._stopping = False
+
+    async def _stop(self, node: Node) -> None:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -250,9 +258,11 @@ class MeshNetworkClient:
             await self._registry.stop()
         if self._dialer is not None:
             await self._dialer.stop()
+        # Handlers first, while the node can still send what they answer; what comes in meanwhile is told busy.
+        await self._dispatcher.close(self.settings.stop_timeout / 2)
+        self._node = None
         self._peers.detach()
-        await node.stop(self.settings.stop_timeout)
-        await self._dispatcher.close()
+        await node.stop(self.settings.stop_timeout / 2)
         if self._server is not None:
             await self._server.stop()
         await asyncio.to_thread(self._state.save_reputation, node.engine.peers.reputation.snapshot(read_clocks().mono))
@@ -455,10 +465,6 @@ class MeshNetworkClient:
     def _learned(self, record: Record) -> None:
         if self._node is not None and record.key != self._identity.public:
             self._node.submit(Located(record.key, record.endpoints))
-
-    def _dial(self, key: PeerKey, endpoints: Sequence[Any]) -> None:
-        if self._dialer is not None:
-            self._dialer.dial(key, tuple(endpoints))
 
     def _submit_closed(self, event: Any) -> None:
         if self._node is not None:

@@ -73,6 +73,11 @@ class Dialer:
         self._tasks[key] = task
         task.add_done_callback(lambda done: self._tasks.pop(key) if self._tasks.get(key) is done else None)
 
+    def cancel(self, key: PeerKey) -> None:
+        """Dial no more: the peer was hung up. Nothing is reported."""
+        if (task := self._tasks.pop(key, None)) is not None:
+            task.cancel()
+
     def worked(self, key: PeerKey) -> None:
         """The link is live: the next dial may ask for separate ports again."""
         self._tried.pop(key, None)

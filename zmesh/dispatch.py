@@ -65,12 +65,10 @@ class _Lane:
                 self._idle += 1
         self._idle -= 1
 
-    async def close(self) -> None:
-        """Cancel what still runs."""
-        workers = list(self._workers)
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+    @property
+    def workers(self) -> list[asyncio.Task[None]]:
+        """The calls under way; they end when the queue is empty."""
+        return list(self._workers)
 
 
 class Dispatcher:
@@ -170,16 +168,23 @@ class Dispatcher:
         finally:
             self._readers.discard(queue)
 
-    async def close(self) -> None:
-        """End all iterators and cancel all handlers."""
+    async def close(self, deadline: float) -> None:
+        """Take no more, let the handlers finish what is queued for ``deadline`` seconds, then cancel them."""
         self._closed = True
-        for reader in list(self._readers):
+        for reader in self._readers:
             if not reader.full():
                 reader.put_nowait(None)
+        workers = [worker for lanes in self._lanes.values() for lane in lanes for worker in lane.workers]
+        if workers:
+            _, hanging = await asyncio.wait(workers, timeout=deadline)
+            for worker in hanging:
+                worker.cancel()
+            await asyncio.gather(*hanging, return_exceptions=True)
         for lanes in self._lanes.values():
             for lane in lanes:
-                await lane.close()
+                self.counters["lost_at_stop"] += len(lane.queue)
+                lane.queue.clear()
 
     def reopen(self) -> None:
-        """Take messages again, after ``close``."""
+        """Take messages, from the start on or again after ``close``."""
         self._closed = False

@@ -53,6 +53,22 @@ POOL_LIMIT = 256
 _log = get_logger(__name__)
 
 
+class Dials(Protocol):
+    """Finds the routes of peers and dials them on the transport, in its own time."""
+
+    def dial(self, key: PeerKey, endpoints: tuple[Endpoint, ...]) -> None:
+        """Begin."""
+        ...
+
+    def cancel(self, key: PeerKey) -> None:
+        """The peer was hung up."""
+        ...
+
+    def worked(self, key: PeerKey) -> None:
+        """Messages flow."""
+        ...
+
+
 class Application(Protocol):
     """What the node asks of whoever embeds it. Called within a step: must not block or call back in."""
 
@@ -78,8 +94,7 @@ def check_all(batch: Sequence[Verify]) -> list[Verified]:
 class Node:
     """Runs one engine on one transport.
 
-    ``dial`` finds the routes of a peer and calls ``transport.dial``, in its own time. ``verify_threads``: with 0 or 1
-    the loop alone verifies.
+    ``verify_threads``: with 0 or 1 the loop alone verifies.
     """
 
     def __init__(
@@ -87,14 +102,14 @@ class Node:
         engine: Engine,
         transport: Transport,
         application: Application,
-        dial: Callable[[PeerKey, tuple[Endpoint, ...]], None],
+        dialer: Dials,
         *,
         verify_threads: int = 0,
     ) -> None:
         self.engine = engine
         self.transport = transport
         self._application = application
-        self._dial = dial
+        self._dialer = dialer
         self._events: deque[Event] = deque()
         self._stepping = False
         self._unverified: list[Verify] = []
@@ -233,10 +248,11 @@ class Node:
         self.submit(Wake())
 
     def _start_dial(self, action: Dial) -> None:
-        self._dial(action.key, action.endpoints)
+        self._dialer.dial(action.key, action.endpoints)
 
     def _hangup(self, action: Hangup) -> None:
         _log.debug("hangup", peer=action.key.hex(), why=action.why)
+        self._dialer.cancel(action.key)
         self.transport.hangup(action.key)
 
     def _admit(self, action: Admit) -> None:
@@ -259,6 +275,7 @@ class Node:
         )
 
     def _log_live(self, action: LinkLive) -> None:
+        self._dialer.worked(action.key)
         _log.info("link_live", peer=self._name(action.key))
 
     def _log_down(self, action: LinkDown) -> None:

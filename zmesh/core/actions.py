@@ -46,7 +46,7 @@ class Dial:
 
 @dataclass(slots=True)
 class Hangup:
-    """Close every connection with ``key``, inbound ones too. Not answered by ``LinkClosed``."""
+    """Close every connection with ``key``, inbound ones too, and end a dial to it. Not answered by ``LinkClosed``."""
 
     key: PeerKey
     why: str

@@ -34,6 +34,7 @@ class Link:
     __slots__ = (
         "asked",
         "bucket",
+        "dialling",
         "failures",
         "heard_at",
         "greeted_at",
@@ -63,6 +64,8 @@ class Link:
         self.state = LinkState.AWAY
         self.inbound = False
         self.outbound = False
+        self.dialling = False
+        """Is a dial of ours not answered yet? There is never more than one."""
         self.failures = 0
         """Dials in a row without a live link: the exponent of the backoff."""
         self.redial_at = float("inf")
@@ -100,7 +103,6 @@ class Link:
 
     def reset(self) -> None:
         """Forget what was agreed with the far end: it is gone, or it is a new process."""
-        self.hello_id = None
         self.offered.clear()
         self.queue.clear()
         self.listed.clear()

@@ -59,7 +59,7 @@ class Links:
                 link = context.links[key] = Link(key, context.bounds, now.mono, wanted=True)
             link.wanted = True
             link.idle_at = None
-            if not link.outbound and link.state is not LinkState.DIALLING:
+            if not link.outbound:
                 self._dial_at(link, now.mono)
         for key in context.links.keys() - set(wanted):
             link = context.links[key]
@@ -93,7 +93,7 @@ class Links:
         if now.mono < link.redial_at or context.links.get(link.key) is not link:
             return
         link.redial_at = float("inf")
-        if link.outbound or not (link.wanted or link.idle_at is not None):
+        if link.outbound or link.dialling or not (link.wanted or link.idle_at is not None):
             return
         member = context.peers.get(link.key)
         if member is None:
@@ -109,6 +109,7 @@ class Links:
             return
         if link.state is LinkState.AWAY:
             link.state = LinkState.DIALLING
+        link.dialling = True
         context.out.append(Dial(link.key, endpoints))
 
     def located(self, key: PeerKey, now: Now) -> None:
@@ -137,6 +138,7 @@ class Links:
             link.inbound = True
         else:
             link.outbound = True
+            link.dialling = False
         link.heard_at = now.mono
         if link.state in (LinkState.AWAY, LinkState.DIALLING):
             link.state = LinkState.OPEN
@@ -165,7 +167,7 @@ class Links:
 
     def expects(self, link: Link, hello: Envelope, now: Now) -> bool:
         """Is this HELLO worth a verification? An answer to ours is; others only now and then."""
-        if hello.correlation == link.hello_id or now.mono - link.greeted_at >= HELLO_GAP:
+        if _answers(link, hello) or now.mono - link.greeted_at >= HELLO_GAP:
             return True
         self._context.drop(DropReason.RATE, link.key, hello.id)
         return False
@@ -177,7 +179,7 @@ class Links:
         link.greeted_at = now.mono
         if abs(link.skew) > AHEAD:
             context.out.append(Notice("clock_skew", {"peer": link.key.hex(), "ahead_seconds": round(link.skew, 3)}))
-        if hello.correlation is not None and hello.correlation == link.hello_id:
+        if _answers(link, hello):
             link.rtt = now.mono - link.hello_at
             link.hello_id = None
         else:
@@ -205,7 +207,7 @@ class Links:
         if event.inbound:
             link.inbound = False
         else:
-            link.outbound = False
+            link.outbound = link.dialling = False
             link.failures += 1
         if link.is_open:
             if not event.inbound and link.wanted:
@@ -236,8 +238,9 @@ class Links:
         """No direction is left: forget the connection, keep the neighbour."""
         context = self._context
         was_live = link.state is LinkState.LIVE
-        link.inbound = link.outbound = False
+        link.inbound = link.outbound = link.dialling = False
         link.state = LinkState.AWAY
+        link.hello_id = None
         link.why = why
         self._gossip.lost(link, now)
         if was_live:
@@ -281,3 +284,8 @@ class Links:
         """Say goodbye."""
         if self._context.live:
             self._context.out.append(Send(self._context.live, wire.control(wire.LEAVE), None, False))
+
+
+def _answers(link: Link, hello: Envelope) -> bool:
+    """Is it the answer to the HELLO that we sent last?"""
+    return hello.correlation is not None and hello.correlation == link.hello_id
