@@ -16,6 +16,7 @@ import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -27,7 +28,7 @@ from zmesh.core.bounds import MAX_NAME, Bounds
 from zmesh.core.errors import ConfigError
 from zmesh.core.types import Endpoint
 from zmesh.identity import Identity, load_key
-from zmesh.multiaddr import parse_endpoint, parse_host
+from zmesh.multiaddr import parse_endpoint
 from zmesh.sentence import shown
 
 PREFIX = "MESH_"
@@ -53,6 +54,14 @@ def _network(text: str) -> str:
     if not text.isprintable() or text != text.strip() or len(text.encode()) > MAX_NETWORK_NAME:
         raise ConfigError(f"{shown(text)}: a printable name of at most {MAX_NETWORK_NAME} bytes is right")
     return text
+
+
+def _interface(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        right = "the IP address of an interface, such as 127.0.0.1, or 0.0.0.0 for all is right"
+        raise ConfigError(f"{shown(text)} is no address to listen on: {right}") from None
 
 
 def _rpc(text: str) -> str:
@@ -139,7 +148,7 @@ class Settings(BaseSettings):
     """Ed25519 key as ``identity.load_key`` takes it; none makes a fresh one that nobody knows yet."""
     network: Annotated[str, AfterValidator(_network)] = _setting("zmesh", "a name is right", min_length=1)
     """Name of the mesh: messages of another name are refused, so that test and production never mix."""
-    listen_host: Annotated[str, AfterValidator(parse_host)] = _setting("0.0.0.0", "an IP address is right")  # noqa: S104
+    listen_host: Annotated[str, AfterValidator(_interface)] = _setting("0.0.0.0", "an IP address is right")  # noqa: S104
     """Address to bind: every interface, as a container needs it."""
     listen_port: int = _port(9090)
     """The front door, HTTP and ZeroMQ on one port: the only port that has to be open."""

@@ -63,7 +63,8 @@ def parse_host_port(text: str) -> Endpoint:
         return Endpoint(_ip6(host[1:-1], text), _port(port, text))
     if ":" in host:
         raise ConfigError(f"address {shown(text)} has an IPv6 host without brackets: {right}")
-    return Endpoint(parse_host(host), _port(port, text))
+    read = _ip4 if _looks_like_ip4(host.lower()) else _name
+    return Endpoint(read(host, text), _port(port, text))
 
 
 def parse_endpoint(text: str) -> Endpoint:
@@ -72,16 +73,6 @@ def parse_endpoint(text: str) -> Endpoint:
     Raises ``ConfigError``.
     """
     return parse_multiaddr(text) if text.startswith("/") else parse_host_port(text)
-
-
-def parse_host(text: str) -> str:
-    """A host alone, made canonical: an IPv4 or IPv6 literal without brackets, or a DNS name.
-
-    Raises ``ConfigError``.
-    """
-    if ":" in text:
-        return _ip6(text, text)
-    return _ip4(text, text) if _looks_like_ip4(text.lower()) else _name(text, text)
 
 
 def _looks_like_ip4(host: str) -> bool:

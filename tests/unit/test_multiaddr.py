@@ -6,7 +6,7 @@ import pytest
 
 from zmesh.core.errors import ConfigError
 from zmesh.core.types import Endpoint
-from zmesh.multiaddr import parse_endpoint, parse_host, parse_host_port, parse_multiaddr, to_multiaddr
+from zmesh.multiaddr import parse_endpoint, parse_host_port, parse_multiaddr, to_multiaddr
 
 
 @pytest.mark.parametrize(
@@ -123,14 +123,7 @@ def test_an_endpoint_is_written_by_what_its_host_is(endpoint: Endpoint, text: st
     assert to_multiaddr(endpoint) == text
 
 
-@pytest.mark.parametrize(
-    "endpoint", [Endpoint("", 1), Endpoint("a/b", 1), Endpoint("a", 0), Endpoint("1.2.3", 1)]
-)
+@pytest.mark.parametrize("endpoint", [Endpoint("", 1), Endpoint("a/b", 1), Endpoint("a", 0), Endpoint("1.2.3", 1)])
 def test_an_endpoint_that_cannot_be_dialled_is_not_written(endpoint: Endpoint) -> None:
     with pytest.raises(ConfigError):
         to_multiaddr(endpoint)
-
-
-@pytest.mark.parametrize("text, host", [("0.0.0.0", "0.0.0.0"), ("::", "::"), ("LocalHost", "localhost")])
-def test_a_host_alone_is_made_canonical(text: str, host: str) -> None:
-    assert parse_host(text) == host
