@@ -240,37 +240,36 @@ class MeshNetworkClient:
         return None if own is None else own.account
 
     async def stop(self) -> None:
-        """Say goodbye, hand over what is queued, and close, within ``stop_timeout`` seconds. Safe to call twice."""
-        node = self._node
-        if node is None or self._stopping:
-            return
-        self._stopping = True
-        try:
-            await self._stop(node)
-        finally:
-            self._stopping = False
+        """Say goodbye, let handlers finish what is queued, and close, within ``stop_timeout``. Safe to call twice."""
+        if not self._stopping:
+            self._stopping = True
+            try:
+                await self._close_all()
+            finally:
+                self._stopping = False
 
-    async def _stop(self, node: Node) -> None:
+    async def _close_all(self) -> None:
+        """Close whatever ``_start`` got to, in the opposite order."""
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         if self._registry is not None:
             await self._registry.stop()
+        node = self._node
+        if node is not None:
+            # Handlers first, while the node can still send what they answer; what comes in meanwhile is told busy.
+            await self._dispatcher.close(self.settings.stop_timeout / 2)
+            self._node = None
+            self._peers.detach()
+            await node.stop(self.settings.stop_timeout / 2)
+            scores = node.engine.peers.reputation.snapshot(read_clocks().mono)
+            await asyncio.to_thread(self._state.save_reputation, scores)
+            _log.info("stopped", peer_id=self.peer_id)
         if self._dialer is not None:
             await self._dialer.stop()
-        # Handlers first, while the node can still send what they answer; what comes in meanwhile is told busy.
-        await self._dispatcher.close(self.settings.stop_timeout / 2)
-        self._node = None
-        self._peers.detach()
-        await node.stop(self.settings.stop_timeout / 2)
         if self._server is not None:
             await self._server.stop()
-        await asyncio.to_thread(self._state.save_reputation, node.engine.peers.reputation.snapshot(read_clocks().mono))
-        for future in self._sends.values():
-            future.cancel()
-        self._sends.clear()
         self._server = self._dialer = self._handlers = None
-        _log.info("stopped", peer_id=self.peer_id)
 
     async def __aenter__(self) -> Self:
         await self.start()
