@@ -7,15 +7,17 @@ Theory
 Rules
  1. A dial ends once: ``Links.opened`` or ``Links.closed`` with a reason that an operator understands.
  2. ZeroMQ never reconnects here: a stale address, a dead twin and a queue for nobody would follow.
- 3. What the DEALER delivered before its connection ended is told before the end is.
+ 3. What was delivered before its connection ended is told before the end is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import zmq
 
@@ -109,30 +111,29 @@ class Client:
             self._changed(False, WHY_LOST if was_up else WHY[event])
 
 
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """Whom a dial is for."""
+
+    key: PeerKey
+    image: bytes
+    """32 bytes: the X25519 key of ``key``, which the far end must prove to hold."""
+    own_id: str
+    """Our own key in hex, the name under which we subscribe there."""
+
+
 class Dial:
     """One dial to one key, from the first packet to the last."""
 
-    def __init__(
-        self,
-        sockets: Sockets,
-        links: Links,
-        counters: Counter[str],
-        *,
-        own_key: PeerKey,
-        key: PeerKey,
-        image: bytes,
-    ) -> None:
-        """``image`` is the X25519 key of ``key``; ``own_key`` names the topic that we subscribe to."""
-        self.key = key
-        self._image = image
-        self._user_id = own_key.hex()
+    def __init__(self, sockets: Sockets, links: Links, counters: Counter[str], neighbour: Neighbour) -> None:
+        self._neighbour = neighbour
         self._sockets = sockets
         self._links = links
         self._counters = counters
         self._loop = asyncio.get_running_loop()
         self._dealer: Client | None = None
         self._feed: Feed | None = None
-        self._routes: Routes | None = None
+        self._gossip: Endpoint | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
     @property
@@ -142,7 +143,7 @@ class Dial:
 
     def start(self, routes: Routes) -> None:
         """Connect. What goes wrong here is told as the end of the dial, not raised."""
-        self._routes = routes
+        self._gossip = routes.gossip
         timeout = self._sockets.bounds.dial_timeout
         self._deadline = self._loop.call_later(timeout, self._end, f"no answer within {timeout:g} s")
         try:
@@ -157,7 +158,7 @@ class Dial:
                 changed=self._changed,
                 flush=self._links.flush,
             )
-            self._sockets.as_client(socket, self._image).connect(address_of(routes.direct))
+            self._sockets.as_client(socket, self._neighbour.image).connect(address_of(routes.direct))
         except zmq.ZMQError as error:
             self._counters["dial_impossible"] += 1
             self._end(f"cannot dial {routes.direct}: {error.strerror}")
@@ -194,24 +195,23 @@ class Dial:
             return
         if self._deadline is not None:
             self._deadline.cancel()
-        self._links.opened(self.key, inbound=False)
-        if self._routes is not None and self._routes.gossip is not None:
-            self._feed = Feed(self._sockets, self._links, self._counters, key=self.key, user_id=self._user_id)
-            self._feed.start(self._routes.gossip, self._image)
+        self._links.opened(self._neighbour.key, inbound=False)
+        if self._gossip is not None:
+            self._feed = Feed(self._sockets, self._links, self._counters, self._neighbour, self._gossip)
+            self._feed.start()
 
     def _end(self, why: str) -> None:
         if why == WHY_LOST:
-            self._read_the_rest()
+            self._drain_rest()
         self.close()
-        self._links.closed(self.key, why, inbound=False)
+        self._links.closed(self._neighbour.key, why, inbound=False)
 
-    def _read_the_rest(self) -> None:
-        """Rule 3: at most what the receiving queues can hold."""
-        for _ in range(2 * self._sockets.bounds.inbound):
-            try:
-                self._read()
-            except zmq.Again:
-                return
+    def _drain_rest(self) -> None:
+        """Rule 3."""
+        bound = 2 * self._sockets.bounds.inbound
+        read_rest(self._read, bound)
+        if self._feed is not None:
+            self._feed.drain_rest(bound)
 
     def _read(self) -> None:
         frames = receive_message(self._receive)
@@ -219,29 +219,30 @@ class Dial:
             self._counters["too_many_frames"] += 1
             self._end("sent a message of too many frames")
             raise zmq.Again
-        self._links.pending.append(FrameReceived(self.key, frames))
+        self._links.pending.append(FrameReceived(self._neighbour.key, frames))
 
 
 class Feed:
     """What the publisher of one neighbour sends us: kept alive by itself while its dial stands."""
 
-    def __init__(self, sockets: Sockets, links: Links, counters: Counter[str], *, key: PeerKey, user_id: str) -> None:
+    def __init__(
+        self, sockets: Sockets, links: Links, counters: Counter[str], neighbour: Neighbour, endpoint: Endpoint
+    ) -> None:
         self._sockets = sockets
         self._links = links
         self._counters = counters
-        self._key = key
-        self._user_id = user_id
+        self._neighbour = neighbour
+        self._endpoint = endpoint
         self._client: Client | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._delay = sockets.bounds.feed_first_retry
 
-    def start(self, endpoint: Endpoint, image: bytes) -> None:
-        """Subscribe at ``endpoint``, whose key must have this X25519 ``image``; try again when it fails."""
-        self._again: Callable[[], None] = lambda: self.start(endpoint, image)
+    def start(self) -> None:
+        """Subscribe, under a topic of its own each time; what goes wrong is tried again later."""
         self._retry = None
         try:
-            socket = self._sockets.subscriber(endpoint.host)
-            socket.set(zmq.SUBSCRIBE, topic_of(self._user_id, secrets.token_hex(NONCE // 2)))
+            socket = self._sockets.subscriber(self._endpoint.host)
+            socket.set(zmq.SUBSCRIBE, topic_of(self._neighbour.own_id, secrets.token_hex(NONCE // 2)))
             self._receive = bare_receive(socket)
             self._client = Client(
                 self._sockets,
@@ -251,9 +252,14 @@ class Feed:
                 changed=self._changed,
                 flush=self._links.flush,
             )
-            self._sockets.as_client(socket, image).connect(address_of(endpoint))
+            self._sockets.as_client(socket, self._neighbour.image).connect(address_of(self._endpoint))
         except zmq.ZMQError as error:
-            self._changed(False, f"cannot dial {endpoint}: {error.strerror}")
+            self._changed(False, f"cannot dial {self._endpoint}: {error.strerror}")
+
+    def drain_rest(self, bound: int) -> None:
+        """Read what has arrived, at most ``bound`` messages."""
+        if self._client is not None and self._client.up:
+            read_rest(self._read, bound)
 
     def close(self) -> None:
         """Stop listening. Safe to call twice."""
@@ -271,7 +277,7 @@ class Feed:
         if self._client is not None:
             self._client.close()
         loop = asyncio.get_running_loop()
-        self._retry = loop.call_later(self._delay, self._again)
+        self._retry = loop.call_later(self._delay, self.start)
         self._delay = min(2 * self._delay, self._sockets.bounds.feed_max_retry)
 
     def _read(self) -> None:
@@ -280,7 +286,14 @@ class Feed:
             self._counters["too_many_frames" if frames is None else "gossip_without_frames"] += 1
             self._changed(False, "sent what is no message")
             raise zmq.Again
-        self._links.pending.append(FrameReceived(self._key, frames[1:]))
+        self._links.pending.append(FrameReceived(self._neighbour.key, frames[1:]))
+
+
+def read_rest(read: Callable[[], None], bound: int) -> None:
+    """Read what a socket still holds; ``bound`` is at least what its queue can hold."""
+    with contextlib.suppress(zmq.Again):
+        for _ in range(bound):
+            read()
 
 
 def receive_message(receive: Callable[..., zmq.Frame]) -> Frames | None:

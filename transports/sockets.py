@@ -9,6 +9,7 @@ Rules
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 from dataclasses import dataclass
 from typing import cast
@@ -26,6 +27,9 @@ MAX_FRAMES = 6
 MAX_SOCKETS = 4096
 """ZeroMQ sockets of one context: six for each neighbour (DEALER, SUB, and a monitor's two ends for each), times 500
 neighbours, and some."""
+NEVER = 3_600_000
+"""Milliseconds until ZeroMQ would reconnect, were the socket not closed at once when its connection ends. Switching it
+off (-1), or ZMQ_IMMEDIATE, also throws away what arrived just before the end and was not read yet (measured)."""
 FILES_WANTED = 16_384
 """File handles: twelve for each neighbour, times 500, and as many again for connections that prove nothing."""
 FILES_OF_OTHERS = 4_096
@@ -121,18 +125,15 @@ class Sockets:
             if monitor is not None:
                 monitor.close(0)
             socket.close(0)
-            raise ConfigError(
-                f"cannot listen on {Endpoint(host, port)}: {error.strerror}; set {setting} to a free port, or"
-                " to 0 for any"
-            ) from None
+            why = os.strerror(error.errno or 0)
+            mend = f"set {setting} to a free port, or to 0 for any"
+            raise ConfigError(f"cannot listen on {Endpoint(host, port)}: {why}; {mend}") from None
         last = cast(bytes, socket.get(zmq.LAST_ENDPOINT))
         return socket, monitor, Endpoint(host, int(last.rstrip(b"\0").rpartition(b":")[2]))
 
     def dealer(self, host: str) -> ZmqSocket:
         """An unconnected DEALER towards ``host``."""
         socket = self._socket(zmq.DEALER, host)
-        # Without it a DEALER queues messages for a peer that is not there, and delivers them stale.
-        socket.set(zmq.IMMEDIATE, 1)
         socket.set(zmq.SNDHWM, self.bounds.direct_out)
         return socket
 
@@ -141,9 +142,10 @@ class Sockets:
         return self._socket(zmq.SUB, host)
 
     def as_client(self, socket: ZmqSocket, server: bytes) -> ZmqSocket:
-        """Expect the X25519 key ``server`` (32 bytes) at the far end, and never reconnect by itself."""
+        """Expect the X25519 key ``server`` (32 bytes) at the far end, and do not reconnect."""
         socket.set(zmq.CURVE_SERVERKEY, server)
-        socket.set(zmq.RECONNECT_IVL, -1)
+        socket.set(zmq.RECONNECT_IVL, NEVER)
+        socket.set(zmq.CONNECT_TIMEOUT, int(self.bounds.dial_timeout * 1000))
         return socket
 
     def monitored(self, socket: ZmqSocket) -> ZmqSocket:

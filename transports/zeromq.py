@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import threading
 from collections import Counter
 from collections.abc import Mapping
 
@@ -22,7 +23,7 @@ from zmesh.core.types import Frames, PeerKey
 from zmesh.log import get_logger
 from zmesh.transport import Routes, Sink
 from zmesh.transports.admission import Admission, CurveIdentity
-from zmesh.transports.dialled import Dial
+from zmesh.transports.dialled import Dial, Neighbour
 from zmesh.transports.inbound import Inbound
 from zmesh.transports.links import Links
 from zmesh.transports.publisher import Publisher
@@ -138,14 +139,8 @@ class ZeroMqTransport:
         if key not in self._admission:
             self._links.closed(key, "not admitted", inbound=False)
             return
-        dial = self._dials[key] = Dial(
-            self._sockets,
-            self._links,
-            self._counters,
-            own_key=self._identity.public,
-            key=key,
-            image=self._admission.image(key),
-        )
+        neighbour = Neighbour(key, self._admission.image(key), self._identity.public.hex())
+        dial = self._dials[key] = Dial(self._sockets, self._links, self._counters, neighbour)
         dial.start(routes)
 
     def hangup(self, key: PeerKey) -> None:
@@ -197,14 +192,34 @@ class ZeroMqTransport:
         self._publisher.close(linger)
         self._zap_drain.close()
         self._zap.close(0)
-        # On a thread: it blocks until everything lingering is sent, and the loop may carry what is to be sent.
-        closed = asyncio.ensure_future(asyncio.to_thread(self._sockets.context.term))
-        try:
-            await asyncio.wait_for(asyncio.shield(closed), deadline)
-        except TimeoutError:
-            # The thread ends by itself: every socket's linger is bounded.
+        if not await _terminated(self._sockets.context, deadline):
             self._counters["stop_deadline"] += 1
             log.warning("transport_stop_deadline", seconds=deadline)
+
+
+async def _terminated(context: zmq.Context[ZmqSocket], deadline: float) -> bool:
+    """End ``context``; whether that took no more than ``deadline`` seconds.
+
+    On a thread, for it blocks until everything lingering is sent, and this loop may be carrying that. A thread of its
+    own, for the loop's pool would make the end of the program wait; it ends by itself, as every linger is bounded.
+    """
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+
+    def terminate() -> None:
+        context.term()
+        with contextlib.suppress(RuntimeError):  # the loop was closed after the deadline
+            loop.call_soon_threadsafe(done.set)
+
+    thread = threading.Thread(target=terminate, name="zmesh-term", daemon=True)
+    thread.start()
+    try:
+        async with asyncio.timeout(deadline):
+            await done.wait()
+    except TimeoutError:
+        return False
+    thread.join()
+    return True
 
 
 def close_pair(socket: ZmqSocket, monitor: ZmqSocket) -> None:
