@@ -31,6 +31,8 @@ from zmesh.core.types import DropReason, Fault, Now, PeerKey
 
 WANT_WINDOW = 256
 """Messages asked of one link and not yet received: at 64 KiB each that is the most a burst of answers can weigh."""
+LIST_COST = 64
+"""Bytes of a link's budget that listing one id costs: about the work that sending as many bytes is."""
 LIST_TRIES = 3
 """How often one slot is listed by one link: if it still differs, the rest is not to be had there."""
 MIN_TTL = 5
@@ -325,7 +327,7 @@ class Gossip:
     def listing(self, link: Link, slots: list[int], now: Now) -> None:
         """A LIST came: offer what is cached of those slots, within the link's byte budget."""
         ids = self._seen.in_slots(slots)
-        if not link.want_bucket.take(now.mono, len(ids) * wire.SHORT_ID):
+        if not link.want_bucket.take(now.mono, len(ids) * LIST_COST):
             self._context.drop(DropReason.WANT_BUDGET, link.key, None)
             return
         for short in ids:
