@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from zmesh.core.handler import Handler
 from zmesh.handlers.heartbeat import Heartbeat
 from zmesh.handlers.record import Description, Record, decode_record, encode_record, is_local, verify_record
 from zmesh.handlers.records import RecordPorts, Records, Taken
@@ -78,8 +77,3 @@ def default_handlers(
         Rounds(account or ports.signer.public.hex()),
         Votes(),
     )
-
-
-def _is_handler(handlers: Handlers) -> tuple[Handler, ...]:
-    """Lets the type checker prove that each of them fits the port."""
-    return tuple(handlers)

@@ -2,23 +2,26 @@
 
 Rules
  1. A fault is an immutable value. ``arm`` binds it to one run and gives a ``Carry``: a function from the copies of one
-    message on their way to the copies that still are. Faults are applied in the order in which they are given.
+    message on their way to the copies that still are. What senders do (``Silent``, ``Byzantine``, ``Replay``) comes
+    before what the network does; within each family faults act in the order in which they are given.
  2. Every fault draws from its own generator, seeded by the run's seed and its place in the list: adding a fault at the
     end changes no draw of the others.
- 3. Links start clean. ``start`` and ``end`` are virtual seconds: a fault acts on what is sent in ``[start, end)``.
- 4. Nodes are named by their number, 0 to n-1. ``nodes`` says whose sending a fault acts on; None means everybody's.
+ 3. Every fault takes ``nodes``, whose sending it acts on (numbers from 0; None: everybody's), and ``start`` and
+    ``end``, virtual seconds: it acts on what is sent in ``[start, end)``.
 
 >>> rough = [Loss(0.2), Duplicate(0.05), Reorder(0.1, window=0.5), Corrupt(0.01)]
 >>> split = [Partition([range(0, 50), range(50, 100)], start=10.0, end=40.0)]
->>> hostile = [Silent(0.3), Byzantine([7], inflate_ttl)]
+>>> hostile = [Silent(0.3), Byzantine(inflate_ttl, nodes=[7]), Replay(nodes=[8])]
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
-from typing import Final, Protocol
+from typing import ClassVar, Final
 
 from zmesh.core import wire
 from zmesh.core.types import Frames
@@ -42,144 +45,120 @@ class Arena:
     """This fault's own generator."""
 
 
-class Fault(Protocol):
-    """A fault on the wire."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault(ABC):
+    """Something that happens to messages on the wire. See the module for the fields."""
 
-    @property
-    def start(self) -> float:
-        """Virtual seconds from which it acts."""
-        ...
-
-    @property
-    def end(self) -> float:
-        """Virtual seconds from which it acts no more."""
-        ...
-
-    def arm(self, arena: Arena) -> Carry:
-        """Bind it to one run."""
-        ...
-
-
-def _share(rate: float) -> None:
-    if not 0.0 <= rate <= 1.0:
-        raise ValueError(f"a rate of {rate}: it is a share of messages, from 0 to 1")
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """A share ``rate`` of messages never arrives."""
-
-    rate: float
     nodes: Collection[int] | None = None
     start: float = 0.0
     end: float = FOREVER
+    by_sender: ClassVar[bool] = False
+    """Does the sender do it, or the network?"""
 
-    def __post_init__(self) -> None:
-        _share(self.rate)
+    @abstractmethod
+    def carry(self, arena: Arena) -> Carry:
+        """What it does when it acts."""
 
     def arm(self, arena: Arena) -> Carry:
+        """``carry``, limited to ``nodes`` and to the time from ``start`` to ``end``."""
+        carry, start, end = self.carry(arena), self.start, self.end
+        nodes = None if self.nodes is None else frozenset(self.nodes)
+        if nodes is None and start <= 0 and end == FOREVER:
+            return carry
+
+        def limited(time: float, sender: int, receiver: int, parcels: list[Parcel]) -> list[Parcel]:
+            acts = start <= time < end and (nodes is None or sender in nodes)
+            return carry(time, sender, receiver, parcels) if acts else parcels
+
+        return limited
+
+
+def _check_share(rate: float) -> None:
+    if not 0.0 <= rate <= 1.0:
+        raise ValueError(f"a rate of {rate}: it is a share, from 0 to 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Loss(Fault):
+    """A share ``rate`` of messages never arrives."""
+
+    rate: float
+
+    def carry(self, arena: Arena) -> Carry:
         """See ``Fault``."""
-        rate, nodes, draw = self.rate, self.nodes, arena.rng.random
+        _check_share(self.rate)
+        rate, draw = self.rate, arena.rng.random
 
         def carry(time: float, sender: int, receiver: int, parcels: list[Parcel]) -> list[Parcel]:
-            if nodes is not None and sender not in nodes:
-                return parcels
             return [parcel for parcel in parcels if draw() >= rate]
 
         return carry
 
 
 @dataclass(frozen=True, slots=True)
-class Delay:
-    """Every message takes ``seconds`` longer; its order within a link stays."""
+class Delay(Fault):
+    """Every message takes ``seconds`` longer; the order within a link stays."""
 
     seconds: float
-    nodes: Collection[int] | None = None
-    start: float = 0.0
-    end: float = FOREVER
 
-    def arm(self, arena: Arena) -> Carry:
+    def carry(self, arena: Arena) -> Carry:
         """See ``Fault``."""
-        seconds, nodes = self.seconds, self.nodes
+        seconds = self.seconds
 
         def carry(time: float, sender: int, receiver: int, parcels: list[Parcel]) -> list[Parcel]:
-            if nodes is not None and sender not in nodes:
-                return parcels
             return [(delay + seconds, frames) for delay, frames in parcels]
 
         return carry
 
 
 @dataclass(frozen=True, slots=True)
-class Reorder:
+class Reorder(Fault):
     """A share ``rate`` of messages is held back by up to ``window`` seconds, and overtaken meanwhile."""
 
     rate: float
     window: float = 0.2
-    nodes: Collection[int] | None = None
-    start: float = 0.0
-    end: float = FOREVER
 
-    def __post_init__(self) -> None:
-        _share(self.rate)
-
-    def arm(self, arena: Arena) -> Carry:
+    def carry(self, arena: Arena) -> Carry:
         """See ``Fault``."""
-        rate, window, nodes, draw = self.rate, self.window, self.nodes, arena.rng.random
+        _check_share(self.rate)
+        rate, window, draw = self.rate, self.window, arena.rng.random
 
         def carry(time: float, sender: int, receiver: int, parcels: list[Parcel]) -> list[Parcel]:
-            if nodes is not None and sender not in nodes:
-                return parcels
             return [(delay + window * draw() if draw() < rate else delay, frames) for delay, frames in parcels]
 
         return carry
 
 
 @dataclass(frozen=True, slots=True)
-class Duplicate:
+class Duplicate(Fault):
     """A share ``rate`` of messages arrives twice, the second copy up to ``window`` seconds later."""
 
     rate: float
     window: float = 0.05
-    nodes: Collection[int] | None = None
-    start: float = 0.0
-    end: float = FOREVER
 
-    def __post_init__(self) -> None:
-        _share(self.rate)
-
-    def arm(self, arena: Arena) -> Carry:
+    def carry(self, arena: Arena) -> Carry:
         """See ``Fault``."""
-        rate, window, nodes, draw = self.rate, self.window, self.nodes, arena.rng.random
+        _check_share(self.rate)
+        rate, window, draw = self.rate, self.window, arena.rng.random
 
         def carry(time: float, sender: int, receiver: int, parcels: list[Parcel]) -> list[Parcel]:
-            if nodes is not None and sender not in nodes:
-                return parcels
-            extra = [(delay + window * draw(), frames) for delay, frames in parcels if draw() < rate]
-            return parcels + extra if extra else parcels
+            return parcels + [(delay + window * draw(), frames) for delay, frames in parcels if draw() < rate]
 
         return carry
 
 
 @dataclass(frozen=True, slots=True)
-class Corrupt:
+class Corrupt(Fault):
     """In a share ``rate`` of messages one bit is flipped, anywhere in any frame."""
 
     rate: float
-    nodes: Collection[int] | None = None
-    start: float = 0.0
-    end: float = FOREVER
 
-    def __post_init__(self) -> None:
-        _share(self.rate)
-
-    def arm(self, arena: Arena) -> Carry:
+    def carry(self, arena: Arena) -> Carry:
         """See ``Fault``."""
-        rate, nodes, rng = self.rate, self.nodes, arena.rng
+        _check_share(self.rate)
+        rate, rng = self.rate, arena.rng
 
         def carry(time: float, sender: int, receiver: int, parcels: list[Parcel]) -> list[Parcel]:
-            if nodes is not None and sender not in nodes:
-                return parcels
             return [
                 (delay, flip_a_bit(frames, rng)) if rng.random() < rate else (delay, frames)
                 for delay, frames in parcels
@@ -189,14 +168,12 @@ class Corrupt:
 
 
 @dataclass(frozen=True, slots=True)
-class Partition:
-    """Nothing passes between the groups; nodes in no group talk to everybody. Connections stand, and fall silent."""
+class Partition(Fault):
+    """Nothing passes between the groups; a node in no group talks to everybody. Connections stand, and fall silent."""
 
     groups: Sequence[Collection[int]]
-    start: float = 0.0
-    end: float = FOREVER
 
-    def arm(self, arena: Arena) -> Carry:
+    def carry(self, arena: Arena) -> Carry:
         """See ``Fault``."""
         side = {node: number for number, group in enumerate(self.groups) for node in group}
 
@@ -208,72 +185,78 @@ class Partition:
 
 
 @dataclass(frozen=True, slots=True)
-class Silent:
+class Silent(Fault):
     """Nodes that receive and never help: they pass nothing on, offer nothing and serve nothing.
 
-    They still greet, ask, acknowledge and push what they write themselves, so nobody cuts them. ``which`` is a
-    share of all nodes, drawn by the seed, or the nodes themselves.
+    They still greet, ask, acknowledge and push what they write themselves, so nobody cuts them. They are a ``share`` of
+    all nodes, drawn by the seed, or just those in ``nodes`` (with a share of 1).
     """
 
-    which: float | Collection[int]
-    start: float = 0.0
-    end: float = FOREVER
+    share: float = 1.0
+    by_sender: ClassVar[bool] = True
 
-    def chosen(self, arena: Arena) -> frozenset[int]:
-        """The silent nodes of that run."""
-        if isinstance(self.which, (int, float)):
-            _share(self.which)
-            return frozenset(arena.rng.sample(range(arena.nodes), round(self.which * arena.nodes)))
-        return frozenset(self.which)
-
-    def arm(self, arena: Arena) -> Carry:
+    def carry(self, arena: Arena) -> Carry:
         """See ``Fault``."""
-        nodes = self.chosen(arena)
+        _check_share(self.share)
+        candidates = sorted(range(arena.nodes) if self.nodes is None else self.nodes)
+        silent = frozenset(arena.rng.sample(candidates, round(self.share * len(candidates))))
 
         def carry(time: float, sender: int, receiver: int, parcels: list[Parcel]) -> list[Parcel]:
-            if sender not in nodes:
+            if sender not in silent:
                 return parcels
             return [parcel for parcel in parcels if not _helps(parcel[1])]
 
         return carry
 
 
-def _helps(frames: Frames) -> bool:
-    """Does that message serve others? What its author itself pushes has done no hop."""
-    head = frames[0]
-    return head[0] == wire.IHAVE or (head[0] == wire.ENVELOPE and head[2] > 0)
-
-
 @dataclass(frozen=True, slots=True)
-class Byzantine:
-    """Nodes whose every message goes through ``rewrite`` first: nothing, other things or more may leave instead.
+class Byzantine(Fault):
+    """Every message goes through ``rewrite`` first: nothing, other things or more may leave instead.
 
-    A rewrite sees what an honest engine would have sent, and may keep state. Signatures of others it cannot make.
+    A rewrite sees what an honest engine would have sent. What it cannot do is sign for others.
     """
 
-    nodes: Collection[int]
     rewrite: Rewrite
-    start: float = 0.0
-    end: float = FOREVER
+    by_sender: ClassVar[bool] = True
 
-    def arm(self, arena: Arena) -> Carry:
+    def carry(self, arena: Arena) -> Carry:
         """See ``Fault``."""
-        nodes, rewrite = frozenset(self.nodes), self.rewrite
+        rewrite = self.rewrite
 
         def carry(time: float, sender: int, receiver: int, parcels: list[Parcel]) -> list[Parcel]:
-            if sender not in nodes:
-                return parcels
             return [(delay, sent) for delay, frames in parcels for sent in rewrite(sender, receiver, frames)]
 
         return carry
 
 
-# ---------------------------------------------------------------- things that happen to nodes
+@dataclass(frozen=True, slots=True)
+class Replay(Fault):
+    """Everything is sent ``times`` times, and the sender's last ``memory`` messages once more with every new one."""
+
+    times: int = 2
+    memory: int = 8
+    by_sender: ClassVar[bool] = True
+
+    def carry(self, arena: Arena) -> Carry:
+        """See ``Fault``."""
+        kept: dict[int, deque[Frames]] = {}
+
+        def carry(time: float, sender: int, receiver: int, parcels: list[Parcel]) -> list[Parcel]:
+            mine = kept.setdefault(sender, deque(maxlen=self.memory))
+            delay = parcels[0][0] if parcels else 0.0
+            replayed = [(delay, frames) for frames in mine]
+            mine.extend(frames for _, frames in parcels if frames[0][0] == wire.ENVELOPE)
+            return parcels * self.times + replayed
+
+        return carry
+
+
+# ---------------------------------------------------------------- what happens to nodes
 
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """Node ``node`` dies at ``at`` and loses its memory; at ``back`` it starts anew with a later epoch."""
+    """Node ``node`` dies at ``at`` and loses its memory; at ``back`` it starts anew, in a later epoch."""
 
     node: int
     at: float
@@ -282,7 +265,7 @@ class Crash:
 
 @dataclass(frozen=True, slots=True)
 class Skew:
-    """The wall clock of ``nodes`` runs ``seconds`` ahead (negative: behind) all the time."""
+    """The wall clocks of ``nodes`` run ``seconds`` ahead (negative: behind) all the time."""
 
     nodes: Collection[int]
     seconds: float
@@ -293,45 +276,30 @@ class Skew:
 
 def zero_ttl(sender: int, receiver: int, frames: Frames) -> Iterable[Frames]:
     """Pass messages on with no hops left, so that they end here."""
-    return [_with_head(frames, ttl=0)]
+    return [(wire.envelope_head(0, frames[0][2]), *frames[1:])] if _is_relayed(frames) else [frames]
 
 
 def inflate_ttl(sender: int, receiver: int, frames: Frames) -> Iterable[Frames]:
     """Pass messages on with more hops than their author allowed."""
-    return [_with_head(frames, ttl=255)]
+    return [(wire.envelope_head(255, frames[0][2]), *frames[1:])] if _is_relayed(frames) else [frames]
 
 
 def forge_signature(sender: int, receiver: int, frames: Frames) -> Iterable[Frames]:
     """Send a copy with a junk signature ahead of every message of somebody else."""
-    if _is_relayed(frames):
-        head, body, signature = frames
-        return [(head, body, bytes(byte ^ 0xFF for byte in signature)), frames]
-    return [frames]
+    if not _is_relayed(frames):
+        return [frames]
+    head, body, signature = frames
+    return [(head, body, bytes(byte ^ 0xFF for byte in signature)), frames]
 
 
-def forge_author(sender: int, receiver: int, frames: Frames) -> Iterable[Frames]:
-    """Claim that messages of others were written by whoever receives them, under their old signature."""
-    if _is_relayed(frames):
-        head, body, signature = frames
-        fields = wire.decode_body(body)
-        return [(head, wire.encode_body(fields._replace(author=bytes(reversed(fields.author)))), signature), frames]
-    return [frames]
-
-
-@dataclass(slots=True)
-class Replay:
-    """Send everything ``times`` times, and the last ``memory`` messages again with every new one."""
-
-    times: int = 2
-    memory: int = 8
-    kept: list[Frames] = field(default_factory=list)
-
-    def __call__(self, sender: int, receiver: int, frames: Frames) -> Iterable[Frames]:
-        """See ``Rewrite``."""
-        again = list(self.kept)
-        if frames[0][0] == wire.ENVELOPE:
-            self.kept = [*self.kept, frames][-self.memory :]
-        return [frames] * self.times + again
+def impersonate(sender: int, receiver: int, frames: Frames) -> Iterable[Frames]:
+    """Put other words into the author's mouth, under the signature of the true ones, ahead of every message."""
+    if not _is_relayed(frames):
+        return [frames]
+    head, body, signature = frames
+    fields = wire.decode_body(body)
+    lie = wire.encode_body(fields._replace(sequence=fields.sequence + 1))
+    return [(head, lie, signature), frames]
 
 
 def flip_a_bit(frames: Frames, rng: Random) -> Frames:
@@ -349,10 +317,9 @@ def flip_a_bit(frames: Frames, rng: Random) -> Frames:
 
 
 def _is_relayed(frames: Frames) -> bool:
+    """Is it somebody else's message? What its author itself pushes has done no hop."""
     return frames[0][0] == wire.ENVELOPE and frames[0][2] > 0
 
 
-def _with_head(frames: Frames, ttl: int) -> Frames:
-    if not _is_relayed(frames):
-        return frames
-    return (wire.envelope_head(ttl, frames[0][2]), *frames[1:])
+def _helps(frames: Frames) -> bool:
+    return frames[0][0] == wire.IHAVE or _is_relayed(frames)

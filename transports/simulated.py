@@ -1,0 +1,287 @@
+"""What a simulated run is made of and what it tells: settings, seats, lives, deliveries, and the report.
+
+Rules
+ 1. Plain values and their summary; everything that happens in time stands in ``simulator.py``.
+ 2. A seat is a place at the table (a number, a key, an account); a life is one process that sits there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from math import ceil
+from typing import Any, Final, Literal, NamedTuple
+
+from zmesh.core.bounds import Bounds
+from zmesh.core.engine import Engine
+from zmesh.core.envelope import Signer
+from zmesh.core.handler import Handler
+from zmesh.core.types import Endpoint, Fault, Member, MessageId, MessageType, PeerKey
+from zmesh.handlers import Rounds, Votes
+
+Latency = Callable[[int, int, float], float]
+"""``(sender, receiver, chance) -> seconds one way``; ``chance`` in [0, 1) is drawn once for each pair of nodes."""
+
+MAX_VERDICTS: Final = 65_536
+"""Signatures whose verification is remembered: a message is verified by every node, and computed once."""
+
+
+def uniform(low: float = 0.010, high: float = 0.050) -> Latency:
+    """Every pair of nodes lies between ``low`` and ``high`` seconds apart."""
+    return lambda sender, receiver, chance: low + (high - low) * chance
+
+
+def regions(sizes: Sequence[int], within: float = 0.005, between: float = 0.080) -> Latency:
+    """Nodes in clusters of these sizes, in the order of their numbers; up to 50 % is added by chance."""
+    region = [number for number, size in enumerate(sizes) for _ in range(size)]
+
+    def latency(sender: int, receiver: int, chance: float) -> float:
+        return (within if region[sender] == region[receiver] else between) * (1 + chance / 2)
+
+    return latency
+
+
+def line(nodes: int) -> tuple[tuple[int, int], ...]:
+    """The edges of a row of nodes, each linked with the next."""
+    return tuple((node, node + 1) for node in range(nodes - 1))
+
+
+class Seat(NamedTuple):
+    """What a node keeps over its lives."""
+
+    number: int
+    member: Member
+    signer: Signer
+    verify: Callable[[PeerKey, bytes, bytes], bool]
+    """``(key, data, signature)``; for handlers that check signatures of their own."""
+    network: bytes
+
+
+def quiet_handlers(seat: Seat) -> Sequence[Handler]:
+    """Rounds and votes, which speak only when spoken to."""
+    return (Rounds(seat.member.account), Votes())
+
+
+EVEN: Final = uniform()
+USUAL: Final = Bounds()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What stays the same for a whole run."""
+
+    latency: Latency = EVEN
+    """Seconds between nodes."""
+    verify_seconds: float = 0.0005
+    """Virtual seconds that a node needs for one signature."""
+    bounds: Bounds = USUAL
+    """The engines' own bounds."""
+    edges: Collection[tuple[int, int]] | None = None
+    """Which nodes can reach each other; None: all."""
+    stake: Callable[[int], int] = lambda number: 1
+    """The stake of each node."""
+    crypto: Literal["ed25519", "hash"] = "ed25519"
+    """``hash`` replaces signatures by a keyed hash that anybody could forge: for large runs of honest signers."""
+    start_within: float = 1.0
+    """Seconds over which the nodes start."""
+    handlers: Callable[[Seat], Sequence[Handler]] = quiet_handlers
+    """Makes the handlers of each life. Heartbeats of N nodes are N*N deliveries a minute: add them to small runs."""
+
+
+class Life:
+    """One process of a node, from its start to its crash."""
+
+    __slots__ = ("admitted", "alive", "busy_until", "engine", "epoch", "handlers", "routes", "seat", "skew", "wake_at")
+
+    def __init__(self, seat: Seat, engine: Engine, handlers: tuple[Handler, ...], epoch: int, skew: float) -> None:
+        self.seat = seat
+        self.engine = engine
+        self.handlers = handlers
+        self.epoch = epoch
+        self.skew = skew
+        """Seconds that its wall clock is ahead."""
+        self.alive = True
+        self.routes: dict[int, int] = {}
+        """Connections: the other node's number, and which of the two directions stand."""
+        self.admitted: frozenset[PeerKey] = frozenset()
+        self.busy_until = 0.0
+        """Virtual second until which it verifies."""
+        self.wake_at = float("inf")
+
+
+class Delivery(NamedTuple):
+    """One message in the hands of one application."""
+
+    time: float
+    node: int
+    author: int
+    kind: MessageType
+    message_id: MessageId
+    payload: Mapping[str, Any]
+    direct: bool
+
+
+class Offence(NamedTuple):
+    """One node blamed another."""
+
+    time: float
+    node: int
+    culprit: int
+    fault: Fault
+    reputation: float
+    """What was left of it at that node."""
+
+
+class Publication:
+    """A gossiped message, and what became of it."""
+
+    __slots__ = ("arrived", "asked", "at", "author", "first", "kind", "message_id", "pushed", "repeats")
+
+    def __init__(self, message_id: MessageId, kind: MessageType, author: int, at: float) -> None:
+        self.message_id = message_id
+        self.kind = kind
+        self.author = author
+        self.at = at
+        self.asked = False
+        """Did ``Simulation.broadcast`` send it, and not a handler?"""
+        self.pushed = 0
+        """Copies that left, by push or by request."""
+        self.arrived = 0
+        """Copies of those that arrived."""
+        self.first: dict[int, float] = {}
+        """Node -> seconds from publication to its application."""
+        self.repeats = 0
+        """Further deliveries to a node that had it: never, except after its crash."""
+
+    def delivered_to(self, node: int, time: float) -> None:
+        """Note a delivery."""
+        if node in self.first:
+            self.repeats += 1
+        else:
+            self.first[node] = time - self.at
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How some messages spread. Seconds; ``p50`` and ``p99`` are over all deliveries of all messages."""
+
+    messages: int
+    expected: int
+    """Deliveries to be made: every message to every node that runs now, but its author."""
+    delivered: int
+    missed: tuple[tuple[str, int], ...]
+    """(message id in hex, node) of those not made."""
+    repeats: int
+    """Deliveries of the same message to the same node again."""
+    pushed_per_delivery: float
+    """Copies that left a sender for each delivery: the bandwidth paid; 1.0 would be a perfect tree."""
+    arrived_per_delivery: float
+    """Copies that arrived for each delivery."""
+    p50: float
+    p99: float
+    last: float
+    """The median over the messages of the time until the last node had it."""
+    worst: float
+    """The longest time of any delivery."""
+
+
+def summarise(publications: Sequence[Publication], running: Sequence[int]) -> Report:
+    """The report on these messages, of which each should have reached every node of ``running`` but its author."""
+    latencies = sorted(seconds for sent in publications for seconds in sent.first.values())
+    missed = tuple(
+        (sent.message_id.hex(), node)
+        for sent in publications
+        for node in running
+        if node != sent.author and node not in sent.first
+    )
+    made = max(1, len(latencies))
+    lasts = sorted(max(sent.first.values()) for sent in publications if sent.first)
+    return Report(
+        messages=len(publications),
+        expected=sum(1 for sent in publications for node in running if node != sent.author),
+        delivered=len(latencies),
+        missed=missed,
+        repeats=sum(sent.repeats for sent in publications),
+        pushed_per_delivery=sum(sent.pushed for sent in publications) / made,
+        arrived_per_delivery=sum(sent.arrived for sent in publications) / made,
+        p50=_rank(latencies, 0.50),
+        p99=_rank(latencies, 0.99),
+        last=_rank(lasts, 0.50),
+        worst=latencies[-1] if latencies else float("nan"),
+    )
+
+
+def _rank(ascending: Sequence[float], share: float) -> float:
+    """The nearest-rank percentile; NaN of nothing."""
+    return ascending[max(0, ceil(share * len(ascending)) - 1)] if ascending else float("nan")
+
+
+# ---------------------------------------------------------------- keys
+
+
+class Keys:
+    """Seats with keys drawn from the seed, and verification that remembers its answers."""
+
+    def __init__(self, seed: int, settings: Settings) -> None:
+        self._seed = seed
+        self._settings = settings
+        self._known: dict[tuple[bytes, bytes, bytes], bool] = {}
+        self._check = _check_hash if settings.crypto == "hash" else _check_ed25519
+
+    def seat(self, number: int, network: bytes) -> Seat:
+        """The node of that number."""
+        secret = blake2b(f"{self._seed}/key/{number}".encode(), digest_size=32).digest()
+        signer: Signer = _HashSigner(secret) if self._settings.crypto == "hash" else _Ed25519Signer(secret)
+        member = Member(
+            signer.public,
+            account=f"account-{number}",
+            peer_id=f"node-{number}",
+            endpoints=(Endpoint(f"node-{number}.sim", 9090),),
+            stake=self._settings.stake(number),
+        )
+        return Seat(number, member, signer, self.verify, network)
+
+    def verify(self, key: PeerKey, data: bytes, signature: bytes) -> bool:
+        """Did ``key`` sign ``data``?"""
+        question = (key, data, signature)
+        answer = self._known.get(question)
+        if answer is None:
+            if len(self._known) >= MAX_VERDICTS:
+                self._known.clear()
+            answer = self._known[question] = self._check(key, data, signature)
+        return answer
+
+
+class _Ed25519Signer:
+    def __init__(self, secret: bytes) -> None:
+        from nacl.signing import SigningKey
+
+        self._key = SigningKey(secret)
+        self.public = bytes(self._key.verify_key)
+
+    def sign(self, data: bytes) -> bytes:
+        return bytes(self._key.sign(data).signature)
+
+
+def _check_ed25519(key: PeerKey, data: bytes, signature: bytes) -> bool:
+    from nacl.exceptions import BadSignatureError
+    from nacl.signing import VerifyKey
+
+    try:
+        VerifyKey(key).verify(data, signature)
+    except (BadSignatureError, ValueError):
+        return False
+    return True
+
+
+class _HashSigner:
+    def __init__(self, secret: bytes) -> None:
+        self.public = secret
+
+    def sign(self, data: bytes) -> bytes:
+        return blake2b(data, digest_size=64, key=self.public).digest()
+
+
+def _check_hash(key: PeerKey, data: bytes, signature: bytes) -> bool:
+    return blake2b(data, digest_size=64, key=key).digest() == signature
