@@ -23,11 +23,10 @@ from zmesh.transports.readiness import (
     NOBLOCK,
     NOBLOCK_MORE,
     Drain,
-    ZmqSocket,
     bare_receive,
     bare_send,
 )
-from zmesh.transports.sockets import MAX_FRAMES, SocketBounds
+from zmesh.transports.sockets import MAX_FRAMES, Bound, SocketBounds
 
 AUTOMATIC_ID = 5
 """Bytes of a routing id that ROUTER made: a zero and a 32-bit counter."""
@@ -54,14 +53,13 @@ class Inbound:
 
     def __init__(
         self,
-        socket: ZmqSocket,
-        monitor: ZmqSocket,
+        router: Bound,
         admission: Admission,
         links: Links,
         bounds: SocketBounds,
         counters: Counter[str],
     ) -> None:
-        self.socket = socket
+        self.socket = router.socket
         self._admission = admission
         self._links = links
         self._counters = counters
@@ -69,10 +67,10 @@ class Inbound:
         self._newest: dict[PeerKey, Caller] = {}
         self._ended: list[tuple[Caller, str]] = []
         self._discarding = False
-        self._send = bare_send(socket)
-        self._receive = bare_receive(socket)
-        self.connections = Connections("direct", monitor, bounds, counters, self._gone)
-        self._drain = Drain(socket, self._read, links.flush, counters, idle=self._tell_ends)
+        self._send = bare_send(router.socket)
+        self._receive = bare_receive(router.socket)
+        self.connections = Connections("direct", router.monitor, bounds, counters, self._gone)
+        self._drain = Drain(router.socket, self._read, links.flush, counters, idle=self._tell_ends)
 
     def send(self, key: PeerKey, frames: Frames) -> bool:
         """Reply over the connection that ``key`` made to us; False if there is none or it is full."""

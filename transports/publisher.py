@@ -27,11 +27,10 @@ from zmesh.transports.readiness import (
     NOBLOCK,
     NOBLOCK_MORE,
     Drain,
-    ZmqSocket,
     bare_receive,
     bare_send,
 )
-from zmesh.transports.sockets import SocketBounds
+from zmesh.transports.sockets import Bound, SocketBounds
 
 NONCE = 32
 """Hexadecimal digits: 128 bits, so that nobody guesses another's topic."""
@@ -61,21 +60,20 @@ class Publisher:
 
     def __init__(
         self,
-        socket: ZmqSocket,
-        monitor: ZmqSocket,
+        publisher: Bound,
         admission: Admission,
         bounds: SocketBounds,
         counters: Counter[str],
     ) -> None:
-        self.socket = socket
+        self.socket = publisher.socket
         self._admission = admission
         self._counters = counters
         self._lanes: dict[PeerKey, Lane] = {}
         self._out_of_step = False
-        self._send = bare_send(socket)
-        self._receive = bare_receive(socket)
-        self.connections = Connections("gossip", monitor, bounds, counters, self._gone)
-        self._drain = Drain(socket, self._read, lambda: None, counters, idle=self._in_step)
+        self._send = bare_send(publisher.socket)
+        self._receive = bare_receive(publisher.socket)
+        self.connections = Connections("gossip", publisher.monitor, bounds, counters, self._gone)
+        self._drain = Drain(publisher.socket, self._read, lambda: None, counters, idle=self._in_step)
 
     def send(self, key: PeerKey, frames: Frames) -> bool:
         """Publish to the subscription of ``key``; False if there is none or it is full."""

@@ -9,10 +9,11 @@ Rules
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import resource
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import zmq
 
@@ -90,6 +91,27 @@ def address_of(endpoint: Endpoint) -> str:
     return f"tcp://{endpoint}"
 
 
+def reachable(endpoint: Endpoint) -> Endpoint:
+    """Where this host itself reaches what is bound to ``endpoint``: a wildcard address is no destination."""
+    if ipaddress.ip_address(endpoint.host).is_unspecified:
+        return endpoint._replace(host="::1" if ":" in endpoint.host else "127.0.0.1")
+    return endpoint
+
+
+class Bound(NamedTuple):
+    """A bound socket, the monitor of its connections, and where it is bound."""
+
+    socket: ZmqSocket
+    monitor: ZmqSocket
+    endpoint: Endpoint
+
+    def close(self) -> None:
+        """Close it before anybody reads it."""
+        self.socket.disable_monitor()
+        self.monitor.close(0)
+        self.socket.close(0)
+
+
 class Sockets:
     """One context and the sockets in it."""
 
@@ -100,8 +122,8 @@ class Sockets:
         self._identity = identity
         self._monitors = 0
 
-    def bound(self, kind: int, host: str, port: int, setting: str) -> tuple[ZmqSocket, ZmqSocket, Endpoint]:
-        """A CURVE server socket on ``host`` and ``port`` (0: any), its monitor, and where it is bound.
+    def bound(self, kind: int, host: str, port: int, setting: str) -> Bound:
+        """A CURVE server socket on ``host`` and ``port`` (0: any).
 
         Raises ``ConfigError`` when it cannot be bound there; ``setting`` names what would change it.
         """
@@ -129,7 +151,7 @@ class Sockets:
             mend = f"set {setting} to a free port, or to 0 for any"
             raise ConfigError(f"cannot listen on {Endpoint(host, port)}: {why}; {mend}") from None
         last = cast(bytes, socket.get(zmq.LAST_ENDPOINT))
-        return socket, monitor, Endpoint(host, int(last.rstrip(b"\0").rpartition(b":")[2]))
+        return Bound(socket, monitor, Endpoint(host, int(last.rstrip(b"\0").rpartition(b":")[2])))
 
     def dealer(self, host: str) -> ZmqSocket:
         """An unconnected DEALER towards ``host``."""

@@ -28,8 +28,8 @@ from zmesh.transports.inbound import Inbound
 from zmesh.transports.links import Links
 from zmesh.transports.publisher import Publisher
 from zmesh.transports.readiness import NOBLOCK, NOBLOCK_MORE, Drain, ZmqSocket, bare_receive, bare_send
-from zmesh.transports.selftest import refuses_strangers
-from zmesh.transports.sockets import SocketBounds, Sockets, raise_file_limit
+from zmesh.transports.selftest import forget_strangers, refuses_strangers
+from zmesh.transports.sockets import Bound, SocketBounds, Sockets, raise_file_limit
 
 log = get_logger(__name__)
 
@@ -48,8 +48,9 @@ class ZeroMqTransport:
         router_port: int = 0,
         gossip_port: int = 0,
         bounds: SocketBounds | None = None,
+        counters: Counter[str] | None = None,
     ) -> None:
-        """``host`` is an IP literal to listen on; a port of 0 means any.
+        """``host`` is an IP literal to listen on; a port of 0 means any. ``counters``: where to count.
 
         Raises ``ConfigError`` for a host that is not an IP literal.
         """
@@ -63,7 +64,7 @@ class ZeroMqTransport:
         self._host = host
         self._ports = (router_port, gossip_port)
         self._bounds = bounds or SocketBounds()
-        self._counters: Counter[str] = Counter()
+        self._counters = Counter() if counters is None else counters
         self._admission = Admission(identity, self._counters)
         self._dials: dict[PeerKey, Dial] = {}
         self._running = False
@@ -84,32 +85,31 @@ class ZeroMqTransport:
         self._links = Links(loop, sink, self._counters)
         self._sockets = Sockets(self._identity, self._bounds)
         self._zap = self._sockets.authenticator()
+        bound: list[Bound] = []
         try:
-            router = self._sockets.bound(zmq.ROUTER, self._host, self._ports[0], "MESH_ROUTER_PORT")
-            try:
-                xpub = self._sockets.bound(zmq.XPUB, self._host, self._ports[1], "MESH_GOSSIP_PORT")
-            except ConfigError:
-                close_pair(*router[:2])
-                raise
+            bound.append(self._sockets.bound(zmq.ROUTER, self._host, self._ports[0], "MESH_ROUTER_PORT"))
+            bound.append(self._sockets.bound(zmq.XPUB, self._host, self._ports[1], "MESH_GOSSIP_PORT"))
         except ConfigError:
+            for socket in bound:
+                socket.close()
             self._zap.close(0)
             self._sockets.context.term()
             raise
         self._read_zap(self._zap)
+        router, publisher = bound
         bounds, counters, admission = self._bounds, self._counters, self._admission
-        self._inbound = Inbound(router[0], router[1], admission, self._links, bounds, counters)
-        self._publisher = Publisher(xpub[0], xpub[1], admission, bounds, counters)
+        self._inbound = Inbound(router, admission, self._links, bounds, counters)
+        self._publisher = Publisher(publisher, admission, bounds, counters)
         self._running = True
-        routes = Routes(direct=router[2], gossip=xpub[2])
+        routes = Routes(direct=router.endpoint, gossip=publisher.endpoint)
         try:
             await refuses_strangers(self._sockets, self._identity.curve_public, routes, counters)
         except ZmeshError:
             await self.stop(1.0)
             raise
-        # The strangers of the self-test are no news to anybody.
         self._inbound.connections.refresh()
         self._publisher.connections.refresh()
-        self._counters.clear()
+        forget_strangers(counters)
         return routes
 
     async def stop(self, deadline: float) -> None:
@@ -220,11 +220,3 @@ async def _terminated(context: zmq.Context[ZmqSocket], deadline: float) -> bool:
         return False
     thread.join()
     return True
-
-
-def close_pair(socket: ZmqSocket, monitor: ZmqSocket) -> None:
-    """Close a bound socket that nobody reads yet."""
-    with contextlib.suppress(zmq.ZMQError):
-        socket.disable_monitor()
-    monitor.close(0)
-    socket.close(0)

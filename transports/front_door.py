@@ -1,0 +1,305 @@
+"""One listener for HTTP and ZMTP: the first byte says which, and ZMTP is passed through to the ROUTER, unread.
+
+Theory
+    A ZMTP greeting begins with 0xFF (RFC 37), which no HTTP request does. CURVE stays end to end: behind this door
+    stand the handshake, ZAP and everything else exactly as on the ROUTER's own port. Only the address of the far end
+    is lost to ZeroMQ, so whatever depends on addresses is decided here.
+Rules
+ 1. Whoever connects must say something within ``first_byte`` seconds. Few may wait so, in all and from one address.
+ 2. Every refusal is counted under a name of its own, ``door_...``.
+ 3. No byte is read that cannot be passed on: a leg that cannot write stops the other from reading.
+ 4. ZeroMQ greets as soon as it is reached, so a pair is joined before its inner leg is dialled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from zmesh.core.errors import ConfigError
+from zmesh.core.types import Endpoint
+from zmesh.transports.sockets import reachable
+
+ZMTP = 0xFF
+"""The first byte of every ZMTP greeting."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoorBounds:
+    """What one front door allows."""
+
+    first_byte: float = 2.0
+    """Seconds until a connection has said something: a round trip across the world takes a sixth of that."""
+    waiting: int = 512
+    """Connections that have said nothing yet."""
+    waiting_per_address: int = 128
+    """Those of one address: all peers of a mesh of 100 behind one load balancer, coming back at once."""
+    connections: int = 2048
+    """Connections in all; one that is passed through counts as two, and costs four file handles."""
+    http_lifetime: float = 120.0
+    """Seconds until an HTTP connection is closed, whatever it is doing: header by header it could stay for ever."""
+    backlog: int = 128
+    """Connections that the kernel holds for us until the loop comes round."""
+
+
+class FrontDoor:
+    """Listens on one port. Use it on one running event loop, asyncio's or uvloop's."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        router: Endpoint,
+        http: Callable[[], asyncio.Protocol],
+        *,
+        bounds: DoorBounds | None = None,
+        counters: Counter[str] | None = None,
+    ) -> None:
+        """``host`` is an IP literal and a port of 0 means any.
+
+        ``router`` is where the ROUTER is bound; ``http`` makes a protocol that serves one HTTP connection;
+        ``counters`` is where to count, if others count there too.
+        """
+        self.bounds = bounds or DoorBounds()
+        self.http = http
+        self.router = reachable(router)
+        self._address = (host, port)
+        self._counters = Counter() if counters is None else counters
+        self._server: asyncio.Server | None = None
+        self._waiting: Counter[str] = Counter()
+        self._open: dict[asyncio.Transport, asyncio.TimerHandle | None] = {}
+        self._dials: set[asyncio.Task[None]] = set()
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """How often each kind of connection or refusal happened since the start."""
+        return self._counters
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on; the one asked for, or the one found if that was 0."""
+        if self._server is None or not self._server.sockets:
+            return self._address[1]
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def start(self) -> None:
+        """Listen. Raises ``ConfigError`` when the address cannot be bound."""
+        host, port = self._address
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: Visitor(self), host, port, backlog=self.bounds.backlog
+            )
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            mend = "set MESH_LISTEN_PORT to a free port, or stop what listens there"
+            raise ConfigError(f"cannot listen on {Endpoint(host, port)}: {why}; {mend}") from None
+
+    async def stop(self) -> None:
+        """Close the listener and every connection, now. Safe to call twice."""
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        server.close()
+        for dial in self._dials:
+            dial.cancel()
+        await asyncio.gather(*self._dials, return_exceptions=True)
+        for transport in list(self._open):
+            transport.abort()
+            self.gone(transport)
+        await server.wait_closed()
+        # One round of the loop, in which aborted connections tell their protocols.
+        await asyncio.sleep(0)
+
+    # ------------------------------------------------------------ for the connections
+
+    def count(self, name: str) -> None:
+        """One more of ``door_<name>``."""
+        self._counters[f"door_{name}"] += 1
+
+    def enter(self, address: str) -> str | None:
+        """Somebody came from ``address``: None, or the name of the limit that is reached."""
+        if len(self._open) >= self.bounds.connections:
+            self._forget_closed()
+        if len(self._open) >= self.bounds.connections:
+            return "full"
+        if self._waiting.total() >= self.bounds.waiting:
+            return "crowded"
+        if self._waiting[address] >= self.bounds.waiting_per_address:
+            return "too_many_from_address"
+        self._waiting[address] += 1
+        return None
+
+    def spoke(self, address: str) -> None:
+        """Somebody from ``address`` does not wait any more."""
+        self._waiting[address] -= 1
+        if not self._waiting[address]:
+            del self._waiting[address]
+
+    def opened(self, transport: asyncio.Transport, lifetime: float | None = None) -> None:
+        """Keep account of an open connection; with ``lifetime`` it is closed after so many seconds."""
+        loop = asyncio.get_running_loop()
+        old = self._open.get(transport)
+        if old is not None:
+            old.cancel()
+        self._open[transport] = None if lifetime is None else loop.call_later(lifetime, self._expire, transport)
+
+    def gone(self, transport: asyncio.Transport) -> None:
+        """A connection ended."""
+        timer = self._open.pop(transport, None)
+        if timer is not None:
+            timer.cancel()
+
+    def pass_through(self, outer: Leg, transport: asyncio.Transport) -> None:
+        """Join ``outer`` with a new connection to the ROUTER."""
+        task = asyncio.ensure_future(self._dial(outer, transport))
+        self._dials.add(task)
+        task.add_done_callback(self._dials.discard)
+
+    async def _dial(self, outer: Leg, transport: asyncio.Transport) -> None:
+        try:
+            async with asyncio.timeout(self.bounds.first_byte):
+                await asyncio.get_running_loop().create_connection(lambda: outer.other, *self.router)
+        except OSError:  # TimeoutError is one
+            self.count("backend_down")
+            transport.abort()
+
+    def _expire(self, transport: asyncio.Transport) -> None:
+        if not transport.is_closing():
+            self.count("http_expired")
+        self.gone(transport)
+        transport.abort()
+
+    def _forget_closed(self) -> None:
+        """HTTP connections end without telling us: their protocol is another's."""
+        for transport in [transport for transport in self._open if transport.is_closing()]:
+            self.gone(transport)
+
+
+class Visitor(asyncio.Protocol):
+    """A connection that has not said what it is."""
+
+    def __init__(self, door: FrontDoor) -> None:
+        self._door = door
+        self._address = ""
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let in, for the time of a first byte, or refuse."""
+        door = self._door
+        stream = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self._address = str(peer[0]) if peer else "unknown"
+        limit = door.enter(self._address)
+        if limit is not None:
+            door.count(limit)
+            stream.abort()
+            return
+        self._transport = stream
+        self._timer = asyncio.get_running_loop().call_later(door.bounds.first_byte, self._silent)
+        door.opened(stream)
+
+    def data_received(self, data: bytes) -> None:
+        """The first bytes decide."""
+        transport = self._transport
+        if transport is None:
+            return
+        self._leave()
+        door = self._door
+        if data[0] == ZMTP:
+            door.count("zmtp")
+            outer = Leg(door)
+            transport.set_protocol(outer)
+            outer.connection_made(transport)
+            outer.data_received(data)
+            door.pass_through(outer, transport)
+            return
+        # An HTTP parser knows best how to answer what is neither, a TLS hello say: with 400.
+        door.count("http" if chr(data[0]).isalpha() else "not_zmtp_nor_http")
+        door.opened(transport, door.bounds.http_lifetime)
+        protocol = door.http()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        protocol.data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It left without a word."""
+        if self._transport is not None:
+            self._door.gone(self._transport)
+            self._leave()
+
+    def _silent(self) -> None:
+        if self._transport is not None:
+            self._door.count("silent")
+            self._transport.abort()
+
+    def _leave(self) -> None:
+        """It waits no longer."""
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._door.spoke(self._address)
+
+
+class Leg(asyncio.Protocol):
+    """One of the two connections of a pass-through; the outer one makes its inner counterpart."""
+
+    def __init__(self, door: FrontDoor, other: Leg | None = None) -> None:
+        self._door = door
+        self.other: Leg = Leg(door, self) if other is None else other
+        self._transport: asyncio.Transport | None = None
+        self._held: list[bytes] = []
+        self._ended = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Write what was held back for this leg, then let the other read again."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._door.opened(self._transport)
+        other = self.other._transport
+        if other is None:
+            return
+        if other.is_closing():
+            self._transport.abort()
+            return
+        # Before writing: what is written may be enough to stop the other leg again.
+        other.resume_reading()
+        self._transport.writelines(self.other._held)
+        self.other._held.clear()
+
+    def data_received(self, data: bytes) -> None:
+        """Pass it on, or hold it until the other leg stands (rule 3 bounds that to what was read already)."""
+        other = self.other._transport
+        if other is not None:
+            other.write(data)
+        elif self._transport is not None:
+            self._held.append(data)
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """The far end will not write any more; what the other writes still gets there."""
+        self._ended = True
+        other = self.other._transport
+        if other is not None and not other.is_closing():
+            other.write_eof()
+        return not self.other._ended
+
+    def pause_writing(self) -> None:
+        """This leg is full."""
+        if self.other._transport is not None:
+            self.other._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """This leg has room."""
+        if self.other._transport is not None:
+            self.other._transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Close the other leg too, once it wrote what it had."""
+        if self._transport is not None:
+            self._door.gone(self._transport)
+        if self.other._transport is not None:
+            self.other._transport.close()
