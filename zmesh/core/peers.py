@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Protocol
 
 from zmesh.core.bounds import MAX_ENDPOINTS, Bounds
@@ -126,10 +127,9 @@ class Peers:
     def is_ignored(self, member: Member, now: float) -> bool:
         """Should handlers not see this author's messages? Worked out at most once a second."""
         if now - self._ignored_at >= 1.0:
-            crowd = list(self)
-            own = self.roster.by_key.get(self._me)
-            crowd.append(own if own is not None else Member(self._me, "", ""))
-            self._ignored = self.reputation.ignored(crowd, self._bounds.ignore_below, now)
+            own = self.roster.by_key.get(self._me) or Member(self._me, "", "")
+            # Lazily: nobody is counted while nobody has a score, and a mesh may have 10,000 members.
+            self._ignored = self.reputation.ignored(chain(self, (own,)), self._bounds.ignore_below, now)
             self._ignored_at = now
         return member.account in self._ignored
 
