@@ -47,12 +47,10 @@ class Server:
 
     async def start(self, router: Endpoint) -> None:
         """Open the door; ``router`` is where the transport listens. Raises ``ConfigError`` when the port is taken."""
-        from aiohttp.web import AppRunner
-
-        from zmesh.http import make_app
+        from zmesh.http import make_app, make_runner
         from zmesh.transports.front_door import FrontDoor
 
-        runner = AppRunner(make_app(*self._answers), access_log=None)
+        runner = make_runner(make_app(*self._answers))
         await runner.setup()
         self._runner = runner
         assert runner.server is not None  # made by setup()

@@ -20,9 +20,7 @@ HOSTS = st.one_of(
 )
 ENDPOINTS = st.builds(Endpoint, HOSTS, st.integers(1, 65535))
 NEARLY = st.lists(
-    st.sampled_from(
-        ["/", "ip4", "ip6", "dns", "tcp", "1.2.3.4", "::1", ":", "9090", "[", "]", "%", "\x00", "x"]
-    ),
+    st.sampled_from(["/", "ip4", "ip6", "dns", "tcp", "1.2.3.4", "::1", ":", "9090", "[", "]", "%", "\x00", "x"]),
     max_size=9,
 ).map("".join)
 

@@ -1,0 +1,237 @@
+"""The command line: run a node, make keys, check a registry, ask after a node's health, see ten of them at work.
+
+Rules
+ 1. What is wrong with the input is one sentence on standard error and exit status 2, never a traceback. Status 1 is a
+    "no" to what was asked (a node that is not healthy, a demo that missed something).
+ 2. Standard output carries the answer and nothing else, so that a script can read it.
+ 3. Each command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from zmesh.core.errors import ConfigError
+
+HEALTH_SECONDS = 3.0
+"""Seconds that ``zmesh health`` waits: below the usual limits of container health checks."""
+MAX_HEALTH = 64 * 1024
+"""Bytes of an answer that ``zmesh health`` reads."""
+
+app = typer.Typer(
+    help="Signed, encrypted, brokerless messaging for validators.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+keys = typer.Typer(help="Make and read Ed25519 keys.", no_args_is_help=True)
+registries = typer.Typer(help="Look into files of validators.", no_args_is_help=True)
+app.add_typer(keys, name="key")
+app.add_typer(registries, name="registry")
+
+
+def main() -> None:
+    """The console script: what is wrong with the input becomes one sentence and exit status 2."""
+    try:
+        app()
+    except ConfigError as error:
+        typer.echo(f"zmesh: {error}", err=True)
+        sys.exit(2)
+
+
+# ---------------------------------------------------------------- a node
+
+
+@app.command()
+def run(
+    peer_id: Annotated[str | None, typer.Option(help="This node's name.  [MESH_PEER_ID]")] = None,
+    listen_port: Annotated[
+        str | None, typer.Option(metavar="PORT", help="The port of its front door.  [MESH_LISTEN_PORT]")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="Its key file.  [MESH_PRIVATE_KEY]")] = None,
+    registry: Annotated[Path | None, typer.Option(help="The file of validators.  [MESH_REGISTRY]")] = None,
+    log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.  [MESH_LOG_LEVEL]")] = None,
+) -> None:
+    """Run a node until SIGINT or SIGTERM.
+
+    Every setting can be given as an environment variable; an option beats its variable. zmesh.config.Settings
+    documents them all.
+    """
+    from zmesh.config import Settings, suspicious_variables
+    from zmesh.log import configure, get_logger
+
+    given = {
+        "peer_id": peer_id,
+        "listen_port": listen_port,
+        "private_key": key,
+        "registry": registry,
+        "log_level": log_level,
+    }
+    explicit = {name: value for name, value in given.items() if value is not None}
+    settings = Settings(**explicit)
+    configure(settings.log_level, settings.log_format)
+    for sentence in suspicious_variables(os.environ):
+        get_logger(__name__).warning("suspicious_variable", problem=sentence)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_run_until_told(explicit))
+
+
+async def _run_until_told(explicit: dict[str, Any]) -> None:
+    from zmesh.client import MeshNetworkClient
+
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, told.set)
+    async with MeshNetworkClient(**explicit):
+        await told.wait()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's loop where the extra of that name is installed, else asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+@app.command()
+def health(
+    address: Annotated[
+        str | None, typer.Argument(help="HOST:PORT; by default this machine and MESH_LISTEN_PORT.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Count a degraded node as a failure, too.")] = False,
+) -> None:
+    """Ask a node for its health and print the answer.
+
+    Exit status 0 if it runs (with --strict: and reaches its peers), else 1: made for container health checks, where
+    restarting a node that merely reaches nobody would not help.
+    """
+    import json
+
+    text = _get_health(address or _own_address())
+    typer.echo(text)
+    try:
+        said = json.loads(text)
+        well = said["running"] is True and (said["status"] == "healthy" or not strict)
+    except (ValueError, KeyError, TypeError):
+        well = False
+    if not well:
+        raise typer.Exit(1)
+
+
+def _own_address() -> str:
+    """Where this machine's node listens, by the variables it was started with; pydantic would take a second to say."""
+    host = os.environ.get("MESH_LISTEN_HOST") or "0.0.0.0"  # noqa: S104 - compared, not bound
+    port = os.environ.get("MESH_LISTEN_PORT") or "9090"
+    local = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"{local}:{port}"
+
+
+def _get_health(address: str) -> str:
+    from http.client import HTTPConnection, HTTPException
+
+    from zmesh.multiaddr import parse_endpoint
+
+    endpoint = parse_endpoint(address)
+    connection = HTTPConnection(endpoint.host, endpoint.port, timeout=HEALTH_SECONDS)
+    try:
+        connection.request("GET", "/health")
+        answer = connection.getresponse()
+        if answer.status == 200:
+            return answer.read(MAX_HEALTH).decode(errors="replace").strip()
+        problem = f"answers with status {answer.status}"
+    except (OSError, HTTPException) as error:
+        problem = f"does not answer: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}"
+    finally:
+        connection.close()
+    typer.echo(f"zmesh: {endpoint} {problem}", err=True)
+    raise typer.Exit(1)
+
+
+# ---------------------------------------------------------------- what a node needs
+
+
+@keys.command("new")
+def key_new(path: Annotated[Path, typer.Argument(help="The file to make; never overwritten.")]) -> None:
+    """Make a key in a new file that only you can read, and print its public key."""
+    from zmesh.identity import create_key_file
+
+    typer.echo(create_key_file(path).public.hex())
+
+
+@keys.command("show")
+def key_show(
+    path: Annotated[Path | None, typer.Argument(help="The key file; by default what MESH_PRIVATE_KEY says.")] = None,
+) -> None:
+    """Print the public key of a key file."""
+    from zmesh.identity import load_key
+
+    source = path or os.environ.get("MESH_PRIVATE_KEY")
+    if not source:
+        raise ConfigError("no key to show: name a key file, or set MESH_PRIVATE_KEY")
+    typer.echo(load_key(source).public.hex())
+
+
+@registries.command("check")
+def registry_check(path: Annotated[Path, typer.Argument(help="The TOML file.")]) -> None:
+    """Check a file of validators as a node would, and say what is in it."""
+    from zmesh.files import read_regular
+    from zmesh.registry.roster_file import MAX_FILE, parse_roster
+
+    source = f"registry {path}"
+    members = parse_roster(read_regular(path, source, MAX_FILE + 1)[0], source).members
+    validators = sum(member.is_validator for member in members)
+    stake = sum(member.stake for member in members)
+    hidden = sum(not member.endpoints for member in members)
+    typer.echo(
+        f"{path}: {len(members)} members, {validators} of them validators, stake {stake}, {hidden} without address"
+    )
+
+
+# ---------------------------------------------------------------- about zmesh
+
+
+@app.command()
+def demo(
+    peers: Annotated[int, typer.Option(min=2, max=50, help="Validators, each a process of its own.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds of federated learning.")] = 5,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object in the end, and nothing else.")
+    ] = False,
+) -> None:
+    """Watch validators train a real model together over an encrypted mesh on this machine.
+
+    Needs the extra `demo`. Exit status 1 if any message was missed.
+    """
+    from zmesh.demo import run_demo
+
+    raise typer.Exit(run_demo(peers=peers, rounds=rounds, as_json=as_json))
+
+
+@app.command()
+def version() -> None:
+    """Print the versions that a bug report needs."""
+    import platform
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    import zmq
+
+    def of(distribution: str) -> str:
+        try:
+            return installed(distribution)
+        except PackageNotFoundError:
+            return "(not installed)"
+
+    libraries = f"pyzmq {of('pyzmq')}, libzmq {zmq.zmq_version()}, pynacl {of('pynacl')}"
+    typer.echo(f"zmesh-net {of('zmesh-net')} ({libraries}, Python {platform.python_version()})")
