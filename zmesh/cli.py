@@ -208,6 +208,9 @@ def demo(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object in the end, and nothing else.")
     ] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Print lines instead of a table, as without a terminal.")
+    ] = False,
 ) -> None:
     """Watch validators train a real model together over an encrypted mesh on this machine.
 
@@ -215,7 +218,7 @@ def demo(
     """
     from zmesh.demo import run_demo
 
-    raise typer.Exit(run_demo(peers=peers, rounds=rounds, as_json=as_json))
+    raise typer.Exit(run_demo(peers=peers, rounds=rounds, as_json=as_json, plain=plain))
 
 
 @app.command()

@@ -1,0 +1,132 @@
+"""What the demo learns: handwritten digits, dealt out unfairly, and a model small enough for one message.
+
+Rules
+ 1. scikit-learn is needed once, in the parent, for the pictures (a real data set of 1,797 that ships with it). The
+    validators need numpy alone.
+ 2. No validator sees what another has, and nobody sees the held-out digits before the end.
+ 3. A model is softmax regression: 64 pixels and a bias to 10 digits, 2,600 bytes of little-endian float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Model = NDArray[np.float32]
+"""Weights, 65 rows (64 pixels, bias) by 10 columns (digits)."""
+
+SHAPE = (65, 10)
+HELD_OUT = 360
+"""Pictures that nobody trains on, a fifth."""
+SEEN = 5
+"""Different digits that one validator has pictures of: alone it cannot know the other five."""
+FEWEST_UNFAIR = 4
+"""Validators from which on pictures are dealt like that; fewer get a bit of everything."""
+STEPS = 20
+"""Steps of gradient descent in one round: a few milliseconds."""
+RATE = np.float32(1.0)
+"""Step length: the largest that still descends steadily."""
+SEED = 7
+"""For shuffling: every run deals the same pictures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Pictures that belong to one validator."""
+
+    pixels: NDArray[np.float32]
+    """One row of 64 grey values, 0 to 1, for each picture."""
+    labels: NDArray[np.int64]
+    """The digit on each."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def save(self, path: Path) -> None:
+        """Write it as ``load`` reads it."""
+        np.savez(path, pixels=self.pixels, labels=self.labels)
+
+    @classmethod
+    def load(cls, path: Path) -> Shard:
+        """Read what ``save`` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(arrays["pixels"], arrays["labels"])
+
+
+def deal(validators: int) -> tuple[list[Shard], Shard]:
+    """One shard for each of ``validators``, and the held-out pictures. Needs scikit-learn."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(SEED).permutation(len(labels))
+    pixels, labels = (pixels[order] / 16).astype(np.float32), labels[order]
+    held_out = Shard(pixels[:HELD_OUT], labels[:HELD_OUT])
+    pixels, labels = pixels[HELD_OUT:], labels[HELD_OUT:]
+    hands: list[list[int]] = [[] for _ in range(validators)]
+    for digit in range(10):
+        players = [player for player in range(validators) if _gets(player, digit, validators)]
+        for turn, picture in enumerate(np.flatnonzero(labels == digit)):
+            hands[players[turn % len(players)]].append(int(picture))
+    return [Shard(pixels[hand], labels[hand]) for hand in hands], held_out
+
+
+def _gets(player: int, digit: int, players: int) -> bool:
+    """Around a circle of ten digits, each player gets ``SEEN`` in a row from a place of its own."""
+    return players < FEWEST_UNFAIR or (digit - player * 10 // players) % 10 < SEEN
+
+
+def blank() -> Model:
+    """The model before the first round: it guesses."""
+    return np.zeros(SHAPE, np.float32)
+
+
+def train(model: Model, shard: Shard, rounds: int = 1) -> Model:
+    """The model after ``rounds`` times ``STEPS`` steps of gradient descent on the cross-entropy over one shard."""
+    inputs = _with_bias(shard)
+    targets = np.eye(10, dtype=np.float32)[shard.labels]
+    trained = model.copy()
+    for _ in range(rounds * STEPS):
+        scores = np.exp(inputs @ trained)
+        guesses = scores / scores.sum(axis=1, keepdims=True)
+        trained -= RATE * (inputs.T @ (guesses - targets)) / np.float32(len(shard))
+    return trained
+
+
+def average(deltas: Iterable[tuple[Model, int]]) -> Model:
+    """Federated averaging: the mean of all deltas, each weighted by its number of pictures."""
+    weighed = list(deltas)
+    total = sum(count for _, count in weighed)
+    summed = sum((delta * np.float32(count / total) for delta, count in weighed), start=blank())
+    return summed.astype(np.float32)
+
+
+def accuracy(model: Model, shard: Shard) -> float:
+    """The part of the pictures that the model names rightly, 0 to 1."""
+    return float(np.mean(np.argmax(_with_bias(shard) @ model, axis=1) == shard.labels))
+
+
+def to_bytes(model: Model) -> bytes:
+    """2,600 bytes, the same on every machine."""
+    return model.astype("<f4").tobytes()
+
+
+def from_bytes(data: bytes) -> Model:
+    """Raises ``ValueError`` unless these are the finite weights of one model."""
+    model = np.frombuffer(data, dtype="<f4").reshape(SHAPE).astype(np.float32)
+    if not np.isfinite(model).all():
+        raise ValueError("a model has finite weights")
+    return model
+
+
+def fingerprint(data: bytes) -> str:
+    """What stands for a model in an announcement: 32 hex digits, BLAKE2b-128 of its bytes."""
+    return blake2b(data, digest_size=16).hexdigest()
+
+
+def _with_bias(shard: Shard) -> NDArray[np.float32]:
+    return np.hstack([shard.pixels, np.ones((len(shard), 1), np.float32)])

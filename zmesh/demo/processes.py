@@ -1,0 +1,142 @@
+"""Real processes that live as long as the parent wants, and not a moment longer than the parent.
+
+Rules
+ 1. Each hears from its parent on stdin. When that ends, because the parent closed it, crashed or was killed, the
+    process ends by itself; what has not ended after ``STOP_SECONDS`` is killed, by its own id.
+ 2. They are in sessions of their own: Ctrl-C reaches the parent alone, which then ends them in order.
+ 3. What a process says is a line of JSON on stdout. What it complains about goes to a file; the last line of that is
+    the reason given when it ends early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from zmesh.core.errors import ZmeshError
+
+STOP_SECONDS = 5.0
+"""Seconds that all processes together have for saying goodbye."""
+MAX_REPORT = 64 * 1024
+"""Bytes of one report: a model of 2,600 bytes in base64, and room."""
+
+OnReport = Callable[[str, Mapping[str, Any]], None]
+
+
+class DemoError(ZmeshError):
+    """The demo could not go on; the sentence says why."""
+
+
+class Processes:
+    """Starts one ``python -m module ARGUMENTS`` for each name, and passes reports to ``on_report(name, report)``."""
+
+    def __init__(self, module: str, commands: Mapping[str, Sequence[str]], logs: Path, on_report: OnReport) -> None:
+        self._module = module
+        self._commands = commands
+        self._logs = logs
+        self._on_report = on_report
+        self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._readers: list[asyncio.Task[None]] = []
+        self._news = asyncio.Event()
+        self._stopping = False
+        self._failure: str | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            for name, arguments in self._commands.items():
+                await self._start(name, arguments)
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+    async def _start(self, name: str, arguments: Sequence[str]) -> None:
+        with (self._logs / f"{name}.log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                self._module,
+                *arguments,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env=_environment(),
+                limit=MAX_REPORT,
+                start_new_session=True,
+            )
+        self._running[name] = process
+        self._readers.append(asyncio.create_task(self._read(name, process), name=f"reports of {name}"))
+
+    async def _read(self, name: str, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None  # a pipe was asked for
+        async for line in process.stdout:
+            self._on_report(name, json.loads(line))
+            self._news.set()
+        if not self._stopping:
+            self._failure = f"{name} ended early{self._reason(name)}"
+            self._news.set()
+
+    def _reason(self, name: str) -> str:
+        said = (self._logs / f"{name}.log").read_text(errors="replace").strip()
+        return f": {said.splitlines()[-1]}" if said else ""
+
+    def tell(self, name: str, order: str) -> None:
+        """Give one process an order."""
+        stdin = self._running[name].stdin
+        assert stdin is not None  # a pipe was asked for
+        stdin.write(order.encode() + b"\n")
+
+    async def until(self, reached: Callable[[], bool], seconds: float, what: str) -> bool:
+        """Wait for reports until ``reached`` holds; False when ``seconds`` were not enough.
+
+        Raises ``DemoError`` when a process ends early.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                while not reached():
+                    if self._failure is not None:
+                        raise DemoError(f"{self._failure} (while {what})")
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """End all of them: let them say goodbye, then kill. Safe to call twice."""
+        self._stopping = True
+        processes = list(self._running.values())
+        for process in processes:
+            if process.stdin is not None:
+                process.stdin.close()
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await asyncio.gather(*self._readers)
+                await asyncio.gather(*(process.wait() for process in processes))
+        except TimeoutError:
+            pass  # killed below
+        finally:
+            for process in processes:
+                if process.returncode is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        process.kill()
+            await asyncio.gather(*(process.wait() for process in processes))
+            for reader in self._readers:
+                reader.cancel()
+            await asyncio.gather(*self._readers, return_exceptions=True)
+
+
+def _environment() -> dict[str, str]:
+    """The parent's, less what would make a validator of the demo one of the operator's, and one thread for each."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("MESH_")}
+    ours.pop("BLOCKCHAIN_RPC", None)
+    return {**ours, **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")}
