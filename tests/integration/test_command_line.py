@@ -1,0 +1,209 @@
+"""The command line as an operator meets it: real processes, one answer, one sentence, an exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import stat
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from zmesh.cli import app
+from zmesh.identity import Identity, load_key
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 60
+"""Above the worst start of a process on a busy machine."""
+SECRET = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """This process's variables without the settings of a mesh, and then ``settings``."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MESH_", "BLOCKCHAIN_"))}
+    return {**inherited, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **settings}
+
+
+async def start(*arguments: object, **settings: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "zmesh", *map(str, arguments)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(**settings),
+    )
+
+
+async def zmesh(*arguments: object, **settings: str) -> tuple[int | None, str, str]:
+    """Run to the end: exit status, standard output, standard error."""
+    async with asyncio.timeout(SECONDS):
+        process = await start(*arguments, **settings)
+        out, err = await process.communicate()
+    assert "Traceback" not in err.decode()
+    return process.returncode, out.decode(), err.decode()
+
+
+@asynccontextmanager
+async def running(*arguments: object, **settings: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+    """A node of its own process, and the port of its front door once it says it is open."""
+    local = {"MESH_LISTEN_HOST": "127.0.0.1", "MESH_LISTEN_PORT": "0", "MESH_PEER_ID": "validator_001"}
+    process = await start("run", *arguments, **{**local, **settings})
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(SECONDS):
+            while "listen_port" not in (entry := json.loads(await process.stderr.readline() or "{}")):
+                assert process.returncode is None, entry
+            yield process, entry["listen_port"]
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_a_key_is_made_shown_and_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "node.key"
+    status, public, err = await zmesh("key", "new", path)
+    assert (status, err) == (0, "")
+    assert public == load_key(path).public.hex() + "\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert await zmesh("key", "show", path) == (0, public, "")
+    assert await zmesh("key", "show", MESH_PRIVATE_KEY=str(path)) == (0, public, "")
+    again = await zmesh("key", "new", path)
+    assert again == (2, "", f"zmesh: {path} exists already: name a new file, or move that one away first\n")
+    path.chmod(0o644)
+    exposed = await zmesh("key", "show", path)
+    assert exposed == (
+        2,
+        "",
+        f"zmesh: key file {path} has mode 0644, open to others: `chmod 600 {path}` mends it\n",
+    )
+
+
+async def test_a_registry_is_checked_as_a_node_would(tmp_path: Path) -> None:
+    path = tmp_path / "validators.toml"
+    key = Identity.from_seed(bytes(32)).public.hex()
+    entry = f'[[validator]]\npeer_id = "a"\naccount = "b"\npublic_key = "{key}"\naddress = []\nstake = 7\n'
+    path.write_text(entry)
+    said = f"{path}: 1 members, 1 of them validators, stake 7, 1 without address\n"
+    assert await zmesh("registry", "check", path) == (0, said, "")
+    path.write_text(entry * 2)
+    said = f"zmesh: registry {path}, validators 1 and 2 share the peer_id: each must have its own\n"
+    assert await zmesh("registry", "check", path) == (2, "", said)
+
+
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        ({"MESH_PRIVATE_KEY": SECRET[:-1]}, "private_key (MESH_PRIVATE_KEY): the private key of 63 characters (not"),
+        ({"MESH_REGISTRY": "/no/file.toml"}, "registry /no/file.toml cannot be read: No such file or directory"),
+    ],
+    ids=["key", "registry"],
+)
+async def test_a_node_with_a_bad_setting_says_one_sentence_and_ends(settings: dict[str, str], said: str) -> None:
+    status, out, err = await zmesh("run", **{"MESH_PEER_ID": "validator_001", "MESH_LISTEN_PORT": "0", **settings})
+    assert (status, out) == (2, "")
+    assert err.splitlines()[-1].startswith(f"zmesh: {said}")
+    assert SECRET[:-1] not in err
+
+
+async def test_a_port_in_use_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, out, err = await zmesh(
+            "run", "--listen-port", port, MESH_PEER_ID="validator_001", MESH_LISTEN_HOST="127.0.0.1"
+        )
+    assert (status, out) == (2, "")
+    sentence = err.splitlines()[-1]
+    assert sentence.startswith("zmesh: ")
+    assert str(port) in sentence
+
+
+async def test_a_node_runs_is_well_and_ends_on_sigterm(tmp_path: Path) -> None:
+    key = tmp_path / "node.key"
+    key.write_text(SECRET)
+    key.chmod(0o600)
+    async with running("--key", key) as (process, port):
+        status, out, err = await zmesh("health", "--strict", MESH_LISTEN_PORT=str(port))
+        assert (status, err) == (0, "")
+        said = json.loads(out)
+        assert (said["status"], said["peer_id"], said["running"]) == ("healthy", "validator_001", True)
+        await end(process, signal.SIGTERM)
+    status, _, err = await zmesh("health", f"127.0.0.1:{port}")
+    assert (status, err) == (1, f"zmesh: 127.0.0.1:{port} does not answer: Connection refused\n")
+
+
+async def test_a_node_ends_on_sigint_as_well() -> None:
+    async with running() as (process, _):
+        await end(process, signal.SIGINT)
+
+
+async def end(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """Tell a node to end, and see it do so quietly."""
+    process.send_signal(number)
+    out, err = await process.communicate()
+    assert (process.returncode, out) == (0, b"")
+    levels = [json.loads(line)["level"] for line in err.splitlines()]
+    assert "error" not in levels
+    assert SECRET not in err.decode()
+
+
+async def test_a_mistyped_variable_is_warned_about() -> None:
+    process = await start(
+        "run", MESH_PEER_ID="me", MESH_LISTEN_HOST="127.0.0.1", MESH_LISTEN_PORT="0", MESH_GOSIP_FANOUT="3"
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(SECONDS):
+            first = json.loads(await process.stderr.readline())
+        assert first["problem"] == "MESH_GOSIP_FANOUT is set but is no setting: did you mean MESH_GOSSIP_FANOUT?"
+    finally:
+        process.kill()
+        await process.communicate()
+
+
+@pytest.mark.parametrize(
+    "body, options, status",
+    [
+        (b'{"running": true, "status": "degraded"}', [], 0),
+        (b'{"running": true, "status": "degraded"}', ["--strict"], 1),
+        (b'{"running": false, "status": "stopped"}', [], 1),
+        (b"[]", [], 1),
+        (b"hello", [], 1),
+    ],
+    ids=["degraded", "strict", "stopped", "list", "text"],
+)
+async def test_health_exits_by_what_the_node_says(
+    body: bytes, options: list[str], status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a thread and not a process of its own: only the exit status differs."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with asyncio.timeout(SECONDS), server:
+        address = "{}:{}".format(*server.sockets[0].getsockname())
+        command = ["health", address, *options]
+        assert (await asyncio.to_thread(app, command, standalone_mode=False) or 0) == status
+    assert capsys.readouterr() == (body.decode() + "\n", "")
+
+
+async def test_a_malformed_address_is_refused() -> None:
+    status, out, err = await zmesh("health", "localhost")
+    assert (status, out) == (2, "")
+    assert err.startswith("zmesh: address 'localhost' is not host and port: ")
+
+
+async def test_the_versions_of_a_bug_report_are_printed() -> None:
+    status, out, err = await zmesh("version")
+    assert (status, err) == (0, "")
+    assert out.startswith("zmesh-net ")
+    assert "libzmq" in out
