@@ -114,7 +114,7 @@ class Published:
 class Resolved:
     """The answer to ``SendDirect``.
 
-    ``skew_ms``: the recipient's clock minus ours as it measured it, when a clock is why it refused.
+    ``skew_ms``: our clock minus the recipient's as it measured it, when a clock is why it refused.
     """
 
     token: int

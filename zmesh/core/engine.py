@@ -15,7 +15,7 @@ A gossip frame passes these checks, in this order; each failure is one ``DropRea
  7. only now it is seen, and charged to its author's rate. Marked earlier, a message could be suppressed by sending it
     first with a junk signature: the id does not cover the signature
  8. the validator of its type          BAD_PAYLOAD, REJECTED_BY_VALIDATOR, the author's fault; IGNORED_BY_VALIDATOR
- 9. relay, offer, deliver              LOW_REPUTATION, UNKNOWN_KIND: relayed but not delivered
+ 9. relay, offer, deliver              LOW_REPUTATION, UNKNOWN_KIND, RELAYED_ONLY: relayed but not delivered
 
 Admission, expiry and seen are checked again when the signature comes back, for verifying may take its time.
 Direct messages, HELLO and ACK differ in step 4 and 5 only; see ``_check_direct`` and ``_hello``.
@@ -273,15 +273,19 @@ class Engine:
             self._context.drop(DropReason.TTL_INFLATED, copy.link, envelope.id)
             self._context.blame(copy.link, Fault.TTL_INFLATED, now)
         elif author is None:
-            self._context.drop(DropReason.UNKNOWN_AUTHOR, copy.link, envelope.id)
+            self._pass_over(copy, DropReason.UNKNOWN_AUTHOR, now)
         elif (reason := self._untimely(envelope, now, pulled=copy.pulled)) is not None:
-            self._context.drop(reason, copy.link, envelope.id)
-            # It will not be taken from anybody, however often it is offered.
-            self._gossip.arrived(envelope.id[: wire.SHORT_ID], now)
+            self._pass_over(copy, reason, now)
         elif author.key != self.me and not self._bucket(author).has(now.mono):
-            self._context.drop(DropReason.AUTHOR_RATE, copy.link, envelope.id)
+            self._pass_over(copy, DropReason.AUTHOR_RATE, now)
         else:
             self._verify(copy, self._accept_gossip, now)
+
+    def _pass_over(self, copy: _Copy, reason: DropReason, now: Now) -> None:
+        """Nobody's copy would be taken now, so nobody is asked for one: whoever offered it kept its word."""
+        self._context.drop(reason, copy.link, copy.envelope.id)
+        if reason is not DropReason.BEFORE_START:  # that one is taken from whom it was asked of
+            self._gossip.arrived(copy.envelope.id[: wire.SHORT_ID], now)
 
     def _untimely(self, envelope: Envelope, now: Now, *, pulled: bool) -> DropReason | None:
         """Is it too old, too new, or from a life of its author that is over?"""
@@ -307,11 +311,14 @@ class Engine:
         author = self._author(envelope)
         reason = DropReason.UNKNOWN_AUTHOR if author is None else self._untimely(envelope, now, pulled=copy.pulled)
         if author is None or reason is not None:
-            self._context.drop(reason or DropReason.UNKNOWN_AUTHOR, link, envelope.id)
+            self._pass_over(copy, reason or DropReason.UNKNOWN_AUTHOR, now)
+            return
+        if envelope.id[: wire.SHORT_ID] in self.seen:
+            self._context.drop(DropReason.DUPLICATE, link, envelope.id)
             return
         own = author.key == self.me
         if not own and not self._bucket(author).take(now.mono):
-            self._context.drop(DropReason.AUTHOR_RATE, link, envelope.id)
+            self._pass_over(copy, DropReason.AUTHOR_RATE, now)
             return
         self._note_life(envelope, now)
         verdict, payload = self._judge(copy, author, now)
@@ -323,10 +330,12 @@ class Engine:
             return
         self._gossip.relay(entry, envelope, copy.ttl, copy.hops, self._full_mesh())
         self._gossip.offer_later(envelope, now)
+        if payload is None:
+            return  # of an unknown kind, which is counted already
         if own:
             # Ours, from before a restart, brought back by repair: kept for others, no news to us.
             self._context.drop(DropReason.OWN_ECHO, link, envelope.id)
-        elif payload is not None:
+        else:
             self._take(copy, author, payload, verdict, now)
 
     def _judge(self, copy: _Copy, author: Member, now: Now) -> tuple[Verdict, Mapping[str, Any] | None]:
@@ -364,6 +373,10 @@ class Engine:
             if direct:
                 self._inbox.awaiting[envelope.id] = envelope
             self._out.append(Deliver(envelope, author, payload, direct))
+        else:
+            self._context.drop(DropReason.RELAYED_ONLY, copy.link, envelope.id)
+            if direct:
+                self._acknowledge(envelope, AckStatus.REJECTED, now)
         if handler is not None:
             self._obey(handler.received(envelope, author, payload, now), now)
             self._note_deadline(handler)
@@ -385,12 +398,17 @@ class Engine:
         elif reason is not None:
             self._context.drop(reason, copy.link, envelope.id)
             status = AckStatus.FUTURE if reason is DropReason.FUTURE else AckStatus.STALE
-            self._acknowledge(envelope, status, now, skew_ms=envelope.timestamp_ms - now.wall_ms)
+            self._turn_away(copy, status, now, skew_ms=envelope.timestamp_ms - now.wall_ms)
         elif not self._bucket(member, direct=True).has(now.mono) or not self._inbox.room(now):
             self._context.drop(DropReason.AUTHOR_RATE, copy.link, envelope.id)
-            self._acknowledge(envelope, AckStatus.BUSY, now)
+            self._turn_away(copy, AckStatus.BUSY, now)
         else:
             self._verify(copy, self._accept_direct, now)
+
+    def _turn_away(self, copy: _Copy, status: AckStatus, now: Now, *, skew_ms: int | None = None) -> None:
+        """Answer what was not even verified: the link proves its author, but a signature of ours is not for nothing."""
+        if self.links[copy.link].refusals.take(now.mono):
+            self._acknowledge(copy.envelope, status, now, skew_ms=skew_ms)
 
     def _accept_direct(self, copy: _Copy, now: Now) -> None:
         envelope = copy.envelope
@@ -407,7 +425,7 @@ class Engine:
             self._acknowledge(envelope, AckStatus.BUSY, now)
             return
         verdict, payload = self._judge(copy, member, now)
-        if verdict is Verdict.ACCEPT and payload is not None:
+        if payload is not None and verdict in (Verdict.ACCEPT, Verdict.RELAY):
             self._take(copy, member, payload, verdict, now)
         else:
             self._acknowledge(envelope, AckStatus.REJECTED, now)
@@ -442,11 +460,13 @@ class Engine:
         self._outbox.acknowledged(copy.envelope, *answer)
 
     def _hello(self, copy: _Copy, now: Now) -> None:
-        if self.peers.get(copy.envelope.author) is None:
-            self._context.drop(DropReason.UNKNOWN_AUTHOR, copy.link, copy.envelope.id)
+        link = self.links.get(copy.link)
+        if link is None or not link.is_open:
+            # Its connection ended while the signature was out: nothing flows over what is gone.
+            self._context.drop(DropReason.NOT_ADMITTED, copy.link, copy.envelope.id)
             return
         self._note_life(copy.envelope, now)
-        self._links.hello(self.links[copy.link], copy.envelope, now)
+        self._links.hello(link, copy.envelope, now)
 
     # ------------------------------------------------------------ step 6
 
@@ -464,7 +484,7 @@ class Engine:
                 self._context.drop(DropReason.DUPLICATE, copy.link, identifier)
             return
         if len(self._verifying) >= self.bounds.verifying:
-            self._context.drop(DropReason.VERIFY_BACKLOG, copy.link, identifier)
+            self._pass_over(copy, DropReason.VERIFY_BACKLOG, now)
             return
         self._tokens += 1
         self._verifying[self._tokens] = copy
@@ -478,26 +498,25 @@ class Engine:
             return
         envelope, parked = copy.envelope, copy.parked
         del self._verifying_id[envelope.id]
-        if event.ok:
-            if copy.link in self.links:
-                copy.accept(copy, now)
+        if event.ok and copy.link in self.peers:
+            copy.accept(copy, now)
             entry = self.seen.get(envelope.id[: wire.SHORT_ID])
             for other in parked:
                 self._context.drop(DropReason.DUPLICATE, other.link, envelope.id)
                 if entry is not None:
                     entry.held_by(other.link)
             return
-        self._forged(copy, now)
-        rest = [other for other in parked if other.envelope.signature != envelope.signature]
+        same: list[_Copy] = []
+        if event.ok:
+            self._context.drop(DropReason.NOT_ADMITTED, copy.link, envelope.id)
+        else:
+            same = [other for other in parked if other.envelope.signature == envelope.signature]
+            for forged in (copy, *same):
+                self._context.drop(DropReason.BAD_SIGNATURE, forged.link, envelope.id)
+                self._context.blame(forged.link, Fault.RELAYED_FORGERY, now)
         for other in parked:
-            if other.envelope.signature == envelope.signature:
-                self._forged(other, now)
-        for other in rest:
-            self._verify(other, other.accept, now)
-
-    def _forged(self, copy: _Copy, now: Now) -> None:
-        self._context.drop(DropReason.BAD_SIGNATURE, copy.link, copy.envelope.id)
-        self._context.blame(copy.link, Fault.RELAYED_FORGERY, now)
+            if other not in same:
+                self._verify(other, other.accept, now)
 
     # ------------------------------------------------------------ commands
 
@@ -630,6 +649,8 @@ class Engine:
     def _note_life(self, envelope: Envelope, now: Now) -> None:
         self.peers.heard(envelope.author, now.mono)
         newest = self._epochs.get(envelope.author)
+        if envelope.epoch > now.wall + AHEAD:
+            return  # a HELLO by a wrong clock: once that is set right, its author must not seem to be in an older life
         if newest is None or envelope.epoch > newest[0]:
             self._epochs[envelope.author] = (envelope.epoch, now.mono)
 
@@ -645,6 +666,8 @@ class Engine:
 
     def _refused(self, event: SendRefused, now: Now) -> None:
         if event.ref is None:
+            if (link := self.links.get(event.link)) is not None:
+                link.unsent_at = now.mono
             return
         entry = self.seen.get(event.ref[: wire.SHORT_ID])
         if entry is not None:

@@ -218,14 +218,18 @@ class Gossip:
         """An answer is due: turn to other holders, and blame those who kept us waiting too long."""
         ask: dict[PeerKey, list[bytes]] = {}
         waiting: list[bytes] = []
+        silent: set[PeerKey] = set()
         broken: set[PeerKey] = set()
         for short in ids:
             want = self._wants.get(short)
             if want is None:
                 continue
-            for key in [key for key, (first, _) in want.asked.items() if now.mono - first >= self._bounds.want_offence]:
-                broken.add(key)
-                self._unhold(short, want, key)
+            for key, (first, _) in list(want.asked.items()):
+                if now.mono - first >= self._bounds.want_offence:
+                    silent.add(key)
+                    if self._context.links[key].unsent_at < first:
+                        broken.add(key)
+                    self._unhold(short, want, key)
             if not want.holders:
                 del self._wants[short]
             elif (holder := self._next_holder(want)) is not None:
@@ -234,8 +238,9 @@ class Gossip:
                 waiting.append(short)
         for key, wanted in ask.items():
             self._ask(self._context.links[key], wanted, now)
-        for key in sorted(broken):
-            self._context.blame(key, Fault.BROKEN_OFFER, now)
+        for key in sorted(silent):
+            if key in broken:
+                self._context.blame(key, Fault.BROKEN_OFFER, now)
             self._pump(key, now)
         if waiting:
             self._context.agenda.note(now.mono + self._bounds.want_offence / 4, self._check_wants, waiting)

@@ -49,9 +49,11 @@ class Link:
         "outbound",
         "queue",
         "redial_at",
+        "refusals",
         "rtt",
         "skew",
         "state",
+        "unsent_at",
         "want_bucket",
         "wanted",
         "why",
@@ -86,6 +88,8 @@ class Link:
         self.idle_at: float | None = None
         """For a link dialled only to send directly: when it may be closed."""
         self.bucket = TokenBucket(bounds.link_rate, bounds.link_burst, now)
+        self.refusals = TokenBucket(bounds.direct_rate, bounds.direct_burst, now)
+        """Direct messages refused with an answer before they were verified: each answer costs a signature."""
         self.want_bucket = TokenBucket(bounds.want_bytes_rate, bounds.want_bytes_burst, now)
         self.offered: dict[bytes, None] = {}
         """Short ids that this link offered and that we still lack, oldest first."""
@@ -93,6 +97,8 @@ class Link:
         """Of those, how many we asked this link for and still wait for."""
         self.queue: dict[bytes, None] = {}
         """Of those, what to ask this link for as answers come in."""
+        self.unsent_at = float("-inf")
+        """When our own queue to it last refused a control frame: what it may not have been asked, it does not owe."""
         self.listed: dict[int, int] = {}
         """How often each slot was listed for us on demand by this link."""
 

@@ -23,7 +23,7 @@ from zmesh.core.envelope import Envelope
 from zmesh.core.events import LinkClosed, LinkOpened
 from zmesh.core.gossip import Gossip
 from zmesh.core.link import Link, LinkState
-from zmesh.core.types import DropReason, Now, PeerKey
+from zmesh.core.types import DropReason, Member, Now, PeerKey
 
 SILENCE = 4
 """Digest intervals without any frame after which a link is taken for dead."""
@@ -31,6 +31,7 @@ HELLO_AGAIN = 1.0
 """Seconds until a HELLO is repeated: the connection may have been replaced under it."""
 HELLO_GAP = 0.05
 """Seconds between HELLOs of one link that we look at: each costs a verification and a signature."""
+FALLEN = "its reputation is too low"
 AFTER_LEAVE = 3
 """Failures that a LEAVE counts for: a peer that said goodbye is not expected back within a second or two."""
 
@@ -98,8 +99,8 @@ class Links:
         member = context.peers.get(link.key)
         if member is None:
             return
-        if context.peers.reputation.score(member, now.mono) < context.bounds.drop_below:
-            link.why = "its reputation is too low"
+        if self._is_fallen(member, now):
+            link.why = FALLEN
             self._dial_at(link, now.mono + context.bounds.redial_max)
             return
         endpoints = context.peers.endpoints(member)
@@ -125,6 +126,13 @@ class Links:
         """A connection stands: greet."""
         context = self._context
         link = context.links.get(event.link)
+        member = context.peers.get(event.link)
+        if member is not None and self._is_fallen(member, now):
+            # It dialled again after it was cut; a dial of ours is not made before its score healed.
+            context.out.append(Hangup(event.link, FALLEN))
+            if link is not None:
+                self._down(link, FALLEN, now)
+            return
         if link is None:
             if event.link not in context.peers:
                 self.refuse(event.link)
@@ -139,6 +147,8 @@ class Links:
         else:
             link.outbound = True
             link.dialling = False
+            if link.state is LinkState.LIVE:
+                link.failures = 0
         link.heard_at = now.mono
         if link.state in (LinkState.AWAY, LinkState.DIALLING):
             link.state = LinkState.OPEN
@@ -156,7 +166,7 @@ class Links:
         self._context.out.append(Send((link.key,), hello.frames(0, 0), None, False))
 
     def _hello_due(self, link: Link, now: Now) -> None:
-        if link.state is not LinkState.OPEN or now.mono - link.hello_at < HELLO_AGAIN:
+        if link.state is not LinkState.OPEN or now.mono < link.hello_at + HELLO_AGAIN:
             return
         if now.mono - link.opened_at >= self._context.bounds.hello_timeout:
             self._context.out.append(Hangup(link.key, "no HELLO"))
@@ -182,8 +192,9 @@ class Links:
         if _answers(link, hello):
             link.rtt = now.mono - link.hello_at
             link.hello_id = None
-        else:
-            # Unasked: a new connection, perhaps of a new process, which knows nothing of what was agreed before.
+        elif hello.correlation is None:
+            # Unasked: a new connection, perhaps of a new process, which knows nothing of what was agreed before. An
+            # answer that comes too late is not answered again, or two slow ends would greet each other for ever.
             self._gossip.lost(link, now)
             self._greet(link, hello.id, now)
         if link.state is not LinkState.LIVE:
@@ -231,8 +242,11 @@ class Links:
         while fallen:
             link = self._context.links.get(fallen.pop())
             if link is not None and (link.is_open or link.state is not LinkState.AWAY):
-                self._context.out.append(Hangup(link.key, "its reputation is too low"))
-                self._down(link, "its reputation is too low", now)
+                self._context.out.append(Hangup(link.key, FALLEN))
+                self._down(link, FALLEN, now)
+
+    def _is_fallen(self, member: Member, now: Now) -> bool:
+        return self._context.peers.reputation.score(member, now.mono) < self._context.bounds.drop_below
 
     def _down(self, link: Link, why: str, now: Now) -> None:
         """No direction is left: forget the connection, keep the neighbour."""

@@ -144,21 +144,27 @@ class Peers:
         if len(self) <= self._bounds.max_links:
             return sorted(member.key for member in self)
         ring = self.roster.ring
-        at = bisect_left(ring, self._me)
-        after = ring[(at + 1) % len(ring)] if ring[at % len(ring)] == self._me else ring[at % len(ring)]
-        chosen = {after, ring[at - 1]}
         target = min(self._bounds.sparse_links, self._bounds.max_links)
+        chosen = set(self._beside(ring)[:target])
         for key in sorted(held):
             if len(chosen) >= target:
                 break
             if key in self:
                 chosen.add(key)
         others = target - len(chosen)
-        if others > 0:
+        if others > 0 and ring:
             # The ring is shared by all simulated nodes, so it is sampled as it is; a few draws too many make up
             # for those who are chosen already.
             drawn = rng.sample(ring, min(len(ring), others + len(chosen) + 1))
             chosen.update([key for key in drawn if key != self._me and key not in chosen][:others])
-        chosen.update(sorted(self.manual)[: self._bounds.max_links - len(chosen)])
-        chosen.discard(self._me)
+        by_hand = [key for key in sorted(self.manual) if key not in chosen]
+        chosen.update(by_hand[: self._bounds.max_links - len(chosen)])
         return sorted(chosen)
+
+    def _beside(self, ring: Sequence[PeerKey]) -> list[PeerKey]:
+        """The next key on the ring, and the one before: none, one or two."""
+        if not ring:
+            return []
+        at = bisect_left(ring, self._me)
+        mine = at < len(ring) and ring[at] == self._me
+        return [key for key in dict.fromkeys((ring[(at + mine) % len(ring)], ring[at - 1])) if key != self._me]

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Container, Iterator
 from hashlib import blake2b
 
-from zmesh.core.bounds import DIGEST_SLOT, RETENTION, Bounds
+from zmesh.core.bounds import DIGEST_SLOT, PAST, RETENTION, Bounds
 from zmesh.core.envelope import Envelope
 from zmesh.core.types import PeerKey
 from zmesh.core.wire import SHORT_ID, DigestEntry
@@ -215,9 +215,10 @@ class SeenStore:
     def lacking(self, theirs: list[DigestEntry], wall: float) -> list[int]:
         """The slots in which the sender of a digest may have something that is not here.
 
-        Where it has fewer messages than we do, it will ask us first; then it has no fewer, and we see the rest.
+        Where it has fewer messages than we do, it will ask us first; then it has no fewer, and we see the rest. What
+        is stale by now would not be taken any more.
         """
-        horizon = int((wall - RETENTION) / DIGEST_SLOT)
+        horizon = int((wall - PAST) / DIGEST_SLOT)
         slots = []
         for number, count, checksum in theirs:
             mine = self._slots.get(number)

@@ -146,6 +146,7 @@ class DropReason(StrEnum):
     BAD_PAYLOAD = "bad_payload"
     IGNORED_BY_VALIDATOR = "ignored_by_validator"
     REJECTED_BY_VALIDATOR = "rejected_by_validator"
+    RELAYED_ONLY = "relayed_only"
     LOW_REPUTATION = "low_reputation"
     APPLICATION_BUSY = "application_busy"
     UNASKED_ACK = "unasked_ack"

@@ -54,6 +54,8 @@ NETWORK_TAG: Final = b"zmesh/1 network:"
 
 HELLO_CODE: Final = 64
 ACK_CODE: Final = 65
+LINK_CODES: Final = range(64, 128)
+"""Kinds between two ends of a link: they name their recipient and are never relayed."""
 
 KIND_CODES: Final[Mapping[MessageType, int]] = {
     MessageType.PEER_DISCOVERY: 1,
@@ -68,7 +70,7 @@ KIND_CODES: Final[Mapping[MessageType, int]] = {
     MessageType.CONSENSUS_PROPOSE: 10,
     MessageType.CONSENSUS_VOTE: 11,
 }
-"""The number of each message type in a body. 0 is never used; 64 to 127 are link kinds, never relayed."""
+"""The number of each message type in a body. 0 is never used."""
 KINDS: Final[Mapping[int, MessageType]] = {code: kind for kind, code in KIND_CODES.items()}
 
 _DIGEST_ENTRY: Final = struct.Struct(">QI8s")
@@ -157,8 +159,10 @@ def _check_body(body: Body) -> None:
     for value in (body.kind, body.epoch, body.sequence, body.timestamp_ms, body.ttl):
         if type(value) is not int or not 0 <= value <= MAX_UINT:
             raise malformed("kind, epoch, sequence, timestamp and ttl are integers from 0 to 2^63-1")
-    if body.kind > 255 or body.ttl > bounds.MAX_TTL:
-        raise malformed("kind and ttl fit one byte")
+    if not 1 <= body.kind <= 255 or body.ttl > bounds.MAX_TTL:
+        raise malformed("kind is 1 to 255, ttl 0 to 255")
+    if body.kind in LINK_CODES and body.recipient is None:
+        raise malformed("kinds 64 to 127 name their recipient")
     for data in (body.network, body.author):
         if type(data) is not bytes or len(data) != KEY_SIZE:
             raise malformed("network and author are 32 bytes")
@@ -179,13 +183,34 @@ def _unpack(data: bytes) -> Any:
     and UnicodeDecodeError, a ValueError too, for text that is not UTF-8; the rest guards a changed library.
     """
     try:
-        return msgpack.unpackb(data, raw=False, strict_map_key=True, ext_hook=_no_extension)
+        value = msgpack.unpackb(data, raw=False, strict_map_key=True, ext_hook=_no_extension)
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         raise malformed(f"not msgpack: {type(error).__name__}") from None
+    if any(mark in data for mark in _TIMESTAMP_MARKS) and _holds_timestamp(value):
+        raise malformed("msgpack's timestamp extension is not part of the wire")
+    return value
 
 
 def _no_extension(code: int, data: bytes) -> Any:
     raise ValueError(f"msgpack extension type {code} of {len(data)} bytes is not part of the wire")
+
+
+_TIMESTAMP_MARKS: Final = (b"\xd6\xff", b"\xd7\xff", b"\xc7\x0c\xff")
+"""How extension -1 begins. msgpack-python decodes it without asking the hook; these bytes may stand in a text or blob
+too, so that only the values themselves decide."""
+
+
+def _holds_timestamp(value: Any) -> bool:
+    waiting = [value]  # no recursion: values nest deeper than Python's stack
+    while waiting:
+        value = waiting.pop()
+        if type(value) is list:
+            waiting.extend(value)
+        elif type(value) is dict:
+            waiting.extend(value.values())
+        elif type(value) is msgpack.Timestamp:
+            return True
+    return False
 
 
 # ---------------------------------------------------------------- payload
