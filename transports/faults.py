@@ -231,7 +231,7 @@ class Byzantine(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Replay(Fault):
-    """Everything is sent ``times`` times, and the sender's last ``memory`` messages once more with every new one."""
+    """Everything is sent ``times`` times, and a link's last ``memory`` messages once more with every new one."""
 
     times: int = 2
     memory: int = 8
@@ -239,10 +239,10 @@ class Replay(Fault):
 
     def carry(self, arena: Arena) -> Carry:
         """See ``Fault``."""
-        kept: dict[int, deque[Frames]] = {}
+        kept: dict[tuple[int, int], deque[Frames]] = {}
 
         def carry(time: float, sender: int, receiver: int, parcels: list[Parcel]) -> list[Parcel]:
-            mine = kept.setdefault(sender, deque(maxlen=self.memory))
+            mine = kept.setdefault((sender, receiver), deque(maxlen=self.memory))
             delay = parcels[0][0] if parcels else 0.0
             replayed = [(delay, frames) for frames in mine]
             mine.extend(frames for _, frames in parcels if frames[0][0] == wire.ENVELOPE)

@@ -18,7 +18,7 @@ from zmesh.core.engine import Engine
 from zmesh.core.envelope import Signer
 from zmesh.core.handler import Handler
 from zmesh.core.types import Endpoint, Fault, Member, MessageId, MessageType, PeerKey
-from zmesh.handlers import Rounds, Votes
+from zmesh.handlers import Description, Handlers, RecordPorts, Rounds, Votes, default_handlers
 
 Latency = Callable[[int, int, float], float]
 """``(sender, receiver, chance) -> seconds one way``; ``chance`` in [0, 1) is drawn once for each pair of nodes."""
@@ -63,6 +63,15 @@ def quiet_handlers(seat: Seat) -> Sequence[Handler]:
     return (Rounds(seat.member.account), Votes())
 
 
+def all_handlers(seat: Seat) -> Handlers:
+    """Those of a real node. Heartbeats and records of N nodes are some N * N deliveries a minute."""
+    ports = RecordPorts(seat.signer, seat.network, seat.verify, admits=lambda key: True)
+    own = Description(seat.member.peer_id, seat.member.endpoints)
+    # The golden ratio spreads any number of phases evenly.
+    phase = seat.number * 0.618034 % 1
+    return default_handlers(dict, ports, own, account=seat.member.account, phase=phase)
+
+
 EVEN: Final = uniform()
 USUAL: Final = Bounds()
 
@@ -86,7 +95,7 @@ class Settings:
     start_within: float = 1.0
     """Seconds over which the nodes start."""
     handlers: Callable[[Seat], Sequence[Handler]] = quiet_handlers
-    """Makes the handlers of each life. Heartbeats of N nodes are N*N deliveries a minute: add them to small runs."""
+    """Makes the handlers of each life: ``quiet_handlers``, ``all_handlers``, or your own."""
 
 
 class Life:

@@ -16,6 +16,7 @@ everybody answer, and see who was missed:
 ...     delta = {"round_id": told.payload["round_id"], "model_cid": f"cid-{told.node}", "quality_score": 90.0}
 ...     sim.send_direct(told.node, told.author, MessageType.MODEL_DELTA_TRANSFER, delta)
 >>> sim.settle()
+True
 >>> announced = sim.broadcast(0, MessageType.FL_ROUND_START, {"round_id": "r1", "deadline": sim.wall + 60})
 >>> sim.run_for(20)
 >>> sim.report().missed
@@ -98,6 +99,7 @@ class Simulation:
         self.results: dict[int, SendResult] = {}
         """How each direct send ended, by the token that ``send_direct`` gave."""
         self._events = 0
+        self._envelope: Envelope | None = None
         self._heap: list[tuple[float, int, Life | None, Any]] = []
         self._order = count()
         self._tokens = count(1)
@@ -125,7 +127,7 @@ class Simulation:
             act.Resolved: self._resolved,
             act.Offence: self._offence,
             act.Dropped: self._ignore,
-            act.Composed: self._ignore,
+            act.Composed: self._composed,
             act.LinkLive: self._ignore,
             act.LinkDown: self._ignore,
             act.Notice: self._ignore,
@@ -188,11 +190,9 @@ class Simulation:
 
     def broadcast(self, node: int, kind: MessageType, payload: Mapping[str, Any], ttl: int | None = None) -> MessageId:
         """Let a node gossip; the id of the message. Raises ``PayloadError``."""
-        before = len(self.published)
-        self._step(self._lives[node], ev.Broadcast(kind, payload, ttl))
-        identifier = list(self.published)[before]
-        self.published[identifier].asked = True
-        return identifier
+        envelope = self._signed(node, ev.Broadcast(kind, payload, ttl))
+        self.published[envelope.id].asked = True
+        return envelope.id
 
     def send_direct(
         self, node: int, recipient: int, kind: MessageType, payload: Mapping[str, Any], timeout: float = 10.0
@@ -214,6 +214,13 @@ class Simulation:
             return callback
 
         return register
+
+    def compose(
+        self, node: int, kind: MessageType, payload: Mapping[str, Any], recipient: int | None = None
+    ) -> Envelope:
+        """Let a node sign a message and not send it: what attackers ``inject``. Raises ``PayloadError``."""
+        to = None if recipient is None else self._seats[recipient].member.key
+        return self._signed(node, ev.Compose(kind, payload, recipient=to))
 
     def inject(self, sender: int, receiver: int, frames: Frames) -> None:
         """Put frames on the link from ``sender`` as they are, whatever its engine would have sent; faults apply."""
@@ -360,9 +367,21 @@ class Simulation:
         if action.receipt:
             self._step(life, ev.Receipt(envelope.id, not any(busy)))
 
+    def _signed(self, node: int, event: ev.Broadcast | ev.Compose) -> Envelope:
+        """Hand a command to a node and give what it signed; handlers may send more in the same step."""
+        self._envelope = None
+        self._step(self._lives[node], event)
+        assert self._envelope is not None
+        return self._envelope
+
+    def _composed(self, life: Life, action: act.Composed) -> None:
+        self._envelope = action.envelope
+
     def _published(self, life: Life, action: act.Published) -> None:
-        envelope: Envelope = action.envelope
+        envelope = action.envelope
         assert envelope.kind is not None
+        if self._envelope is None:
+            self._envelope = envelope
         self.published[envelope.id] = Publication(envelope.id, envelope.kind, life.seat.number, self.time)
 
     def _resolved(self, life: Life, action: act.Resolved) -> None:

@@ -33,8 +33,6 @@ WANT_WINDOW = 256
 """Messages asked of one link and not yet received: at 64 KiB each that is the most a burst of answers can weigh."""
 LIST_COST = 64
 """Bytes of a link's budget that listing one id costs: about the work that sending as many bytes is."""
-LIST_TRIES = 3
-"""How often one slot is listed by one link: if it still differs, the rest is not to be had there."""
 MIN_TTL = 5
 """Hops that even the smallest mesh allows."""
 SPARE_TTL = 4
@@ -320,13 +318,17 @@ class Gossip:
 
     def compared(self, link: Link, theirs: list[wire.DigestEntry], now: Now) -> None:
         """A DIGEST came: have the slots listed in which the link may know more."""
-        slots = [slot for slot in self._seen.lacking(theirs, now.wall) if link.listed.get(slot, 0) < LIST_TRIES]
-        if not slots:
-            return
         known = {entry.slot for entry in theirs}
         link.listed = {slot: times for slot, times in link.listed.items() if slot in known}
-        for slot in slots:
-            link.listed[slot] = link.listed.get(slot, 0) + 1
+        slots = []
+        for slot in self._seen.lacking(theirs, now.wall):
+            times = link.listed[slot] = link.listed.get(slot, 0) + 1
+            # At the 1st, 2nd, 4th, 8th, 16th digest that shows it: a link that could not serve us for a while is asked
+            # again, and one that never can, because it took what we do not take, costs five questions in two minutes.
+            if times & (times - 1) == 0:
+                slots.append(slot)
+        if not slots:
+            return
         self._out.append(Send((link.key,), wire.control(wire.LIST, wire.encode_slots(slots)), None, False))
 
     def listing(self, link: Link, slots: list[int], now: Now) -> None:

@@ -1,0 +1,67 @@
+"""The handlers of a real node, together, in a mesh of real engines."""
+
+from __future__ import annotations
+
+import pytest
+
+from zmesh.core.types import MessageType
+from zmesh.handlers import Handlers, RoundState
+from zmesh.transports.faults import Crash, Loss
+from zmesh.transports.simulated import Delivery, Settings, all_handlers
+from zmesh.transports.simulator import Simulation
+
+FULL = Settings(crypto="hash", handlers=all_handlers)
+
+
+def handlers(sim: Simulation, node: int) -> Handlers:
+    of = sim.nodes[node].handlers
+    return Handlers._make(of)  # type: ignore[arg-type]
+
+
+def test_everybody_beats_every_minute_and_is_heard_by_all() -> None:
+    sim = Simulation(seed=1, nodes=10, settings=FULL)
+    sim.run(62.0)
+
+    beats = [told for told in sim.deliveries if told.kind is MessageType.HEARTBEAT and told.time > 2.0]
+    assert {(told.author, told.node) for told in beats} == {(a, b) for a in range(10) for b in range(10) if a != b}
+    assert len(beats) <= 2 * 90
+
+
+def test_everybody_learns_everybodys_record_and_a_restarted_node_learns_them_anew() -> None:
+    sim = Simulation(seed=2, nodes=12, faults=[Crash(4, at=150.0, back=300.0), Loss(0.1)], settings=FULL)
+    keys = {life.seat.member.key for life in sim.nodes}
+    sim.run(45.0)
+    assert [set(handlers(sim, node).records.records) for node in range(12)] == [keys] * 12
+
+    before = handlers(sim, 3).records.records[sim.nodes[4].seat.member.key]
+    sim.run(345.0)
+    assert set(handlers(sim, 4).records.records) == keys
+    after = handlers(sim, 3).records.records[sim.nodes[4].seat.member.key]
+    assert after.sequence > before.sequence
+    assert sim.offences == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_learning_round_from_its_announcement_to_its_end_under_loss(seed: int) -> None:
+    sim = Simulation(seed, nodes=15, faults=[Loss(0.2)], settings=FULL)
+    assert sim.settle()
+
+    @sim.on(MessageType.FL_ROUND_START)
+    def train(sim: Simulation, told: Delivery) -> None:
+        delta = {"round_id": told.payload["round_id"], "model_cid": f"cid-{told.node}", "quality_score": 90.0}
+        sim.send_direct(told.node, told.author, MessageType.MODEL_DELTA_TRANSFER, delta, timeout=60.0)
+
+    sim.broadcast(0, MessageType.FL_ROUND_START, {"round_id": "r1", "deadline": sim.wall + 100, "min_stake": 1})
+    own = handlers(sim, 0).rounds
+    assert sim.run_until(lambda: len(own.named("r1")[0].delivered) == 14, limit=60.0)
+    sim.broadcast(0, MessageType.FL_ROUND_UPDATE, {"round_id": "r1", "state": "closed", "model_cid": "cid-next"})
+    sim.run_for(10.0)
+
+    assert sorted(delta.model_cid or "" for delta in own.named("r1")[0].delivered.values()) == sorted(
+        f"cid-{node}" for node in range(1, 15)
+    )
+    assert all(delta.staked and not delta.late for delta in own.named("r1")[0].delivered.values())
+    for node in range(15):
+        (known,) = handlers(sim, node).rounds.named("r1")
+        assert (known.coordinator, known.state) == ("account-0", RoundState.CLOSED)
+    assert (sim.report().missed, sim.report().repeats) == ((), 0)
