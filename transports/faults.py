@@ -271,6 +271,10 @@ class Skew:
     seconds: float
 
 
+Trouble = Fault | Crash | Skew
+"""Whatever can be given to a simulation."""
+
+
 # ---------------------------------------------------------------- ready-made rewrites for Byzantine
 
 

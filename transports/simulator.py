@@ -82,7 +82,7 @@ class Simulation:
         self,
         seed: int = 0,
         nodes: int = 10,
-        faults: Sequence[wrongs.Fault | wrongs.Crash | wrongs.Skew] = (),
+        faults: Sequence[wrongs.Trouble] = (),
         settings: Settings | None = None,
     ) -> None:
         if nodes < 1:
@@ -99,7 +99,6 @@ class Simulation:
         self.results: dict[int, SendResult] = {}
         """How each direct send ended, by the token that ``send_direct`` gave."""
         self._events = 0
-        self._envelope: Envelope | None = None
         self._heap: list[tuple[float, int, Life | None, Any]] = []
         self._order = count()
         self._tokens = count(1)
@@ -126,12 +125,8 @@ class Simulation:
             act.Admit: self._admit,
             act.Resolved: self._resolved,
             act.Offence: self._offence,
-            act.Dropped: self._ignore,
-            act.Composed: self._composed,
-            act.LinkLive: self._ignore,
-            act.LinkDown: self._ignore,
-            act.Notice: self._ignore,
         }
+        self._act |= dict.fromkeys((act.Dropped, act.Composed, act.LinkLive, act.LinkDown, act.Notice), self._ignore)
         draw = Random(f"{seed}/start").random
         for seat in self._seats:
             self._lives.append(self._born(seat, int(EPOCH)))
@@ -294,11 +289,11 @@ class Simulation:
 
     # ------------------------------------------------------------ the actions of an engine
 
-    def _step(self, life: Life, event: ev.Event) -> None:
-        now = Now(self.time, EPOCH + self.time + life.skew)
-        handlers = self._act
-        for action in life.engine.handle(event, now):
-            handlers[type(action)](life, action)
+    def _step(self, life: Life, event: ev.Event) -> list[act.Action]:
+        actions = life.engine.handle(event, Now(self.time, EPOCH + self.time + life.skew))
+        for action in actions:
+            self._act[type(action)](life, action)
+        return actions
 
     def _schedule(self, time: float, life: Life | None, event: Any) -> None:
         heappush(self._heap, (time, next(self._order), life, event))
@@ -369,19 +364,12 @@ class Simulation:
 
     def _signed(self, node: int, event: ev.Broadcast | ev.Compose) -> Envelope:
         """Hand a command to a node and give what it signed; handlers may send more in the same step."""
-        self._envelope = None
-        self._step(self._lives[node], event)
-        assert self._envelope is not None
-        return self._envelope
-
-    def _composed(self, life: Life, action: act.Composed) -> None:
-        self._envelope = action.envelope
+        actions = self._step(self._lives[node], event)
+        return next(action.envelope for action in actions if isinstance(action, (act.Published, act.Composed)))
 
     def _published(self, life: Life, action: act.Published) -> None:
         envelope = action.envelope
         assert envelope.kind is not None
-        if self._envelope is None:
-            self._envelope = envelope
         self.published[envelope.id] = Publication(envelope.id, envelope.kind, life.seat.number, self.time)
 
     def _resolved(self, life: Life, action: act.Resolved) -> None:
@@ -458,13 +446,16 @@ class Simulation:
 
     # ------------------------------------------------------------ within
 
-    def _arm(self, faults: Sequence[wrongs.Fault | wrongs.Crash | wrongs.Skew]) -> dict[int, float]:
+    def _arm(self, faults: Sequence[wrongs.Trouble]) -> dict[int, float]:
         """Bind the faults to this run; the skew of each node's clock."""
         self._by_sender: list[wrongs.Carry] = []
         self._by_network: list[wrongs.Carry] = []
         self._walls: list[wrongs.Carry] = []
         skew: dict[int, float] = {}
         for place, fault in enumerate(faults):
+            named = (fault.node,) if isinstance(fault, wrongs.Crash) else fault.nodes or ()
+            if any(not 0 <= node < len(self._seats) for node in named):
+                raise ValueError(f"{fault}: nodes are numbered from 0 to {len(self._seats) - 1}")
             if isinstance(fault, wrongs.Crash):
                 self.at(fault.at, partial(self.crash, fault.node))
                 if fault.back < wrongs.FOREVER:

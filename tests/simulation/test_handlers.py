@@ -15,7 +15,7 @@ FULL = Settings(crypto="hash", handlers=all_handlers)
 
 def handlers(sim: Simulation, node: int) -> Handlers:
     of = sim.nodes[node].handlers
-    return Handlers._make(of)  # type: ignore[arg-type]
+    return Handlers._make(of)
 
 
 def test_everybody_beats_every_minute_and_is_heard_by_all() -> None:

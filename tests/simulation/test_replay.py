@@ -21,6 +21,7 @@ from zmesh.transports.faults import (
     Partition,
     Reorder,
     Silent,
+    Trouble,
     forge_signature,
 )
 from zmesh.transports.simulated import Settings, all_handlers
@@ -31,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 
 def eventful_run(seed: int) -> str:
     """Everything that a run can hold, in a few seconds."""
-    trouble = [
+    trouble: list[Trouble] = [
         Loss(0.1),
         Duplicate(0.1),
         Reorder(0.2),

@@ -10,6 +10,7 @@ from zmesh.core.types import MessageType
 from zmesh.transports.faults import (
     Arena,
     Corrupt,
+    Crash,
     Delay,
     Duplicate,
     Fault,
@@ -18,6 +19,8 @@ from zmesh.transports.faults import (
     Partition,
     Reorder,
     Silent,
+    Skew,
+    Trouble,
     flip_a_bit,
 )
 from zmesh.transports.simulated import Publication, regions, summarise, uniform
@@ -77,6 +80,12 @@ def test_a_flipped_bit_is_one_bit_of_any_frame() -> None:
 @pytest.mark.parametrize("fault", [Loss(1.5), Duplicate(-0.1), Reorder(2), Corrupt(float("nan")), Silent(share=7)])
 def test_an_impossible_share_is_refused(fault: Fault) -> None:
     with pytest.raises(ValueError, match="from 0 to 1"):
+        Simulation(nodes=3, faults=[fault])
+
+
+@pytest.mark.parametrize("fault", [Crash(3, at=1.0), Skew([-1], 1.0), Loss(0.1, nodes=[0, 7])])
+def test_a_fault_of_a_node_that_is_not_there_is_refused(fault: Trouble) -> None:
+    with pytest.raises(ValueError, match="numbered from 0 to 2"):
         Simulation(nodes=3, faults=[fault])
 
 
