@@ -1,0 +1,158 @@
+"""What a node costs while it does nothing: memory per linked peer, idle CPU, import time, size on disk.
+
+One node is measured; the nodes at the other ends of its links live in two other processes. Memory is the slope of the
+resident set from 0 to 50 links, after a collection; CPU is the time of all threads of the process over the wall clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import resource
+import subprocess
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmesh
+from benchmarks.harness import BenchmarkError, Figure, Line, Report, crew, main, median
+from benchmarks.nodes import linked, started
+from zmesh.core.types import Member
+
+STEPS = (0, 25, 50)
+"""Links at which memory is measured."""
+SETTLE = 6.0
+"""Seconds between the last link and a measurement: HELLO, records, offers and a round of digests have passed."""
+NOWHERE = "127.0.0.1:1"
+"""Where the other nodes say that they listen: in vain, so that two processes need not carry a full mesh of fifty. The
+measured node knows better."""
+IMPORTS = 7
+"""Fresh interpreters for each import."""
+MAX_LINK = 250.0
+MAX_CPU = 2.0
+MAX_IMPORT = 0.3
+TIME_IMPORT = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Of the measured node."""
+
+    resident: list[float]
+    """KB at each of ``STEPS``."""
+    cpu: float
+    """Per cent of one core, with the most links."""
+
+
+async def hub(line: Line, name: str, seconds: float) -> None:
+    """The measured node."""
+    async with started(name) as node:
+        line.tell([node.me])
+        others: list[Member] = await line.hear()
+        resident = []
+        for count in STEPS:
+            node.registry.introduce([node.me, *others[:count]])
+            await linked(node.mesh, count)
+            await asyncio.sleep(SETTLE)
+            gc.collect()
+            resident.append(_resident())
+        before = _cpu()
+        await asyncio.sleep(seconds)
+        line.tell(Idle(resident, (_cpu() - before) / seconds * 100))
+        await line.hear()
+
+
+async def rim(line: Line, name: str, count: int) -> None:
+    """``count`` nodes that know everybody, as in any mesh, but are linked with the hub alone."""
+    async with AsyncExitStack() as stack:
+        nodes = [await stack.enter_async_context(started(f"{name}{at:02}", advertise=NOWHERE)) for at in range(count)]
+        line.tell([node.me for node in nodes])
+        known: list[Member] = await line.hear()
+        for node in nodes:
+            node.registry.introduce(known)
+        line.tell("ready")
+        await line.hear()
+
+
+async def node(line: Line, role: str, name: str, amount: float) -> None:
+    """The work of each process."""
+    await (hub(line, name, amount) if role == "hub" else rim(line, name, int(amount)))
+
+
+def _resident() -> float:
+    """KB of this process that lie in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1000
+
+
+def _cpu() -> float:
+    """Seconds that all threads of this process have computed."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def idle(seconds: float) -> Idle:
+    """Memory and CPU of a node with up to ``STEPS[-1]`` links."""
+    half = STEPS[-1] // 2
+    with crew(node, [("hub", "hub", seconds), ("rim", "a", half), ("rim", "b", half)]) as (middle, *rims):
+        known = middle.hear()
+        others = [member for worker in rims for member in worker.hear()]
+        for worker in rims:
+            worker.tell([*known, *(member._replace(endpoints=()) for member in others)])
+            worker.hear()
+        middle.tell(others)
+        found: Idle = middle.hear(seconds + 120)
+        for worker in (middle, *rims):
+            worker.tell("stop")
+    return found
+
+
+def import_seconds(statement: str) -> float:
+    """Median over fresh interpreters; one more before them writes the byte code."""
+    took = []
+    for _ in range(IMPORTS + 1):
+        command = [sys.executable, "-c", TIME_IMPORT.format(statement)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode:
+            raise BenchmarkError(f"{statement!r} failed:\n{done.stderr}")
+        took.append(float(done.stdout))
+    return median(took[1:])
+
+
+def size_on_disk() -> int:
+    """Bytes of zmesh's own Python files, as they are installed."""
+    folder = Path(zmesh.__file__).parent
+    paths = [Path(root, name) for root, _, names in os.walk(folder, followlinks=True) for name in names]
+    return sum(path.stat().st_size for path in paths if path.suffix in (".py", ".typed"))
+
+
+def measure(options: argparse.Namespace) -> Report:
+    """Run it."""
+    light = import_seconds("import zmesh")
+    full = import_seconds("from zmesh import MeshNetworkClient")
+    found = idle(options.seconds)
+    first, last = STEPS[0], STEPS[-1]
+    per_link = (found.resident[-1] - found.resident[0]) / (last - first)
+    links = ", ".join(f"{at} links {size / 1000:.1f} MB" for at, size in zip(STEPS, found.resident, strict=True))
+    return Report(
+        "footprint",
+        "what a node costs while it does nothing",
+        [
+            Figure("memory per linked peer", per_link, "KB", at_most=MAX_LINK),
+            Figure(f"idle CPU with {last} links", found.cpu, "%", at_most=MAX_CPU),
+            Figure("import zmesh", light, "s", at_most=MAX_IMPORT),
+            Figure("from zmesh import MeshNetworkClient", full, "s", at_most=MAX_IMPORT),
+            Figure("zmesh on disk, without byte code", size_on_disk() / 1000, "KB"),
+        ],
+        {"seconds": options.seconds},
+        [f"resident set: {links}", f"CPU: all threads of the node over {options.seconds:g} s, in per cent of one core"],
+    )
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(prog="benchmarks.footprint", description=__doc__.partition("\n")[0])
+    arguments.add_argument("--seconds", type=float, default=30.0, help="to watch the idle node (30)")
+    sys.exit(main(arguments, measure))
