@@ -92,6 +92,7 @@ class Client:
     def _read(self) -> None:
         # The event of the handshake was sent before the first message: read them in that order.
         if not self.up and has_input(self._monitor):
+            self._watch.touch()
             self._read_event()
             if self._closed:
                 raise zmq.Again

@@ -174,7 +174,8 @@ class Dispatcher:
         for reader in self._readers:
             if not reader.full():
                 reader.put_nowait(None)
-        workers = [worker for lanes in self._lanes.values() for lane in lanes for worker in lane.workers]
+        workers = {worker for lanes in self._lanes.values() for lane in lanes for worker in lane.workers}
+        workers.discard(asyncio.current_task())  # a handler that stops the node is not waited for, or it never would
         if workers:
             _, hanging = await asyncio.wait(workers, timeout=deadline)
             for worker in hanging:

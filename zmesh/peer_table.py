@@ -110,8 +110,8 @@ class PeerTable(MutableMapping[str, PeerInfo]):
                     raise ConfigError(f"{where}: {other.peer_id!r} has the same {name}, each must be unique")
             if other.key != member.key and curve_image(other.key) == image:
                 raise ConfigError(
-                    f"{where}: public_key is the negative of {other.peer_id!r}'s and shares its CURVE key: only one "
-                    "of the two can be let in"
+                    f"{where}: public_key is the negative of that of {other.peer_id!r} and shares its CURVE key: "
+                    "only one of the two can be let in"
                 )
 
     # ------------------------------------------------------------ behind it

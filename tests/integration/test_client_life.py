@@ -1,0 +1,246 @@
+"""Starting, stopping, and what a client says about itself in between."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import Inbox, card, client, engine, http_get, introduce, linked, mesh, until
+from zmesh import ConfigError, MeshNetworkClient, MessageType, NotRunningError, Settings
+from zmesh.core.types import Fault
+from zmesh.node import read_clocks
+
+
+async def test_a_client_starts_and_stops_and_starts_again() -> None:
+    a = client("a")
+    assert (a.is_running, a.listen_port, repr(a)) == (False, 0, f"<MeshNetworkClient a {a.public_key[:12]} stopped>")
+    ports = []
+    for _ in range(2):
+        await a.start()
+        assert a.is_running
+        assert "running" in repr(a)
+        ports.append(a.listen_port)
+        with pytest.raises(NotRunningError, match="a runs already: stop"):
+            await a.start()
+        assert a.is_running
+        await a.stop()
+        await a.stop()
+        assert (a.is_running, a.listen_port) == (False, 0)
+        with pytest.raises(OSError):
+            await asyncio.open_connection("127.0.0.1", ports[-1])
+    assert all(ports)
+
+
+async def test_handlers_and_peers_outlive_a_restart() -> None:
+    a, b = client("a"), client("b")
+    inbox = Inbox(a, MessageType.GOSSIP)
+    async with b:
+        for n in range(2):
+            async with a:
+                introduce(a, b)
+                await linked(a, b)
+                await b.broadcast(MessageType.GOSSIP, {"n": n})
+                assert (await inbox.next()).payload == {"n": n}
+            await until(lambda: not b.peers["a"].is_linked, b)
+
+
+async def test_stopping_says_goodbye_so_that_others_know_at_once() -> None:
+    async with mesh("a", "b") as (a, b):
+        await b.stop()
+        # A silent end would be noticed after 20 seconds.
+        await until(lambda: not a.peers["b"].is_linked, a, seconds=5)
+
+
+async def test_stopping_answers_whoever_waits_for_an_answer() -> None:
+    async with mesh("a", "b") as (a, b):
+        engine(b).handle = lambda event, now: []  # type: ignore[method-assign]
+        waiting = asyncio.create_task(a.send("b", MessageType.GOSSIP, {}, timeout=60))
+        await asyncio.sleep(0)
+        await a.stop()
+        async with asyncio.timeout(1):
+            assert not await waiting
+        del engine(b).handle
+
+
+async def test_a_port_in_use_is_one_sentence_and_leaves_nothing_behind() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        a = client("a", listen_port=port)
+        with pytest.raises(ConfigError) as refused:
+            await a.start()
+        assert "\n" not in str(refused.value)
+        assert str(port) in str(refused.value)
+        assert "in use" in str(refused.value)
+        assert not a.is_running
+    await a.start()  # free now, and nothing of the first attempt is in the way
+    assert a.listen_port == port
+    await a.stop()
+
+
+@pytest.mark.parametrize("port", ["router_port", "gossip_port"])
+async def test_the_other_ports_can_be_fixed_and_be_taken(port: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=str(number)):
+            await client("a", **{port: number}).start()
+
+
+async def test_a_malformed_registry_is_one_sentence_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "registry.toml"
+    path.write_text("[[validator]]\npeer_id = 7\n", encoding="utf-8")
+    a = client("a", registry=path)
+    with pytest.raises(ConfigError, match=r"registry\.toml, validator 1: ") as refused:
+        await a.start()
+    assert "\n" not in str(refused.value)
+    assert not a.is_running
+
+
+BAD: dict[str, dict[str, Any]] = {
+    "peer_id": {"peer_id": ""},
+    "listen_port": {"listen_port": 70_000},
+    "private_key": {"private_key": "abc"},
+    "heartbeat_interval": {"heartbeat_interval": -1},
+    "max_peers": {"max_peers": 0},
+    "listen_host": {"listen_host": "nowhere"},
+    "no_such_setting": {"no_such_setting": 1},
+}
+
+
+@pytest.mark.parametrize("field", BAD)
+def test_a_bad_setting_is_refused_when_the_client_is_made(field: str) -> None:
+    with pytest.raises(ConfigError, match=field) as refused:
+        client(**{"peer_id": "a", **BAD[field]})
+    assert "\n" not in str(refused.value)
+
+
+def test_an_argument_beats_the_environment_which_beats_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESH_PEER_ID", "from the environment")
+    monkeypatch.setenv("MESH_LISTEN_PORT", "9191")
+    assert (MeshNetworkClient().peer_id, MeshNetworkClient().listen_port) == ("from the environment", 9191)
+    assert MeshNetworkClient("explicit", 0).peer_id == "explicit"
+    monkeypatch.delenv("MESH_LISTEN_PORT")
+    assert MeshNetworkClient().listen_port == Settings(peer_id="x").listen_port == 9090
+
+
+# ---------------------------------------------------------------- health
+
+
+async def test_a_first_node_that_expects_nobody_is_healthy() -> None:
+    async with client("a") as a:
+        status, kind, body = await http_get(a.listen_port, "/health")
+        said = json.loads(body)
+        assert (status, kind.split(";")[0]) == (200, "application/json")
+        assert said == a.health()
+        assert {name: said[name] for name in ("status", "peer_id", "peers_count", "running")} == {
+            "status": "healthy",
+            "peer_id": "a",
+            "peers_count": 0,
+            "running": True,
+        }
+        assert "why" not in said
+
+
+async def test_a_node_that_reaches_nobody_is_degraded_and_says_why() -> None:
+    async with client("a") as a:
+        a.peers["b"] = card(client("b"), multiaddr="/ip4/127.0.0.1/tcp/9")
+        a.peers["c"] = card(client("c"))
+        links = engine(a).links.values()
+        await until(lambda: all(link.why not in ("", "not dialled yet") for link in links), a)
+        _, _, body = await http_get(a.listen_port, "/health")
+        said = json.loads(body)
+        assert (said["status"], said["running"], said["peers_count"], said["links_live"]) == ("degraded", True, 2, 0)
+        assert said["why"][0] == "none of 2 known peers is reached"
+        assert any("refused" in reason.lower() for reason in said["why"])
+        assert any("no address is known" in reason for reason in said["why"])
+
+
+async def test_health_follows_the_links() -> None:
+    async with mesh("a", "b", "c") as (a, b, c):
+        assert (a.health()["status"], a.health()["peers_count"], a.health()["links_live"]) == ("healthy", 2, 2)
+        await b.stop()
+        await until(lambda: not a.peers["b"].is_linked, a)
+        assert (a.health()["status"], a.health()["peers_count"], a.health()["links_live"]) == ("healthy", 2, 1)
+        await c.stop()
+        await until(lambda: not a.peers["c"].is_linked, a)
+        assert (a.health()["status"], a.health()["links_live"]) == ("degraded", 0)
+    assert a.health() == {"status": "stopped", "peer_id": "a", "peers_count": 0, "running": False}
+
+
+async def test_the_front_door_serves_metrics_and_nothing_unasked() -> None:
+    async with mesh("a", "b") as (a, b):
+        inbox = Inbox(b, MessageType.GOSSIP)
+        await a.broadcast(MessageType.GOSSIP, {})
+        await inbox.next()
+        status, kind, body = await http_get(b.listen_port, "/metrics")
+        assert (status, kind.split(";")[0]) == (200, "text/plain")
+        for line in ("zmesh_peers 1", "zmesh_links_live 1", 'zmesh_handler_events_total{event="queued"} 1'):
+            assert line in body.splitlines()
+        assert b.public_key not in body
+        for path in ("/", "/records", "/health/../metrics/x"):
+            status, _, body = await http_get(b.listen_port, path)
+            assert (status, json.loads(body)) == (404, {"error": "Not Found"})
+
+
+async def test_a_chain_that_does_not_answer_is_one_warning_and_no_reason_to_stop(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("WARNING")
+    async with client("a", blockchain_rpc="ws://127.0.0.1:9") as a:
+        assert await a.discover_peers() == []
+        (probe,) = (task for task in a._background if "chain" in task.get_name())
+        async with asyncio.timeout(10):
+            await asyncio.gather(probe)
+        assert a.health()["status"] == "healthy"
+    warnings = [record.getMessage() for record in caplog.records if "chain_unreachable" in record.getMessage()]
+    assert len(warnings) == 1
+
+
+# ---------------------------------------------------------------- what is kept
+
+
+async def test_the_epoch_grows_with_every_start_and_outlives_the_process(tmp_path: Path) -> None:
+    epochs = []
+    for _ in range(3):
+        async with client("a", state_dir=tmp_path / "state"):
+            epochs.append(int((tmp_path / "state" / "epoch").read_text()))
+    assert epochs == sorted(set(epochs))
+
+
+async def test_reputation_outlives_a_restart(tmp_path: Path) -> None:
+    settings = {"state_dir": tmp_path / "state"}
+    b = client("b")
+    async with b:
+        a = client("a", **settings)
+        async with a:
+            introduce(a, b)
+            await linked(a, b)
+            book = engine(a).peers
+            member = next(iter(book))
+            book.charge(member, Fault.INVALID_MESSAGE, read_clocks().mono)
+            assert round(a.peers["b"].reputation) == 90
+        # A new process: nothing but the folder is the same.
+        again = client("a", **settings)
+        again.peers["b"] = card(b)
+        async with again:
+            assert 90 <= again.peers["b"].reputation < 95
+    async with client("a") as forgetful:
+        forgetful.peers["b"] = card(b)
+        assert forgetful.peers["b"].reputation == 100
+
+
+async def test_a_state_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder", encoding="utf-8")
+    with pytest.raises(ConfigError, match="state_dir"):
+        client("a", state_dir=tmp_path / "file" / "state")
+
+
+async def test_a_damaged_reputation_file_locks_nobody_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "reputation.json").write_text('{"at": "yesterday"}', encoding="utf-8")
+    async with client("a", state_dir=tmp_path) as a:
+        assert a.is_running
+    assert "reputation_not_restored" in caplog.text

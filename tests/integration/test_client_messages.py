@@ -1,0 +1,266 @@
+"""Clients on real sockets: what one sends is what the other's handler gets, and the sender learns how it went."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.support import Inbox, card, client, engine, linked, mesh, until
+from zmesh import (
+    ConfigError,
+    FLRoundAnnouncement,
+    MeshMessage,
+    MeshNetworkClient,
+    MessageType,
+    NotRunningError,
+    PayloadError,
+    SendResult,
+)
+
+LONGEST = 64 * 1024
+"""Bytes of an encoded payload, as the guide of errors says it."""
+
+
+async def test_gossip_reaches_everybody_once_signed_by_its_author() -> None:
+    async with mesh("a", "b", "c") as (a, b, c):
+        heard = [Inbox(one, MessageType.GOSSIP) for one in (b, c)]
+        own = Inbox(a, MessageType.GOSSIP)
+        sent = await a.broadcast(MessageType.GOSSIP, {"custom": "data", "blob": b"\x00\xff", "n": [1, 2.5, None]})
+        for inbox in heard:
+            message = await inbox.next()
+            assert message == MeshMessage(
+                message_id=sent.message_id,
+                message_type=MessageType.GOSSIP,
+                sender_id="a",
+                timestamp=sent.timestamp,
+                payload={"custom": "data", "blob": b"\x00\xff", "n": [1, 2.5, None]},
+                signature=sent.signature,
+                ttl=sent.ttl,
+                sender_key=a.public_key,
+                account_id=a.public_key,
+                recipient=None,
+            )
+        assert abs(sent.timestamp - time.time()) < 60
+        assert own.is_empty
+        assert all(inbox.is_empty for inbox in heard)
+        assert all(sent.message_id in one.seen_messages for one in (a, b, c))
+
+
+async def test_a_ttl_of_one_stops_after_one_hop() -> None:
+    """In a line, the far end hears of it only by repair, which is blind to the ttl of the copy."""
+    async with mesh("a", "b") as (a, b):
+        inbox = Inbox(b, MessageType.GOSSIP)
+        sent = await a.broadcast(MessageType.GOSSIP, {}, ttl=1)
+        assert sent.ttl == (await inbox.next()).ttl == 1
+        with pytest.raises(PayloadError, match="a ttl of 256 hops: it is 1 to 255"):
+            await a.broadcast(MessageType.GOSSIP, {}, ttl=256)
+
+
+async def test_a_message_crosses_a_line_of_three() -> None:
+    """The two ends do not know each other's address; the one in the middle relays."""
+    a, b, c = (client(name) for name in "abc")
+    async with a, b, c:
+        heard = Inbox(c, MessageType.GOSSIP)
+        for one, other in ((a, b), (b, a), (b, c), (c, b)):
+            one.peers[other.peer_id] = card(other)
+        a.peers["c"] = card(c, multiaddr="")
+        c.peers["a"] = card(a, multiaddr="")
+        await until(lambda: all(peer.is_linked for peer in b.peers.values()), a, b, c)
+        await a.broadcast(MessageType.GOSSIP, {"from": "one end"})
+        message = await heard.next()
+        assert (message.sender_id, message.payload) == ("a", {"from": "one end"})
+
+
+async def test_a_round_is_announced_with_its_deadline_in_absolute_time() -> None:
+    async with mesh("coordinator", "b") as (coordinator, b):
+        inbox = Inbox(b, MessageType.FL_ROUND_START)
+        before = time.time()
+        await coordinator.announce_fl_round(
+            round_id="round_001",
+            dataset_name="belize_corpus",
+            target_participants=10,
+            deadline=3600,
+            min_stake=1000,
+            reward_pool=50000,
+            model_hash="Qm",
+            weights=b"\x01\x02",
+        )
+        message = await inbox.next()
+        round_ = FLRoundAnnouncement.from_dict(message.payload)
+        assert before + 3600 <= round_.deadline <= time.time() + 3600
+        assert round_ == FLRoundAnnouncement(
+            round_id="round_001",
+            dataset_name="belize_corpus",
+            target_participants=10,
+            deadline=round_.deadline,
+            deadline_seconds=3600,
+            reward_pool=50000,
+            min_stake=1000,
+            model_hash="Qm",
+        )
+        assert message.payload["weights"] == b"\x01\x02"
+        (known,) = b.handlers.rounds.named("round_001")
+        assert (known.coordinator, known.deadline) == (coordinator.public_key, round_.deadline)
+
+
+@pytest.mark.parametrize("name_it", ["peer_id", "public_key", "account"])
+async def test_a_direct_message_reaches_one_peer_by_any_of_its_names(name_it: str) -> None:
+    async with mesh("a", "b", "c") as (a, b, c):
+        inbox, others = Inbox(b, MessageType.MODEL_DELTA_TRANSFER), Inbox(c, MessageType.MODEL_DELTA_TRANSFER)
+        name = {"peer_id": "b", "public_key": b.public_key, "account": a.peers["b"].account_id}[name_it]
+        result = await a.send_model_delta(name, "round_001", "Qm", 95.5, delta=b"\x01")
+        assert result is SendResult.DELIVERED
+        message = await inbox.next()
+        assert (message.sender_id, message.recipient, message.ttl) == ("a", b.public_key, 0)
+        assert message.payload == {
+            "round_id": "round_001",
+            "model_cid": "Qm",
+            "quality_score": 95.5,
+            "delta": b"\x01",
+        }
+        assert inbox.is_empty
+        assert others.is_empty
+
+
+async def test_a_direct_message_without_a_handler_is_delivered_and_counted() -> None:
+    async with mesh("a", "b") as (a, b):
+        assert await a.send("b", MessageType.GOSSIP, {})
+        await until(lambda: 'zmesh_handler_events_total{event="unhandled"} 1' in b.metrics(), b)
+
+
+async def test_sending_to_nobody_known_is_unreachable() -> None:
+    async with client("a") as a:
+        assert await a.send("nobody", MessageType.GOSSIP, {}) is SendResult.UNREACHABLE
+
+
+async def test_sending_to_a_peer_that_is_not_there_is_unreachable_within_its_timeout() -> None:
+    async with client("a") as a:
+        absent = client("b")
+        a.peers["b"] = card(absent, multiaddr="/ip4/127.0.0.1/tcp/9")
+        started = time.monotonic()
+        assert await a.send("b", MessageType.GOSSIP, {}, timeout=0.3) is SendResult.UNREACHABLE
+        assert 0.25 < time.monotonic() - started < 5
+
+
+async def test_an_acknowledgement_that_never_comes_is_a_timeout() -> None:
+    """The recipient is linked, and then stands still: what was sent may or may not have been taken."""
+    async with mesh("a", "b") as (a, b):
+        engine(b).handle = lambda event, now: []  # type: ignore[method-assign]
+        assert await a.send("b", MessageType.GOSSIP, {}, timeout=0.4) is SendResult.TIMEOUT
+        del engine(b).handle
+        assert await a.send("b", MessageType.GOSSIP, {})
+
+
+async def test_a_name_that_two_peers_claim_is_ambiguous() -> None:
+    """One peer calls itself by the account of another: neither is guessed."""
+    async with client("a") as a:
+        b, c = client("b"), client("c")
+        a.peers["b"] = card(b, account_id="5Grw")
+        a.peers["5Grw"] = card(c, peer_id="5Grw", account_id="5Other")
+        assert await a.send("5Grw", MessageType.GOSSIP, {}, timeout=0.2) is SendResult.AMBIGUOUS
+
+
+async def test_a_direct_payload_over_the_limit_is_too_large_and_gossip_says_the_limit() -> None:
+    async with mesh("a", "b") as (a, b):
+        inbox = Inbox(b, MessageType.GOSSIP)
+        fits, over = {"x": bytes(LONGEST - 7)}, {"x": bytes(LONGEST)}
+        assert await a.send("b", MessageType.GOSSIP, over) is SendResult.TOO_LARGE
+        with pytest.raises(PayloadError, match="65536") as refused:
+            await a.broadcast(MessageType.GOSSIP, over)
+        assert "\n" not in str(refused.value)
+        with pytest.raises(PayloadError, match="65536"):
+            a.create_message(MessageType.GOSSIP, over)
+        await a.broadcast(MessageType.GOSSIP, fits)
+        assert (await inbox.next()).payload == fits
+        assert await a.send("b", MessageType.GOSSIP, fits) is SendResult.DELIVERED
+        assert (await inbox.next()).payload == fits
+
+
+@pytest.mark.parametrize("payload", [{"x": object()}, {"x": 2**80}, {"x": {1, 2}}, {1: "x"}, ["x"]])
+async def test_a_payload_that_cannot_travel_is_an_error_at_the_caller(payload: object) -> None:
+    async with mesh("a", "b") as (a, b):
+        inbox = Inbox(b, MessageType.GOSSIP)
+        before = len(a.seen_messages)
+        with pytest.raises(PayloadError):
+            await a.broadcast(MessageType.GOSSIP, payload)  # type: ignore[arg-type]
+        with pytest.raises(PayloadError):
+            await a.send("b", MessageType.GOSSIP, payload)  # type: ignore[arg-type]
+        assert len(a.seen_messages) == before
+        await a.broadcast(MessageType.GOSSIP, {"still": "works"})
+        assert (await inbox.next()).payload == {"still": "works"}
+
+
+async def test_a_payload_that_every_peer_would_reject_is_refused_at_its_author() -> None:
+    async with client("a") as a:
+        with pytest.raises(PayloadError, match="fl_round_start"):
+            await a.broadcast(MessageType.FL_ROUND_START, {"round_id": 7})
+
+
+async def test_a_direct_message_that_breaks_its_type_is_rejected_by_the_recipient() -> None:
+    async with mesh("a", "b") as (a, b):
+        inbox = Inbox(b, MessageType.MODEL_DELTA_TRANSFER)
+        assert await a.send_model_delta("b", "round_001", "Qm", quality_score=101) is SendResult.REJECTED
+        assert inbox.is_empty
+        assert b.peers["a"].reputation < 100
+
+
+async def test_an_impossible_timeout_is_refused() -> None:
+    async with client("a") as a:
+        for timeout in (0, -1, 111):
+            with pytest.raises(ConfigError, match=f"timeout is {timeout} s: above 0 and at most 110 is right"):
+                await a.send("b", MessageType.GOSSIP, {}, timeout=timeout)
+
+
+async def test_a_message_can_be_made_without_being_sent() -> None:
+    async with mesh("a", "b") as (a, b):
+        message = a.create_message(MessageType.FL_ROUND_START, {"round_id": "001"})
+        assert (message.sender_id, message.payload, message.recipient) == ("a", {"round_id": "001"}, None)
+        assert len(bytes.fromhex(message.signature)) == 64
+        assert len(bytes.fromhex(message.message_id)) == 32
+        assert message.message_id not in a.seen_messages
+        assert MeshMessage.from_dict(message.to_dict()) == message
+        direct = a.create_message(MessageType.GOSSIP, {}, recipient="b")
+        assert direct.recipient == b.public_key
+        with pytest.raises(ConfigError, match="recipient 'nobody' names 0 known peers"):
+            a.create_message(MessageType.GOSSIP, {}, recipient="nobody")
+
+
+async def test_a_client_that_does_not_run_says_so() -> None:
+    idle = client("a")
+    for sending in (idle.broadcast(MessageType.GOSSIP, {}), idle.send("b", MessageType.GOSSIP, {})):
+        with pytest.raises(NotRunningError, match="a is not running"):
+            await sending
+    with pytest.raises(NotRunningError):
+        idle.create_message(MessageType.GOSSIP, {})
+    with pytest.raises(NotRunningError):
+        await idle.discover_peers()
+    assert (idle.health()["running"], len(idle.seen_messages), list(idle.seen_messages)) == (False, 0, [])
+
+
+async def test_a_thousand_announcements_at_once_arrive_once_each() -> None:
+    """A legitimate burst: the caller may be slowed down, nothing is lost, nobody is blamed."""
+    async with mesh("a", "b", "c") as (a, b, c):
+        heard = [Inbox(one, MessageType.FL_ROUND_START) for one in (b, c)]
+        for number in range(1000):
+            await a.announce_fl_round(f"round_{number}", "corpus", 10, 3600)
+        for inbox in heard:
+            ids = sorted(message.payload["round_id"] for message in await inbox.take(1000))
+            assert ids == sorted(f"round_{number}" for number in range(1000))
+        assert all(inbox.is_empty for inbox in heard)
+        assert all(peer.reputation == 100 for one in (a, b, c) for peer in one.peers.values())
+
+
+async def test_what_is_published_before_the_link_stands_arrives_when_it_does() -> None:
+    a, b = client("a"), client("b")
+    async with a, b:
+        inbox = Inbox(b, MessageType.GOSSIP)
+        await a.broadcast(MessageType.GOSSIP, {"early": True})
+        a.peers["b"], b.peers["a"] = card(b), card(a)
+        await linked(a, b)
+        assert (await inbox.next()).payload == {"early": True}
+
+
+def test_the_names_of_the_guide_are_aliases() -> None:
+    assert MeshNetworkClient._broadcast_message is MeshNetworkClient.broadcast
+    assert MeshNetworkClient._create_message is MeshNetworkClient.create_message
