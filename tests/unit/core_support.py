@@ -22,6 +22,7 @@ from zmesh.core.engine import Engine
 from zmesh.core.envelope import Envelope
 from zmesh.core.events import Event, FrameReceived, LinkOpened, Receipt, RosterChanged, Start, Verified, Wake
 from zmesh.core.handler import Handler
+from zmesh.core.link import LinkState
 from zmesh.core.types import (
     AckStatus,
     DropReason,
@@ -87,15 +88,12 @@ class Person:
             fields["payload"] = wire.encode_payload(fields.pop("content"))
         return wire.Body(**(usual | fields))
 
-    def seal(self, body: bytes) -> Envelope:
-        """Whatever the bytes are, signed."""
-        identifier = wire.message_id(body)
-        signature = self.sign(wire.signing_input(identifier))
-        return Envelope(identifier, body, signature, wire.Body._make(wire.msgpack.unpackb(body, raw=False)[:12]))
-
     def says(self, **fields: Any) -> Envelope:
         """A signed message; ``content`` is its payload, any other name a field of the body."""
-        return self.seal(wire.encode_body(self.body(**fields)))
+        body = self.body(**fields)
+        encoded = wire.encode_body(body)
+        identifier = wire.message_id(encoded)
+        return Envelope(identifier, encoded, self.sign(wire.signing_input(identifier)), body)
 
     def tells(self, to: PeerKey, **fields: Any) -> Envelope:
         """A signed direct message."""
@@ -190,11 +188,17 @@ class Bench:
     def control(self, link: Person, kind: int, body: bytes = b"") -> list[Action]:
         return self.receive(link, wire.control(kind, body))
 
-    def connect(self, *persons: Person, inbound: bool = False) -> None:
-        """Live links: opened, greeted, and everything so far forgotten."""
+    def greet(self, person: Person, inbound: bool = False) -> list[Action]:
+        """A connection opens, and their HELLO comes: the link is live."""
+        begin = len(self.actions)
+        self.handle(LinkOpened(person.public, inbound=inbound))
+        self.hear(person, person.hello(ME.public, timestamp_ms=self.now.wall_ms))
+        return self.actions[begin:]
+
+    def connect(self, *persons: Person) -> None:
+        """Live links with these, our own dials answered, and everything so far forgotten."""
         for person in persons:
-            self.handle(LinkOpened(person.public, inbound=inbound))
-            self.hear(person, person.hello(ME.public, timestamp_ms=self.now.wall_ms))
+            self.greet(person)
             assert person.public in self.live
         self.fresh()
 
@@ -223,7 +227,7 @@ class Bench:
 
     @property
     def live(self) -> tuple[PeerKey, ...]:
-        return self.engine._context.live
+        return tuple(sorted(key for key, link in self.engine.links.items() if link.state is LinkState.LIVE))
 
     def of(self, kind: type[A]) -> list[A]:
         """The actions of one class, in order."""

@@ -198,11 +198,11 @@ class Gossip:
             want = self._wants.get(short)
             if want is None:
                 continue
-            if link.asked >= WANT_WINDOW:
-                link.queue[short] = None
-                continue
             first, times = want.asked.get(link.key, (now.mono, 0))
             if times == 0:
+                if link.asked >= WANT_WINDOW:
+                    link.queue[short] = None
+                    continue
                 link.asked += 1
             want.asked[link.key] = (first, times + 1)
             asking.append(short)

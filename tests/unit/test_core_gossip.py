@@ -1,0 +1,488 @@
+"""Gossip: to whom it is pushed, how it is offered, asked for and served, and who is to blame for silence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tests.unit.core_support import ME, NOON, Bench, Person, opened, people, short
+from zmesh.core import wire
+from zmesh.core.actions import Deliver, Published
+from zmesh.core.bounds import Bounds
+from zmesh.core.envelope import Envelope
+from zmesh.core.events import Broadcast, LinkClosed, LinkOpened, SendRefused
+from zmesh.core.types import DropReason, Fault, MessageType, PeerKey
+
+ALICE, BOB, CAROL = people(3)
+
+
+def bench(persons: Sequence[Person] = (ALICE, BOB, CAROL), **bounds: Any) -> Bench:
+    made = Bench(persons, bounds=Bounds(**bounds))
+    made.connect(*persons)
+    return made
+
+
+def publish(made: Bench, size: int = 10, ttl: int | None = None) -> Envelope:
+    made.handle(Broadcast(MessageType.GOSSIP, {"pad": b"x" * size}, ttl))
+    return made.of(Published)[-1].envelope
+
+
+def pushed(made: Bench) -> list[tuple[PeerKey, int, int]]:
+    """(to whom, ttl, hops) of every envelope sent."""
+    return [(key, frames[0][1], frames[0][2]) for key, frames in made.sends(wire.ENVELOPE)]
+
+
+def told(made: Bench, message: Envelope) -> list[PeerKey]:
+    """Who was offered the message, in order."""
+    return [key for key, ids in made.ids(wire.IHAVE) if short(message) in ids]
+
+
+def keep_alive(made: Bench, seconds: float) -> None:
+    """Time passes without anybody falling silent."""
+    while seconds > 0:
+        made.advance(min(5.0, seconds))
+        seconds -= 5.0
+        for key in made.live:
+            made.receive(next(p for p in made.others if p.public == key), wire.control(wire.DIGEST))
+
+
+# ---------------------------------------------------------------- push
+
+
+def test_a_small_message_is_pushed_to_every_link_at_once() -> None:
+    made = bench()
+    message = publish(made)
+
+    everybody = tuple(sorted(person.public for person in (ALICE, BOB, CAROL)))
+    assert made.of(Published) == [Published(message, everybody)]
+    assert pushed(made) == [(key, 5, 0) for key in everybody]
+
+
+def test_a_large_message_is_pushed_to_a_few() -> None:
+    made = bench(people(12))
+    message = publish(made, size=16 * 1024)
+
+    assert len(set(made.of(Published)[0].links)) == len(pushed(made)) == 5
+    assert opened(made.sends(wire.ENVELOPE)[0][1]).id == message.id
+
+
+def test_with_very_many_links_nothing_is_pushed_to_all() -> None:
+    made = bench(people(6), flood_links=5)
+    publish(made)
+
+    assert len(pushed(made)) == 5
+
+
+@pytest.mark.parametrize(
+    ("size", "fanout", "ttl"), [(1, 5, 5), (10, 5, 6), (100, 5, 7), (100, 1, 11), (10_000, 5, 10), (2, 1, 5)]
+)
+def test_the_usual_ttl_grows_with_the_logarithm_of_the_mesh(size: int, fanout: int, ttl: int) -> None:
+    assert Bench(bounds=Bounds(fanout=fanout)).engine._gossip.default_ttl(size) == ttl
+
+
+def test_an_explicit_ttl_is_signed_as_it_is() -> None:
+    made = bench()
+    assert publish(made, ttl=1).ttl == 1
+    assert {ttl for _, ttl, _ in pushed(made)} == {1}
+
+
+@pytest.mark.parametrize(("size", "copies"), [(10, 2), (16 * 1024, 5)])
+def test_a_relay_passes_on_two_copies_of_a_flood_and_fanout_of_the_rest(size: int, copies: int) -> None:
+    crowd = people(12)
+    made = bench(crowd)
+    message = crowd[0].says(content={"pad": b"x" * size}, ttl=7)
+    made.hear(crowd[1], message, ttl=6, hops=1)
+
+    assert [(ttl, hops) for _, ttl, hops in pushed(made)] == [(5, 2)] * copies
+    assert not {crowd[0].public, crowd[1].public} & {key for key, _, _ in pushed(made)}, "neither author nor bringer"
+
+
+def test_in_a_sparse_mesh_even_small_messages_are_passed_on_in_full_measure() -> None:
+    crowd = people(40)
+    made = Bench(crowd, bounds=Bounds(max_links=20))
+    linked = [person for person in crowd if person.public in made.engine.links]
+    made.connect(*linked)
+    made.hear(linked[0], linked[1].says(ttl=7))
+
+    assert len(pushed(made)) == 5
+
+
+@pytest.mark.parametrize("ttl", [0, 1])
+def test_a_message_without_hops_left_goes_no_further_by_push(ttl: int) -> None:
+    made = bench()
+    made.hear(ALICE, ALICE.says(), ttl=ttl)
+
+    assert (pushed(made), len(made.of(Deliver))) == ([], 1)
+
+
+def test_a_starved_copy_is_passed_on_once_a_better_one_comes_and_only_once() -> None:
+    made = bench()
+    message = ALICE.says(ttl=5)
+    made.hear(ALICE, message, ttl=1)
+    made.hear(BOB, message, ttl=4, hops=3)
+    assert pushed(made) == [(CAROL.public, 3, 4)]
+
+    made.hear(CAROL, message, ttl=5)
+    assert len(pushed(made)) == 1
+    assert len(made.of(Deliver)) == 1
+
+
+def test_a_copy_that_claims_more_than_was_signed_re_arms_nothing() -> None:
+    made = bench()
+    message = ALICE.says(ttl=5)
+    made.hear(ALICE, message, ttl=1)
+    made.hear(BOB, message, ttl=6)
+
+    assert (pushed(made), made.drops()) == ([], [DropReason.DUPLICATE])
+
+
+def test_hops_are_counted_up_to_what_a_byte_holds() -> None:
+    made = bench()
+    made.hear(ALICE, ALICE.says(), hops=255)
+
+    assert {hops for _, _, hops in pushed(made)} == {255}
+
+
+# ---------------------------------------------------------------- offers
+
+
+def test_a_message_is_offered_to_those_not_known_to_have_it() -> None:
+    crowd = people(30)
+    made = bench(crowd)
+    message = crowd[0].says()
+    made.hear(crowd[0], message)
+    given = {key for key, _, _ in pushed(made)} | {crowd[0].public}
+    made.fresh()
+
+    made.advance(0.029)
+    assert told(made, message) == []
+    made.advance(0.002)
+    assert len(told(made, message)) <= 6
+    made.advance(0.2 * 5)
+    offered = told(made, message)
+    assert len(offered) == len(set(offered)) >= 6 * 5 - len(given)
+    assert not set(offered) & given
+    made.fresh()
+    made.advance(1.0)
+    assert told(made, message) == [], "six rounds, and no more"
+
+
+def test_ids_of_one_moment_travel_together() -> None:
+    crowd = people(8)
+    made = bench(crowd)
+    messages = [crowd[0].says() for _ in range(5)]
+    for message in messages:
+        made.hear(crowd[0], message)
+    made.fresh()
+    made.advance(0.03)
+
+    for _, ids in made.ids(wire.IHAVE):
+        assert ids == [one for one in map(short, messages) if one in ids]
+    assert len(made.ids(wire.IHAVE)) <= 6
+
+
+def test_whoever_sent_or_offered_a_message_is_not_offered_it() -> None:
+    made = bench()
+    message = ALICE.says(ttl=1)
+    made.hear(ALICE, message)
+    made.control(BOB, wire.IHAVE, short(message))
+    made.fresh()
+    made.advance(2.0)
+
+    assert told(made, message) == [CAROL.public]
+
+
+# ---------------------------------------------------------------- asking
+
+
+def test_what_is_offered_and_lacking_is_asked_for_once() -> None:
+    made = bench()
+    message = CAROL.says()
+    made.control(ALICE, wire.IHAVE, short(message))
+    made.control(BOB, wire.IHAVE, short(message))
+    assert made.ids(wire.IWANT) == [(ALICE.public, [short(message)])]
+
+    made.fresh()
+    made.advance(0.1)
+    made.hear(ALICE, message)
+    assert len(made.of(Deliver)) == 1
+    made.fresh()
+    made.advance(4.0)
+    assert (made.ids(wire.IWANT), made.offences()) == ([], [])
+
+
+def test_a_silent_holder_is_passed_by_for_the_next_and_then_asked_again() -> None:
+    made = bench()
+    message = CAROL.says()
+    for holder in (ALICE, BOB):
+        made.control(holder, wire.IHAVE, short(message))
+    made.advance(0.12)
+    assert [key for key, _ in made.ids(wire.IWANT)] == [ALICE.public, BOB.public]
+    made.advance(2.5)
+    asked = [key for key, _ in made.ids(wire.IWANT)]
+    assert sorted(asked) == sorted([ALICE.public, BOB.public] * 3), "three times each, for an answer may get lost"
+
+
+def test_a_slow_link_is_given_two_round_trips() -> None:
+    made = Bench([ALICE, BOB])
+    made.handle(LinkOpened(ALICE.public))
+    ((_, ours),) = made.envelopes(wire.HELLO_CODE)
+    made.advance(0.5)
+    made.hear(ALICE, ALICE.hello(ME.public, correlation=ours.id))
+    made.greet(BOB)
+    message = BOB.says()
+    made.control(ALICE, wire.IHAVE, short(message))
+    made.control(BOB, wire.IHAVE, short(message))
+    made.fresh()
+    made.advance(0.99)
+    assert made.ids(wire.IWANT) == []
+    made.advance(0.02)
+    assert made.ids(wire.IWANT) == [(BOB.public, [short(message)])]
+
+
+def test_an_offer_is_broken_only_after_three_seconds() -> None:
+    made = bench()
+    made.control(ALICE, wire.IHAVE, bytes(16))
+    made.advance(2.99)
+    assert made.offences() == []
+    made.advance(1.0)
+
+    assert made.offences() == [(ALICE.public, Fault.BROKEN_OFFER)]
+    assert made.engine.links[ALICE.public].asked == 0
+    made.fresh()
+    made.advance(10.0)
+    assert made.offences() == [], "once"
+
+
+def test_many_broken_offers_at_once_are_one_offence() -> None:
+    made = bench()
+    ids = [bytes([number]) * 16 for number in range(200)]
+    made.control(ALICE, wire.IHAVE, wire.encode_ids(ids))
+    made.advance(4.0)
+
+    assert made.offences() == [(ALICE.public, Fault.BROKEN_OFFER)]
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (lambda: Person(99).says(), DropReason.UNKNOWN_AUTHOR),
+        (lambda: CAROL.says(timestamp_ms=NOON.wall_ms - 121_000), DropReason.STALE),
+        (lambda: CAROL.says(timestamp_ms=NOON.wall_ms + 11_000), DropReason.FUTURE),
+    ],
+)
+def test_an_offer_that_was_kept_is_not_broken_because_we_cannot_take_it(message: Any, reason: DropReason) -> None:
+    made = bench()
+    offered = message()
+    made.control(ALICE, wire.IHAVE, short(offered))
+    made.hear(ALICE, offered)
+    made.fresh()
+    made.advance(5.0)
+
+    assert made.engine.drops[reason] == 1
+    assert (made.offences(), made.ids(wire.IWANT)) == ([], [])
+
+
+def test_an_offer_is_not_broken_because_its_author_is_over_its_rate() -> None:
+    made = bench(author_rate=0.001, author_burst=1.0)
+    made.hear(BOB, CAROL.says())
+    offered = CAROL.says()
+    made.control(ALICE, wire.IHAVE, short(offered))
+    made.hear(ALICE, offered)
+    made.advance(5.0)
+
+    assert (made.engine.drops[DropReason.AUTHOR_RATE], made.offences()) == (1, [])
+
+
+def test_an_offer_is_not_broken_when_our_asking_never_left() -> None:
+    made = bench()
+    made.control(ALICE, wire.IHAVE, bytes(16))
+    made.handle(SendRefused(ALICE.public, None))
+    made.advance(5.0)
+
+    assert made.offences() == []
+
+
+def test_who_hangs_up_broke_no_offer_and_others_are_asked_instead() -> None:
+    made = bench()
+    message = CAROL.says()
+    made.control(ALICE, wire.IHAVE, short(message))
+    made.control(BOB, wire.IHAVE, short(message))
+    made.fresh()
+    made.handle(LinkClosed(ALICE.public, "gone"))
+    made.advance(0.0)
+
+    assert made.ids(wire.IWANT) == [(BOB.public, [short(message)])]
+    made.hear(BOB, message)
+    made.advance(5.0)
+    assert made.offences() == []
+
+
+def test_only_so_much_is_asked_of_a_link_at_once_and_the_rest_as_answers_come() -> None:
+    made = bench()
+    messages = [CAROL.says() for _ in range(600)]
+    made.control(ALICE, wire.IHAVE, wire.encode_ids(list(map(short, messages))))
+    assert [len(ids) for _, ids in made.ids(wire.IWANT)] == [256]
+
+    for message in messages[:127]:
+        made.hear(ALICE, message)
+    assert len(made.ids(wire.IWANT)) == 1, "not before half of the window is free"
+    made.hear(ALICE, messages[127])
+    assert [len(ids) for _, ids in made.ids(wire.IWANT)] == [256, 128]
+    for message in messages[128:]:
+        made.hear(ALICE, message)
+
+    assert sum(len(ids) for _, ids in made.ids(wire.IWANT)) == 600
+    assert len(made.of(Deliver)) == 600
+    link = made.engine.links[ALICE.public]
+    assert (link.asked, link.offered, link.queue) == (0, {}, {})
+    made.advance(5.0)
+    assert made.offences() == []
+
+
+def test_a_broken_window_opens_again_for_what_waits() -> None:
+    made = bench()
+    ids = [number.to_bytes(16) for number in range(300)]
+    made.control(ALICE, wire.IHAVE, wire.encode_ids(ids))
+    made.fresh()
+    made.advance(4.0)
+
+    assert made.offences() == [(ALICE.public, Fault.BROKEN_OFFER)]
+    assert set(ids[256:]) == {one for _, asked in made.ids(wire.IWANT) for one in asked} - set(ids[:256])
+
+
+# ---------------------------------------------------------------- serving
+
+
+def offered(made: Bench, size: int = 10) -> Envelope:
+    """A message of Bob's that Carol was offered and may ask for."""
+    message = BOB.says(ttl=1, content={"pad": b"x" * size})
+    made.hear(BOB, message)
+    made.advance(1.5)
+    assert CAROL.public in told(made, message)
+    made.fresh()
+    return message
+
+
+def test_what_was_offered_is_served_three_times_with_a_fresh_ttl() -> None:
+    made = bench()
+    message = offered(made)
+    for _ in range(4):
+        made.control(CAROL, wire.IWANT, short(message))
+
+    assert made.sends(wire.ENVELOPE) == [(CAROL.public, message.frames(message.ttl, 1))] * 3
+    assert made.drops() == [DropReason.WANT_BUDGET]
+    assert made.offences() == []
+
+
+def test_what_was_not_offered_is_not_served() -> None:
+    made = bench()
+    message = CAROL.says(ttl=1)
+    made.hear(CAROL, message)
+    made.fresh()
+    made.control(ALICE, wire.IWANT, short(message) + bytes(16))
+
+    assert made.drops() == [DropReason.UNSOLICITED_WANT] * 2
+    assert made.sends(wire.ENVELOPE) == []
+
+
+def test_serving_keeps_to_a_budget_of_bytes_that_comes_back() -> None:
+    made = bench(want_bytes_burst=1500, want_bytes_rate=1000)
+    message = offered(made, size=1000)
+    for _ in range(2):
+        made.control(CAROL, wire.IWANT, short(message))
+    assert (len(made.sends(wire.ENVELOPE)), made.drops()) == (1, [DropReason.WANT_BUDGET])
+
+    made.advance(2.0)
+    made.control(CAROL, wire.IWANT, short(message))
+    assert len(made.sends(wire.ENVELOPE)) == 2
+
+
+def test_the_memory_for_offers_of_one_link_is_bounded() -> None:
+    made = bench(offers_per_link=10)
+    ids = [bytes([number]) * 16 for number in range(15)]
+    made.control(ALICE, wire.IHAVE, wire.encode_ids(ids))
+    made.control(BOB, wire.IHAVE, wire.encode_ids(ids[12:]))
+
+    assert made.drops() == [DropReason.OFFER_OVERFLOW] * 5
+    assert len(made.engine.links[ALICE.public].offered) == 10
+    assert [len(ids) for _, ids in made.ids(wire.IWANT)] == [10, 3], "another link has a memory of its own"
+
+
+def test_a_push_that_did_not_leave_is_made_up_for_by_an_offer() -> None:
+    made = bench()
+    message = publish(made)
+    made.handle(SendRefused(BOB.public, message.id))
+    made.fresh()
+    made.advance(2.0)
+
+    assert told(made, message) == [BOB.public]
+
+
+# ---------------------------------------------------------------- anti-entropy
+
+
+def settled(made: Bench) -> Envelope:
+    """A message of Alice's that only Alice and we have, three seconds old."""
+    message = ALICE.says(ttl=1, timestamp_ms=made.now.wall_ms)
+    made.hear(ALICE, message)
+    made.handle(LinkClosed(BOB.public, "away for a while"))
+    keep_alive(made, 4.0)
+    made.fresh()
+    return message
+
+
+def test_a_peer_that_comes_back_finds_by_digest_what_it_missed() -> None:
+    made = bench((ALICE, BOB))
+    message = settled(made)
+    made.greet(BOB)
+    ((_, frames),) = made.sends(wire.DIGEST)
+    (entry,) = wire.decode_digest(frames[1])
+    assert (entry.slot, entry.held) == (message.slot, 1)
+
+    made.fresh()
+    made.control(BOB, wire.LIST, wire.encode_slots([entry.slot]))
+    assert made.ids(wire.IHAVE) == [(BOB.public, [short(message)])]
+    made.control(BOB, wire.IWANT, short(message))
+    assert made.sends(wire.ENVELOPE) == [(BOB.public, message.frames(message.ttl, 1))]
+
+
+def test_a_slot_that_differs_is_listed_three_times_at_most() -> None:
+    made = bench((ALICE, BOB))
+    slot = int(NOON.wall) - 10
+    for _ in range(5):
+        made.control(ALICE, wire.DIGEST, wire.encode_digest([wire.DigestEntry(slot, 1, bytes(8))]))
+
+    assert made.sends(wire.LIST) == [(ALICE.public, wire.control(wire.LIST, wire.encode_slots([slot])))] * 3
+
+
+def test_a_listing_offers_even_what_we_thought_the_link_had() -> None:
+    made = bench((ALICE, BOB))
+    message = publish(made)
+    made.fresh()
+    made.control(BOB, wire.LIST, wire.encode_slots([message.slot]))
+
+    assert made.ids(wire.IHAVE) == [(BOB.public, [short(message)])]
+
+
+def test_a_digest_of_a_far_future_or_past_leads_to_no_memory() -> None:
+    made = bench((ALICE, BOB))
+    for base in range(0, 2**40, 2**36):
+        entries = [wire.DigestEntry(base + number, 1, bytes(8)) for number in range(256)]
+        made.control(ALICE, wire.DIGEST, wire.encode_digest(entries))
+
+    assert len(made.engine.links[ALICE.public].listed) <= 256
+    assert (made.drops(), made.offences()) == ([], [])
+
+
+def test_what_was_refused_by_a_validator_is_not_listed_again() -> None:
+    made = bench((ALICE, BOB))
+    message = ALICE.says(payload=b"\xc0", timestamp_ms=NOON.wall_ms - 5000)
+    made.hear(BOB, message)
+    made.fresh()
+    held = wire.DigestEntry(message.slot, 1, made.engine.seen.digest(made.now.wall)[0].checksum)
+    made.control(BOB, wire.DIGEST, wire.encode_digest([held]))
+
+    assert made.sends() == []

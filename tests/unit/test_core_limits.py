@@ -1,0 +1,70 @@
+"""Token buckets and the agenda: how much at once, and what is due when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.core_support import NOON, later
+from zmesh.core.agenda import Agenda
+from zmesh.core.limits import TokenBucket
+from zmesh.core.types import Now
+
+
+def test_a_burst_passes_and_then_the_rate_holds() -> None:
+    bucket = TokenBucket(rate=2.0, burst=3.0, now=0.0)
+
+    assert [bucket.take(0.0) for _ in range(4)] == [True, True, True, False]
+    assert [bucket.take(0.5), bucket.take(0.5)] == [True, False]
+    assert [bucket.take(100.0) for _ in range(4)] == [True, True, True, False], "no more than a burst is saved up"
+
+
+def test_asking_costs_nothing_and_what_is_refused_is_not_taken() -> None:
+    bucket = TokenBucket(rate=1.0, burst=10.0, now=0.0)
+
+    assert all(bucket.has(0.0, 10.0) for _ in range(100))
+    assert not bucket.take(0.0, 11.0)
+    assert bucket.take(0.0, 10.0)
+
+
+@given(st.lists(st.floats(0, 5), max_size=60), st.floats(0.1, 50), st.floats(1, 50))
+def test_no_order_of_takes_gets_more_than_rate_and_burst(gaps: list[float], rate: float, burst: float) -> None:
+    bucket = TokenBucket(rate, burst, 0.0)
+    now, taken = 0.0, 0
+    for gap in gaps:
+        now += gap
+        taken += bucket.take(now)
+
+    assert taken <= burst + rate * now + 1e-6
+
+
+def test_the_agenda_runs_what_is_due_in_order_and_ties_as_they_were_noted() -> None:
+    agenda = Agenda()
+    ran: list[tuple[Any, float]] = []
+
+    def note(subject: Any, now: Now) -> None:
+        ran.append((subject, now.mono))
+
+    for at, subject in ((3.0, "c"), (1.0, "a"), (2.0, "b1"), (2.0, "b2"), (9.0, "late")):
+        agenda.note(NOON.mono + at, note, subject)
+    now = later(5.0)
+    agenda.run(now)
+
+    assert ran == [(subject, now.mono) for subject in ("a", "b1", "b2", "c")]
+    assert agenda.next == NOON.mono + 9.0
+
+
+def test_what_the_agenda_adds_for_the_past_runs_in_the_same_call() -> None:
+    agenda = Agenda()
+    ran: list[str] = []
+
+    def first(subject: str, now: Now) -> None:
+        ran.append(subject)
+        agenda.note(now.mono - 1.0, lambda again, _: ran.append(again), "second")
+
+    agenda.note(NOON.mono, first, "first")
+    agenda.run(NOON)
+
+    assert (ran, agenda.next) == (["first", "second"], None)

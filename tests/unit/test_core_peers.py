@@ -1,0 +1,147 @@
+"""Who belongs, who is alive, and whom to be linked with."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zmesh.core.bounds import Bounds
+from zmesh.core.peers import Peers
+from zmesh.core.types import Endpoint, Member, PeerKey, Roster
+
+HOST = Endpoint("192.0.2.1", 9090)
+
+
+def key(number: int) -> PeerKey:
+    """Spread over the ring, and the same in every run."""
+    return random.Random(number).randbytes(32)
+
+
+def member(number: int) -> Member:
+    return Member(key(number), f"account-{number}", f"peer-{number}", (HOST,))
+
+
+def book(me: int, roster: Iterable[int] = (), by_hand: Iterable[int] = (), **bounds: int) -> Peers:
+    peers = Peers(key(me), Bounds(**bounds))
+    peers.roster = Roster.of(map(member, roster))
+    peers.manual = {key(number): member(number) for number in by_hand}
+    return peers
+
+
+def test_roster_and_hand_make_members_and_nobody_counts_oneself() -> None:
+    peers = book(1, roster=(1, 2, 3), by_hand=(3, 4))
+
+    assert [one.peer_id for one in peers] == ["peer-2", "peer-3", "peer-4"]
+    assert len(peers) == 3
+    assert [key(number) in peers for number in (1, 2, 3, 4, 5)] == [False, True, True, True, False]
+    assert [one.peer_id for one in peers.named("account-4")] == ["peer-4"]
+    assert peers.named(key(2).hex()) == [member(2)]
+
+
+def test_a_name_that_two_claim_means_both() -> None:
+    peers = book(1, roster=(1, 2))
+    peers.manual[key(3)] = member(3)._replace(peer_id="peer-2")
+
+    assert [one.key for one in peers.named("peer-2")] == [key(2), key(3)]
+
+
+def test_removal_is_immediate_and_leaves_no_books() -> None:
+    peers = book(1, roster=(1, 2, 3))
+    peers.heard(key(2), 5.0)
+    peers.locate(key(2), (HOST,))
+    peers.roster = Roster.of([member(1), member(3)])
+    peers.prune()
+
+    assert key(2) not in peers
+    assert peers.get(key(2)) is None
+    assert peers.last_heard(key(2)) is None
+    assert peers.locate(key(2), (HOST,)) is False, "an address admits nobody"
+
+
+def test_a_members_own_word_for_its_place_comes_first() -> None:
+    peers = book(1, roster=(1, 2))
+    news = tuple(Endpoint("198.51.100.1", port) for port in range(1, 12))
+
+    assert peers.locate(key(2), (news[0],)) is True
+    assert peers.locate(key(2), (news[0],)) is False, "the same again is no news"
+    assert peers.endpoints(member(2)) == (news[0], HOST)
+    assert peers.locate(key(2), news) is True
+    assert peers.endpoints(member(2)) == news[:8]
+
+
+# ---------------------------------------------------------------- neighbours
+
+
+def reaches_all(links: dict[PeerKey, Sequence[PeerKey]]) -> bool:
+    """Is the graph of these dials, each usable in both directions, in one piece?"""
+    both: dict[PeerKey, set[PeerKey]] = {one: set(others) for one, others in links.items()}
+    for one, others in links.items():
+        for other in others:
+            both[other].add(one)
+    waiting = [next(iter(both))]
+    reached = set(waiting)
+    while waiting:
+        for other in both[waiting.pop()] - reached:
+            reached.add(other)
+            waiting.append(other)
+    return reached == set(both)
+
+
+def test_a_small_mesh_is_a_full_mesh() -> None:
+    peers = book(1, roster=range(1, 11), by_hand=(11,), max_links=10)
+
+    assert peers.neighbours({}, random.Random(0)) == sorted(key(number) for number in range(2, 12))
+
+
+@given(st.integers(3, 40), st.integers(2, 6), st.integers(0, 2**32))
+def test_a_sparse_mesh_is_connected_whatever_the_dice_say(size: int, sparse: int, seed: int) -> None:
+    roster = Roster.of(map(member, range(size)))
+    links = {}
+    for number in range(size):
+        peers = book(number, max_links=2 * sparse, sparse_links=sparse)
+        peers.roster = roster
+        links[key(number)] = peers.neighbours({}, random.Random(seed + number))
+
+    assert reaches_all(links)
+    assert all(len(chosen) <= 2 * sparse for chosen in links.values())
+
+
+@given(
+    st.integers(0, 30),
+    st.sets(st.integers(0, 60), max_size=20),
+    st.sets(st.integers(0, 60), max_size=20),
+    st.integers(1, 8),
+    st.integers(1, 8),
+)
+def test_neighbours_are_members_bounded_and_the_same_for_the_same_dice(
+    roster: int, by_hand: set[int], held: set[int], most: int, sparse: int
+) -> None:
+    peers = book(7, range(roster), by_hand - {7}, max_links=most, sparse_links=sparse)
+    links = {key(number): None for number in held}
+    chosen = peers.neighbours(links, random.Random(1))
+
+    assert chosen == sorted(set(chosen)) == peers.neighbours(dict(reversed(links.items())), random.Random(1))
+    assert len(chosen) <= most
+    assert all(one in peers for one in chosen)
+    if len(peers) <= most:
+        assert len(chosen) == len(peers)
+
+
+def test_links_of_now_are_kept_where_there_is_room() -> None:
+    peers = book(0, roster=range(50), max_links=20, sparse_links=10)
+    first = peers.neighbours({}, random.Random(1))
+
+    assert peers.neighbours(dict.fromkeys(first), random.Random(2)) == first
+
+
+@pytest.mark.parametrize("others", [(2,), (2, 3), (2, 3, 4)])
+def test_one_link_is_enough_for_a_choice(others: tuple[int, ...]) -> None:
+    by_roster = book(1, roster=(1, *others), max_links=1)
+    by_hand = book(1, by_hand=others, max_links=1)
+
+    assert len(by_roster.neighbours({}, random.Random(0))) == 1
+    assert len(by_hand.neighbours({}, random.Random(0))) == 1

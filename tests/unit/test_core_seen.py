@@ -1,0 +1,176 @@
+"""What is remembered of messages: for how long, how much of whom, and how two stores find their differences."""
+
+from __future__ import annotations
+
+import random
+from hashlib import blake2b
+
+import pytest
+
+from tests.unit.core_support import EPOCH, NOON, Person, short
+from zmesh.core.bounds import PAST, RETENTION, Bounds
+from zmesh.core.envelope import Envelope
+from zmesh.core.seen import SETTLED, SeenStore
+from zmesh.core.wire import DigestEntry
+
+ALICE, BOB = Person(2), Person(3)
+WALL = NOON.wall
+
+
+def at(person: Person, age: float, sequence: int | None = None, size: int = 10) -> Envelope:
+    """A message signed ``age`` seconds before noon."""
+    more = {} if sequence is None else {"sequence": sequence}
+    return person.says(timestamp_ms=NOON.wall_ms - int(age * 1000), content={"pad": b"x" * size}, **more)
+
+
+def store(**bounds: int) -> SeenStore:
+    return SeenStore(Bounds(**bounds))
+
+
+def served(seen: SeenStore, envelopes: list[Envelope]) -> list[bool]:
+    """Which of them are still there with their bytes."""
+    return [(entry := seen.get(short(one))) is not None and entry.envelope is one for one in envelopes]
+
+
+def known(seen: SeenStore, envelopes: list[Envelope]) -> list[bool]:
+    return [short(one) in seen for one in envelopes]
+
+
+def test_a_message_is_remembered_until_its_replay_would_be_stale() -> None:
+    seen = store()
+    message = at(ALICE, 0)
+    seen.add(message, 5)
+
+    seen.expire(WALL + PAST + 9.0)
+    assert known(seen, [message]) == [True]
+    seen.expire(WALL + RETENTION + 1.0)
+    assert (known(seen, [message]), len(seen), seen.digest(WALL + RETENTION + 1.0)) == ([False], 0, [])
+
+
+def test_a_message_that_is_not_kept_is_seen_but_not_served() -> None:
+    seen = store()
+    message = at(ALICE, 0)
+    seen.add(message, 0, keep=False)
+
+    assert (known(seen, [message]), served(seen, [message])) == ([True], [False])
+
+
+def test_the_byte_quota_of_an_author_drops_its_oldest_bodies_and_keeps_the_ids() -> None:
+    mine = [at(ALICE, 0) for _ in range(6)]
+    theirs = [at(BOB, 0) for _ in range(2)]
+    seen = store(author_bytes=3 * len(mine[0].body))
+    for message in [*theirs, *mine]:
+        seen.add(message, 5)
+
+    assert served(seen, mine) == [False] * 3 + [True] * 3
+    assert known(seen, mine) == [True] * 6
+    assert served(seen, theirs) == [True, True]
+
+
+def test_when_all_together_are_over_the_one_who_holds_most_gives_way() -> None:
+    mine = [at(ALICE, 0) for _ in range(9)]
+    theirs = [at(BOB, 0) for _ in range(3)]
+    seen = store(cache_bytes=10 * len(mine[0].body))
+    for message in [*theirs, *mine]:
+        seen.add(message, 5)
+
+    assert served(seen, theirs) == [True] * 3
+    assert served(seen, mine) == [False] * 2 + [True] * 7
+
+
+def test_an_author_that_floods_evicts_only_its_own() -> None:
+    seen = store(author_ids=100)
+    theirs = [at(BOB, age) for age in range(5)]
+    for message in theirs:
+        seen.add(message, 5)
+    flood = [at(ALICE, 1, sequence) for sequence in range(1, 1001)]
+    for message in flood:
+        seen.add(message, 5)
+
+    assert known(seen, theirs) == [True] * 5
+    assert served(seen, theirs) == [True] * 5
+    assert known(seen, flood) == [False] * 900 + [True] * 100
+    assert len(seen) == 105
+    assert sum(entry.held for entry in seen.digest(WALL)) == len([m for m in theirs if m.slot < int(WALL - SETTLED)])
+
+
+def test_what_was_forgotten_early_stays_out_by_its_number() -> None:
+    seen = store(author_ids=2)
+    flood = [at(ALICE, 1, sequence) for sequence in (1, 2, 3, 4)]
+    for message in flood:
+        seen.add(message, 5)
+
+    assert [seen.below_low_water(message) for message in flood] == [True, True, False, False]
+    assert not seen.below_low_water(at(BOB, 1, 1)), "everybody has a count of their own"
+    assert not seen.below_low_water(ALICE.says(epoch=EPOCH + 1, sequence=1)), "a new life counts anew"
+
+
+def test_the_books_of_those_who_left_go_with_their_last_message() -> None:
+    seen = store()
+    seen.add(at(ALICE, 0, 7), 5)
+    seen.retain([BOB.public])
+    assert not seen.below_low_water(at(ALICE, 0, 7))
+
+    seen.expire(WALL + RETENTION + 1.0)
+    assert seen.below_low_water(at(ALICE, 0, 7))
+    seen.retain([BOB.public])
+    assert not seen.below_low_water(at(ALICE, 0, 7)), "nothing is left of Alice, not even her count"
+
+
+def test_a_digest_names_settled_seconds_by_count_and_checksum() -> None:
+    seen = store()
+    young, first, second, old = at(ALICE, 1), at(ALICE, 10), at(BOB, 10), at(BOB, 100)
+    for message in (young, first, second, old):
+        seen.add(message, 5)
+
+    def checksum(*messages: Envelope) -> bytes:
+        return blake2b(b"".join(sorted(map(short, messages))), digest_size=8).digest()
+
+    assert seen.digest(WALL) == [
+        DigestEntry(old.slot, 1, checksum(old)),
+        DigestEntry(first.slot, 2, checksum(first, second)),
+    ]
+    assert seen.in_slots([old.slot, first.slot, 5]) == [short(old), *sorted([short(first), short(second)])]
+
+
+def test_only_slots_that_may_bring_something_are_asked_for() -> None:
+    seen, other = store(), store()
+    same, differs, fewer = at(ALICE, 10), at(ALICE, 20), at(ALICE, 30)
+    for message in (same, differs, fewer, at(BOB, 30)):
+        seen.add(message, 5)
+    for message in (same, at(BOB, 20), fewer, at(BOB, 40)):
+        other.add(message, 5)
+
+    assert seen.lacking(other.digest(WALL), WALL) == [differs.slot - 20, differs.slot]
+
+
+@pytest.mark.parametrize("age", [119, 121, 131])
+def test_what_is_stale_by_now_is_not_asked_for(age: int) -> None:
+    seen, other = store(), store()
+    message = at(ALICE, age)
+    other.add(message, 5)
+
+    assert seen.lacking(other.digest(WALL), WALL) == ([message.slot] if age < PAST else [])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_two_stores_that_compare_digests_end_up_equal(seed: int) -> None:
+    rng = random.Random(seed)
+    messages = [at(rng.choice((ALICE, BOB)), rng.uniform(SETTLED + 2, PAST - 5)) for _ in range(150)]
+    stores = [store(), store()]
+    for message in messages:
+        holders = rng.choice(([0], [1], [0, 1]))
+        for number in holders:
+            stores[number].add(message, 5)
+    by_id = {short(message): message for message in messages}
+
+    rounds = 0
+    while stores[0].digest(WALL) != stores[1].digest(WALL):
+        rounds += 1
+        assert rounds <= 3, "the one with fewer asks first, then the other"
+        for here, there in (stores, stores[::-1]):
+            for missing in there.in_slots(here.lacking(there.digest(WALL), WALL)):
+                if missing not in here:
+                    here.add(by_id[missing], 5)
+
+    assert set(stores[0]) == set(stores[1]) == set(by_id)
