@@ -120,8 +120,8 @@ async def test_a_node_without_a_record_yet_says_so() -> None:
 @pytest.mark.parametrize(
     "request_bytes",
     [
-        get("/" + "x" * 4 * MAX_LINE),
-        get("/health", extra=f"X-Long: {'x' * 4 * MAX_LINE}\r\n"),
+        get("/" + "x" * 2 * MAX_LINE),
+        get("/health", extra=f"X-Long: {'x' * 2 * MAX_LINE}\r\n"),
         b"\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03\x00CURVE\r\n\r\n",
         b"GET /health HTTP/9.9\r\n\r\n",
     ],

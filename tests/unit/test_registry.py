@@ -229,6 +229,23 @@ async def test_a_malformed_change_keeps_the_last_good_roster_and_warns_once(
     assert (registry.status().problem, registry.status().age) == (None, 0.0)
 
 
+async def test_a_malformed_change_is_parsed_once(
+    watched: Watched, registry: StaticRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large file that stays malformed must not be parsed every second."""
+    parsed: list[bytes] = []
+
+    def parse(content: bytes, source: str) -> Roster:
+        parsed.append(content)
+        return parse_roster(content, source)
+
+    monkeypatch.setattr("zmesh.registry.static.parse_roster", parse)
+    watched.write(b"[[validator]]")
+    for _ in range(5):
+        await registry.poll()
+    assert parsed == [b"[[validator]]"]
+
+
 async def test_a_missing_file_keeps_the_roster_until_it_is_back(
     watched: Watched, registry: StaticRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
