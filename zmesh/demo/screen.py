@@ -112,10 +112,11 @@ class Table:
 
     def show(self, score: Score, now: str) -> None:
         """Redraw."""
-        self._live.update(_table(score, now))
+        self._live.update(screen_table(score, now))
 
 
-def _table(score: Score, now: str) -> RenderableType:
+def screen_table(score: Score, now: str) -> RenderableType:
+    """The table as it is now; ``now`` says what is being done."""
     from rich.table import Table as Grid
 
     others = len(score.others)
