@@ -25,8 +25,8 @@ from collections.abc import Callable
 
 import zmq
 
-from zmesh.transports.readiness import NOBLOCK, Drain, ZmqSocket, bare_receive, has_input
-from zmesh.transports.sockets import SocketBounds
+from zmesh.transports.readiness import NOBLOCK, Drain, bare_receive, has_input
+from zmesh.transports.sockets import Bound, SocketBounds
 
 TICK = 1.0
 """Seconds between two looks at the kernel's counters; one look costs about 2 us a connection."""
@@ -87,31 +87,32 @@ class Connections:
     """All connections that one bound socket accepted.
 
     Ends are counted as ``refused_key`` (ZAP said no), ``bad_handshake`` (ZMTP, but not our kind), ``not_zmtp``
-    (random bytes, HTTP), ``handshake_timeout`` and ``handshake_abandoned``, ``frame_refused`` (too large or
-    garbled), ``heartbeat_lost``, ``left`` (the far end hung up), ``cut`` (we did, and counted why there). Besides:
-    ``full``, ``silent``, ``endless``, ``accept_failed``.
+    (random bytes, HTTP, or gone before we looked), ``handshake_timeout`` and ``handshake_abandoned``,
+    ``frame_refused`` (too large or garbled), ``heartbeat_lost``, ``left`` (the far end hung up), ``cut`` (we did,
+    and counted why there). Besides: ``accepted``, ``full``, ``silent``, ``endless``, ``accept_failed``.
     """
 
     def __init__(
         self,
         port: str,
-        monitor: ZmqSocket,
+        bound: Bound,
         bounds: SocketBounds,
         counters: Counter[str],
         gone: Callable[[Connection, str], None],
     ) -> None:
         """``gone(connection, why)`` is called once when a connection that had an owner ends."""
         self._port = port
-        self._monitor = monitor
+        self._monitor = bound.monitor
+        self._local_port = bound.endpoint.port
         self._bounds = bounds
         self._counters = counters
         self._gone = gone
         self._open: dict[int, Connection] = {}
-        self._receive = bare_receive(monitor)
+        self._receive = bare_receive(bound.monitor)
         self._failed = 0
         self._no_detail = False
         self._endless = 2 * bounds.max_message if port == "direct" else 64 * bounds.max_subscription
-        self._drain = Drain(monitor, self._read, lambda: None, counters)
+        self._drain = Drain(bound.monitor, self._read, lambda: None, counters)
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(TICK, self._tick)
 
@@ -172,10 +173,8 @@ class Connections:
     def _accepted(self, descriptor: int) -> None:
         self._discard(descriptor)
         self._count("accepted")
-        try:
-            handle = network.socket(fileno=os.dup(descriptor))
-        except OSError:
-            # Gone again before we looked: its DISCONNECTED follows and finds nothing.
+        handle = second_handle(descriptor, self._local_port)
+        if handle is None:
             return
         connection = self._open[descriptor] = Connection(descriptor, handle)
         if len(self._open) > self._bounds.max_connections:
@@ -184,11 +183,11 @@ class Connections:
     def _ended(self, descriptor: int) -> None:
         connection = self._open.pop(descriptor, None)
         no_detail, self._no_detail = self._no_detail, False
-        if connection is None:
-            return
         why = self._why(connection, no_detail)
         if why is not None:
             self._count(why)
+        if connection is None:
+            return
         connection.handle.close()
         if connection.owner is not None:
             self._gone(connection, WORDS.get(why or "left", "closed the connection"))
@@ -201,17 +200,22 @@ class Connections:
             if stale.owner is not None:
                 self._gone(stale, "closed the connection")
 
-    def _why(self, connection: Connection, no_detail: bool) -> str | None:
-        """The name under which this end is counted; None if its handshake was counted when it failed."""
-        if connection.cut:
+    def _why(self, connection: Connection | None, no_detail: bool) -> str | None:
+        """The name under which this end is counted; None if its handshake was counted when it failed.
+
+        ``connection`` is None if it was gone before we looked, so that it never proved anything.
+        """
+        if connection is not None and connection.cut:
             return "cut"
-        info = connection.info()
+        info = None if connection is None else connection.info()
         ours = info is not None and info[0] == ESTABLISHED
         if no_detail:
             return "handshake_timeout" if ours else "handshake_abandoned"
-        if connection.owner is None and self._failed:
+        if (connection is None or connection.owner is None) and self._failed:
             self._failed -= 1
             return None
+        if connection is None:
+            return "not_zmtp"
         if info is None or not ours:
             return "left"
         _, idle, _, sent = info
@@ -242,6 +246,30 @@ class Connections:
             self.cut(connection, f"{self._port}_endless")
         elif connection.owner is None and connection.quiet * TICK > self._bounds.silence:
             self.cut(connection, f"{self._port}_silent")
+
+
+def second_handle(descriptor: int, local_port: int) -> network.socket | None:
+    """A handle of our own to an accepted connection; None if it is gone already.
+
+    Its number may have been given to something else by now, which has another local port or none.
+    """
+    try:
+        copy = os.dup(descriptor)
+    except OSError:
+        return None
+    try:
+        handle = network.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        return None
+    try:
+        address = handle.getsockname()
+    except OSError:
+        address = ()
+    if len(address) < 2 or address[1] != local_port:
+        handle.close()
+        return None
+    return handle
 
 
 WORDS = {

@@ -69,7 +69,7 @@ class Inbound:
         self._discarding = False
         self._send = bare_send(router.socket)
         self._receive = bare_receive(router.socket)
-        self.connections = Connections("direct", router.monitor, bounds, counters, self._gone)
+        self.connections = Connections("direct", router, bounds, counters, self._gone)
         self._drain = Drain(router.socket, self._read, links.flush, counters, idle=self._tell_ends)
 
     def send(self, key: PeerKey, frames: Frames) -> bool:
@@ -129,7 +129,7 @@ class Inbound:
                 self._discard(frame)
                 return
         try:
-            user_id = first.get("User-Id")
+            user_id = first.get(b"User-Id")
         except zmq.ZMQError:
             # Every frame of a CURVE connection that passed ZAP has one; never guess for one that has not.
             self.connections.cut(self.connections.of(first), "no_user_id")

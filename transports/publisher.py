@@ -72,7 +72,7 @@ class Publisher:
         self._out_of_step = False
         self._send = bare_send(publisher.socket)
         self._receive = bare_receive(publisher.socket)
-        self.connections = Connections("gossip", publisher.monitor, bounds, counters, self._gone)
+        self.connections = Connections("gossip", publisher, bounds, counters, self._gone)
         self._drain = Drain(publisher.socket, self._read, lambda: None, counters, idle=self._in_step)
 
     def send(self, key: PeerKey, frames: Frames) -> bool:
