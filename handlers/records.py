@@ -113,8 +113,6 @@ class RecordPorts:
     verify: Verify
     admits: Callable[[PeerKey], bool]
     """Does the registry (or, in open mode, anybody) let this key have a record?"""
-    learned: Callable[[Record], None] = lambda record: None
-    """Told of each record that becomes the newest of its key, own ones included. Must not block."""
 
 
 class Records:
@@ -250,7 +248,7 @@ class Records:
             return self._count(Taken.MALFORMED)
         taken = self._judge(record)
         if taken is Taken.NEW:
-            self._keep(record)
+            self._records[record.key] = record
             # Our own key, and not by us: an earlier life with a faster clock. Outbid it.
             if record.key == self._ports.signer.public and self._own is not None:
                 self._unsigned = True
@@ -305,17 +303,13 @@ class Records:
         own = self.own
         return own is not None and own.is_all_local
 
-    def _keep(self, record: Record) -> None:
-        self._records[record.key] = record
-        self._ports.learned(record)
-
     def _convict(self, record: Record) -> None:
         current = self._records[record.key]
         if len(self._proofs) >= MAX_PROOFS:
             del self._proofs[next(iter(self._proofs))]
         self._proofs[record.key, record.sequence] = (current, record)
         if record.encoded < current.encoded:
-            self._keep(record)
+            self._records[record.key] = record
 
     def _sign(self, now: Now) -> None:
         assert self._own is not None

@@ -25,7 +25,7 @@ from zmesh.core.events import Broadcast, Compose, Located, RosterChanged, SendDi
 from zmesh.core.types import EMPTY_ROSTER, Member, MessageType, PeerKey, Roster, SendResult
 from zmesh.dialer import Dialer
 from zmesh.dispatch import Callback, Dispatcher
-from zmesh.handlers import Description, Handlers, Record, RecordPorts, default_handlers
+from zmesh.handlers import Description, Handlers, Record, RecordPorts, Taken, default_handlers
 from zmesh.identity import verify
 from zmesh.log import get_logger
 from zmesh.messages import FLRoundAnnouncement, MeshMessage, PeerInfo
@@ -188,7 +188,7 @@ class MeshNetworkClient:
         network = wire.network_id(settings.network)
         epoch = await asyncio.to_thread(self._state.next_epoch, time.time())
         rng = random.Random()  # chooses peers and waits, no secrets
-        ports = RecordPorts(identity, network, verify, self._admits, self._learned)
+        ports = RecordPorts(identity, network, verify, self._admits)
         account = await self._own_account()
         self._handlers = default_handlers(
             self._heartbeat,
@@ -205,7 +205,7 @@ class MeshNetworkClient:
             gossip_port=settings.gossip_port,
         )
         self._server = server = Server(settings, self.health, self.metrics, self._record)
-        self._dialer = Dialer(transport, network, server.fetch, self._handlers.records.offer, self._submit_closed)
+        self._dialer = Dialer(transport, network, server.fetch, self._learnt, self._submit_closed)
         node = Node(engine, transport, self, self._dialer, verify_threads=settings.verify_threads)
         node.start()
         self._node = node
@@ -461,8 +461,9 @@ class MeshNetworkClient:
     def _admits(self, key: PeerKey) -> bool:
         return self._node is not None and key in self._node.engine.peers
 
-    def _learned(self, record: Record) -> None:
-        if self._node is not None and record.key != self._identity.public:
+    def _learnt(self, record: Record) -> None:
+        """A dial brought a record; gossip brings its own news to the engine by itself."""
+        if self._node is not None and self.handlers.records.offer(record.encoded) is Taken.NEW:
             self._node.submit(Located(record.key, record.endpoints))
 
     def _submit_closed(self, event: Any) -> None:

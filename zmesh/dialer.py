@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 from zmesh.core.errors import WireError
 from zmesh.core.events import LinkClosed
@@ -37,23 +36,19 @@ _log = get_logger(__name__)
 Fetch = Callable[[Endpoint, float], Awaitable[bytes]]
 
 
-class Offer(Protocol):
-    """Takes a record that was learnt on the way, signed by its own key."""
-
-    def __call__(self, encoded: bytes) -> object:
-        """``encoded`` as it came."""
-        ...
-
-
 class Dialer:
-    """Dials peers for one transport. ``fetch(endpoint, timeout)`` gets the bytes of a record over HTTP."""
+    """Dials peers for one transport.
+
+    ``fetch(endpoint, timeout)`` gets the bytes of a record over HTTP; ``learnt`` is told of every record that the
+    dialled key signed; ``failed`` of a dial that found nowhere to go.
+    """
 
     def __init__(
         self,
         transport: Transport,
         network: bytes,
         fetch: Fetch,
-        learnt: Offer,
+        learnt: Callable[[Record], None],
         failed: Callable[[LinkClosed], None],
     ) -> None:
         self._transport = transport
@@ -135,7 +130,7 @@ class Dialer:
             return None, "the node there belongs to another mesh (MESH_NETWORK)"
         if not verify_record(record, verify):
             return None, "its record is not signed by its key"
-        self._learnt(encoded)
+        self._learnt(record)
         return record, None
 
     def _routes(self, key: PeerKey, door: Endpoint, record: Record | None) -> Routes:
