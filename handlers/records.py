@@ -318,7 +318,8 @@ class Records:
         # The clock is the sequence's floor: it stays ahead of what a lost disk forgot.
         sequence = max(now.wall_ms, own.sequence + 1 if own else 0)
         signer = self._ports.signer
-        self._keep(encode_record(self._own, self._ports.network, signer.public, sequence, now.wall_ms, signer.sign))
+        own = encode_record(self._own, self._ports.network, signer.public, sequence, now.wall_ms, signer.sign)
+        self._records[own.key] = own
 
     def _rearm(self) -> None:
         self.deadline = self._asks[0] if self.own is None else min(self._asks[0], self._announce_at)
