@@ -203,8 +203,8 @@ def registry_check(path: Annotated[Path, typer.Argument(help="The TOML file.")])
 
 @app.command()
 def demo(
-    peers: Annotated[int, typer.Option(min=2, max=50, help="Validators, each a process of its own.")] = 10,
-    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds of federated learning.")] = 5,
+    peers: Annotated[int, typer.Option(help="Validators, each a process of its own.")] = 10,
+    rounds: Annotated[int, typer.Option(help="Rounds of federated learning.")] = 5,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object in the end, and nothing else.")
     ] = False,
