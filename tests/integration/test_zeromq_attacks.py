@@ -11,7 +11,7 @@ import pytest
 import zmq
 import zmq.asyncio
 
-from tests.contract.peers import PATIENCE, settle
+from tests.contract.peers import PATIENCE
 from tests.integration.zeromq_support import Node, Nodes, Wire, own_topic
 from zmesh.core.errors import ZmeshError
 from zmesh.core.types import Endpoint

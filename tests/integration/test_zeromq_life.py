@@ -1,0 +1,339 @@
+"""How connections on real sockets come about, end and come back, and what a transport leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from tests.contract.peers import PATIENCE
+from tests.integration.zeromq_support import Node, Nodes, Wire, own_topic
+from zmesh.core.errors import ConfigError
+from zmesh.core.events import LinkClosed, LinkOpened
+from zmesh.core.types import Endpoint
+from zmesh.identity import Identity
+from zmesh.transport import Routes
+from zmesh.transports.sockets import SocketBounds
+from zmesh.transports.zeromq import ZeroMqTransport
+
+QUICK = SocketBounds(heartbeat=0.1, heartbeat_timeout=0.3, dial_timeout=0.5, handshake=0.3, feed_first_retry=0.05)
+
+
+@pytest.fixture
+async def nodes() -> AsyncIterator[Nodes]:
+    """An empty mesh on real sockets."""
+    nodes = Nodes()
+    try:
+        yield nodes
+    finally:
+        await nodes.stop()
+
+
+class Relay:
+    """A TCP hop that can stop passing anything on, without a word: a host that vanished."""
+
+    def __init__(self, target: Endpoint) -> None:
+        self._target = target
+        self._frozen = False
+        self._writers: list[asyncio.StreamWriter] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> Endpoint:
+        """Listen; gives where."""
+        self._server = await asyncio.start_server(self._pass, "127.0.0.1", 0)
+        return Endpoint("127.0.0.1", self._server.sockets[0].getsockname()[1])
+
+    def freeze(self) -> None:
+        """From now on nothing passes, and nothing is closed."""
+        self._frozen = True
+
+    async def stop(self) -> None:
+        """Close everything."""
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.close()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(*self._target)
+        self._writers += [writer, far_writer]
+        self._tasks.append(asyncio.ensure_future(self._copy(reader, far_writer)))
+        self._tasks.append(asyncio.ensure_future(self._copy(far_reader, writer)))
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if not self._frozen:
+                    writer.write(data)
+
+
+async def test_a_vanished_host_is_noticed_at_both_ends(nodes: Nodes) -> None:
+    a, b = await nodes.node(QUICK), await nodes.node(QUICK)
+    a.admit(b)
+    b.admit(a)
+    relay = Relay(b.routes.direct)
+    a.dial(b, Routes(await relay.start()))
+    await a.until(lambda: a.opened(b, inbound=False))
+    assert a.send(b, b"hello")
+    await b.until_received(1)
+    relay.freeze()
+    assert (await a.until_told(2))[1] == LinkClosed(b.key, "connection lost")
+    assert (await b.until_told(2))[1] == LinkClosed(a.key, "gave no sign of life", inbound=True)
+    assert b.counted["direct_heartbeat_lost"] == 1
+    await relay.stop()
+
+
+async def test_a_refused_connection_is_told_at_once(nodes: Nodes) -> None:
+    a = await nodes.node()
+    nobody = Identity.generate()
+    a.transport.admit(frozenset({nobody.public}))
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    a.transport.dial(nobody.public, Routes(Endpoint("127.0.0.1", 1)))
+    assert await a.until_told(1) == [LinkClosed(nobody.public, "could not connect: refused or unreachable")]
+    assert loop.time() - began < 0.5
+
+
+async def answering(answer: bytes | None) -> tuple[asyncio.Server, Endpoint]:
+    """A TCP server that says ``answer`` and closes, or says nothing (None)."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if answer is None:
+            await reader.read()
+        else:
+            writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    return server, Endpoint("127.0.0.1", server.sockets[0].getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    "answer, why",
+    [
+        (None, "ended the handshake: not the expected key, or no mesh node"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "closed the connection"),
+    ],
+    ids=["silence", "http"],
+)
+async def test_a_dial_to_something_else_is_answered(nodes: Nodes, answer: bytes | None, why: str) -> None:
+    a = await nodes.node(QUICK)
+    nobody = Identity.generate()
+    a.transport.admit(frozenset({nobody.public}))
+    server, endpoint = await answering(answer)
+    a.transport.dial(nobody.public, Routes(endpoint))
+    assert await a.until_told(1) == [LinkClosed(nobody.public, why)]
+    server.close()
+
+
+async def test_a_dial_into_the_void_has_a_deadline(nodes: Nodes) -> None:
+    """Something accepts and says nothing, for longer than we are willing to wait."""
+    a = await nodes.node(SocketBounds(dial_timeout=0.2))
+    nobody = Identity.generate()
+    a.transport.admit(frozenset({nobody.public}))
+    server, endpoint = await answering(None)
+    a.transport.dial(nobody.public, Routes(endpoint))
+    assert await a.until_told(1) == [LinkClosed(nobody.public, "no answer within 0.2 s")]
+    server.close()
+
+
+@pytest.mark.parametrize("host", ["not an address", "", "256.1.1.1"])
+async def test_a_dial_to_an_impossible_address_is_answered(nodes: Nodes, host: str) -> None:
+    a = await nodes.node(QUICK)
+    nobody = Identity.generate()
+    a.transport.admit(frozenset({nobody.public}))
+    a.transport.dial(nobody.public, Routes(Endpoint(host, 9)))
+    (event,) = await a.until_told(1)
+    assert isinstance(event, LinkClosed)
+    assert event.link == nobody.public
+
+
+async def test_ipv6_works(nodes: Nodes) -> None:
+    a, b = await nodes.node(host="::1"), await nodes.node(host="::1")
+    a.admit(b)
+    b.admit(a)
+    await nodes.link(a, b)
+    assert b.send(a, b"over six", gossip=True)
+    assert await a.until_received(1) == [(b"over six",)]
+
+
+@pytest.mark.parametrize("host", ["localhost", "", "127.0.0", "example.org"])
+def test_a_host_that_is_no_address_is_a_configuration_error(host: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot listen on .*: an IP address such as 127.0.0.1"):
+        ZeroMqTransport(Identity.generate(), host=host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+async def test_a_node_may_listen_everywhere(nodes: Nodes, host: str) -> None:
+    a, b = await nodes.node(host=host), await nodes.node()
+    a.admit(b)
+    b.admit(a)
+    local = "::1" if ":" in host else "127.0.0.1"
+    b.dial(a, Routes(Endpoint(local, a.routes.direct.port), Endpoint(local, a.gossip.port)))
+    assert await b.until_told(1) == [LinkOpened(a.key)]
+
+
+async def test_a_lost_subscription_comes_back_under_a_fresh_topic(nodes: Nodes) -> None:
+    a, b = await nodes.node(), await nodes.node(QUICK)
+    a.admit(b)
+    b.admit(a)
+    await nodes.link(b, a)
+    await a.counted.until_counted("gossip_subscribed")
+    lane = a.zeromq._publisher._lanes[b.key]
+    a.zeromq._publisher.bar(b.key, "for_the_test")
+    await a.counted.until_counted("gossip_subscribed", 2)
+    assert a.zeromq._publisher._lanes[b.key].topic != lane.topic
+    assert b.counted["feed_lost"] == 1
+    assert b.opened(a, inbound=False)
+    assert a.zeromq._publisher.send(b.key, (b"by the new lane",))
+    assert await b.until_received(1) == [(b"by the new lane",)]
+
+
+async def test_gossip_rides_on_the_direct_lane_where_there_is_no_publisher(nodes: Nodes) -> None:
+    a, b = await nodes.node(), await nodes.node()
+    a.admit(b)
+    b.admit(a)
+    b.dial(a, Routes(a.routes.direct))
+    await b.until(lambda: b.opened(a, inbound=False))
+    assert b.send(a, b"hello")
+    await a.until_received(1)
+    assert a.send(b, b"gossip", gossip=True)
+    assert await b.until_received(1) == [(b"gossip",)]
+    assert a.counted["gossip_subscribed"] == 0
+
+
+async def test_gossip_spills_over_to_the_direct_lane(nodes: Nodes) -> None:
+    """The subscription is full, for its socket does not read; the direct lane has room."""
+    a = await nodes.node()
+    identity = await nodes.attacker(a)
+    slow = Wire(nodes.bare(zmq.SUB, identity, a))
+    slow.socket.set(zmq.RCVHWM, 1)
+    slow.socket.set(zmq.SUBSCRIBE, own_topic(identity))
+    await slow.connect(a.gossip)
+    direct = Wire(nodes.bare(zmq.DEALER, identity, a))
+    await direct.connect(a.routes.direct)
+    await direct.socket.send_multipart([b"h", b"hello"])
+    await a.until_received(1)
+    await a.counted.until_counted("gossip_subscribed")
+    while a.zeromq._publisher.send(identity.public, (bytes(60_000),)):
+        pass
+    assert a.transport.send(identity.public, (b"spilled",), gossip=True)
+    assert await direct.socket.recv_multipart() == [b"spilled"]
+    slow.close()
+    direct.close()
+
+
+# ------------------------------------------------------------ another process
+
+
+SERVE = """
+import asyncio, sys
+from zmesh.core.events import FrameReceived
+from zmesh.identity import Identity
+from zmesh.transports.zeromq import ZeroMqTransport
+
+async def main(seed, friend, direct, gossip):
+    def echo(batch):
+        for event in batch:
+            if isinstance(event, FrameReceived):
+                transport.send(event.link, (b"echo", *event.frames), gossip=False)
+    transport = ZeroMqTransport(Identity(seed), router_port=direct, gossip_port=gossip)
+    routes = await transport.start(echo)
+    transport.admit(frozenset({friend}))
+    print(routes.direct.port, routes.gossip.port, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main(bytes.fromhex(sys.argv[1]), bytes.fromhex(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))
+"""
+
+
+async def serve(
+    seed: bytes, friend: Node, ports: tuple[int, int] = (0, 0)
+) -> tuple[asyncio.subprocess.Process, Routes]:
+    """A peer in a process of its own, and where it listens."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        SERVE,
+        seed.hex(),
+        friend.key.hex(),
+        *map(str, ports),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE):
+        direct, gossip = map(int, (await process.stdout.readline()).split())
+    return process, Routes(Endpoint("127.0.0.1", direct), Endpoint("127.0.0.1", gossip))
+
+
+async def test_a_killed_peer_is_noticed_and_a_restarted_one_is_reached(nodes: Nodes) -> None:
+    a = await nodes.node()
+    identity = Identity(bytes(31) + b"\x07")
+    far = Node(identity, SocketBounds())
+    a.admit(far)
+    process, routes = await serve(bytes(31) + b"\x07", a)
+    a.dial(far, routes)
+    await a.until(lambda: a.opened(far, inbound=False))
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+    await a.until(lambda: not a.opened(far, inbound=False))
+    assert a.events[-1] == LinkClosed(far.key, "connection lost")
+    assert not a.send(far, b"anybody?")
+    assert routes.gossip is not None
+    process, routes = await serve(bytes(31) + b"\x07", a, (routes.direct.port, routes.gossip.port))
+    a.dial(far, routes)
+    await a.until(lambda: a.opened(far, inbound=False))
+    assert a.send(far, b"again")
+    assert await a.until_received(1) == [(b"echo", b"again")]
+    process.kill()
+    await process.wait()
+
+
+# ------------------------------------------------------------ what is left behind
+
+
+def descriptors() -> int:
+    """Open file handles of this process."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def test_a_stopped_transport_leaves_no_file_handle() -> None:
+    async def once() -> None:
+        nodes = Nodes()
+        try:
+            a, b = await nodes.linked()
+            await nodes.link(a, b)
+            c = await nodes.node()
+            a.admit(b, c)
+            a.dial(c)
+            await a.until(lambda: a.events[-1:] == [LinkClosed(c.key, "refused our key")])
+            a.hangup(b)
+            await b.until(lambda: not b.opened(a, inbound=False))
+        finally:
+            await nodes.stop()
+
+    await once()
+    before = descriptors()
+    await once()
+    assert descriptors() == before
+
+
+async def test_a_failed_start_leaves_no_file_handle(nodes: Nodes) -> None:
+    a = await nodes.node()
+    before = descriptors()
+    for port, setting in (("router_port", "MESH_ROUTER_PORT"), ("gossip_port", "MESH_GOSSIP_PORT")):
+        second = ZeroMqTransport(Identity.generate(), **{port: a.routes.direct.port})  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=f"{a.routes.direct}: Address already in use; set {setting} to a free"):
+            await second.start(lambda batch: None)
+        await second.stop(1.0)
+    assert descriptors() == before
