@@ -168,11 +168,6 @@ class Settings(BaseSettings):
     Not part of a repr, for the URL may carry a password."""
     registry: PathLike | None = _setting(None, "the path of a TOML file is right")
     """TOML file of validators, watched for change; none admits only peers added by hand."""
-    admission: Literal["registry", "open"] = _setting("registry", "'registry' or 'open' is right")
-    """Who may connect: validators and hand-added peers, or (for demos and tests) everybody."""
-    allow_local: bool = _setting(False, "true or false is right")
-    """Whether to dial loopback and link-local addresses from peers' records: a stranger could otherwise make
-    this node probe its own machine."""
     max_peers: int = _count(100, 1, 1000)
     """Links kept at once: a full mesh up to this many members, at about 150 KiB and 6 file handles each."""
 

@@ -93,8 +93,6 @@ def test_an_argument_beats_the_environment_which_beats_the_default(
         ("handler_queue", 0),
         ("verify_threads", -1),
         ("stop_timeout", 1e6),
-        ("admission", "all"),
-        ("allow_local", "perhaps"),
         ("log_level", "TRACE"),
         ("log_format", "xml"),
         ("registry", 3),
