@@ -17,10 +17,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # The same examples in every run, and a failure says how to replay it; a busy machine is no failure.
-settings.register_profile("zmesh", derandomize=True, print_blob=True, deadline=None)
+settings.register_profile(
+    "zmesh", derandomize=True, print_blob=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("zmesh")
 
 # asyncio's own pool lives as long as the loop; the runner joins it when it closes the loop.

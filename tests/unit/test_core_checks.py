@@ -202,8 +202,8 @@ CASES: dict[DropReason, Case] = {
     DropReason.UNKNOWN_FRAME: Case(received(bytes([wire.BATCH]), b"of later")),
     DropReason.WRONG_NETWORK: Case(heard(lambda: CAROL.says(network=wire.network_id("another")))),
     DropReason.DUPLICATE: Case(duplicate),
-    DropReason.OWN_ECHO: Case(heard(lambda: ME.says())),
-    DropReason.UNKNOWN_AUTHOR: Case(heard(lambda: STRANGER.says())),
+    DropReason.OWN_ECHO: Case(heard(ME.says)),
+    DropReason.UNKNOWN_AUTHOR: Case(heard(STRANGER.says)),
     DropReason.WRONG_RECIPIENT: Case(heard(lambda: ALICE.tells(BOB.public)), ALICE, Fault.MISROUTED_DIRECT),
     DropReason.NOT_FROM_AUTHOR: Case(heard(lambda: CAROL.tells(ME.public)), ALICE, Fault.MISROUTED_DIRECT),
     DropReason.STALE: Case(heard(aged(120.001))),
@@ -418,7 +418,7 @@ def test_a_message_of_an_unknown_kind_is_relayed_and_not_delivered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "delivered", "heard_by_handler", "relayed"),
+    "verdict, delivered, heard_by_handler, relayed",
     [
         (Verdict.ACCEPT, 1, 1, 1),
         (Verdict.RELAY, 0, 1, 1),

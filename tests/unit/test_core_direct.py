@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -80,7 +81,7 @@ def test_without_an_answer_the_same_message_is_sent_again_ever_more_slowly() -> 
         times += [made.now.mono] * (len(sent(made)) - count)
 
     assert {again.id for again in sent(made)} == {message.id}
-    for attempt, (before, after) in enumerate(zip(times, times[1:], strict=False)):
+    for attempt, (before, after) in enumerate(itertools.pairwise(times)):
         usual = min(5.0, 0.25 * 2**attempt)
         assert 0.75 * usual - 0.06 <= after - before <= 1.25 * usual + 0.06
 
@@ -157,7 +158,7 @@ def test_rejected_by_the_recipient_is_final() -> None:
     assert made.of(Resolved) == [Resolved(7, message.id, SendResult.REJECTED)]
 
 
-@pytest.mark.parametrize(("status", "skew"), [(AckStatus.STALE, -130_000), (AckStatus.FUTURE, 60_000)])
+@pytest.mark.parametrize("status, skew", [(AckStatus.STALE, -130_000), (AckStatus.FUTURE, 60_000)])
 def test_a_clock_that_is_off_is_told_with_how_far(status: AckStatus, skew: int) -> None:
     made = bench()
     message = send(made)
@@ -338,7 +339,7 @@ def test_a_repetition_is_answered_to_its_author_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "status", "skew"),
+    "fields, status, skew",
     [
         ({"timestamp_ms": NOON.wall_ms - 121_000}, AckStatus.STALE, -121_000),
         ({"timestamp_ms": NOON.wall_ms + 11_000}, AckStatus.FUTURE, 11_000),

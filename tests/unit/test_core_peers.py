@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pytest
 from hypothesis import given
@@ -76,7 +76,7 @@ def test_a_members_own_word_for_its_place_comes_first() -> None:
 # ---------------------------------------------------------------- neighbours
 
 
-def reaches_all(links: dict[PeerKey, Sequence[PeerKey]]) -> bool:
+def reaches_all(links: Mapping[PeerKey, Sequence[PeerKey]]) -> bool:
     """Is the graph of these dials, each usable in both directions, in one piece?"""
     both: dict[PeerKey, set[PeerKey]] = {one: set(others) for one, others in links.items()}
     for one, others in links.items():
