@@ -18,7 +18,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -97,6 +97,11 @@ class Body(NamedTuple):
 
 
 BODY_FIELDS: Final = len(Body._fields)
+_SHAPES: Final = frozenset(
+    (int, bytes, int, bytes, int, int, int, int, expiry, recipient, correlation, bytes)
+    for expiry, recipient, correlation in product((int, type(None)), (bytes, type(None)), (bytes, type(None)))
+)
+"""The exact types of a body's fields, with and without the optional ones: True is no integer here."""
 
 
 class DigestEntry(NamedTuple):
@@ -150,29 +155,34 @@ def decode_body(data: bytes) -> Body:
         raise WireError(DropReason.UNKNOWN_VERSION, f"version {fields[0]}, understood is {VERSION}")
     if len(fields) < BODY_FIELDS:
         raise malformed(f"{len(fields)} fields, at least {BODY_FIELDS}")
-    body = Body._make(fields[:BODY_FIELDS])
+    if len(fields) > BODY_FIELDS:
+        _refuse_timestamps(data, fields)
+        del fields[BODY_FIELDS:]
+    body = Body._make(fields)
     _check_body(body)
     return body
 
 
 def _check_body(body: Body) -> None:
-    for value in (body.kind, body.epoch, body.sequence, body.timestamp_ms, body.ttl):
-        if type(value) is not int or not 0 <= value <= MAX_UINT:
-            raise malformed("kind, epoch, sequence, timestamp and ttl are integers from 0 to 2^63-1")
-    if not 1 <= body.kind <= 255 or body.ttl > bounds.MAX_TTL:
+    """One look at all types together: this runs for every fresh message."""
+    if tuple(map(type, body)) not in _SHAPES:
+        raise malformed("fields are integers and bytes as Body has them; expiry, recipient and correlation may be nil")
+    _, network, kind, author, epoch, sequence, timestamp_ms, ttl, expiry_ms, recipient, correlation, payload = body
+    if not (1 <= kind <= 255 and 0 <= ttl <= bounds.MAX_TTL):
         raise malformed("kind is 1 to 255, ttl 0 to 255")
-    if body.kind in LINK_CODES and body.recipient is None:
+    if kind in LINK_CODES and recipient is None:
         raise malformed("kinds 64 to 127 name their recipient")
-    for data in (body.network, body.author):
-        if type(data) is not bytes or len(data) != KEY_SIZE:
-            raise malformed("network and author are 32 bytes")
-    for option in (body.recipient, body.correlation):
-        if option is not None and (type(option) is not bytes or len(option) != KEY_SIZE):
-            raise malformed("recipient and correlation are 32 bytes or nil")
-    expiry = body.expiry_ms
-    if expiry is not None and (type(expiry) is not int or not 0 <= expiry <= MAX_UINT):
+    if not (0 <= epoch <= MAX_UINT and 0 <= sequence <= MAX_UINT and 0 <= timestamp_ms <= MAX_UINT):
+        raise malformed("epoch, sequence and timestamp are integers from 0 to 2^63-1")
+    if len(network) != KEY_SIZE or len(author) != KEY_SIZE:
+        raise malformed("network and author are 32 bytes")
+    if recipient is not None and len(recipient) != KEY_SIZE:
+        raise malformed("a recipient is 32 bytes or nil")
+    if correlation is not None and len(correlation) != KEY_SIZE:
+        raise malformed("a correlation is 32 bytes or nil")
+    if expiry_ms is not None and not 0 <= expiry_ms <= MAX_UINT:
         raise malformed("expiry is nil or an integer from 0 to 2^63-1")
-    if type(body.payload) is not bytes or len(body.payload) > bounds.MAX_PAYLOAD:
+    if len(payload) > bounds.MAX_PAYLOAD:
         raise malformed(f"a payload is at most {bounds.MAX_PAYLOAD} bytes")
 
 
@@ -183,21 +193,22 @@ def _unpack(data: bytes) -> Any:
     and UnicodeDecodeError, a ValueError too, for text that is not UTF-8; the rest guards a changed library.
     """
     try:
-        value = msgpack.unpackb(data, raw=False, strict_map_key=True, ext_hook=_no_extension)
+        return msgpack.unpackb(data, raw=False, strict_map_key=True, ext_hook=_no_extension)
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         raise malformed(f"not msgpack: {type(error).__name__}") from None
-    if any(mark in data for mark in _TIMESTAMP_MARKS) and _holds_timestamp(value):
-        raise malformed("msgpack's timestamp extension is not part of the wire")
-    return value
 
 
 def _no_extension(code: int, data: bytes) -> Any:
     raise ValueError(f"msgpack extension type {code} of {len(data)} bytes is not part of the wire")
 
 
-_TIMESTAMP_MARKS: Final = (b"\xd6\xff", b"\xd7\xff", b"\xc7\x0c\xff")
-"""How extension -1 begins. msgpack-python decodes it without asking the hook; these bytes may stand in a text or blob
-too, so that only the values themselves decide."""
+def _refuse_timestamps(data: bytes, value: Any) -> None:
+    """msgpack-python decodes extension -1 without asking the hook.
+
+    The bytes that it begins with may stand in a text or blob too, so that only the values themselves decide.
+    """
+    if (b"\xd6\xff" in data or b"\xd7\xff" in data or b"\xc7\x0c\xff" in data) and _holds_timestamp(value):
+        raise malformed("msgpack's timestamp extension is not part of the wire")
 
 
 def _holds_timestamp(value: Any) -> bool:
@@ -246,6 +257,7 @@ def encode_payload(payload: Mapping[str, Any]) -> bytes:
 def decode_payload(data: bytes) -> dict[str, Any]:
     """The application's values. Raises ``WireError`` (MALFORMED)."""
     payload = _unpack(data)
+    _refuse_timestamps(data, payload)
     if type(payload) is not dict:
         raise malformed("a payload is a map")
     for key in payload:
