@@ -28,12 +28,14 @@ import zmq
 from zmesh.transports.readiness import NOBLOCK, Drain, bare_receive, has_input
 from zmesh.transports.sockets import Bound, SocketBounds
 
-TICK = 1.0
+TICK = 0.5
 """Seconds between two looks at the kernel's counters; one look costs about 2 us a connection."""
 TRICKLE = 256
 """Bytes in one tick that need no explanation: heartbeats are a third of that."""
 PATIENCE = 2
 """Ticks in which a message may lie unread here before its sender is blamed for the bytes."""
+BACKLOG = 32 * 1024 * 1024
+"""Bytes that no honest sender is ahead of us: the receiving queue and the kernel's buffer hold half of that."""
 GREETING = 64
 """Bytes of a ZMTP greeting: having sent more than that, we had begun a handshake with somebody who speaks ZMTP."""
 
@@ -86,9 +88,9 @@ class Connection:
 class Connections:
     """All connections that one bound socket accepted.
 
-    Ends are counted as ``refused_key`` (ZAP said no), ``bad_handshake`` (ZMTP, but not our kind), ``not_zmtp``
+    Ends are counted as ``refused_key`` (ZAP said no), ``protocol_error`` (ZMTP, but not as agreed), ``not_zmtp``
     (random bytes, HTTP, or gone before we looked), ``handshake_timeout`` and ``handshake_abandoned``,
-    ``frame_refused`` (too large or garbled), ``heartbeat_lost``, ``left`` (the far end hung up), ``cut`` (we did,
+    ``frame_refused`` (too large), ``heartbeat_lost``, ``left`` (the far end hung up), ``cut`` (we did,
     and counted why there). Besides: ``accepted``, ``full``, ``silent``, ``endless``, ``accept_failed``.
     """
 
@@ -109,8 +111,8 @@ class Connections:
         self._gone = gone
         self._open: dict[int, Connection] = {}
         self._receive = bare_receive(bound.monitor)
-        self._failed = 0
-        self._no_detail = False
+        self._refused = 0
+        self._omen = 0
         self._endless = 2 * bounds.max_message if port == "direct" else 64 * bounds.max_subscription
         self._drain = Drain(bound.monitor, self._read, lambda: None, counters)
         self._loop = asyncio.get_running_loop()
@@ -162,11 +164,12 @@ class Connections:
             self._accepted(value)
         elif event == zmq.Event.DISCONNECTED:
             self._ended(value)
-        elif event == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL:
-            self._no_detail = True
-        elif event in (zmq.Event.HANDSHAKE_FAILED_AUTH, zmq.Event.HANDSHAKE_FAILED_PROTOCOL):
-            self._failed += 1
-            self._count("refused_key" if event == zmq.Event.HANDSHAKE_FAILED_AUTH else "bad_handshake")
+        elif event in (zmq.Event.HANDSHAKE_FAILED_NO_DETAIL, zmq.Event.HANDSHAKE_FAILED_PROTOCOL):
+            # These two come right before the end that they explain.
+            self._omen = event
+        elif event == zmq.Event.HANDSHAKE_FAILED_AUTH:
+            self._refused += 1
+            self._count("refused_key")
         elif event == zmq.Event.ACCEPT_FAILED:
             self._count("accept_failed")
 
@@ -182,8 +185,8 @@ class Connections:
 
     def _ended(self, descriptor: int) -> None:
         connection = self._open.pop(descriptor, None)
-        no_detail, self._no_detail = self._no_detail, False
-        why = self._why(connection, no_detail)
+        omen, self._omen = self._omen, 0
+        why = self._why(connection, omen)
         if why is not None:
             self._count(why)
         if connection is None:
@@ -200,8 +203,8 @@ class Connections:
             if stale.owner is not None:
                 self._gone(stale, "closed the connection")
 
-    def _why(self, connection: Connection | None, no_detail: bool) -> str | None:
-        """The name under which this end is counted; None if its handshake was counted when it failed.
+    def _why(self, connection: Connection | None, omen: int) -> str | None:
+        """The name under which this end is counted; None if that happened when its key was refused.
 
         ``connection`` is None if it was gone before we looked, so that it never proved anything.
         """
@@ -209,10 +212,12 @@ class Connections:
             return "cut"
         info = None if connection is None else connection.info()
         ours = info is not None and info[0] == ESTABLISHED
-        if no_detail:
+        if omen == zmq.Event.HANDSHAKE_FAILED_PROTOCOL:
+            return "protocol_error"
+        if omen == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL:
             return "handshake_timeout" if ours else "handshake_abandoned"
-        if (connection is None or connection.owner is None) and self._failed:
-            self._failed -= 1
+        if (connection is None or connection.owner is None) and self._refused:
+            self._refused -= 1
             return None
         if connection is None:
             return "not_zmtp"
@@ -242,7 +247,8 @@ class Connections:
         connection.quiet += 1
         if came > TRICKLE:
             connection.excess += came
-        if connection.excess > self._endless and connection.quiet > PATIENCE:
+        patient = self._endless if connection.quiet > PATIENCE else BACKLOG
+        if connection.excess > patient:
             self.cut(connection, f"{self._port}_endless")
         elif connection.owner is None and connection.quiet * TICK > self._bounds.silence:
             self.cut(connection, f"{self._port}_silent")
@@ -274,7 +280,8 @@ def second_handle(descriptor: int, local_port: int) -> network.socket | None:
 
 WORDS = {
     "cut": "we cut the connection",
-    "frame_refused": "sent a frame that is too large or garbled",
+    "frame_refused": "sent a frame that is too large",
+    "protocol_error": "broke the protocol",
     "heartbeat_lost": "gave no sign of life",
 }
 """Why a link ended, for people, where it was not the far end that hung up."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 from collections.abc import AsyncIterator
 from typing import cast
@@ -12,8 +13,10 @@ import zmq
 import zmq.asyncio
 
 from tests.contract.peers import PATIENCE
+from tests.integration.zeromq_curve_client import CurveClient
 from tests.integration.zeromq_support import Node, Nodes, Wire, own_topic
 from zmesh.core.errors import ZmeshError
+from zmesh.core.events import FrameReceived
 from zmesh.core.types import Endpoint
 from zmesh.identity import Identity
 from zmesh.transports.admission import Admission
@@ -59,7 +62,7 @@ async def test_a_stranger_is_refused_at_both_ports(nodes: Nodes, kind: int) -> N
 async def test_a_client_without_curve_is_refused(nodes: Nodes) -> None:
     a, b = await nodes.linked()
     await told(a.routes.direct, NULL_GREETING)
-    await a.counted.until_counted("direct_bad_handshake")
+    await a.counted.until_counted("direct_protocol_error")
     await still_works(a, b)
 
 
@@ -182,17 +185,99 @@ async def test_a_message_of_seven_frames_is_cut_and_counted(nodes: Nodes) -> Non
     await still_works(a, b)
 
 
-@pytest.mark.parametrize("claimed", [b"squatter", b"\0abc", b"\x01abcd", b"x" * 255])
+@pytest.mark.parametrize("claimed", [b"squatter", b"\0abc", b"\x01abcd", b"\0abcde", b"x" * 255])
 async def test_a_claimed_routing_id_is_cut_and_counted(nodes: Nodes, claimed: bytes) -> None:
     a, b = await nodes.linked()
     told_before = len(a.events)
-    # ZeroMQ refuses to set one that begins with a zero; the wire does not.
-    _, wire = await admitted_dealer(nodes, a, claimed.replace(b"\0", b"0"))
-    await wire.socket.send_multipart([b"h", b"hello"])
-    await wire.until_cut()
+    client = await curve_client(nodes, a, routing_id=claimed)
+    client.send(b"h", more=True)
+    client.send(b"hello")
+    await client.until_cut()
     assert a.counted["routing_id_claimed"] == 1
     assert len(a.events) == told_before
-    wire.close()
+    await client.close()
+    await still_works(a, b)
+
+
+async def test_the_routing_id_of_another_cannot_be_taken(nodes: Nodes) -> None:
+    """Even one who knew it, and it is never told: ROUTER keeps the first, and the link stays the key's."""
+    a, b = await nodes.linked()
+    taken = a.zeromq._inbound._newest[b.key].routing_id
+    client = await curve_client(nodes, a, routing_id=taken)
+    client.send(b"h", more=True)
+    client.send(b"I am b")
+    await still_works(a, b)
+    assert a.zeromq._inbound._newest[b.key].routing_id == taken
+    assert a.frames(b) == [(b"me", b"too")]
+    await client.close()
+
+
+async def test_the_routing_id_of_one_who_left_gives_no_identity(nodes: Nodes) -> None:
+    a, b = await nodes.linked()
+    left = a.zeromq._inbound._newest[b.key].routing_id
+    b.hangup(a)
+    await a.until(lambda: not a.opened(b, inbound=True))
+    identity = await nodes.attacker(a)
+    client = await CurveClient.connect(a.routes.direct, identity, a.identity.curve_public, routing_id=left)
+    client.send(b"h", more=True)
+    client.send(b"I am b")
+    await a.until_received(1)
+    assert [event.link for event in a.events if isinstance(event, FrameReceived)] == [identity.public]
+    assert not a.send(b, b"for b alone")
+    await client.close()
+
+
+@pytest.mark.parametrize("port", ["direct", "gossip"])
+async def test_a_message_that_never_ends_is_cut_before_it_fills_the_memory(nodes: Nodes, port: str) -> None:
+    """High-water marks count whole messages; this one has no end."""
+    a, b = await nodes.linked()
+    client = await curve_client(nodes, a, gossip=port == "gossip")
+    frame = bytes(100_000 if port == "direct" else 900)
+    sent = 0
+    with contextlib.suppress(ConnectionError):
+        async with asyncio.timeout(PATIENCE):
+            while sent < 500 << 20:
+                client.send(frame, more=True)
+                sent += len(frame)
+                await client.writer.drain()
+                await asyncio.sleep(0)  # the node lives on this loop too, and draining does not always yield
+    assert a.counted[f"{port}_endless"] == 1
+    assert sent < 500 << 20
+    await client.close()
+    await still_works(a, b)
+
+
+async def test_a_small_message_that_never_ends_is_cut_too(nodes: Nodes) -> None:
+    a, b = await nodes.linked(SocketBounds(max_frame=1024))
+    client = await curve_client(nodes, a)
+    for _ in range(20):
+        client.send(bytes(900), more=True)
+    await client.until_cut()
+    assert a.counted["direct_endless"] == 1
+    await client.close()
+    await still_works(a, b)
+
+
+@pytest.mark.parametrize("port", ["direct", "gossip"])
+async def test_a_frame_that_does_not_decrypt_is_cut(nodes: Nodes, port: str) -> None:
+    a, b = await nodes.linked()
+    client = await curve_client(nodes, a, gossip=port == "gossip")
+    client.send_garbage()
+    await client.until_cut()
+    await a.counted.until_counted(f"{port}_protocol_error")
+    await client.close()
+    await still_works(a, b)
+
+
+@pytest.mark.parametrize("kind", [b"ROUTER", b"PUB", b"SUB", b"PAIR", b"nonsense", b""])
+async def test_a_socket_type_that_does_not_fit_changes_nothing(nodes: Nodes, kind: bytes) -> None:
+    a, b = await nodes.linked()
+    identity = await nodes.attacker(a)
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, AssertionError):
+        client = await CurveClient.connect(a.routes.direct, identity, a.identity.curve_public, kind=kind)
+        client.send(b"h", more=True)
+        client.send(b"hello")
+        await client.close()
     await still_works(a, b)
 
 
@@ -260,6 +345,18 @@ async def test_removal_cuts_every_connection_of_a_key(nodes: Nodes) -> None:
     direct.close()
     gossip.close()
     await still_works(a, b)
+
+
+async def curve_client(nodes: Nodes, node: Node, *, gossip: bool = False, routing_id: bytes = b"") -> CurveClient:
+    """A hand-made client with a registered key, connected to ``node``."""
+    identity = await nodes.attacker(node)
+    return await CurveClient.connect(
+        node.gossip if gossip else node.routes.direct,
+        identity,
+        node.identity.curve_public,
+        kind=b"XSUB" if gossip else b"DEALER",
+        routing_id=routing_id,
+    )
 
 
 # ------------------------------------------------------------ a registered peer on the gossip port

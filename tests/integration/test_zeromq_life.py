@@ -336,4 +336,5 @@ async def test_a_failed_start_leaves_no_file_handle(nodes: Nodes) -> None:
         with pytest.raises(ConfigError, match=f"{a.routes.direct}: Address already in use; set {setting} to a free"):
             await second.start(lambda batch: None)
         await second.stop(1.0)
-    assert descriptors() == before
+    # Fewer, if the sockets of the first one's self-test were still being closed.
+    assert descriptors() <= before
