@@ -65,3 +65,31 @@ def test_a_learning_round_from_its_announcement_to_its_end_under_loss(seed: int)
         (known,) = handlers(sim, node).rounds.named("r1")
         assert (known.coordinator, known.state) == ("account-0", RoundState.CLOSED)
     assert (sim.report().missed, sim.report().repeats) == ((), 0)
+
+
+def test_a_node_that_restarts_learns_how_it_has_voted() -> None:
+    sim = Simulation(seed=4, nodes=5, faults=[Crash(0, at=10.0, back=12.0)], settings=FULL)
+    sim.run(5.0)
+    for node in range(5):
+        sim.broadcast(node, MessageType.CONSENSUS_VOTE, {"proposal_id": "p", "choice": "yes"})
+    sim.run(30.0)
+
+    tallies = [handlers(sim, node).votes.tally("p") for node in range(5)]
+    assert tallies[0].counts == {"yes": 5}
+    assert tallies == [tallies[0]] * 5
+    assert [told.node for told in sim.deliveries if told.author == 0 and told.node == 0] == []
+
+
+def test_who_is_ignored_by_some_applications_has_its_vote_counted_by_all_nodes() -> None:
+    """Reputation is each node's own, and a tally must not depend on it."""
+    sim = Simulation(seed=5, nodes=5, settings=FULL)
+    sim.run(5.0)
+    for _ in range(3):
+        sim.inject(0, 1, (b"\x01\x05\x00", b"garbage", bytes(64)))
+    sim.run(6.0)
+    sim.broadcast(0, MessageType.CONSENSUS_VOTE, {"proposal_id": "p", "choice": "yes"})
+    sim.run(20.0)
+
+    votes = [told.node for told in sim.deliveries if told.kind is MessageType.CONSENSUS_VOTE]
+    assert sorted(votes) == [2, 3, 4]
+    assert [handlers(sim, node).votes.tally("p").counts for node in range(5)] == [{"yes": 1}] * 5
