@@ -1,0 +1,94 @@
+"""A validator: it joins the mesh, trains when a round is announced, and coordinates rounds if it is told to.
+
+Settings come from the environment, as in a container::
+
+    zmesh key new validator.key                      # once; prints the public key for the registry
+    export MESH_PEER_ID=validator_001                # the name in the registry
+    export MESH_PRIVATE_KEY=validator.key
+    export MESH_REGISTRY=registry.toml               # who the validators are, and where
+    python examples/validator_node.py                # or with --coordinate, on one of them
+
+``curl http://localhost:9090/health`` says how it is. SIGTERM and Ctrl-C end it in order: the others are told.
+"""
+
+import argparse
+import asyncio
+import signal
+import time
+
+from zmesh import ConfigError, FLRoundAnnouncement, MeshMessage, MeshNetworkClient, MessageType
+
+ROUND_SECONDS = 3600
+
+
+class Validator:
+    """What this service does with the mesh. ``train`` is where your own work goes."""
+
+    def __init__(self, mesh: MeshNetworkClient) -> None:
+        self.mesh = mesh
+        mesh.register_handler(MessageType.FL_ROUND_START, self.on_round)
+        mesh.register_handler(MessageType.MODEL_DELTA_TRANSFER, self.on_delta)
+
+    async def coordinate(self) -> None:
+        """Announce a round to everybody; deltas come back to ``on_delta``."""
+        message = await self.mesh.announce_fl_round(
+            round_id=f"round_{int(time.time())}",
+            dataset_name="belize_corpus",
+            target_participants=len(self.mesh.peers),
+            deadline=ROUND_SECONDS,  # seconds from now; the message carries the moment itself, too
+            min_stake=1000,
+            reward_pool=50000,
+            model_hash="QmInitialModel",
+        )
+        print(f"announced {message.payload['round_id']}", flush=True)
+
+    async def on_round(self, message: MeshMessage) -> None:
+        """Somebody announced a round: train, and send the result straight back."""
+        announced = FLRoundAnnouncement.from_dict(message.payload)
+        print(f"{message.sender_id} announced {announced.round_id} on {announced.dataset_name}", flush=True)
+        model_cid, quality = await self.train(announced)
+        # An enum with a truth value: only DELIVERED is true, the others say why not.
+        result = await self.mesh.send_model_delta(message.sender_id, announced.round_id, model_cid, quality)
+        print(f"delta for {announced.round_id}: {result.value}", flush=True)
+
+    async def on_delta(self, message: MeshMessage) -> None:
+        """A participant's result. Its author is verified: ``sender_id`` and ``account_id`` cannot be forged."""
+        delta = message.payload
+        print(f"{message.sender_id} delivered {delta['model_cid']} with quality {delta['quality_score']}", flush=True)
+
+    async def train(self, announced: FLRoundAnnouncement) -> tuple[str, float]:
+        """Stands in for hours of work: where the result is stored (a CID), and how good it is (0 to 100)."""
+        return f"QmDeltaOf{announced.round_id}", 95.5
+
+
+async def run(coordinate: bool) -> None:
+    """One validator's life, from start to SIGTERM."""
+    told_to_stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
+
+    mesh = MeshNetworkClient()  # every setting from the environment; an argument here would beat it
+    validator = Validator(mesh)  # handlers first, so that no message comes before them
+    async with mesh:
+        print(f"{mesh.peer_id} listens on port {mesh.listen_port}, public key {mesh.public_key}", flush=True)
+        peers = await mesh.discover_peers()
+        print(f"found {len(peers)} other validators", flush=True)
+        if coordinate:
+            await validator.coordinate()
+        await told_to_stop.wait()
+    print("stopped", flush=True)
+
+
+def main() -> None:
+    """Read the one option and run."""
+    parser = argparse.ArgumentParser(description="A validator on the mesh.")
+    parser.add_argument("--coordinate", action="store_true", help="announce a round after the start")
+    options = parser.parse_args()
+    try:
+        asyncio.run(run(options.coordinate))
+    except ConfigError as error:
+        raise SystemExit(f"validator_node: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""``zmesh demo``: what it shows is true, and whatever ends it, no process is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from rich.console import Console
+
+from zmesh import ConfigError
+from zmesh.demo import INSTALL, digits, run_demo
+from zmesh.demo.score import RESULT, Score
+from zmesh.demo.screen import Lines, screen, screen_table, summary
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 120
+"""Above what three interpreters need to start on a busy machine."""
+
+
+@asynccontextmanager
+async def demo(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "zmesh", "demo", *arguments),
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MESH_LISTEN_PORT": "not for the demo"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(SECONDS):
+            yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def validators_of(process: asyncio.subprocess.Process) -> list[psutil.Process]:
+    """Its validators, once all of them run and connect."""
+    assert process.stdout is not None
+    while b"connecting" not in (line := await process.stdout.readline()):
+        assert line, "the demo ended early"
+    children: list[psutil.Process] = psutil.Process(process.pid).children()
+    return children
+
+
+async def ended(children: list[psutil.Process]) -> bool:
+    """Whether all of them end within what they may take."""
+    _, left = await asyncio.to_thread(psutil.wait_procs, children, timeout=20)
+    return not left
+
+
+async def test_three_validators_learn_together_and_nothing_is_missed() -> None:
+    async with demo("--peers", "3", "--rounds", "2", "--json") as process:
+        out, err = await process.communicate()
+    assert (process.returncode, err.decode()) == (0, "")
+    said = json.loads(out)
+    assert said["accuracy"] > 0.9
+    assert said["propagation_ms"]["p50"] <= said["propagation_ms"]["p99"]
+    assert 1 <= said["copies_per_delivery"] < 10
+    rounds = said.pop("rounds")
+    assert [(one["round"], one["heard"], sorted(one["deltas"])) for one in rounds] == [
+        ("round_001", 2, ["validator_02", "validator_03"]),
+        ("round_002", 2, ["validator_02", "validator_03"]),
+        ("result", 2, []),
+    ]
+    assert {name: said[name] for name in ("ok", "problems", "validators", "announcements", "deltas")} == {
+        "ok": True,
+        "problems": [],
+        "validators": 3,
+        "announcements": {"delivered": 6, "expected": 6},
+        "deltas": {"delivered": 4, "expected": 4},
+    }
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_ctrl_c_leaves_no_process_behind(number: signal.Signals) -> None:
+    async with demo("--peers", "2", "--plain") as process:
+        children = await validators_of(process)
+        assert len(children) == 2
+        process.send_signal(number)
+        _, err = await process.communicate()
+        assert (process.returncode, err.decode()) == (130, "stopped; no process is left\n")
+        assert not any(child.is_running() for child in children)
+
+
+async def test_a_killed_demo_leaves_no_process_behind() -> None:
+    async with demo("--peers", "2", "--plain") as process:
+        children = await validators_of(process)
+        assert len(children) == 2
+        process.kill()
+        assert await ended(children)
+
+
+async def test_a_validator_that_dies_ends_the_demo_which_says_so() -> None:
+    async with demo("--peers", "3", "--rounds", "100", "--plain") as process:
+        children = await validators_of(process)
+        children[-1].kill()
+        _, err = await process.communicate()
+        assert process.returncode == 1
+        assert err.decode().startswith("the demo failed: validator_03 ended early")
+        assert err.decode().count("\n") == 1
+        assert not any(child.is_running() for child in children)
+
+
+def test_without_scikit_learn_it_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert run_demo() == 2
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", f"{INSTALL}\n")
+    assert 'pip install "zmesh-net[demo]"' in INSTALL
+
+
+def test_numbers_out_of_range_are_refused() -> None:
+    with pytest.raises(ConfigError, match="--peers is 51: from 2 to 50 is right"):
+        run_demo(peers=51)
+    with pytest.raises(ConfigError, match="--rounds is 0"):
+        run_demo(rounds=0)
+
+
+# ---------------------------------------------------------------- what it learns
+
+
+@pytest.mark.parametrize("validators", [2, 3, 4, 7, 10, 50])
+def test_every_picture_is_dealt_once_and_a_mesh_of_any_size_learns(validators: int) -> None:
+    shards, held_out = digits.deal(validators)
+    assert len(shards) == validators
+    assert sum(map(len, shards)) + len(held_out) == 1797
+    kinds = {len(set(shard.labels.tolist())) for shard in shards}
+    assert kinds == ({digits.SEEN} if validators >= digits.FEWEST_UNFAIR else {10})
+    model = digits.blank()
+    for _ in range(5):
+        deltas = [(digits.train(model, shard) - model, len(shard)) for shard in shards]
+        model = model + digits.average(deltas)
+    assert digits.accuracy(model, held_out) > 0.9
+
+
+def test_a_model_travels_as_bytes_and_what_is_none_is_refused() -> None:
+    model = np.random.default_rng(1).normal(size=digits.SHAPE).astype(np.float32)
+    data = digits.to_bytes(model)
+    assert len(data) == 2600
+    assert np.array_equal(digits.from_bytes(data), model)
+    for wrong in (data[:-1], data + data, b"", np.full(digits.SHAPE, np.nan, "<f4").tobytes()):
+        with pytest.raises(ValueError):
+            digits.from_bytes(wrong)
+
+
+def test_an_average_weighs_by_the_number_of_pictures() -> None:
+    one, other = (np.full(digits.SHAPE, value, np.float32) for value in (1.0, 4.0))
+    assert np.allclose(digits.average([(one, 200), (other, 100)]), 2.0)
+
+
+# ---------------------------------------------------------------- what it says
+
+
+def scored(*events: tuple[str, Mapping[str, Any]], rounds: int = 1) -> Score:
+    """A score of three validators after these reports; every model is perfect."""
+    score = Score(["validator_01", "validator_02", "validator_03"], rounds)
+    score.judge = lambda model: 1.0
+    for validator, report in events:
+        score.take(validator, report)
+    return score
+
+
+def heard(validator: str, name: str, at: float, seen: int, duplicates: int) -> tuple[str, Mapping[str, Any]]:
+    report = {"event": "heard", "round": name, "at": at, "seen": seen, "duplicates": duplicates}
+    return validator, report
+
+
+MODEL = "A" * (2600 * 4 // 3) + "A="
+ROUND = "round_001"
+ANNOUNCED = ("validator_01", {"event": "announced", "round": ROUND, "at": 10.0})
+AVERAGED = ("validator_01", {"event": "averaged", "round": ROUND, "model": MODEL})
+ANNOUNCED_LAST = ("validator_01", {"event": "announced", "round": RESULT, "at": 11.0})
+
+
+def delta(sender: str) -> tuple[str, Mapping[str, Any]]:
+    return "validator_01", {"event": "delta", "round": ROUND, "sender": sender}
+
+
+COMPLETE = (
+    ANNOUNCED,
+    heard("validator_02", ROUND, 10.010, 5, 3),
+    heard("validator_03", ROUND, 10.030, 5, 3),
+    delta("validator_02"),
+    delta("validator_03"),
+    AVERAGED,
+    ANNOUNCED_LAST,
+    heard("validator_02", RESULT, 11.020, 6, 4),
+    heard("validator_03", RESULT, 11.040, 6, 4),
+    ("validator_02", {"event": "stopped", "seen": 6, "duplicates": 7}),
+    ("validator_03", {"event": "stopped", "seen": 6, "duplicates": 4}),
+)
+
+
+def test_a_complete_run_is_counted_to_the_last_copy() -> None:
+    score = scored(*COMPLETE)
+    assert score.problems == []
+    assert (score.gossiped, score.sent_back, score.accuracy) == ((4, 4), (2, 2), 1.0)
+    assert [round(score.delay(percent) * 1000) for percent in (25, 50, 99)] == [10, 20, 40]
+    assert [one.copies for one in score.announcements] == [2.0, 2.5]
+    assert score.copies == 2.25
+    said = score.to_dict()
+    assert json.loads(json.dumps(said)) == said
+    assert said["rounds"][0]["last_ms"] == 30.0
+
+
+def test_whatever_is_missed_is_named() -> None:
+    assert scored(*COMPLETE[:2], *COMPLETE[3:]).problems == ["round_001 was not heard by validator_03"]
+    assert scored(*COMPLETE[:4], *COMPLETE[5:]).problems == ["in round_001 no delta came from validator_03"]
+    assert scored(*COMPLETE, rounds=2).problems == ["1 announcements were not made"]
+    poor = scored()
+    poor.judge = lambda model: 0.9
+    for event in COMPLETE:
+        poor.take(*event)
+    assert poor.problems == ["the accuracy 0.900 is not above 0.9"]
+    assert scored().problems == ["2 announcements were not made", "the accuracy 0.000 is not above 0.9"]
+    assert "MISSED       the accuracy 0.900 is not above 0.9" in summary(poor)
+
+
+def test_lines_say_each_thing_once(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Lines()
+    for count in range(len(COMPLETE) + 1):
+        lines.show(scored(*COMPLETE[:count]), "training")
+    assert capsys.readouterr().out.splitlines() == [
+        "3 validators, each a process of its own",
+        "... training",
+        "round_001: reached 2/2, the last after 30.0 ms; 2/2 deltas came back; accuracy 1.000",
+        "result: the last model reached 2/2, the last after 40.0 ms",
+    ]
+
+
+def test_the_table_fits_eighty_columns_and_shows_who_delivered() -> None:
+    console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    with console.file:
+        for count in range(len(COMPLETE) + 1):
+            console.print(screen_table(scored(*COMPLETE[:count]), "training"))
+        text = console.export_text(clear=False)
+        console.print(screen_table(scored(*COMPLETE), ""))
+    assert "round_001" in text
+    assert "…" not in text
+    assert any("2/2" in line and "02 03" in line and "1.000" in line for line in text.splitlines())
+
+
+def test_without_a_terminal_or_colour_there_are_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert not isinstance(screen(plain=False), Lines)
+    assert isinstance(screen(plain=True), Lines)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert isinstance(screen(plain=False), Lines)
