@@ -2,5 +2,5 @@
 
 Rules
  1. No IO, no clock, no randomness of its own, no logging: time and chance are arguments.
- 2. ``engine.Engine.handle`` is the only door; read ``engine.py`` first, its docstring has the order of all checks.
+ 2. ``engine.Engine.handle`` is the only door; ``intake.py`` has the order of all checks: read its docstring first.
 """

@@ -30,14 +30,19 @@ class Context:
         "faults",
         "links",
         "live",
+        "network",
         "out",
         "peers",
         "rng",
         "seen",
+        "started_ms",
     )
 
-    def __init__(self, composer: Composer, bounds: Bounds, rng: Rng) -> None:
+    def __init__(self, composer: Composer, network: bytes, bounds: Bounds, rng: Rng) -> None:
         self.composer = composer
+        self.network = network
+        self.started_ms = 0
+        """Unix milliseconds at the start of this node."""
         self.bounds = bounds
         self.rng = rng
         self.agenda = Agenda()

@@ -66,6 +66,20 @@ class Peers:
         member = self.roster.by_key.get(key)
         return member if member is not None else self.manual.get(key)
 
+    @property
+    def myself(self) -> Member:
+        """This node, also where no registry lists it."""
+        return self.roster.by_key.get(self._me) or Member(self._me, self._me.hex(), self._me.hex())
+
+    def author(self, key: PeerKey) -> Member | None:
+        """Whoever may have written a message: a member, or this node itself."""
+        return self.myself if key == self._me else self.get(key)
+
+    @property
+    def full_mesh(self) -> bool:
+        """Is everybody linked with everybody?"""
+        return len(self) <= self._bounds.max_links
+
     def __contains__(self, key: object) -> bool:
         return key != self._me and (key in self.roster.by_key or key in self.manual)
 

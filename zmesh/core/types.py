@@ -117,7 +117,7 @@ class AckStatus(IntEnum):
 class DropReason(StrEnum):
     """Why a frame ended without a delivery. Every dropped frame has exactly one, and each is a counter.
 
-    The order is the order of the checks in ``engine.py``.
+    The order is the order of the checks in ``intake.py``.
     """
 
     OVERSIZE = "oversize"

@@ -1,0 +1,461 @@
+"""What a frame goes through: the checks, in their order, and what comes of them.
+
+A gossip frame passes these, in this order; each failure is one ``DropReason``:
+
+ 1. the link's rate                    RATE, nobody's fault: an honest relay does not choose what authors send
+ 2. the link is still admitted         NOT_ADMITTED, and it is hung up
+ 3. shape and bounds                   MALFORMED or OVERSIZE, the link's fault; UNKNOWN_FRAME, UNKNOWN_VERSION, nobody's
+ 4. not seen before                    DUPLICATE: note that the link has it. Microseconds, and no signature is checked
+ 5. network, author, time, ttl, epoch  WRONG_NETWORK, UNKNOWN_AUTHOR, STALE, FUTURE, EXPIRED, BEFORE_START, OLD_EPOCH,
+                                       BELOW_LOW_WATER: nobody's fault; TTL_INFLATED: the link's; AUTHOR_RATE
+ 6. the signature                      BAD_SIGNATURE, the link's fault: it should have verified
+ 7. only now it is seen, and charged to its author's rate. Marked earlier, a message could be suppressed by sending it
+    first with a junk signature: the id does not cover the signature
+ 8. the validator of its type          BAD_PAYLOAD, REJECTED_BY_VALIDATOR, the author's fault; IGNORED_BY_VALIDATOR
+ 9. relay, offer, deliver              LOW_REPUTATION, UNKNOWN_KIND, RELAYED_ONLY: relayed but not delivered
+
+Admission, expiry and seen are checked again when the signature comes back, for verifying may take its time.
+Direct messages, HELLO and ACK differ in step 4 and 5 only; see ``_check_direct`` and ``_hello``.
+
+Every frame ends as a delivery or as one drop, plus a fault if somebody is to blame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from zmesh.core import wire
+from zmesh.core.actions import Deliver, Send, Verify
+from zmesh.core.behaviours import Behaviours
+from zmesh.core.bounds import AHEAD, PAST, RETENTION
+from zmesh.core.context import Context
+from zmesh.core.direct import Inbox, Outbox, ack_payload, read_ack
+from zmesh.core.envelope import Envelope, open_envelope
+from zmesh.core.errors import WireError
+from zmesh.core.events import FrameReceived, Receipt, Verified
+from zmesh.core.gossip import Gossip
+from zmesh.core.limits import TokenBucket
+from zmesh.core.link import Link
+from zmesh.core.links import Links
+from zmesh.core.types import AckStatus, DropReason, Fault, Member, MessageId, Now, PeerKey, Verdict
+
+
+class _Copy:
+    """A message on its way through the checks: the envelope, and how this copy of it came."""
+
+    __slots__ = ("accept", "envelope", "hops", "link", "parked", "pulled", "ttl")
+
+    def __init__(self, envelope: Envelope, link: PeerKey, ttl: int, hops: int) -> None:
+        self.envelope = envelope
+        self.link = link
+        self.ttl = ttl
+        self.hops = hops
+        self.pulled = False
+        self.accept: Callable[[_Copy, Now], None]
+        self.parked: list[_Copy] = []
+
+
+class Intake:
+    """Takes frames from links, and gives what is good to gossip, direct messages, links and handlers."""
+
+    __slots__ = (
+        "_author_buckets",
+        "_behaviours",
+        "_context",
+        "_direct_buckets",
+        "_epochs",
+        "_gossip",
+        "_inbox",
+        "_links",
+        "_out",
+        "_outbox",
+        "_peers",
+        "_seen",
+        "_tokens",
+        "_verifying",
+        "_verifying_id",
+    )
+
+    def __init__(self, context: Context, gossip: Gossip, links: Links, outbox: Outbox, behaviours: Behaviours) -> None:
+        self._context = context
+        self._out = context.out
+        self._peers = context.peers
+        self._seen = context.seen
+        self._gossip = gossip
+        self._links = links
+        self._outbox = outbox
+        self._behaviours = behaviours
+        self._inbox = Inbox(context.bounds)
+        self._verifying: dict[int, _Copy] = {}
+        self._verifying_id: dict[MessageId, int] = {}
+        self._tokens = 0
+        self._author_buckets: dict[str, TokenBucket] = {}
+        self._direct_buckets: dict[str, TokenBucket] = {}
+        self._epochs: dict[PeerKey, tuple[int, float]] = {}
+        """Per author: its newest epoch, and the monotonic time since which older ones run out."""
+
+    def retain(self, accounts: Collection[str]) -> None:
+        """Membership changed: drop the books of those who no longer belong."""
+        for buckets in (self._author_buckets, self._direct_buckets):
+            for account in [account for account in buckets if account not in accounts]:
+                del buckets[account]
+        for author in [author for author in self._epochs if author not in self._peers]:
+            del self._epochs[author]
+
+    # ------------------------------------------------------------ frames in
+
+    def frame(self, event: FrameReceived, now: Now) -> None:
+        """One message came over a link."""
+        key, frames = event.link, event.frames
+        link = self._context.links.get(key)
+        if link is None:
+            self._context.drop(DropReason.NOT_ADMITTED, key)
+            self._links.refuse(key)
+            return
+        link.heard_at = now.mono
+        if not link.bucket.take(now.mono):
+            self._context.drop(DropReason.RATE, key)
+            return
+        if key not in self._peers:
+            self._context.drop(DropReason.NOT_ADMITTED, key)
+            self._links.refuse(key)
+            return
+        try:
+            kind = wire.frame_type(frames)
+            if kind == wire.ENVELOPE:
+                self._envelope(link, frames, now)
+            else:
+                self._control(link, kind, frames[1], now)
+        except WireError as error:
+            self._context.drop(error.reason, key)
+            if error.reason in (DropReason.MALFORMED, DropReason.OVERSIZE):
+                self._context.blame(key, Fault.MALFORMED, now)
+
+    def _control(self, link: Link, kind: int, data: bytes, now: Now) -> None:
+        if kind == wire.IHAVE:
+            self._gossip.offered(link, wire.decode_ids(data), now)
+        elif kind == wire.IWANT:
+            self._gossip.wanted(link, wire.decode_ids(data), now)
+        elif kind == wire.DIGEST:
+            self._gossip.compared(link, wire.decode_digest(data), now)
+        elif kind == wire.LIST:
+            self._gossip.listing(link, wire.decode_slots(data), now)
+        else:
+            self._links.left(link, now)
+
+    def _envelope(self, link: Link, frames: Sequence[bytes], now: Now) -> None:
+        head, body, signature = frames
+        ttl, hops = head[1], head[2]
+        identifier = wire.message_id(body)
+        seen = self._seen.get(identifier[: wire.SHORT_ID])
+        if seen is not None:  # step 4; it was decoded when it first came, so it need not be decoded again
+            self._context.drop(DropReason.DUPLICATE, link.key, identifier)
+            seen.held_by(link.key)
+            cached = seen.envelope
+            if seen.relayed_ttl == 0 and cached is not None and 1 < ttl <= cached.ttl:
+                self._gossip.relay(seen, cached, ttl, hops, self._peers.full_mesh)
+            return
+        envelope = open_envelope(identifier, body, signature)
+        copy = _Copy(envelope, link.key, ttl, hops)
+        if envelope.network != self._context.network:
+            self._context.drop(DropReason.WRONG_NETWORK, link.key, identifier)
+        elif envelope.recipient is None:
+            self._check_gossip(copy, now)
+        elif envelope.recipient != self._context.composer.public:
+            self._context.drop(DropReason.WRONG_RECIPIENT, link.key, identifier)
+            self._context.blame(link.key, Fault.MISROUTED_DIRECT, now)
+        elif envelope.author != link.key:
+            self._context.drop(DropReason.NOT_FROM_AUTHOR, link.key, identifier)
+            self._context.blame(link.key, Fault.MISROUTED_DIRECT, now)
+        elif envelope.code == wire.HELLO_CODE:
+            if self._links.expects(link, envelope, now):
+                self._verify(copy, self._hello, now)
+        elif envelope.code == wire.ACK_CODE:
+            if self._outbox.expects(envelope):
+                self._verify(copy, self._ack, now)
+            else:
+                self._context.drop(DropReason.UNASKED_ACK, link.key, identifier)
+        else:
+            self._check_direct(copy, now)
+
+    # ------------------------------------------------------------ steps 5 to 9, gossip
+
+    def _check_gossip(self, copy: _Copy, now: Now) -> None:
+        envelope = copy.envelope
+        copy.pulled = self._gossip.asked(envelope.id[: wire.SHORT_ID], copy.link)
+        author = self._peers.author(envelope.author)
+        if copy.ttl > envelope.ttl:
+            self._context.drop(DropReason.TTL_INFLATED, copy.link, envelope.id)
+            self._context.blame(copy.link, Fault.TTL_INFLATED, now)
+        elif author is None:
+            self._pass_over(copy, DropReason.UNKNOWN_AUTHOR, now)
+        elif (reason := self._untimely(envelope, now, pulled=copy.pulled)) is not None:
+            self._pass_over(copy, reason, now)
+        elif author.key != self._context.composer.public and not self._bucket(author).has(now.mono):
+            self._pass_over(copy, DropReason.AUTHOR_RATE, now)
+        else:
+            self._verify(copy, self._accept_gossip, now)
+
+    def _pass_over(self, copy: _Copy, reason: DropReason, now: Now) -> None:
+        """Nobody's copy would be taken now, so nobody is asked for one: whoever offered it kept its word."""
+        self._context.drop(reason, copy.link, copy.envelope.id)
+        if reason is not DropReason.BEFORE_START:  # that one is taken from whom it was asked of
+            self._gossip.arrived(copy.envelope.id[: wire.SHORT_ID], now)
+
+    def _untimely(self, envelope: Envelope, now: Now, *, pulled: bool) -> DropReason | None:
+        """Is it too old, too new, or from a life of its author that is over?"""
+        stamp, wall_ms = envelope.timestamp_ms, now.wall_ms
+        if stamp < wall_ms - PAST * 1000:
+            return DropReason.STALE
+        if stamp > wall_ms + AHEAD * 1000 or envelope.epoch > now.wall + AHEAD:
+            return DropReason.FUTURE
+        if envelope.expiry_ms is not None and envelope.expiry_ms < wall_ms:
+            return DropReason.EXPIRED
+        if not pulled and stamp < self._context.started_ms - AHEAD * 1000:
+            return DropReason.BEFORE_START
+        newest, since = self._epochs.get(envelope.author, (0, 0.0))
+        if envelope.epoch < newest and now.mono > since + RETENTION:
+            return DropReason.OLD_EPOCH
+        if self._seen.below_low_water(envelope):
+            return DropReason.BELOW_LOW_WATER
+        return None
+
+    def _accept_gossip(self, copy: _Copy, now: Now) -> None:
+        """Steps 7 to 9: the signature is good."""
+        envelope, link = copy.envelope, copy.link
+        author = self._peers.author(envelope.author)
+        reason = DropReason.UNKNOWN_AUTHOR if author is None else self._untimely(envelope, now, pulled=copy.pulled)
+        if author is None or reason is not None:
+            self._pass_over(copy, reason or DropReason.UNKNOWN_AUTHOR, now)
+            return
+        if envelope.id[: wire.SHORT_ID] in self._seen:
+            self._context.drop(DropReason.DUPLICATE, link, envelope.id)
+            return
+        own = author.key == self._context.composer.public
+        if not own and not self._bucket(author).take(now.mono):
+            self._pass_over(copy, DropReason.AUTHOR_RATE, now)
+            return
+        self._note_life(envelope, now)
+        verdict, payload = self._judge(copy, author, now)
+        carried = verdict in (Verdict.ACCEPT, Verdict.RELAY)
+        entry = self._seen.add(envelope, 0, keep=carried)
+        entry.held_by(link)
+        self._gossip.arrived(envelope.id[: wire.SHORT_ID], now)
+        if not carried:
+            return
+        self._gossip.relay(entry, envelope, copy.ttl, copy.hops, self._peers.full_mesh)
+        self._gossip.offer_later(envelope, now)
+        if payload is None:
+            return  # of an unknown kind, which is counted already
+        if own:
+            # Ours, from before a restart, brought back by repair: no news to the application, but what we voted then
+            # is our vote still.
+            self._context.drop(DropReason.OWN_ECHO, link, envelope.id)
+            self._tell_handler(envelope, author, payload, now)
+        else:
+            self._take(copy, author, payload, verdict, now)
+
+    def _judge(self, copy: _Copy, author: Member, now: Now) -> tuple[Verdict, Mapping[str, Any] | None]:
+        """Step 8: may the mesh carry it? With its values, unless it is of a kind that nobody here understands."""
+        envelope = copy.envelope
+        if envelope.kind is None:
+            self._context.drop(DropReason.UNKNOWN_KIND, copy.link, envelope.id)
+            return Verdict.RELAY, None
+        try:
+            payload = wire.decode_payload(envelope.payload)
+        except WireError:
+            self._context.drop(DropReason.BAD_PAYLOAD, copy.link, envelope.id)
+            self._context.blame(envelope.author, Fault.INVALID_MESSAGE, now)
+            return Verdict.REJECT, None
+        verdict = self._behaviours.validate(envelope, author, payload, now)
+        if verdict is Verdict.REJECT:
+            self._context.drop(DropReason.REJECTED_BY_VALIDATOR, copy.link, envelope.id)
+            self._context.blame(envelope.author, Fault.INVALID_MESSAGE, now)
+        elif verdict is Verdict.IGNORE:
+            self._context.drop(DropReason.IGNORED_BY_VALIDATOR, copy.link, envelope.id)
+        return verdict, payload
+
+    def _take(self, copy: _Copy, author: Member, payload: Mapping[str, Any], verdict: Verdict, now: Now) -> None:
+        """Step 9 for ourselves: the application, and the built-in handler.
+
+        The handler hears of gossip by ignored authors too: reputation is each node's own, and a tally must not be.
+        """
+        envelope = copy.envelope
+        direct = envelope.recipient is not None
+        if self._peers.is_ignored(author, now.mono):
+            self._context.drop(DropReason.LOW_REPUTATION, copy.link, envelope.id)
+            if direct:
+                self._acknowledge(envelope, AckStatus.REJECTED, now)
+                return
+        elif verdict is Verdict.ACCEPT:
+            if direct:
+                self._inbox.awaiting[envelope.id] = envelope
+            self._out.append(Deliver(envelope, author, payload, direct))
+        else:
+            self._context.drop(DropReason.RELAYED_ONLY, copy.link, envelope.id)
+            if direct:
+                self._acknowledge(envelope, AckStatus.REJECTED, now)
+        self._tell_handler(envelope, author, payload, now)
+
+    def _tell_handler(self, envelope: Envelope, author: Member, payload: Mapping[str, Any], now: Now) -> None:
+        self._behaviours.received(envelope, author, payload, now)
+
+    # ------------------------------------------------------------ steps 4 to 9, direct
+
+    def _check_direct(self, copy: _Copy, now: Now) -> None:
+        envelope = copy.envelope
+        member = self._peers.get(envelope.author)
+        if self._inbox.has(envelope.id):  # step 4: a repetition is answered as it was before
+            self._context.drop(DropReason.DUPLICATE, copy.link, envelope.id)
+            answer = self._inbox.answer(envelope.id, copy.link)
+            if answer is not None:
+                self._out.append(Send((copy.link,), answer, None, False))
+            return
+        reason = self._untimely(envelope, now, pulled=False)
+        if member is None:
+            self._context.drop(DropReason.UNKNOWN_AUTHOR, copy.link, envelope.id)
+        elif reason is not None:
+            self._context.drop(reason, copy.link, envelope.id)
+            status = AckStatus.FUTURE if reason is DropReason.FUTURE else AckStatus.STALE
+            self._turn_away(copy, status, now, skew_ms=envelope.timestamp_ms - now.wall_ms)
+        elif not self._bucket(member, direct=True).has(now.mono) or not self._inbox.room(now):
+            self._context.drop(DropReason.AUTHOR_RATE, copy.link, envelope.id)
+            self._turn_away(copy, AckStatus.BUSY, now)
+        else:
+            self._verify(copy, self._accept_direct, now)
+
+    def _turn_away(self, copy: _Copy, status: AckStatus, now: Now, *, skew_ms: int | None = None) -> None:
+        """Answer what was not even verified: the link proves its author, but a signature of ours is not for nothing."""
+        if self._context.links[copy.link].refusals.take(now.mono):
+            self._acknowledge(copy.envelope, status, now, skew_ms=skew_ms)
+
+    def _accept_direct(self, copy: _Copy, now: Now) -> None:
+        envelope = copy.envelope
+        member = self._peers.get(envelope.author)
+        if member is None:
+            self._context.drop(DropReason.UNKNOWN_AUTHOR, copy.link, envelope.id)
+            return
+        if self._inbox.has(envelope.id):
+            self._context.drop(DropReason.DUPLICATE, copy.link, envelope.id)
+            return
+        self._note_life(envelope, now)
+        if not self._bucket(member, direct=True).take(now.mono):
+            self._context.drop(DropReason.AUTHOR_RATE, copy.link, envelope.id)
+            self._acknowledge(envelope, AckStatus.BUSY, now)
+            return
+        verdict, payload = self._judge(copy, member, now)
+        if payload is not None and verdict in (Verdict.ACCEPT, Verdict.RELAY):
+            self._take(copy, member, payload, verdict, now)
+        else:
+            self._acknowledge(envelope, AckStatus.REJECTED, now)
+
+    def receipt(self, event: Receipt, now: Now) -> None:
+        """The application took a direct message, or had no room: now its author is told."""
+        envelope = self._inbox.awaiting.pop(event.message_id, None)
+        if envelope is None:
+            return
+        if not event.queued:
+            self._context.drop(DropReason.APPLICATION_BUSY, envelope.author, envelope.id)
+        self._acknowledge(envelope, AckStatus.QUEUED if event.queued else AckStatus.BUSY, now)
+
+    def _acknowledge(self, envelope: Envelope, status: AckStatus, now: Now, *, skew_ms: int | None = None) -> None:
+        payload = wire.encode_payload(ack_payload(status, skew_ms))
+        ack = self._context.composer.compose(
+            wire.ACK_CODE, payload, now, recipient=envelope.author, correlation=envelope.id
+        )
+        frames = ack.frames(0, 0)
+        if status is AckStatus.QUEUED:
+            self._inbox.keep(envelope.id, envelope.author, frames, now)
+        self._out.append(Send((envelope.author,), frames, None, False))
+
+    def _ack(self, copy: _Copy, now: Now) -> None:
+        self._note_life(copy.envelope, now)
+        try:
+            answer = read_ack(wire.decode_payload(copy.envelope.payload))
+        except WireError:
+            answer = None
+        if answer is None:
+            self._context.drop(DropReason.BAD_PAYLOAD, copy.link, copy.envelope.id)
+            return
+        self._outbox.acknowledged(copy.envelope, *answer)
+
+    def _hello(self, copy: _Copy, now: Now) -> None:
+        link = self._context.links.get(copy.link)
+        if link is None or not link.is_open:
+            # Its connection ended while the signature was out: nothing flows over what is gone.
+            self._context.drop(DropReason.NOT_ADMITTED, copy.link, copy.envelope.id)
+            return
+        self._note_life(copy.envelope, now)
+        self._links.hello(link, copy.envelope, now)
+
+    # ------------------------------------------------------------ step 6
+
+    def _verify(self, copy: _Copy, accept: Callable[[_Copy, Now], None], now: Now) -> None:
+        """Send the signature out for checking; one check at a time for one message."""
+        identifier = copy.envelope.id
+        copy.accept = accept
+        pending = self._verifying_id.get(identifier)
+        if pending is not None:
+            first = self._verifying[pending]
+            parked = first.parked
+            if len(parked) < self._context.bounds.parked and all(copy.link != other.link for other in (first, *parked)):
+                parked.append(copy)
+            else:
+                self._context.drop(DropReason.DUPLICATE, copy.link, identifier)
+            return
+        if len(self._verifying) >= self._context.bounds.verifying:
+            self._pass_over(copy, DropReason.VERIFY_BACKLOG, now)
+            return
+        self._tokens += 1
+        self._verifying[self._tokens] = copy
+        self._verifying_id[identifier] = self._tokens
+        envelope = copy.envelope
+        self._out.append(Verify(self._tokens, envelope.author, wire.signing_input(identifier), envelope.signature))
+
+    def verified(self, event: Verified, now: Now) -> None:
+        """A signature was checked: step 6 is over for every copy that waited for it."""
+        copy = self._verifying.pop(event.token, None)
+        if copy is None:
+            return
+        envelope, parked = copy.envelope, copy.parked
+        del self._verifying_id[envelope.id]
+        if event.ok and copy.link in self._peers:
+            copy.accept(copy, now)
+            entry = self._seen.get(envelope.id[: wire.SHORT_ID])
+            for other in parked:
+                self._context.drop(DropReason.DUPLICATE, other.link, envelope.id)
+                if entry is not None:
+                    entry.held_by(other.link)
+            return
+        same: list[_Copy] = []
+        if event.ok:
+            self._context.drop(DropReason.NOT_ADMITTED, copy.link, envelope.id)
+        else:
+            same = [other for other in parked if other.envelope.signature == envelope.signature]
+            for forged in (copy, *same):
+                self._context.drop(DropReason.BAD_SIGNATURE, forged.link, envelope.id)
+                self._context.blame(forged.link, Fault.RELAYED_FORGERY, now)
+        for other in parked:
+            if other not in same:
+                self._verify(other, other.accept, now)
+
+    # ------------------------------------------------------------ small things that several steps need
+
+    def _note_life(self, envelope: Envelope, now: Now) -> None:
+        self._peers.heard(envelope.author, now.mono)
+        newest = self._epochs.get(envelope.author)
+        if envelope.epoch > now.wall + AHEAD:
+            return  # a HELLO by a wrong clock: once that is set right, its author must not seem to be in an older life
+        if newest is None or envelope.epoch > newest[0]:
+            self._epochs[envelope.author] = (envelope.epoch, now.mono)
+
+    def _bucket(self, member: Member, *, direct: bool = False) -> TokenBucket:
+        """The rate of an account. New ones start full, so their time does not matter."""
+        buckets = self._direct_buckets if direct else self._author_buckets
+        bucket = buckets.get(member.account)
+        if bucket is None:
+            bounds = self._context.bounds
+            rate = (bounds.direct_rate, bounds.direct_burst) if direct else (bounds.author_rate, bounds.author_burst)
+            bucket = buckets[member.account] = TokenBucket(*rate, 0.0)
+        return bucket
