@@ -1,0 +1,319 @@
+"""Writes the golden vectors: ``python -m tests.vectors.regenerate`` from the top folder.
+
+Running it after a change of the wire is the approval of that change: the difference of the JSON files is what every
+other implementation would have to follow. Nothing here depends on a clock, on chance, or on the machine.
+
+Bytes are lower-case hexadecimal, or ``{"zeros": n}`` for n zero bytes; integers are numbers, ``null`` is nil.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from zmesh.core import wire
+from zmesh.core.bounds import MAX_BODY
+from zmesh.core.types import AckStatus, Endpoint, MessageType
+from zmesh.handlers.record import Description, encode_record
+from zmesh.identity import Identity
+
+FOLDER = Path(__file__).parent
+AUTHOR = Identity.from_seed(bytes(range(32)))
+RECIPIENT = Identity.from_seed(bytes(range(32, 64)))
+NETWORK = wire.network_id("golden", bytes([7]) * 32)
+EPOCH = 1_700_000_000
+TIME_MS = 1_700_000_123_456
+
+Vectors = Sequence[Mapping[str, Any]]
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON can hold it."""
+    if isinstance(value, bytes):
+        return {"zeros": len(value)} if len(value) > 1024 and not any(value) else value.hex()
+    if isinstance(value, Mapping):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    return value
+
+
+# ---------------------------------------------------------------- keys, networks, topics, checksums
+
+
+def keys() -> Vectors:
+    """Ed25519 seeds, their public keys and X25519 images, and one signature each."""
+    return [
+        {
+            "seed": seed,
+            "public": identity.public,
+            "x25519": identity.curve_public,
+            "signed": b"zmesh",
+            "signature": identity.sign(b"zmesh"),
+        }
+        for seed, identity in ((bytes(range(32)), AUTHOR), (bytes(range(32, 64)), RECIPIENT))
+    ]
+
+
+def networks() -> Vectors:
+    """Mesh names with and without a genesis hash."""
+    cases = [("zmesh", b""), ("golden", bytes([7]) * 32), ("", b""), ("b\u00e9lize", b"")]
+    return [{"name": name, "genesis": genesis, "id": wire.network_id(name, genesis)} for name, genesis in cases]
+
+
+def topics() -> Vectors:
+    """What a subscriber with this key and nonce subscribes to."""
+    nonce = bytes(range(16))
+    return [
+        {
+            "key": AUTHOR.public,
+            "nonce": nonce,
+            "topic": b"d/" + AUTHOR.public.hex().encode() + b"/" + nonce.hex().encode(),
+        }
+    ]
+
+
+def checksums() -> Vectors:
+    """Short ids of one slot in any order, and the slot's checksum."""
+    ids = [bytes([number]) * 16 for number in (3, 1, 2)]
+    return [
+        {"ids": some, "checksum": blake2b(b"".join(sorted(some)), digest_size=8).digest()} for some in (ids[:1], ids)
+    ]
+
+
+# ---------------------------------------------------------------- envelopes
+
+
+def envelope(name: str, kind: int, content: Mapping[str, Any], sequence: int, **more: Any) -> Mapping[str, Any]:
+    """One signed message, from its fields to its frames."""
+    fields: dict[str, Any] = {
+        "version": wire.VERSION,
+        "network": NETWORK,
+        "kind": kind,
+        "author": AUTHOR.public,
+        "epoch": EPOCH,
+        "sequence": sequence,
+        "timestamp_ms": TIME_MS,
+        "ttl": 5,
+        "expiry_ms": None,
+        "recipient": None,
+        "correlation": None,
+        "payload": wire.encode_payload(content),
+    } | more
+    body = wire.encode_body(wire.Body(**fields))
+    identifier = wire.message_id(body)
+    signing_input = wire.signing_input(identifier)
+    signature = AUTHOR.sign(signing_input)
+    return {
+        "name": name,
+        "fields": fields,
+        "content": content,
+        "body": body,
+        "id": identifier,
+        "signing_input": signing_input,
+        "signature": signature,
+        "frames": [wire.envelope_head(fields["ttl"], 0), body, signature],
+    }
+
+
+def envelopes() -> Vectors:
+    """Gossip, direct messages, and link kinds."""
+    code = wire.KIND_CODES
+    direct: dict[str, Any] = {"recipient": RECIPIENT.public, "ttl": 0}
+    delta = {"round_id": "round_001", "model_cid": "QmX", "quality_score": 95.5}
+    asked = wire.message_id(b"the message that is answered")
+    gossip = [
+        envelope("gossip", code[MessageType.GOSSIP], {"custom": "data"}, 1),
+        envelope("gossip, an empty payload", code[MessageType.GOSSIP], {}, 2),
+        envelope("gossip, every type of value", code[MessageType.GOSSIP], VALUES, 3),
+        envelope("gossip, the widest header", 255, {}, wire.MAX_UINT, **WIDEST),
+        envelope("heartbeat", code[MessageType.HEARTBEAT], {"status": "healthy", "peers_count": 9}, 4),
+        envelope("fl_round_start", code[MessageType.FL_ROUND_START], {"round_id": "round_001", "deadline": 1.7e9}, 5),
+        envelope("consensus_vote", code[MessageType.CONSENSUS_VOTE], {"proposal_id": "p", "choice": True}, 6),
+        envelope("gossip of an unknown kind", 200, {"of": "later"}, 7),
+        envelope("gossip that expires", code[MessageType.GOSSIP], {"soon": 1}, 8, expiry_ms=TIME_MS + 1000),
+    ]
+    links = [
+        envelope("model_delta_transfer, direct", code[MessageType.MODEL_DELTA_TRANSFER], delta, 9, **direct),
+        envelope("HELLO", wire.HELLO_CODE, {"versions": [1]}, 10, **direct),
+        envelope("HELLO, the answer", wire.HELLO_CODE, {"versions": [1]}, 11, **direct, correlation=asked),
+    ]
+    skews = {AckStatus.STALE: -121_000, AckStatus.FUTURE: 11_000}
+    for number, status in enumerate(AckStatus, 12):
+        content = {"status": int(status)} | ({"skew_ms": skews[status]} if status in skews else {})
+        links.append(
+            envelope(f"ACK, {status.name.lower()}", wire.ACK_CODE, content, number, **direct, correlation=asked)
+        )
+    return [*gossip, *links]
+
+
+VALUES: Mapping[str, Any] = {
+    "nil": None,
+    "true": True,
+    "int": [0, 127, 128, 255, 256, 65535, 65536, 2**32, 2**64 - 1, -1, -32, -33, -(2**63)],
+    "float": 0.1,
+    "text": "b\u00e9lize",
+    "list": [[], [1, [2]]],
+    "map": {"deep": {"er": {}}},
+}
+WIDEST: Mapping[str, Any] = {
+    "epoch": wire.MAX_UINT,
+    "timestamp_ms": wire.MAX_UINT,
+    "ttl": 255,
+    "expiry_ms": wire.MAX_UINT,
+    "recipient": RECIPIENT.public,
+    "correlation": bytes([255]) * 32,
+}
+
+
+# ---------------------------------------------------------------- control frames, records, refusals
+
+
+def controls() -> Vectors:
+    """One of each control frame: what it says, and its two frames."""
+    ids = [bytes([number]) * 16 for number in (1, 2)]
+    digest = [wire.DigestEntry(1_700_000_000, 3, b"checksum"), wire.DigestEntry(1_700_000_001, 1, bytes(8))]
+    slots = [1_700_000_000, 1_700_000_002]
+    cases: list[tuple[str, int, Any, bytes]] = [
+        ("IHAVE", wire.IHAVE, ids, wire.encode_ids(ids)),
+        ("IWANT", wire.IWANT, ids[:1], wire.encode_ids(ids[:1])),
+        ("DIGEST", wire.DIGEST, [entry._asdict() for entry in digest], wire.encode_digest(digest)),
+        ("DIGEST", wire.DIGEST, [], b""),
+        ("LIST", wire.LIST, slots, wire.encode_slots(slots)),
+        ("LEAVE", wire.LEAVE, None, b""),
+    ]
+    return [
+        {"name": name, "content": content, "frames": wire.control(kind, body)} for name, kind, content, body in cases
+    ]
+
+
+def records() -> Vectors:
+    """Peer records, signed on their own."""
+    described = [
+        Description("validator_001", (Endpoint("192.0.2.1", 9090),), 40001, 40002, ("relay",)),
+        Description("v", (Endpoint("mesh.example.org", 443), Endpoint("2001:db8::1", 9090)), wire_versions=(1, 2)),
+        Description("nowhere"),
+    ]
+    made = []
+    for sequence, description in enumerate(described, TIME_MS):
+        record = encode_record(description, NETWORK, AUTHOR.public, sequence, TIME_MS, AUTHOR.sign)
+        body = record.encoded[: -wire.SIGNATURE_SIZE]
+        made.append(
+            {
+                "fields": {
+                    "network": NETWORK,
+                    "key": AUTHOR.public,
+                    "peer_id": record.peer_id,
+                    "endpoints": record.endpoints,
+                    "router_port": record.router_port,
+                    "gossip_port": record.gossip_port,
+                    "capabilities": record.capabilities,
+                    "wire_versions": record.wire_versions,
+                    "sequence": record.sequence,
+                    "time_ms": record.time_ms,
+                },
+                "signing_input": b"zmesh/1 record:" + blake2b(body, digest_size=32).digest(),
+                "encoded": record.encoded,
+            }
+        )
+    return made
+
+
+def refused() -> Vectors:
+    """Messages that every implementation refuses, and the name under which it does. Their signatures are junk."""
+    good = dict(envelope("", 9, {}, 1)["fields"])
+    junk = bytes(64)
+
+    def body(**changed: Any) -> bytes:
+        return wire.encode_body(wire.Body(**(good | changed)))
+
+    whole = body()
+    late_extension = msgpack.packb([*good.values(), msgpack.Timestamp(1)])
+    bodies: list[tuple[str, str, bytes]] = [
+        ("a body that is no array", "malformed", msgpack.packb({"version": 1})),
+        ("an empty array", "malformed", msgpack.packb([])),
+        ("bytes after the body", "malformed", whole + b"\xc0"),
+        ("a field short", "malformed", msgpack.packb(list(good.values())[:-1])),
+        ("a version that is text", "malformed", body(version="1")),
+        ("a later version", "unknown_version", body(version=2)),
+        ("a later version of another shape", "unknown_version", msgpack.packb([2, "anything"])),
+        ("a body over its bound", "oversize", bytes(MAX_BODY + 1)),
+        ("a network of 31 bytes", "malformed", body(network=bytes(31))),
+        ("kind 0", "malformed", body(kind=0)),
+        ("kind 256", "malformed", body(kind=256)),
+        ("a link kind without recipient", "malformed", body(kind=64)),
+        ("a boolean for a number", "malformed", body(ttl=True)),
+        ("a negative sequence", "malformed", body(sequence=-1)),
+        ("an integer of 64 bits", "malformed", body(epoch=2**63)),
+        ("a ttl of 256", "malformed", body(ttl=256)),
+        ("a recipient of text", "malformed", body(recipient="x" * 32)),
+        ("a payload of text", "malformed", body(payload="text")),
+        ("an extension type in a later field", "malformed", late_extension),
+    ]
+    made = [{"name": name, "reason": reason, "frames": [b"\x01\x05\x00", data, junk]} for name, reason, data in bodies]
+    return [*made, *refused_shapes(whole, junk), *refused_controls()]
+
+
+def refused_shapes(whole: bytes, junk: bytes) -> Vectors:
+    """Frames that are wrong before a body is looked at."""
+    cases: list[tuple[str, str, list[bytes]]] = [
+        ("one frame", "malformed", [b"\x01\x05\x00"]),
+        ("four frames", "malformed", [b"\x01\x05\x00", whole, junk, b""]),
+        ("an empty head", "malformed", [b"", whole, junk]),
+        ("a head of 17 bytes", "malformed", [b"\x01" * 17, whole, junk]),
+        ("an envelope's head of 2 bytes", "malformed", [b"\x01\x05", whole, junk]),
+        ("a signature of 63 bytes", "malformed", [b"\x01\x05\x00", whole, junk[1:]]),
+        ("an envelope without signature", "malformed", [b"\x01\x05\x00", whole]),
+        ("frame type 0", "unknown_frame", [b"\x00", b""]),
+        ("the reserved BATCH", "unknown_frame", [b"\x10", b""]),
+        ("the reserved BLOB", "unknown_frame", [b"\x11", b"", b""]),
+        ("a control message of 3 frames", "malformed", [b"\x02", bytes(16), b""]),
+    ]
+    return [{"name": name, "reason": reason, "frames": frames} for name, reason, frames in cases]
+
+
+def refused_controls() -> Vectors:
+    """Control bodies that are wrong."""
+    cases: list[tuple[str, str, int, bytes]] = [
+        ("an IHAVE of nothing", "malformed", wire.IHAVE, b""),
+        ("an IHAVE of 15 bytes", "malformed", wire.IHAVE, bytes(15)),
+        ("an IWANT of 2049 ids", "malformed", wire.IWANT, bytes(16 * 2049)),
+        ("a control body over its bound", "oversize", wire.IWANT, bytes(40 * 1024 + 1)),
+        ("a DIGEST of 19 bytes", "malformed", wire.DIGEST, bytes(19)),
+        ("a DIGEST out of order", "malformed", wire.DIGEST, bytes(40)),
+        ("a DIGEST of 257 slots", "malformed", wire.DIGEST, bytes(20 * 257)),
+        ("a LIST of nothing", "malformed", wire.LIST, b""),
+        ("a LIST out of order", "malformed", wire.LIST, wire.encode_slots([2, 1])),
+    ]
+    return [{"name": name, "reason": reason, "frames": wire.control(kind, body)} for name, reason, kind, body in cases]
+
+
+def generate() -> Iterable[tuple[Path, str]]:
+    """Every file and what belongs into it."""
+    made = {
+        "keys": keys(),
+        "networks": networks(),
+        "topics": topics(),
+        "checksums": checksums(),
+        "envelopes": envelopes(),
+        "controls": controls(),
+        "records": records(),
+        "refused": refused(),
+    }
+    for name, vectors in made.items():
+        yield FOLDER / f"{name}.json", json.dumps(plain(vectors), indent=1, ensure_ascii=True) + "\n"
+
+
+def main() -> None:
+    """Write them all."""
+    for path, content in generate():
+        path.write_text(content, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""The golden vectors: unchanged, read whole, refused when cut short, and strict about what follows.
+
+A failure of the first test means that the wire has changed. If that is meant, ``python -m tests.vectors.regenerate``
+writes them anew, and the change of the files is what other implementations have to follow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from tests.vectors import regenerate
+from zmesh.core import wire
+from zmesh.core.errors import WireError
+from zmesh.core.types import DropReason
+from zmesh.handlers.record import Description, decode_record, encode_record, verify_record
+from zmesh.identity import Identity, curve_image, verify
+from zmesh.transports.publisher import topic_of
+
+FOLDER = Path(__file__).parent
+CONTROL: dict[int, tuple[Callable[[bytes], Any], int]] = {
+    wire.IHAVE: (wire.decode_ids, 16),
+    wire.IWANT: (wire.decode_ids, 16),
+    wire.DIGEST: (wire.decode_digest, 20),
+    wire.LIST: (wire.decode_slots, 8),
+}
+"""Decoder and bytes of one item."""
+
+
+def load(name: str) -> list[dict[str, Any]]:
+    vectors: list[dict[str, Any]] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return vectors
+
+
+def frames_of(vector: dict[str, Any]) -> tuple[bytes, ...]:
+    return tuple(
+        bytes(frame["zeros"]) if isinstance(frame, dict) else bytes.fromhex(frame) for frame in vector["frames"]
+    )
+
+
+def named(vectors: list[dict[str, Any]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("vector", vectors, ids=lambda vector: vector["name"])
+
+
+ENVELOPES, CONTROLS, RECORDS, REFUSED = map(load, ("envelopes", "controls", "records", "refused"))
+
+
+def reason(decode: Callable[[Any], object], data: object) -> DropReason | None:
+    """Why it was refused, or None. Any other exception fails the test."""
+    try:
+        decode(data)
+    except WireError as refusal:
+        return refusal.reason
+    return None
+
+
+def read(frames: tuple[bytes, ...]) -> object:
+    """What the engine reads of a message."""
+    kind = wire.frame_type(frames)
+    if kind == wire.ENVELOPE:
+        return wire.decode_body(frames[1])
+    return CONTROL[kind][0](frames[1]) if kind in CONTROL else None
+
+
+def test_the_wire_has_not_changed() -> None:
+    made = {path.name: content for path, content in regenerate.generate()}
+
+    assert {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")} == made
+
+
+# ---------------------------------------------------------------- whole
+
+
+def test_keys_have_one_image_and_one_signature() -> None:
+    for vector in load("keys"):
+        identity = Identity.from_seed(bytes.fromhex(vector["seed"]))
+        assert identity.public.hex() == vector["public"]
+        assert identity.curve_public == curve_image(identity.public) == bytes.fromhex(vector["x25519"])
+        assert verify(identity.public, bytes.fromhex(vector["signed"]), bytes.fromhex(vector["signature"]))
+
+
+def test_a_network_id_is_a_hash_of_tag_genesis_and_name() -> None:
+    for vector in load("networks"):
+        genesis = bytes.fromhex(vector["genesis"])
+        told = blake2b(b"zmesh/1 network:" + genesis + vector["name"].encode(), digest_size=32).hexdigest()
+        assert told == vector["id"] == wire.network_id(vector["name"], genesis).hex()
+
+
+def test_a_topic_is_made_of_key_and_nonce() -> None:
+    for vector in load("topics"):
+        assert topic_of(vector["key"], vector["nonce"]).hex() == vector["topic"]
+
+
+@named(ENVELOPES)
+def test_an_envelope_says_what_it_says(vector: dict[str, Any]) -> None:
+    head, body, signature = frames_of(vector)
+    fields = wire.decode_body(body)
+
+    assert wire.frame_type(frames_of(vector)) == wire.ENVELOPE
+    assert head == bytes([1, fields.ttl, 0])
+    assert regenerate.plain(fields._asdict()) == vector["fields"]
+    assert regenerate.plain(wire.decode_payload(fields.payload)) == vector["content"]
+    assert wire.encode_body(fields) == body
+    assert blake2b(body, digest_size=32).digest() == wire.message_id(body) == bytes.fromhex(vector["id"])
+    assert b"zmesh/1 envelope:" + wire.message_id(body) == bytes.fromhex(vector["signing_input"])
+    assert verify(fields.author, bytes.fromhex(vector["signing_input"]), signature)
+
+
+@named(CONTROLS)
+def test_a_control_frame_says_what_it_says(vector: dict[str, Any]) -> None:
+    frames = frames_of(vector)
+    content = read(frames)
+    if frames[0][0] == wire.DIGEST:
+        content = [entry._asdict() for entry in wire.decode_digest(frames[1])]
+
+    assert regenerate.plain(content) == vector["content"]
+
+
+@pytest.mark.parametrize("vector", RECORDS, ids=lambda vector: vector["fields"]["peer_id"])
+def test_a_record_says_what_it_says(vector: dict[str, Any]) -> None:
+    encoded = bytes.fromhex(vector["encoded"])
+    record = decode_record(encoded)
+    said = vector["fields"]
+
+    assert {name: regenerate.plain(getattr(record, name)) for name in said} == said
+    assert verify_record(record, verify)
+    assert verify(record.key, bytes.fromhex(vector["signing_input"]), encoded[-64:])
+    described = Description(
+        record.peer_id,
+        record.endpoints,
+        record.router_port,
+        record.gossip_port,
+        record.capabilities,
+        record.wire_versions,
+    )
+    again = encode_record(
+        described, record.network, record.key, record.sequence, record.time_ms, regenerate.AUTHOR.sign
+    )
+    assert again.encoded == encoded
+
+
+@named(REFUSED)
+def test_what_is_refused_is_refused_under_its_name(vector: dict[str, Any]) -> None:
+    assert reason(read, frames_of(vector)) == vector["reason"]
+
+
+def test_a_body_written_out_by_hand_is_the_first_vector() -> None:
+    """As PROTOCOL.md writes it out, byte for byte."""
+    author, network = regenerate.AUTHOR.public, regenerate.NETWORK
+    body = (
+        b"\x9c"  # an array of 12
+        b"\x01"  # version
+        b"\xc4\x20" + network + b"\x09"  # kind: gossip
+        b"\xc4\x20" + author + b"\xce\x65\x53\xf1\x00"  # epoch
+        b"\x01"  # sequence
+        b"\xcf\x00\x00\x01\x8b\xcf\xe7\x4a\x40"  # timestamp
+        b"\x05"  # ttl
+        b"\xc0\xc0\xc0"  # expiry, recipient, correlation
+        b"\xc4\x0d\x81\xa6custom\xa4data"  # payload
+    )
+
+    assert body.hex() == ENVELOPES[0]["body"]
+
+
+# ---------------------------------------------------------------- cut short, and with more behind
+
+
+@named(ENVELOPES)
+def test_an_envelope_cut_short_anywhere_is_malformed(vector: dict[str, Any]) -> None:
+    head, body, signature = frames_of(vector)
+    for length in range(len(body)):
+        assert reason(wire.decode_body, body[:length]) is DropReason.MALFORMED
+    for length in range(len(head)):
+        assert reason(read, (head[:length], body, signature)) is DropReason.MALFORMED
+    for length in range(len(signature)):
+        assert reason(read, (head, body, signature[:length])) is DropReason.MALFORMED
+
+
+@named(ENVELOPES)
+def test_a_payload_cut_short_anywhere_is_malformed(vector: dict[str, Any]) -> None:
+    payload = bytes.fromhex(vector["fields"]["payload"])
+    for length in range(len(payload)):
+        assert reason(wire.decode_payload, payload[:length]) is DropReason.MALFORMED
+    assert reason(wire.decode_payload, payload + b"\x00") is DropReason.MALFORMED
+
+
+@named(ENVELOPES)
+def test_bytes_behind_an_envelope_are_refused_and_fields_and_head_may_grow(vector: dict[str, Any]) -> None:
+    head, body, signature = frames_of(vector)
+    for more in (b"\x00", b"\xc0", body):
+        assert reason(wire.decode_body, body + more) is DropReason.MALFORMED
+    assert reason(read, (head, body, signature + b"\x00")) is DropReason.MALFORMED
+
+    grown = msgpack.packb([*msgpack.unpackb(body), "later", {"more": [1]}])
+    assert wire.decode_body(grown) == wire.decode_body(body)
+    assert read((head + bytes(13), body, signature)) == wire.decode_body(body)
+
+
+@named(CONTROLS)
+def test_a_control_body_cut_short_is_refused_or_says_less(vector: dict[str, Any]) -> None:
+    head, body = frames_of(vector)
+    if head[0] not in CONTROL:
+        return
+    decode, size = CONTROL[head[0]]
+    whole = decode(body)
+    for length in range(len(body)):
+        if length % size or (length == 0 and head[0] != wire.DIGEST):
+            assert reason(decode, body[:length]) is DropReason.MALFORMED
+        else:
+            assert decode(body[:length]) == whole[: length // size]
+    for more in range(1, size):
+        assert reason(decode, body + bytes(more)) is DropReason.MALFORMED
+
+
+@pytest.mark.parametrize("vector", RECORDS, ids=lambda vector: vector["fields"]["peer_id"])
+def test_a_record_cut_short_or_with_more_behind_proves_nothing(vector: dict[str, Any]) -> None:
+    encoded = bytes.fromhex(vector["encoded"])
+    for length in range(len(encoded)):
+        assert reason(decode_record, encoded[:length]) is DropReason.MALFORMED
+    for more in (b"\x00", bytes(64), encoded):
+        assert reason(decode_record, encoded + more) is DropReason.MALFORMED
