@@ -27,11 +27,18 @@ Callback = Callable[[MeshMessage], Awaitable[None] | None]
 BLOCKING_SECONDS = 0.1
 """A plain callable that takes longer holds up heartbeats and verification: worth a warning."""
 
+CALLS_AT_ONCE = 32
+"""Calls of plain callables in a row before the rest of the event loop has its turn."""
+
 _log = get_logger(__name__)
 
 
 class _Lane:
-    """One handler, its queue and its workers."""
+    """One handler, its queue and its workers.
+
+    A worker takes messages as long as there are any, so one serves a burst. Only when it has to wait within a call does
+    another one take over the queue.
+    """
 
     def __init__(self, dispatcher: Dispatcher, kind: MessageType, callback: Callback) -> None:
         self.callback = callback
@@ -39,7 +46,8 @@ class _Lane:
         self.queue: deque[MeshMessage] = deque()
         self._dispatcher = dispatcher
         self._workers: set[asyncio.Task[None]] = set()
-        self._idle = 0
+        self._free = 0
+        """Workers that will look at the queue again without waiting for a call."""
 
     @property
     def is_full(self) -> bool:
@@ -49,21 +57,37 @@ class _Lane:
     def put(self, message: MeshMessage) -> None:
         """Queue a message, and see to it that somebody works on it."""
         self.queue.append(message)
-        if len(self.queue) > self._idle and len(self._workers) < self._dispatcher.concurrency:
-            self._idle += 1  # it counts as idle until it takes its first message
+        if not self._free:
+            self._engage()
+
+    def _engage(self) -> None:
+        if len(self._workers) < self._dispatcher.concurrency:
+            self._free += 1
             worker = asyncio.get_running_loop().create_task(self._work(), name=f"zmesh handler of {self.kind.value}")
             self._workers.add(worker)
             worker.add_done_callback(self._workers.discard)
 
     async def _work(self) -> None:
-        while self.queue:
-            message = self.queue.popleft()
-            self._idle -= 1
-            try:
-                await self._dispatcher.call(self, message)
-            finally:
-                self._idle += 1
-        self._idle -= 1
+        calls = 0
+        try:
+            while self.queue:
+                await self._dispatcher.call(self, self.queue.popleft())
+                calls += 1
+                if calls % CALLS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        finally:
+            self._free -= 1
+
+    async def wait_for(self, outcome: Awaitable[None]) -> None:
+        """Await what a call gave back, while others work on the queue."""
+        self._free -= 1
+        if self.queue and not self._free:
+            self._engage()
+        try:
+            async with asyncio.timeout(self._dispatcher.timeout):
+                await outcome
+        finally:
+            self._free += 1
 
     @property
     def workers(self) -> list[asyncio.Task[None]]:
@@ -121,7 +145,8 @@ class Dispatcher:
             if not reader.full():
                 reader.put_nowait(message)
                 taken += 1
-        self.counters["missed_queue_full"] += wanted - taken
+        if taken < wanted:
+            self.counters["missed_queue_full"] += wanted - taken
         self.counters["queued" if taken else "unhandled" if not wanted else "refused_queue_full"] += 1
         return taken > 0 or wanted == 0
 
@@ -130,9 +155,8 @@ class Dispatcher:
         started = time.monotonic()
         try:
             outcome = lane.callback(message)
-            if inspect.isawaitable(outcome):
-                async with asyncio.timeout(self.timeout):
-                    await outcome
+            if outcome is not None and inspect.isawaitable(outcome):
+                await lane.wait_for(outcome)
             elif (took := time.monotonic() - started) > BLOCKING_SECONDS:
                 self.counters["handler_blocked"] += 1
                 self._complain("handler_blocked_the_loop", lane, message, seconds=round(took, 3))

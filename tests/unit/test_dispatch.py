@@ -1,0 +1,105 @@
+"""The dispatcher: who works on a handler's queue, and that nobody waits for a call that waits."""
+
+from __future__ import annotations
+
+import asyncio
+
+from zmesh.core.types import MessageType
+from zmesh.dispatch import CALLS_AT_ONCE, Dispatcher
+from zmesh.messages import MeshMessage
+
+
+def _message(number: int) -> MeshMessage:
+    return MeshMessage("a" * 64, MessageType.GOSSIP, "peer", 1.0, {"n": number}, "b" * 128, 5)
+
+
+def _workers() -> int:
+    return sum("zmesh handler" in task.get_name() for task in asyncio.all_tasks())
+
+
+async def test_one_worker_serves_a_burst_in_order_and_lets_the_loop_turn() -> None:
+    dispatcher = Dispatcher(1000, 64, 5.0)
+    seen: list[int] = []
+    done = asyncio.Event()
+    between: list[int] = []
+
+    def handler(message: MeshMessage) -> None:
+        seen.append(message.payload["n"])
+        if len(seen) == 1:
+            asyncio.get_running_loop().call_soon(lambda: between.append(len(seen)))
+        if len(seen) == 100:
+            done.set()
+
+    dispatcher.register(MessageType.GOSSIP, handler)
+    assert all(dispatcher.offer(_message(number)) for number in range(100))
+    assert _workers() == 1
+    async with asyncio.timeout(5):
+        await done.wait()
+    assert seen == list(range(100))
+    assert between == [CALLS_AT_ONCE]
+    await dispatcher.close(1.0)
+
+
+async def test_calls_that_wait_overlap_up_to_the_bound_and_the_rest_stays_queued() -> None:
+    dispatcher = Dispatcher(1000, 3, 5.0)
+    gate = asyncio.Event()
+    started: list[int] = []
+    full, done = asyncio.Event(), asyncio.Event()
+    finished: list[int] = []
+
+    async def handler(message: MeshMessage) -> None:
+        started.append(message.payload["n"])
+        if len(started) == 3:
+            full.set()
+        await gate.wait()
+        finished.append(message.payload["n"])
+        if len(finished) == 10:
+            done.set()
+
+    dispatcher.register(MessageType.GOSSIP, handler)
+    for number in range(10):
+        dispatcher.offer(_message(number))
+    async with asyncio.timeout(5):
+        await full.wait()
+        assert (started, dispatcher.qsize(), _workers()) == ([0, 1, 2], 7, 3)
+        gate.set()
+        await done.wait()
+    assert sorted(finished) == list(range(10))
+    await dispatcher.close(1.0)
+
+
+async def test_a_handler_cut_off_at_the_end_works_again_after_a_restart() -> None:
+    dispatcher = Dispatcher(1000, 1, 60.0)
+    started = asyncio.Event()
+
+    async def handler(message: MeshMessage) -> None:
+        started.set()
+        if message.payload["n"] == 0:
+            await asyncio.Event().wait()
+
+    dispatcher.register(MessageType.GOSSIP, handler)
+    dispatcher.offer(_message(0))
+    async with asyncio.timeout(5):
+        await started.wait()
+        await dispatcher.close(0.01)
+        started.clear()
+        dispatcher.reopen()
+        dispatcher.offer(_message(1))
+        await started.wait()
+    await dispatcher.close(1.0)
+
+
+async def test_a_plain_callable_that_gives_something_back_is_not_awaited() -> None:
+    dispatcher = Dispatcher(10, 1, 5.0)
+    done = asyncio.Event()
+
+    def handler(message: MeshMessage) -> None:
+        done.set()
+        return 5  # type: ignore[return-value]  # what applications do
+
+    dispatcher.register(MessageType.GOSSIP, handler)
+    dispatcher.offer(_message(1))
+    async with asyncio.timeout(5):
+        await done.wait()
+    await dispatcher.close(1.0)
+    assert dispatcher.counters["handled"] == 1
