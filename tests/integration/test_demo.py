@@ -29,10 +29,12 @@ SECONDS = 120
 
 
 @asynccontextmanager
-async def demo(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def demo(folder: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The demo with its files in ``folder``: one that is killed cannot tidy up."""
+    ours = {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "MESH_LISTEN_PORT": "not for the demo"}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "zmesh", "demo", *arguments),
-        env={**os.environ, "PYTHONPATH": str(ROOT), "MESH_LISTEN_PORT": "not for the demo"},
+        env={**os.environ, **ours},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -60,8 +62,8 @@ async def ended(children: list[psutil.Process]) -> bool:
     return not left
 
 
-async def test_three_validators_learn_together_and_nothing_is_missed() -> None:
-    async with demo("--peers", "3", "--rounds", "2", "--json") as process:
+async def test_three_validators_learn_together_and_nothing_is_missed(tmp_path: Path) -> None:
+    async with demo(tmp_path, "--peers", "3", "--rounds", "2", "--json") as process:
         out, err = await process.communicate()
     assert (process.returncode, err.decode()) == (0, "")
     said = json.loads(out)
@@ -84,26 +86,27 @@ async def test_three_validators_learn_together_and_nothing_is_missed() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_ctrl_c_leaves_no_process_behind(number: signal.Signals) -> None:
-    async with demo("--peers", "2", "--plain") as process:
+async def test_ctrl_c_leaves_no_process_behind(number: signal.Signals, tmp_path: Path) -> None:
+    async with demo(tmp_path, "--peers", "2", "--plain") as process:
         children = await validators_of(process)
         assert len(children) == 2
         process.send_signal(number)
         _, err = await process.communicate()
         assert (process.returncode, err.decode()) == (130, "stopped; no process is left\n")
         assert not any(child.is_running() for child in children)
+        assert os.listdir(tmp_path) == []
 
 
-async def test_a_killed_demo_leaves_no_process_behind() -> None:
-    async with demo("--peers", "2", "--plain") as process:
+async def test_a_killed_demo_leaves_no_process_behind(tmp_path: Path) -> None:
+    async with demo(tmp_path, "--peers", "2", "--plain") as process:
         children = await validators_of(process)
         assert len(children) == 2
         process.kill()
         assert await ended(children)
 
 
-async def test_a_validator_that_dies_ends_the_demo_which_says_so() -> None:
-    async with demo("--peers", "3", "--rounds", "100", "--plain") as process:
+async def test_a_validator_that_dies_ends_the_demo_which_says_so(tmp_path: Path) -> None:
+    async with demo(tmp_path, "--peers", "3", "--rounds", "100", "--plain") as process:
         children = await validators_of(process)
         children[-1].kill()
         _, err = await process.communicate()
