@@ -147,11 +147,13 @@ class FrontDoor:
             old.cancel()
         self._open[transport] = None if lifetime is None else loop.call_later(lifetime, self._expire, transport)
 
-    def gone(self, transport: asyncio.Transport) -> None:
-        """A connection ended."""
+    def gone(self, transport: asyncio.Transport) -> bool:
+        """A connection ended; whether that is news."""
+        known = transport in self._open
         timer = self._open.pop(transport, None)
         if timer is not None:
             timer.cancel()
+        return known
 
     def pass_through(self, outer: Leg, transport: asyncio.Transport) -> None:
         """Join ``outer`` with a new connection to the ROUTER."""
@@ -229,12 +231,14 @@ class Visitor(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It left without a word."""
         if self._transport is not None:
-            self._door.gone(self._transport)
+            if self._door.gone(self._transport):
+                self._door.count("left")
             self._leave()
 
     def _silent(self) -> None:
         if self._transport is not None:
             self._door.count("silent")
+            self._door.gone(self._transport)
             self._transport.abort()
 
     def _leave(self) -> None:

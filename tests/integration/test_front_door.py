@@ -360,9 +360,7 @@ async def test_a_flood_of_a_thousand_connections_is_bounded_and_the_mesh_goes_on
     assert len(await a.until_received(10)) == 10
     for visitor in flood:
         visitor.close()
-    async with asyncio.timeout(PATIENCE):
-        while door._waiting.total():  # closed by us, and the door is about to notice
-            await asyncio.sleep(0)
+    await house.counted.until_counted("door_left", bound)
     assert b"healthy" in await told(door.port, b"GET /health HTTP/1.0\r\n\r\n")
 
 
