@@ -260,7 +260,7 @@ def test_a_flood_of_garbage_ends_counted_and_leaves_no_memory(seed: int) -> None
 
     assert {offence.culprit for offence in bench.of(Offence)} <= {MALLORY.public}
     assert len(bench.engine.links[MALLORY.public].offered) <= bench.engine.bounds.offers_per_link
-    assert bench.engine._verifying == {}
+    assert bench.engine._intake._verifying == {}
     bench.fresh()
     bench.hear(BOB, BOB.says(sequence=10**6, timestamp_ms=bench.now.wall_ms))
     assert ends(bench.actions) == (1, 0), "the node goes on"
