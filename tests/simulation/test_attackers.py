@@ -195,3 +195,17 @@ def test_a_flooder_of_garbage_is_cut_and_the_rest_goes_on() -> None:
     assert heard >= {
         (node, identifier) for identifier in sent for node in range(10) if node not in (5, sent[identifier])
     }
+
+
+def test_a_validator_removed_while_its_signature_is_being_checked_is_removed() -> None:
+    sim = Simulation(seed=11, nodes=4, settings=Settings(crypto="hash", verify_seconds=0.5))
+    assert sim.settle()
+    sim.run_for(10.0)
+    sim.broadcast(3, GOSSIP, {"said": "in time"})
+    sim.send_direct(3, 0, MessageType.MODEL_DELTA_OFFER, {"round_id": "r"}, timeout=1.0)
+    sim.run_for(0.3)
+    sim.remove(3)
+    sim.run_for(30.0)
+
+    assert (sim.deliveries, sim.offences) == ([], [])
+    assert sim.drops[DropReason.NOT_ADMITTED] >= 3
