@@ -263,9 +263,9 @@ class Records:
         """Take several records; the engine is told where the peers among them are now."""
         commands: list[Command] = []
         for encoded in offered:
-            if self.offer(encoded) is Taken.NEW:
-                record = decode_record(encoded)
-                commands.append(Located(record.key, record.endpoints))
+            if self.offer(encoded) in (Taken.NEW, Taken.EQUIVOCATION):
+                kept = self._records[decode_record(encoded).key]
+                commands.append(Located(kept.key, kept.endpoints))
         return commands
 
     def _count(self, taken: Taken) -> Taken:

@@ -206,12 +206,17 @@ def test_forged_foreign_and_broken_records_are_refused_by_name() -> None:
 
 
 def test_two_records_with_one_sequence_are_proof_and_all_nodes_settle_on_the_same_one() -> None:
-    one, two, three = (record(ALICE, 5, replace(PUBLIC, peer_id=name)) for name in ("one", "two", "three"))
+    one, two, three = (
+        record(ALICE, 5, replace(PUBLIC, peer_id=name, endpoints=(Endpoint(name, 1),)))
+        for name in ("one", "two", "three")
+    )
     orders = []
     for first, second in ((one, two), (two, one)):
         held = records()
         assert take(held, announce(ALICE, first)) is Verdict.ACCEPT
-        assert take(held, announce(ALICE, second)) is Verdict.RELAY
+        contradiction = announce(ALICE, second)
+        assert take(held, contradiction) is Verdict.RELAY
+        assert contradiction.commands == [Located(ALICE.public, held.records[ALICE.public].endpoints)]
         assert take(held, announce(ALICE, three)) is Verdict.IGNORE
         assert [{pair[0].encoded, pair[1].encoded} for pair in held.proofs] == [{one.encoded, two.encoded}]
         assert held.counters["equivocation"] == 1
@@ -219,6 +224,31 @@ def test_two_records_with_one_sequence_are_proof_and_all_nodes_settle_on_the_sam
     assert orders == [min(one, two, key=lambda each: each.encoded)] * 2
 
     assert held.offer(record(ALICE, 6).encoded) is Taken.NEW
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmesh.handlers.records.MAX_RECORDS", 2)
+    monkeypatch.setattr("zmesh.handlers.records.MAX_PROOFS", 1)
+    held = records()
+
+    assert [held.offer(record(each).encoded) for each in (ALICE, BOB, CAROL)] == [Taken.NEW, Taken.NEW, Taken.FULL]
+    for each in (ALICE, BOB):
+        assert held.offer(record(each, 1, replace(PUBLIC, peer_id="other")).encoded) is Taken.EQUIVOCATION
+    assert [pair[0].key for pair in held.proofs] == [BOB.public]
+    assert held.offer(record(ALICE, 2).encoded) is Taken.NEW, "those who are known may still move"
+
+
+def test_an_answer_holds_no_more_than_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmesh.handlers.records.MAX_ANSWER", 1)
+    held = records()
+    for each in (ALICE, BOB):
+        held.offer(record(each).encoded)
+    question = CAROL.says(MessageType.PEER_DISCOVERY, {"known": []}, to=BOB.public)
+    take(held, question)
+
+    (answer,) = question.commands
+    assert isinstance(answer, SendDirect)
+    assert (len(answer.payload["records"]), answer.payload["more"]) == (1, True)
 
 
 def test_an_announcement_carries_its_authors_own_record() -> None:

@@ -200,6 +200,17 @@ def test_when_memory_is_full_finished_rounds_go_first(monkeypatch: pytest.Monkey
     assert len(held) == 2
 
 
+def test_participants_of_a_round_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PARTICIPANTS", 1)
+    held = Rounds("alice")
+    take(held, ALICE.says(START, FULL))
+    for score in (1, 2):
+        for each in (BOB, CAROL):
+            take(held, each.says(TRANSFER, {"round_id": "r1", "quality_score": score}))
+
+    assert [(each.account, each.quality_score) for each in _round(held, "alice").delivered.values()] == [("bob", 2)]
+
+
 def test_it_never_speaks_by_itself() -> None:
     held = Rounds()
     assert held.deadline is None

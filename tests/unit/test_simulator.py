@@ -94,6 +94,14 @@ def test_a_mesh_of_nobody_is_refused() -> None:
         Simulation(nodes=0)
 
 
+def test_only_a_crashed_node_restarts_and_waiting_has_an_end() -> None:
+    sim = Simulation(nodes=2)
+    with pytest.raises(ValueError, match="crash it first"):
+        sim.restart(1)
+    assert not sim.run_until(lambda: False, limit=1.0)
+    assert sim.time == 1.0
+
+
 def test_latency_is_the_same_both_ways_and_within_its_range() -> None:
     sim = Simulation(seed=3, nodes=30)
     there = [sim._latency(a, b) for a in range(30) for b in range(30) if a != b]
