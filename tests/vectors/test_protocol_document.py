@@ -1,0 +1,157 @@
+"""PROTOCOL.md says what the code does: its tables, numbers, examples, links and the tests it cites."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from zmesh.core import bounds, gossip, links, reputation, seen, wire
+from zmesh.core.types import AckStatus, DropReason, MessageType
+from zmesh.handlers import record
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "PROTOCOL.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> str:
+    """What stands under a heading, up to the next one of the same or a higher level."""
+    found = re.search(rf"^(#+) {re.escape(title)}[^\n]*\n(.*?)(?=^#{{1,6}} |\Z)", TEXT, re.MULTILINE | re.DOTALL)
+    assert found is not None, f"PROTOCOL.md has no section {title}"
+    return found[2]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of every row of every table, without heads and rules."""
+    cells = [
+        [cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in text.split("\n") if line[:1] == "|"
+    ]
+    rules = [number for number, row in enumerate(cells) if set(row[0]) <= {"-"} and row[0]]
+    return [row for number, row in enumerate(cells) if number not in rules and number + 1 not in rules]
+
+
+def test_agreed_bounds_are_those_of_the_code() -> None:
+    told = {name: int(value) for name, value, _ in rows(section("14.1 Agreed"))}
+    derived = {"PAST_MS", "AHEAD_MS"}
+    constants = {name for name in vars(bounds) if name.isupper()} - derived
+    assert constants <= set(told)
+    for name, value in told.items():
+        assert value == getattr(bounds if name in constants else wire, name), name
+
+
+def test_local_bounds_are_those_of_the_code() -> None:
+    told = {name: float(value) for name, value, _ in rows(section("14.2 Local"))}
+
+    defaults = bounds.Bounds()
+    assert told == {field.name: float(getattr(defaults, field.name)) for field in fields(defaults)}
+
+
+def test_numbers_fixed_in_the_code_are_those_of_the_code() -> None:
+    told = dict(re.findall(r"`([A-Z_]+)` ([0-9.]+)", section("14.2 Local")))
+    meant = {name: getattr(module, name) for module in (gossip, links, seen) for name in told if hasattr(module, name)}
+
+    assert {name: float(value) for name, value in told.items()} == meant
+    assert len(told) == 9
+
+
+def test_every_drop_reason_is_explained_in_the_order_of_the_checks() -> None:
+    assert [row[0] for row in rows(section("7.1 Drop reasons"))] == [reason.value for reason in DropReason]
+
+
+def test_every_fault_is_explained_with_its_price() -> None:
+    assert {row[0]: float(row[2]) for row in rows(section("7.2 Faults"))} == {
+        fault.value: cost for fault, cost in reputation.COST.items()
+    }
+
+
+def test_drop_reasons_in_capitals_exist() -> None:
+    known = {reason.name for reason in DropReason} | set(vars(wire)) | set(vars(bounds))
+    known |= {"WANT_WINDOW", "LIST_COST", "MIN_TTL", "SPARE_TTL", "SETTLED", "SILENCE", "CAPITALS"}
+    known |= {"HELLO_AGAIN", "HELLO_GAP", "AFTER_LEAVE", "ZMQ_MAXMSGSIZE"}
+
+    assert set(re.findall(r"`([A-Z][A-Z_]+)`", TEXT)) <= known
+
+
+def test_kinds_have_their_numbers() -> None:
+    numbers = re.findall(r"\| (\d+) \| ([a-zA-Z_]+) ", section("5.6 Kinds"))
+    expected = {kind.value: code for kind, code in wire.KIND_CODES.items()}
+
+    assert {name: int(number) for number, name in numbers} == expected | {"HELLO": 64, "ACK": 65}
+    assert (wire.HELLO_CODE, wire.ACK_CODE) == (64, 65)
+    assert all(f"**{kind.value}**" in section("12 Payloads") for kind in MessageType)
+
+
+def test_frame_types_have_their_numbers() -> None:
+    told = {name: int(code, 16) for code, name, _ in rows(section("5.1 Messages"))}
+
+    assert told == {name: getattr(wire, name) for name in told}
+    assert set(told) == {"ENVELOPE", "IHAVE", "IWANT", "DIGEST", "LIST", "LEAVE", "BATCH", "BLOB"}
+
+
+def test_fields_stand_in_wire_order() -> None:
+    assert [row[1] for row in rows(section("5.2 Body"))] == [name.removesuffix("_ms") for name in wire.Body._fields]
+    assert [row[1] for row in rows(section("11 Peer records"))] == [
+        name.removesuffix("_ms") for name, _ in record._LAYOUT
+    ]
+
+
+def test_answers_have_their_numbers() -> None:
+    told = re.search(r"`status` \| int: ([^|]+) \|", section("10.1 ACK"))
+    assert told is not None
+
+    assert told[1] == ", ".join(f"{status.value} {status.name.lower()}" for status in AckStatus)
+
+
+def test_tags_are_those_of_the_code() -> None:
+    for tag in (wire.SIGN_TAG, wire.NETWORK_TAG, record.SIGN_TAG):
+        assert f'"{tag.decode()}"' in TEXT
+
+
+def test_the_written_out_envelope_is_the_first_vector() -> None:
+    vector = json.loads((ROOT / "tests/vectors/envelopes.json").read_text(encoding="utf-8"))[0]
+    told = re.search(r"^(frame 2.*?)^frame 3", section("5.8 An envelope"), re.MULTILINE | re.DOTALL)
+    assert told is not None
+    spelt = "".join(line[10:50].strip().replace(" ", "") for line in told[1].splitlines())
+    pattern = re.escape(spelt).replace(re.escape("..."), "[0-9a-f]*")
+
+    assert re.fullmatch(pattern, vector["body"]), spelt
+    assert vector["id"] in section("5.8 An envelope")
+
+
+CITED = re.findall(r"`((?:unit|property|simulation|contract|integration|vectors)/\w+\.py)::(\w+)`", TEXT)
+
+
+@cache
+def names_in(path: str) -> set[str]:
+    return set(
+        re.findall(r"^(?:async )?def (test_\w+)", (ROOT / "tests" / path).read_text(encoding="utf-8"), re.MULTILINE)
+    )
+
+
+@pytest.mark.parametrize("path, name", CITED)
+def test_every_cited_test_exists(path: str, name: str) -> None:
+    assert name in names_in(path)
+
+
+def test_every_attack_has_a_test() -> None:
+    attacks = rows(section("16 Attacks"))
+
+    assert len(attacks) == len(CITED) > 30
+    assert all("::" in row[-1] for row in attacks)
+
+
+def test_every_link_leads_somewhere() -> None:
+    headings = re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE)
+    anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+    assert set(re.findall(r"\]\(#([^)]+)\)", TEXT)) <= anchors
+
+
+def test_every_vector_file_is_named() -> None:
+    files = {path.name for path in (ROOT / "tests/vectors").glob("*.json")}
+
+    assert {row[0] for row in rows(section("18 Test vectors"))} == files
