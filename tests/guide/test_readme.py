@@ -1,0 +1,188 @@
+"""The README's code, run as it stands: its programs, its commands, its file of validators, and its table of settings.
+
+``SUBSTITUTIONS`` has all that is changed before it runs. A block of code that no test runs fails the first test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import doctest
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import PATIENCE, Inbox, client, registry_file
+from zmesh import MessageType, Settings
+from zmesh.config import variable_of
+from zmesh.identity import create_key_file
+from zmesh.registry.roster_file import parse_roster
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+SUBSTITUTIONS = {
+    'public_key = "..."': 'public_key = "{key}"',  # a placeholder for 64 hex digits
+    "localhost:9090": "localhost:{port}",  # nodes of tests take any free port
+}
+
+
+def block(language: str, begins: str) -> str:
+    """The one block of that language whose text begins so."""
+    (found,) = [text for name, text in BLOCKS if name == language and text.startswith(begins)]
+    return str(found)
+
+
+MAKE = block("bash", "make demo")
+PROGRAM = block("python", "import asyncio")
+VALIDATORS = block("toml", "[[validator]]")
+RUN = block("bash", "zmesh key new")
+SIMULATION = block("pycon", ">>> from zmesh")
+
+
+def substituted(text: str, **values: object) -> str:
+    """The text with those of ``SUBSTITUTIONS`` made whose word is among ``values``."""
+    for original, replacement in SUBSTITUTIONS.items():
+        if any(f"{{{word}}}" in replacement for word in values):
+            assert original in text
+            text = text.replace(original, replacement.format(**values))
+    return text
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the reader works; ``zmesh`` is on the path, and ``curl`` too, even where it is not installed."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    fetch = "import sys, urllib.request as http; print(http.urlopen(sys.argv[1]).read().decode())"
+    scripts = {"zmesh": f'exec {sys.executable} -m zmesh "$@"'}
+    if shutil.which("curl") is None:
+        scripts["curl"] = f"exec {sys.executable} -c '{fetch}' \"$1\""
+    for name, script in scripts.items():
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        (tools / name).chmod(0o755)
+    return tmp_path
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """This process's variables without those of a mesh, and a mesh on loopback and any free port."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("MESH_", "BLOCKCHAIN_"))}
+    path = f"{folder / 'bin'}{os.pathsep}{ours.get('PATH', '')}"
+    local = {"MESH_LISTEN_HOST": "127.0.0.1", "MESH_LISTEN_PORT": "0"}
+    return {**ours, **local, "PATH": path, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+async def start(folder: Path, *command: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *command,
+        cwd=folder,
+        env=environment(folder),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def shell(folder: Path, line: str) -> str:
+    """What a command prints, once it has ended well."""
+    async with asyncio.timeout(3 * PATIENCE):
+        process = await start(folder, "bash", "-ec", line)
+        out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    return out.decode()
+
+
+def test_no_block_is_left_out() -> None:
+    assert {text for _, text in BLOCKS} == {MAKE, PROGRAM, VALIDATORS, RUN, SIMULATION}
+
+
+def test_every_link_leads_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", TEXT)
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_the_two_commands_are_there() -> None:
+    """Running them is what ``make test`` and the tests of the demo do."""
+    goals = [line.split("#")[0].split() for line in MAKE.splitlines()]
+    assert goals == [["make", "demo"], ["make", "test"]]
+    for goal in goals:
+        subprocess.run([*goal, "--dry-run"], cwd=ROOT, check=True, capture_output=True)
+
+
+async def test_the_program_answers_a_round_with_a_delta(folder: Path) -> None:
+    create_key_file(folder / "mesh.key")
+    author = client("validator_belizecity_01", private_key=str(folder / "mesh.key"))
+    registry = folder / "validators.toml"
+    other = client("validator_002", registry=registry_file(registry, author, client("validator_002")))
+    registry_file(registry, author, other)
+    inbox = Inbox(other, MessageType.MODEL_DELTA_TRANSFER)
+    (folder / "program.py").write_text(PROGRAM, encoding="utf-8")
+    async with other:
+        registry_file(registry, author, other)  # with the port that it found
+        program = await start(folder, sys.executable, "program.py")
+        assert program.stdout is not None
+        try:
+            await other.announce_fl_round("round_001", "belize_corpus", 10, 3600)
+            delta = await inbox.next()
+            async with asyncio.timeout(PATIENCE):
+                printed = (await program.stdout.readline()).decode()
+        finally:
+            program.kill()
+            await program.communicate()
+    assert delta.sender_id == "validator_belizecity_01"
+    assert delta.payload == {"round_id": "round_001", "model_cid": "QmX...", "quality_score": 95.5}
+    assert printed == "round_001 delta delivered\n"
+
+
+async def test_the_commands_make_a_key_check_a_registry_and_run_a_node(folder: Path) -> None:
+    new_key, run, curl = RUN.splitlines()
+    key = (await shell(folder, new_key)).strip()
+    assert await shell(folder, "zmesh key show mesh.key") == f"{key}\n"
+    entry = substituted(VALIDATORS, key=key)
+    (folder / "validators.toml").write_text(entry, encoding="utf-8")
+    (member,) = parse_roster(entry.encode(), "README").members
+    assert (member.peer_id, member.key.hex(), member.stake) == ("validator_belizecity_01", key, 5_000_000_000_000)
+    said = await shell(folder, "zmesh registry check validators.toml")
+    assert said == "validators.toml: 1 members, 1 of them validators, stake 5000000000000, 0 without address\n"
+    node = await start(folder, "bash", "-ec", f"exec env {run}")
+    assert node.stderr is not None
+    try:
+        async with asyncio.timeout(3 * PATIENCE):
+            while "listen_port" not in (entry := json.loads(await node.stderr.readline() or "{}")):
+                assert node.returncode is None
+        port = entry["listen_port"]
+        health = json.loads(await shell(folder, substituted(curl, port=port)))
+        assert (health["status"], health["peer_id"], health["running"]) == ("healthy", member.peer_id, True)
+        again = json.loads(await shell(folder, f"zmesh health --strict 127.0.0.1:{port}"))
+        assert again.keys() == health.keys()
+        node.terminate()
+        async with asyncio.timeout(PATIENCE):
+            assert await node.wait() == 0
+    finally:
+        if node.returncode is None:
+            node.kill()
+        await node.communicate()
+
+
+def test_the_simulation_says_what_it_prints() -> None:
+    failed, tried = doctest.testfile(str(README), module_relative=False)
+    assert (failed, tried > 0) == (0, True)
+
+
+def test_the_table_of_variables_is_true() -> None:
+    rows = re.findall(r"^\| ((?:`[A-Z_]+`(?:, )?)+) \| ([^|]*?) *\| ", TEXT, re.MULTILINE)
+    told = {variable: default for names, default in rows for variable in re.findall(r"`(\w+)`", names)}
+    fields = {variable_of(name): field for name, field in Settings.model_fields.items()}
+    assert set(told) <= set(fields)
+    real = {variable: fields[variable].default for variable, default in told.items() if re.match(r"[\w.:/]+$", default)}
+    assert len(real) > 5
+    assert {variable: str(default) for variable, default in real.items()} == {name: told[name] for name in real}
+    unsaid = [fields[variable] for variable, default in told.items() if not default]
+    assert all(field.is_required() or field.default is None for field in unsaid)
