@@ -38,8 +38,8 @@ def test_a_line_of_three_delivers_end_to_end() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_hundred_nodes_miss_nothing_at_a_fifth_lost(seed: int) -> None:
-    """Every fifth seed in a full mesh, where the origin reaches all at once; the others over 16 links or so each."""
-    settings = QUICK if seed % 5 == 0 else SPARSE
+    """Every tenth seed in a full mesh, where the origin reaches all at once; the others over 16 links or so each."""
+    settings = QUICK if seed % 10 == 0 else SPARSE
     sim = Simulation(seed, nodes=100, faults=[Loss(0.2, start=3.0)], settings=settings)
     sim.run(5.0)
 
