@@ -89,7 +89,7 @@ class MeshNetworkClient:
         self._dispatcher = Dispatcher(
             self.settings.handler_queue, self.settings.handler_concurrency, self.settings.handler_timeout
         )
-        self._peers = PeerTable(self._identity.public, self.peer_id, self._bounds.forget, read_clocks)
+        self._peers = PeerTable(self._identity.public, self.peer_id, self._bounds, read_clocks)
         self._roster = EMPTY_ROSTER
         self._node: Node | None = None
         self._handlers: Handlers | None = None

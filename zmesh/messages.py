@@ -21,7 +21,7 @@ from zmesh.identity import curve_image
 from zmesh.multiaddr import parse_endpoint, to_multiaddr
 
 ALIVE_SECONDS = 300.0
-"""Seconds since its last signed frame for which a peer counts as alive, unless the caller says otherwise."""
+"""Seconds since its last signed frame for which a peer counts as alive, unless caller or settings say otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +117,12 @@ class PeerInfo:
     capabilities: tuple[str, ...] = ()
     is_linked: bool = False
     """Do messages flow directly between it and us now?"""
+    alive_for: float = field(default=ALIVE_SECONDS, repr=False, compare=False)
+    """Seconds of silence until it counts as dead: the ``peer_timeout`` of the node that was asked."""
 
-    def is_alive(self, timeout: float = ALIVE_SECONDS) -> bool:
-        """Was it heard of within ``timeout`` seconds?"""
-        return time.time() - self.last_seen < timeout
+    def is_alive(self, timeout: float | None = None) -> bool:
+        """Was it heard of within ``timeout`` seconds, or, if that is not given, within ``alive_for``?"""
+        return time.time() - self.last_seen < (self.alive_for if timeout is None else timeout)
 
     def member(self, where: str) -> Member:
         """What the engine needs to know. Raises ``ConfigError`` that starts with ``where``."""

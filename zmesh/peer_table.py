@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Protocol
 
+from zmesh.core.bounds import Bounds
 from zmesh.core.errors import ConfigError
 from zmesh.core.events import AddPeer, Event, RemovePeer
 from zmesh.core.link import Link, LinkState
@@ -33,10 +34,10 @@ class Running(Protocol):
 class PeerTable(MutableMapping[str, PeerInfo]):
     """Works before the start too: what is assigned then is handed over by ``attach``."""
 
-    def __init__(self, own_key: PeerKey, own_name: str, forget: float, clocks: Callable[[], Now]) -> None:
+    def __init__(self, own_key: PeerKey, own_name: str, bounds: Bounds, clocks: Callable[[], Now]) -> None:
         self._own_key = own_key
         self._own_name = own_name
-        self._forget = forget
+        self._bounds = bounds
         self._clocks = clocks
         self._manual: dict[str, tuple[Member, float]] = {}
         self._engine: Running | None = None
@@ -122,15 +123,20 @@ class PeerTable(MutableMapping[str, PeerInfo]):
         return [member for member, _ in self._manual.values()]
 
     def _listed(self) -> list[Member]:
-        """Everybody who was heard of, or could have been, within ``forget`` seconds."""
+        """Everybody who was heard of, or could have been, within ``bounds.forget`` seconds."""
         if self._engine is None:
             return self._everybody()
-        horizon = self._clocks().mono - self._forget
+        horizon = self._clocks().mono - self._bounds.forget
         heard = self._engine.peers.last_heard
         return [member for member in self._engine.peers if max(heard(member.key) or 0.0, self._since) >= horizon]
 
     def describe(self, member: Member) -> PeerInfo:
         """All that is known of a member now."""
+        info = self._describe(member)
+        info.alive_for = self._bounds.alive
+        return info
+
+    def _describe(self, member: Member) -> PeerInfo:
         now = self._clocks()
         manual = self._manual.get(member.peer_id)
         last_seen = 0.0 if manual is None or manual[0].key != member.key else manual[1]

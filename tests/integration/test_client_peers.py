@@ -73,6 +73,17 @@ async def test_peers_can_be_added_before_the_start_and_stay_over_a_restart() -> 
             assert list(a.peers) == ["b"]
 
 
+def test_how_long_a_silent_peer_is_alive_is_a_setting() -> None:
+    silent = PeerInfo("b", public_key=client("b").public_key, last_seen=time.time() - 200)
+    patient, strict = client("a"), client("c", peer_timeout=150)
+    for one in (patient, strict):
+        one.peers["b"] = silent
+    assert patient.peers["b"].is_alive()
+    assert not patient.peers["b"].is_alive(timeout=150)
+    assert not strict.peers["b"].is_alive()
+    assert strict.peers["b"].is_alive(timeout=300)
+
+
 async def test_a_peer_that_moves_is_found_at_its_new_address() -> None:
     async with mesh("a", "b") as (a, b):
         await b.stop()
