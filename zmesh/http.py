@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 MAX_RECORD = 8 * 1024
-"""Bytes of a record: 8 addresses, 32 capabilities, a delegation, and room."""
+"""Bytes of an answer that is read: twice what a record of this version may have."""
 MAX_LINE = 2 * 1024
 """Bytes of a request line or header: the longest of ours is 40."""
 MAX_BODY = 1024

@@ -119,7 +119,7 @@ class SendDirect:
 
 @dataclass(slots=True)
 class RosterChanged:
-    """The registry gave a new set; the one before it stays welcome until the next change."""
+    """The registry gave a new set: whoever is not in it, nor added by hand, is cut at once."""
 
     roster: Roster
 
