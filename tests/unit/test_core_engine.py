@@ -1,0 +1,166 @@
+"""The one door: commands of the application, handlers and their deadlines, and the one timer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from tests.unit.core_support import ME, NOON, Bench, people
+from zmesh.core import wire
+from zmesh.core.actions import Composed, Deliver, Notice, Published, Send, WakeAt
+from zmesh.core.envelope import Envelope
+from zmesh.core.errors import PayloadError
+from zmesh.core.events import Broadcast, Command, Compose, RemovePeer, Verified, Wake
+from zmesh.core.types import Member, MessageType, Now, Verdict
+
+ALICE, BOB = people(2)
+GOSSIP = MessageType.GOSSIP
+
+
+class Clockwork:
+    """A handler that rejects the word "bad", answers every message with ``commands``, and wakes every ten seconds."""
+
+    kinds = frozenset({GOSSIP})
+
+    def __init__(self, *commands: Command, every: float | None = None) -> None:
+        self.commands = commands
+        self.every = every
+        self.deadline: float | None = None if every is None else 0.0
+        self.heard: list[tuple[str, Mapping[str, Any]]] = []
+        self.woken: list[float] = []
+
+    def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
+        return Verdict.REJECT if "bad" in payload else Verdict.ACCEPT
+
+    def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
+        self.heard.append((sender.peer_id, payload))
+        return self.commands if sender.key != ME.public else ()
+
+    def wake(self, now: Now) -> Sequence[Command]:
+        self.woken.append(now.mono - NOON.mono)
+        self.deadline = None if self.every is None else now.mono + self.every
+        return self.commands
+
+
+def bench(*handlers: Clockwork) -> Bench:
+    made = Bench([ALICE, BOB], handlers=handlers)
+    made.connect(ALICE, BOB)
+    return made
+
+
+def test_a_broadcast_is_signed_pushed_and_told_to_our_own_handler_but_not_delivered() -> None:
+    clockwork = Clockwork()
+    made = bench(clockwork)
+    made.handle(Broadcast(GOSSIP, {"n": 1}))
+
+    send, published = made.actions[:2]
+    assert isinstance(published, Published)
+    assert send == Send(published.links, published.envelope.frames(5, 0), published.envelope.id, True)
+    assert set(published.links) == {ALICE.public, BOB.public}
+    assert clockwork.heard == [("peer-1", {"n": 1})]
+    assert made.of(Deliver) == []
+
+
+def test_sequences_grow_over_all_kinds_within_one_epoch() -> None:
+    made = bench()
+    for _ in range(3):
+        made.handle(Broadcast(GOSSIP, {}))
+    made.handle(Compose(GOSSIP, {}))
+
+    made_here = [action.envelope for action in made.of(Published)] + [action.envelope for action in made.of(Composed)]
+    assert {envelope.epoch for envelope in made_here} == {int(NOON.wall)}
+    numbers = [envelope.sequence for envelope in made_here]
+    assert numbers == sorted(set(numbers))
+
+
+def test_a_message_can_be_composed_without_being_sent() -> None:
+    made = bench()
+    made.handle(Compose(GOSSIP, {"n": 1}, ttl=3))
+    made.handle(Compose(GOSSIP, {"n": 2}, recipient=ALICE.public))
+
+    first, second = (composed.envelope for composed in made.of(Composed))
+    assert (first.ttl, first.recipient, wire.decode_payload(first.payload)) == (3, None, {"n": 1})
+    assert (second.ttl, second.recipient) == (0, ALICE.public)
+    assert (made.sends(), len(made.engine.seen)) == ([], 0)
+
+
+@pytest.mark.parametrize("ttl", [0, -1, 256, 1000])
+def test_an_impossible_ttl_is_an_error_at_the_caller(ttl: int) -> None:
+    made = bench()
+    with pytest.raises(PayloadError, match="1 to 255"):
+        made.handle(Broadcast(GOSSIP, {}, ttl))
+    assert made.actions == []
+
+
+def test_what_every_peer_would_reject_is_refused_at_its_author() -> None:
+    clockwork = Clockwork()
+    made = bench(clockwork)
+    with pytest.raises(PayloadError, match="every peer would reject this gossip"):
+        made.handle(Broadcast(GOSSIP, {"bad": 1}))
+
+    assert (made.actions, clockwork.heard, len(made.engine.seen)) == ([], [], 0)
+    made.handle(Broadcast(GOSSIP, {"good": 1}))
+    assert len(made.of(Published)) == 1, "and the door works on"
+
+
+def test_what_a_handler_commands_is_carried_out() -> None:
+    made = bench(Clockwork(Broadcast(MessageType.HEARTBEAT, {"status": "woken"})))
+    made.hear(ALICE, BOB.says())
+
+    assert [published.envelope.kind for published in made.of(Published)] == [MessageType.HEARTBEAT]
+
+
+def test_a_command_that_cannot_travel_is_a_notice_and_harms_nothing() -> None:
+    made = bench(Clockwork(Broadcast(GOSSIP, {"what": object()}), Broadcast(MessageType.HEARTBEAT, {})))
+    made.hear(ALICE, BOB.says())
+
+    (notice,) = made.of(Notice)
+    assert notice.event == "handler_command_refused"
+    assert "msgpack cannot carry" in notice.fields["error"]
+    assert (len(made.of(Deliver)), len(made.of(Published))) == (1, 1)
+
+
+def test_a_handler_is_woken_once_for_each_deadline() -> None:
+    clockwork = Clockwork(every=10.0)
+    made = bench(clockwork)
+    for _ in range(7):
+        made.advance(5.0)
+        for person in (ALICE, BOB):
+            made.control(person, wire.DIGEST)
+            made.hear(person, person.says(timestamp_ms=made.now.wall_ms))
+
+    assert clockwork.woken == [0.0, 10.0, 20.0, 30.0]
+
+
+def test_one_timer_is_enough_and_it_is_asked_for_only_when_it_moves_forward() -> None:
+    made = bench()
+    asked: list[float] = []
+    for _ in range(200):
+        assert made.wake_at is not None
+        made.advance(made.wake_at - made.now.mono)
+        asked += [action.mono for action in made.of(WakeAt)]
+        made.fresh()
+
+    assert asked == sorted(asked)
+    assert len(asked) <= 400
+
+
+def test_a_wake_that_comes_early_changes_nothing() -> None:
+    made = bench()
+    made.advance(0.0)
+    before = made.wake_at
+    assert before is not None
+    made.fresh()
+    made.handle(Wake())
+
+    assert made.actions == [WakeAt(before)]
+
+
+def test_answers_to_nothing_and_removals_of_nobody_change_nothing() -> None:
+    made = bench()
+    made.handle(Verified(12345, True))
+    made.handle(RemovePeer(ALICE.public))
+
+    assert (made.actions, made.live) == ([], tuple(sorted((ALICE.public, BOB.public))))
