@@ -20,8 +20,8 @@ from zmesh.core.engine import Engine
 from zmesh.core.events import Event
 from zmesh.core.types import Now
 
-PATIENCE = 20.0
-"""Seconds: a wait that takes longer will never end."""
+PATIENCE = 60.0
+"""Seconds: a wait that takes longer, on however busy a machine, will never end."""
 
 
 def client(peer_id: str, **settings: Any) -> MeshNetworkClient:

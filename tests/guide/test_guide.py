@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -75,7 +76,7 @@ async def shell(script: str, **settings: str) -> str:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(3 * PATIENCE):
+    async with asyncio.timeout(2 * PATIENCE):
         out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
     return out.decode()
@@ -321,7 +322,7 @@ async def test_byzantine_resistance(capsys: pytest.CaptureFixture[str]) -> None:
         heard, elsewhere = Inbox(reader, MessageType.GOSSIP), Inbox(other, MessageType.GOSSIP)
         await bad.broadcast(MessageType.GOSSIP, {"from": "the bad one"})
         assert (await elsewhere.next()).payload == {"from": "the bad one"}
-        await until(lambda: engine(reader).drops[DropReason.LOW_REPUTATION] == 1, reader)
+        await until(lambda: engine(reader).drops[DropReason.LOW_REPUTATION] >= 1, reader)
         await other.broadcast(MessageType.GOSSIP, {"from": "the other"})
         assert (await heard.next()).payload == {"from": "the other"}
         assert heard.is_empty
@@ -390,24 +391,24 @@ async def test_gossip_forwarding(monkeypatch: pytest.MonkeyPatch) -> None:
         a.peers[c.peer_id], c.peers[a.peer_id] = card(c, multiaddr=""), card(a, multiaddr="")
         await until(lambda: all(peer.is_linked for peer in b.peers.values()), a, b, c)
         await run(code("Gossip Forwarding"))
-        node, hops = b._node, []
+        node = b._node
         assert node is not None
-        send = node.transport.send
+        send, hops = node.transport.send, defaultdict(list)
 
         def watch(key: bytes, frames: tuple[bytes, ...], *, gossip: bool) -> bool:
-            if key.hex() == c.public_key and len(frames) == 3 and gossip:
-                hops.append(frames[0][1])
+            if key.hex() == c.public_key and len(frames) == 3:
+                hops[wire.message_id(frames[1]).hex()].append(frames[0][1])
             return send(key, frames, gossip=gossip)
 
         monkeypatch.setattr(node.transport, "send", watch)
         inbox = Inbox(c, MessageType.GOSSIP)
-        await a.broadcast(MessageType.GOSSIP, {"n": 1}, ttl=3)
-        assert (await inbox.next()).payload == {"n": 1}
-        assert hops == [2]
+        message = await a.broadcast(MessageType.GOSSIP, {"n": 1}, ttl=3)
+        assert (await inbox.next()).message_id == message.message_id
+        assert hops[message.message_id] == [2]
         # With one hop allowed nothing is pushed on: the far end asks for it when it is offered (with a fresh ttl).
-        await a.broadcast(MessageType.GOSSIP, {"n": 2}, ttl=1)
-        assert (await inbox.next()).payload == {"n": 2}
-        assert hops == [2, 1]
+        message = await a.broadcast(MessageType.GOSSIP, {"n": 2}, ttl=1)
+        assert (await inbox.next()).message_id == message.message_id
+        assert hops[message.message_id] == [1]
 
 
 @runs("Peer Cleanup")

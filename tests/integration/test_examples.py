@@ -39,7 +39,7 @@ async def line_of(process: asyncio.subprocess.Process) -> str:
     """The next line it prints; on the end, what it complained about."""
     assert process.stdout is not None
     assert process.stderr is not None
-    async with asyncio.timeout(3 * PATIENCE):
+    async with asyncio.timeout(2 * PATIENCE):
         line = await process.stdout.readline()
         assert line, (await process.stderr.read()).decode()
     return line.decode().rstrip("\n")
@@ -51,7 +51,7 @@ def test_every_example_is_tested_here() -> None:
 
 async def test_two_peers() -> None:
     async with running("two_peers.py") as process:
-        async with asyncio.timeout(3 * PATIENCE):
+        async with asyncio.timeout(2 * PATIENCE):
             out, err = await process.communicate()
         assert (process.returncode, err.decode()) == (0, "")
         assert out.decode().splitlines() == [
@@ -110,7 +110,7 @@ async def test_validator_node(tmp_path: Path) -> None:
 
 async def test_a_validator_node_without_a_name_says_so_in_one_sentence() -> None:
     async with running("validator_node.py") as process:
-        async with asyncio.timeout(3 * PATIENCE):
+        async with asyncio.timeout(2 * PATIENCE):
             out, err = await process.communicate()
         assert (process.returncode, out.decode()) == (1, "")
         assert err.decode().startswith("validator_node: peer_id (MESH_PEER_ID) is missing: ")
