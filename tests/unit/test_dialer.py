@@ -1,0 +1,106 @@
+"""Where a dial leads: to the ports that the peer's own record names, or to its front door, never to somebody else."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from zmesh.core import wire
+from zmesh.core.events import LinkClosed
+from zmesh.core.types import Endpoint, PeerKey
+from zmesh.dialer import Dialer
+from zmesh.handlers import Description, Record, encode_record
+from zmesh.identity import Identity
+from zmesh.transport import Routes
+
+NETWORK = wire.network_id("zmesh")
+PEER, OTHER = Identity.from_seed(b"p" * 32), Identity.from_seed(b"o" * 32)
+DOOR = Endpoint("127.0.0.1", 9090)
+PORTS = Routes(Endpoint("127.0.0.1", 1111), Endpoint("127.0.0.1", 2222))
+
+
+def record(by: Identity = PEER, network: bytes = NETWORK, *, router: int | None = 1111) -> bytes:
+    """What a front door serves."""
+    described = Description("peer", (DOOR,), router, 2222)
+    return encode_record(described, network, by.public, 1, 0, by.sign).encoded
+
+
+class Desk:
+    """A dialer, what its peers' doors serve (bytes, or the error that comes instead), and what came of it."""
+
+    def __init__(self, **served: bytes | Exception) -> None:
+        self.served = served
+        self.learnt: list[Record] = []
+        self._outcomes: asyncio.Queue[Routes | LinkClosed] = asyncio.Queue()
+        transport: Any = self
+        self.dialer = Dialer(transport, NETWORK, self.fetch, self.learnt.append, self._outcomes.put_nowait)
+
+    async def fetch(self, endpoint: Endpoint, timeout: float) -> bytes:  # noqa: ASYNC109  # the dialer's own port
+        """Instead of HTTP."""
+        assert timeout > 0
+        answer = self.served[f"at_{endpoint.port}"]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def dial(self, key: PeerKey, routes: Routes) -> None:
+        """What the dialer asks of the transport."""
+        assert key == PEER.public
+        self._outcomes.put_nowait(routes)
+
+    async def outcome(self, *doors: Endpoint) -> Routes | str:
+        """Dial these front doors; the routes that were taken, or why there are none."""
+        self.dialer.dial(PEER.public, doors)
+        async with asyncio.timeout(20):
+            came = await self._outcomes.get()
+        assert self._outcomes.empty()
+        return came if isinstance(came, Routes) else came.why
+
+
+async def test_the_record_at_the_door_names_the_ports() -> None:
+    desk = Desk(at_9090=record())
+    assert await desk.outcome(DOOR) == PORTS
+    assert [known.encoded for known in desk.learnt] == [record()]
+
+
+@pytest.mark.parametrize(
+    "served, why",
+    [
+        (record(OTHER), f"127.0.0.1:9090: the node there is {OTHER.public.hex()[:12]}..., not the one meant"),
+        (record(network=bytes(32)), "127.0.0.1:9090: the node there belongs to another mesh (MESH_NETWORK)"),
+        (record()[:-1] + bytes([record()[-1] ^ 1]), "127.0.0.1:9090: its record is not signed by its key"),
+        (ConnectionRefusedError(111, "Connection refused"), "127.0.0.1:9090: Connection refused"),
+    ],
+    ids=["another key", "another mesh", "another signature", "nobody"],
+)
+async def test_a_door_of_somebody_else_leads_nowhere_and_the_next_one_is_tried(
+    served: bytes | Exception, why: str
+) -> None:
+    desk = Desk(at_9090=served, at_9091=record())
+    assert await desk.outcome(DOOR) == why
+    assert desk.learnt == []
+    assert await desk.outcome(DOOR, Endpoint("127.0.0.1", 9091)) == PORTS
+
+
+async def test_bytes_that_are_no_record_lead_nowhere() -> None:
+    why = await Desk(at_9090=b"no record").outcome(DOOR)
+    assert isinstance(why, str)
+    assert why.startswith("127.0.0.1:9090: its record is malformed (")
+
+
+@pytest.mark.parametrize("served", [TimeoutError(), ValueError("speaks no HTTP"), record(router=None)])
+async def test_without_ports_of_its_own_the_door_itself_is_dialled(served: bytes | Exception) -> None:
+    assert await Desk(at_9090=served).outcome(DOOR) == Routes(DOOR)
+
+
+async def test_ports_that_led_to_no_link_give_way_to_the_door_the_next_time() -> None:
+    desk = Desk(at_9090=record())
+    assert [await desk.outcome(DOOR) for _ in range(3)] == [PORTS, Routes(DOOR), PORTS]
+    desk.dialer.worked(PEER.public)
+    assert await desk.outcome(DOOR) == PORTS
+
+
+async def test_a_dial_without_an_address_ends() -> None:
+    assert await Desk().outcome() == "no address is known"
