@@ -103,3 +103,21 @@ async def test_a_plain_callable_that_gives_something_back_is_not_awaited() -> No
         await done.wait()
     await dispatcher.close(1.0)
     assert dispatcher.counters["handled"] == 1
+
+
+async def test_what_no_handler_got_to_before_the_end_is_counted() -> None:
+    dispatcher = Dispatcher(10, 1, 5.0)
+    started = asyncio.Event()
+
+    async def handler(message: MeshMessage) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    dispatcher.register(MessageType.GOSSIP, handler)
+    for number in range(4):
+        assert dispatcher.offer(_message(number))
+    async with asyncio.timeout(5):
+        await started.wait()
+        await dispatcher.close(0.01)
+    assert not dispatcher.offer(_message(4))
+    assert (dispatcher.counters["lost_at_stop"], dispatcher.counters["refused_closed"]) == (3, 1)

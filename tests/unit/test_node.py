@@ -1,0 +1,85 @@
+"""Where signatures are verified: on the loop while there are few, in threads when a batch brings many."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from zmesh.core.actions import Action, Verify
+from zmesh.core.events import Event, FrameReceived, Verified
+from zmesh.core.types import Now
+from zmesh.identity import Identity, verify
+from zmesh.node import POOL_FROM, POOL_LIMIT, Node
+
+AUTHOR = Identity.from_seed(b"a" * 32)
+GOOD, BAD = AUTHOR.sign(b"data"), bytes(64)
+
+
+class Asking:
+    """An engine that has the second part of every frame verified, and notes the answers by the number in the first."""
+
+    def __init__(self) -> None:
+        self.answers: dict[int, bool] = {}
+        self.news = asyncio.Event()
+
+    def handle(self, event: Event, now: Now) -> list[Action]:
+        """As the engine's."""
+        if isinstance(event, Verified):
+            assert event.token not in self.answers
+            self.answers[event.token] = event.ok
+            self.news.set()
+        elif isinstance(event, FrameReceived):
+            return [Verify(int.from_bytes(event.frames[0]), AUTHOR.public, b"data", event.frames[1])]
+        return []
+
+    async def until(self, count: int) -> None:
+        """Wait until so many answers came."""
+        async with asyncio.timeout(20):
+            while len(self.answers) < count:
+                self.news.clear()
+                await self.news.wait()
+
+
+@pytest.mark.parametrize(
+    "threads, count, on_the_loop",
+    [
+        (2, POOL_FROM - 1, POOL_FROM - 1),
+        (2, POOL_FROM, 0),
+        (2, POOL_LIMIT + 30, 30),
+        (1, POOL_FROM, POOL_FROM),
+        (0, POOL_FROM, POOL_FROM),
+    ],
+)
+async def test_many_signatures_go_to_threads_and_what_they_cannot_take_stays(
+    monkeypatch: pytest.MonkeyPatch, threads: int, count: int, on_the_loop: int
+) -> None:
+    where: list[bool] = []
+
+    def watched(*asked: Any) -> bool:
+        where.append(threading.current_thread() is threading.main_thread())
+        return verify(*asked)
+
+    async def stop_transport(deadline: float) -> None:
+        assert deadline == 1.0
+
+    monkeypatch.setattr("zmesh.node.verify", watched)
+    asking = Asking()
+    engine: Any = asking
+    parts: Any = SimpleNamespace(stop=stop_transport, resolved=None)
+    node = Node(engine, parts, parts, parts, verify_threads=threads)
+    node.start()
+    signatures = [BAD if number % 5 == 4 else GOOD for number in range(count)]
+    node.receive([FrameReceived(b"", (bytes([n >> 8, n & 255]), signature)) for n, signature in enumerate(signatures)])
+    assert len(asking.answers) == on_the_loop  # before anything else had its turn
+    await asking.until(count)
+    assert asking.answers == {number: signature is GOOD for number, signature in enumerate(signatures)}
+    assert sum(where) == on_the_loop
+    assert len(where) == count
+    await node.stop(1.0)
+    for thread in threading.enumerate():  # idle by now, and told to end: stop() does not wait for that
+        if thread.name.startswith("zmesh-verify"):
+            thread.join(20)
