@@ -52,8 +52,21 @@ _HOST: Final = re.compile(r"[0-9A-Za-z:_-][0-9A-Za-z.:_-]*")
 """The characters of DNS names and IP literals: a host ends up in addresses, URLs and logs."""
 
 
+_NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
+"""The last label of no name (RFC 3696, section 2); resolvers still read 127.1 and 0x7f000001 as addresses."""
+
+
 def _host(value: object) -> bool:
-    return isinstance(value, str) and _short(value) and _HOST.fullmatch(value) is not None
+    return isinstance(value, str) and _short(value) and _HOST.fullmatch(value) is not None and _is_plain(value)
+
+
+def _is_plain(host: str) -> bool:
+    """Is it an address in its one usual form, or a name? Only of these can ``is_local`` tell where they lead."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return ":" not in host and _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]) is None
+    return True
 
 
 def _optional(check: Check) -> Check:

@@ -62,7 +62,7 @@ ASK_AGAIN: Final = 1.0
 MAX_KNOWN: Final = 1024
 """Keys listed in one question, 44 KiB; a larger mesh is asked about range after range."""
 MAX_RECORDS: Final = 16_384
-"""Records kept, at most 64 MiB: more than any mesh of validators, and a bound where any key is admitted."""
+"""Records kept, at most 64 MiB: more than any mesh of validators, as those who left keep theirs."""
 MAX_PROOFS: Final = 1024
 """Equivocations kept as evidence, at most 8 MiB."""
 
@@ -112,7 +112,7 @@ class RecordPorts:
     """32 bytes, the mesh's id."""
     verify: Verify
     admits: Callable[[PeerKey], bool]
-    """Does the registry (or, in open mode, anybody) let this key have a record?"""
+    """Does this key belong? Only members may have a record."""
 
 
 class Records:
@@ -177,7 +177,9 @@ class Records:
     def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
         """REJECT what its author got wrong; IGNORE what is old or not ours to take."""
         if envelope.kind is MessageType.PEER_DISCOVERY:
-            return Verdict.ACCEPT if fits(payload, {}, DISCOVERY_SCHEMA) else Verdict.REJECT
+            # Answers go to whom they are for: gossiped, one would have everybody verify hundreds of signatures.
+            gossiped_answer = envelope.recipient is None and payload.get("records") is not None
+            return Verdict.ACCEPT if fits(payload, {}, DISCOVERY_SCHEMA) and not gossiped_answer else Verdict.REJECT
         if not fits(payload, ANNOUNCE_SCHEMA, {}):
             return Verdict.REJECT
         try:
@@ -260,13 +262,22 @@ class Records:
     # ------------------------------------------------------------ within
 
     def _learn(self, offered: Iterable[bytes]) -> list[Command]:
-        """Take several records; the engine is told where the peers among them are now."""
-        commands: list[Command] = []
+        """Take several records; the engine is told where the peers among them are now.
+
+        An honest peer passes on one record of each key, and verified it: the first that is otherwise ends the list,
+        for each costs a verification.
+        """
+        located: dict[PeerKey, Command] = {}
         for encoded in offered:
-            if self.offer(encoded) in (Taken.NEW, Taken.EQUIVOCATION):
+            taken = self.offer(encoded)
+            if taken in (Taken.NEW, Taken.EQUIVOCATION):
                 kept = self._records[decode_record(encoded).key]
-                commands.append(Located(kept.key, kept.endpoints))
-        return commands
+                if kept.key in located:
+                    break
+                located[kept.key] = Located(kept.key, kept.endpoints)
+            elif taken in (Taken.BAD_SIGNATURE, Taken.MALFORMED):
+                break
+        return list(located.values())
 
     def _count(self, taken: Taken) -> Taken:
         self.counters[taken.value] += 1

@@ -199,11 +199,25 @@ def test_an_answer_that_says_nothing_we_know_changes_nothing(content: dict[str, 
     assert (made.of(Resolved), made.drops(), made.offences()) == ([], [DropReason.BAD_PAYLOAD], [])
 
 
+def test_each_attempt_is_worth_the_verification_of_one_answer() -> None:
+    made = bench()
+    message = send(made)
+    made.fresh()
+    for _ in range(50):
+        made.hear(ALICE, ALICE.ack(ME.public, message, AckStatus.BUSY))
+    assert (len(made.of(Verify)), made.drops()) == (1, [DropReason.UNASKED_ACK] * 49)
+
+    made.advance(0.5)
+    made.hear(ALICE, ALICE.ack(ME.public, message))
+    assert [outcome.result for outcome in made.of(Resolved)] == [SendResult.DELIVERED]
+
+
 def test_a_second_answer_is_no_second_outcome() -> None:
     made = bench()
     message = send(made)
     made.inline = False
     made.hear(ALICE, ALICE.ack(ME.public, message))
+    made.advance(0.5)
     made.hear(ALICE, ALICE.ack(ME.public, message, AckStatus.REJECTED))
     made.verified()
     made.verified()

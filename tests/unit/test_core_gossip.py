@@ -225,6 +225,63 @@ def test_a_silent_holder_is_passed_by_for_the_next_and_then_asked_again() -> Non
     assert sorted(asked) == sorted([ALICE.public, BOB.public] * 3), "three times each, for an answer may get lost"
 
 
+def test_what_waits_behind_a_full_window_is_asked_of_the_next_who_has_it() -> None:
+    made = bench()
+    message = CAROL.says()
+    junk = [bytes([number]) * 16 for number in range(256)]
+    made.control(ALICE, wire.IHAVE, wire.encode_ids([*junk, short(message)]))
+    made.fresh()
+    made.control(BOB, wire.IHAVE, short(message))
+    assert made.ids(wire.IWANT) == [(BOB.public, [short(message)])]
+
+    made.hear(BOB, message)
+    made.fresh()
+    made.advance(4.0)
+    assert short(message) not in [identifier for _, ids in made.ids(wire.IWANT) for identifier in ids]
+
+
+def test_a_holder_whose_window_is_full_is_passed_by() -> None:
+    made = bench()
+    message = ALICE.says()
+    made.control(ALICE, wire.IHAVE, short(message))
+    made.control(BOB, wire.IHAVE, wire.encode_ids([bytes([number]) * 16 for number in range(256)]))
+    for holder in (BOB, CAROL):
+        made.control(holder, wire.IHAVE, short(message))
+    made.fresh()
+    made.advance(0.12)
+
+    assert (CAROL.public, [short(message)]) in made.ids(wire.IWANT)
+
+
+def test_what_no_longer_fits_a_window_is_not_left_waiting_there() -> None:
+    made = bench()
+    messages = [ALICE.says() for _ in range(2)]
+    both = wire.encode_ids(list(map(short, messages)))
+    made.control(ALICE, wire.IHAVE, both)
+    made.control(BOB, wire.IHAVE, wire.encode_ids([bytes([number]) * 16 for number in range(255)]))
+    for holder in (BOB, CAROL):
+        made.control(holder, wire.IHAVE, both)
+    made.fresh()
+    made.advance(1.0)
+
+    asked = [(key, identifier) for key, ids in made.ids(wire.IWANT) for identifier in ids]
+    fits, waits = map(short, messages)
+    assert (BOB.public, fits) in asked
+    assert (CAROL.public, waits) in asked
+
+
+def test_two_holders_of_much_share_the_asking() -> None:
+    made = bench()
+    messages = [CAROL.says() for _ in range(600)]
+    for holder in (ALICE, BOB):
+        made.control(holder, wire.IHAVE, wire.encode_ids(list(map(short, messages))))
+    for message in messages:
+        made.hear(next(p for p in (ALICE, BOB) if made.engine.links[p.public].asked), message)
+
+    asked = [identifier for _, ids in made.ids(wire.IWANT) for identifier in ids]
+    assert sorted(asked) == sorted(map(short, messages)), "each once"
+
+
 def test_a_slow_link_is_given_two_round_trips() -> None:
     made = Bench([ALICE, BOB])
     made.handle(LinkOpened(ALICE.public))
@@ -254,6 +311,17 @@ def test_an_offer_is_broken_only_after_three_seconds() -> None:
     made.fresh()
     made.advance(10.0)
     assert made.offences() == [], "once"
+
+
+def test_who_serves_as_fast_as_its_budget_lets_it_breaks_no_offer() -> None:
+    made = bench()
+    messages = [CAROL.says() for _ in range(100)]
+    made.control(ALICE, wire.IHAVE, wire.encode_ids(list(map(short, messages))))
+    made.advance(1.0)
+    made.hear(ALICE, messages[0])
+    made.advance(4.0)
+
+    assert (made.offences(), made.engine.links[ALICE.public].asked) == ([], 0)
 
 
 def test_many_broken_offers_at_once_are_one_offence() -> None:
@@ -489,3 +557,40 @@ def test_what_was_refused_by_a_validator_is_not_listed_again() -> None:
     made.control(BOB, wire.DIGEST, wire.encode_digest([held]))
 
     assert made.sends() == []
+
+
+def test_a_list_is_answered_slot_by_slot_with_no_more_than_its_sender_remembers() -> None:
+    made = bench(offers_per_link=5, author_burst=100.0)
+    seconds = [made.now.wall_ms // 1000 - ago for ago in (8, 5, 2)]
+    messages = [CAROL.says(timestamp_ms=second * 1000, ttl=1) for second in seconds for _ in range(3)]
+    for message in messages:
+        made.hear(CAROL, message)
+    made.fresh()
+    for _ in range(2):
+        made.control(BOB, wire.LIST, wire.encode_slots(seconds))
+
+    first = sorted(map(short, messages[:3]))
+    assert made.ids(wire.IHAVE) == [(BOB.public, first)] * 2
+
+
+def test_a_list_over_its_budget_is_answered_as_far_as_that_goes() -> None:
+    made = bench(want_bytes_burst=4 * 64, want_bytes_rate=1)
+    seconds = [made.now.wall_ms // 1000 - ago for ago in (8, 5)]
+    messages = [CAROL.says(timestamp_ms=second * 1000, ttl=1) for second in seconds for _ in range(3)]
+    for message in messages:
+        made.hear(CAROL, message)
+    made.fresh()
+    made.control(BOB, wire.LIST, wire.encode_slots(seconds))
+
+    assert made.ids(wire.IHAVE) == [(BOB.public, sorted(map(short, messages[:3])))]
+    assert made.drops() == [DropReason.WANT_BUDGET]
+
+
+@pytest.mark.parametrize("kind", [wire.IHAVE, wire.IWANT])
+def test_control_frames_weigh_what_they_hold(kind: int) -> None:
+    made = bench(link_burst=3000.0, link_rate=1.0)
+    ids = wire.encode_ids([number.to_bytes(16) for number in range(2048)])
+    for _ in range(5):
+        made.control(ALICE, kind, ids)
+
+    assert made.engine.drops[DropReason.RATE] == 3, "1,025 each: a frame, and one for two ids"

@@ -358,6 +358,20 @@ def test_a_hello_from_somebody_we_wait_for_is_a_reason_to_dial_at_once() -> None
 # ---------------------------------------------------------------- the end
 
 
+def test_a_peer_that_moves_all_the_time_cannot_make_us_knock_at_every_door_it_names() -> None:
+    made = Bench([ALICE])
+    dials = 0
+    for number in range(100):
+        made.fresh()
+        made.handle(Located(ALICE.public, (Endpoint(f"192.0.2.{number}", 9090),)))
+        made.advance(0.1)
+        if made.of(Dial):
+            dials += 1
+            made.handle(LinkClosed(ALICE.public, "refused"))
+
+    assert 2 <= dials <= 10, "in ten seconds: two out of turn, and the first few of the usual backoff after each"
+
+
 def test_a_silent_link_is_taken_for_dead() -> None:
     bench = Bench([ALICE, BOB])
     bench.connect(ALICE, BOB)

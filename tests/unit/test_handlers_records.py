@@ -116,6 +116,12 @@ def test_an_array_of_anything_is_only_ever_malformed(values: list[object]) -> No
         {"endpoints": (Endpoint("a b", 1),)},
         {"endpoints": (Endpoint("a/../b", 1),)},
         {"endpoints": (Endpoint("", 1),)},
+        {"endpoints": (Endpoint("127.1", 1),)},
+        {"endpoints": (Endpoint("2130706433", 1),)},
+        {"endpoints": (Endpoint("0x7f000001", 1),)},
+        {"endpoints": (Endpoint("0177.0.0.1", 1),)},
+        {"endpoints": (Endpoint("127.0.0.1.", 1),)},
+        {"endpoints": (Endpoint("a::b::c", 1),)},
         {"endpoints": tuple(Endpoint("a.example", port) for port in range(1, 10))},
         {"router_port": 65536},
         {"capabilities": ("x" * 65,)},
@@ -336,6 +342,31 @@ def test_a_newcomer_asks_and_is_told_what_it_lacks() -> None:
     again = CAROL.says(MessageType.PEER_DISCOVERY, newcomer.question().payload, later(60))
     assert take(settled, again, later(60)) is Verdict.ACCEPT
     assert again.commands == []
+
+
+def test_an_answer_is_for_one_and_nobody_gossips_one() -> None:
+    handler, answer = records(), {"records": [record(CAROL).encoded]}
+    assert take(handler, ALICE.says(MessageType.PEER_DISCOVERY, answer)) is Verdict.REJECT
+    assert take(handler, ALICE.says(MessageType.PEER_DISCOVERY, answer, to=BOB.public)) is Verdict.ACCEPT
+    assert list(handler.records) == [CAROL.public]
+
+
+@pytest.mark.parametrize("of", [ALICE, CAROL])
+def test_an_answer_that_no_honest_peer_sends_costs_few_verifications(of: Someone) -> None:
+    asked: list[bytes] = []
+
+    def counted(key: PeerKey, data: bytes, signature: bytes) -> bool:
+        asked.append(key)
+        return verify(key, data, signature)
+
+    handler = Records(RecordPorts(BOB, NETWORK, counted, {ALICE.public, CAROL.public}.__contains__))
+    # Its own, newer and newer; or somebody else's, which it cannot sign.
+    made = [record(of, sequence).encoded for sequence in range(1, 101)]
+    if of is not ALICE:
+        made = [encoded[:-64] + bytes(64) for encoded in made]
+    take(handler, ALICE.says(MessageType.PEER_DISCOVERY, {"records": made}, to=BOB.public))
+
+    assert len(asked) <= 2
 
 
 def test_one_account_is_answered_once_a_second() -> None:

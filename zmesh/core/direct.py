@@ -37,6 +37,7 @@ class Outgoing:
 
     __slots__ = (
         "again_at",
+        "answers",
         "attempts",
         "busy",
         "deadline",
@@ -53,6 +54,8 @@ class Outgoing:
         self.token = token
         self.deadline = deadline
         self.attempts = 0
+        self.answers = 0
+        """Acknowledgements taken for verification: one for each attempt is all that an honest recipient sends."""
         self.again_at = deadline
         self.departed = 0
         """How often the transport took it."""
@@ -132,9 +135,12 @@ class Outbox:
             outgoing.busy = True
 
     def expects(self, ack: Envelope) -> bool:
-        """Is this the answer to something under way, from the one it went to?"""
+        """Is this an answer to something under way, from the one it went to, and the first to that attempt?"""
         outgoing = None if ack.correlation is None else self._pending.get(ack.correlation)
-        return outgoing is not None and outgoing.recipient == ack.author
+        if outgoing is None or outgoing.recipient != ack.author or outgoing.answers >= outgoing.attempts:
+            return False
+        outgoing.answers += 1
+        return True
 
     def acknowledged(self, ack: Envelope, status: AckStatus, skew_ms: int | None) -> None:
         """A verified ACK."""

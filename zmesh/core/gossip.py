@@ -17,7 +17,6 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from itertools import islice
 from math import ceil, log
 
 from zmesh.core import wire
@@ -180,16 +179,21 @@ class Gossip:
                 want = self._wants.get(short)
                 if want is None:
                     want = self._wants[short] = _Want()
+                # One that only waits in the queue of another link is asked for here too: that link may be in no hurry.
+                if not want.asked:
                     ask.append(short)
                 want.holders.append(link.key)
         self._ask(link, ask, now)
 
     # ------------------------------------------------------------ wants
 
-    def asked(self, short: bytes, link: PeerKey) -> bool:
-        """Did we ask this link for this message (and still lack it)?"""
+    def answers(self, short: bytes, link: PeerKey, now: Now) -> bool:
+        """Did we ask this link for this message (and still lack it)? Then the link serves us, at its own pace."""
         want = self._wants.get(short)
-        return want is not None and link in want.asked
+        if want is None or link not in want.asked:
+            return False
+        self._context.links[link].served_at = now.mono
+        return True
 
     def _ask(self, link: Link, ids: Iterable[bytes], now: Now) -> None:
         """Ask a link for messages, as far as its window allows; the rest waits in its queue."""
@@ -225,7 +229,9 @@ class Gossip:
             for key, (first, _) in list(want.asked.items()):
                 if now.mono - first >= self._bounds.want_offence:
                     silent.add(key)
-                    if self._context.links[key].unsent_at < first:
+                    # Who was never asked, or serves us as fast as its budget lets it, owes nothing.
+                    link = self._context.links[key]
+                    if max(link.unsent_at, link.served_at) < first:
                         broken.add(key)
                     self._unhold(short, want, key)
             if not want.holders:
@@ -235,7 +241,9 @@ class Gossip:
             else:
                 waiting.append(short)
         for key, wanted in ask.items():
-            self._ask(self._context.links[key], wanted, now)
+            link = self._context.links[key]
+            self._ask(link, wanted, now)
+            waiting += [short for short in wanted if short in link.queue]
         for key in sorted(silent):
             if key in broken:
                 self._context.blame(key, Fault.BROKEN_OFFER, now)
@@ -245,9 +253,12 @@ class Gossip:
 
     def _next_holder(self, want: _Want) -> PeerKey | None:
         """Somebody not asked yet; else, for an answer may have been lost, whom we asked least; None: wait."""
-        fresh = [key for key in want.holders if key not in want.asked]
-        if fresh:
-            return fresh[0]
+        links = self._context.links
+        for key in want.holders:
+            if key not in want.asked and links[key].asked < WANT_WINDOW:
+                return key
+        if not want.asked:
+            return None
         key, (_, times) = min(want.asked.items(), key=lambda item: item[1][1])
         return key if times < self._bounds.want_answers else None
 
@@ -265,10 +276,16 @@ class Gossip:
         link = self._context.links.get(key)
         if link is None or not link.queue or link.asked > WANT_WINDOW // 2:
             return
-        queued = list(islice(link.queue, WANT_WINDOW - link.asked))
-        for short in queued:
+        passed, ask = [], []
+        for short in link.queue:
+            passed.append(short)
+            if (want := self._wants.get(short)) is not None and not want.asked:  # else another link is asked already
+                ask.append(short)
+                if len(ask) == WANT_WINDOW - link.asked:
+                    break
+        for short in passed:
             del link.queue[short]
-        self._ask(link, queued, now)
+        self._ask(link, ask, now)
 
     def arrived(self, short: bytes, now: Now) -> None:
         """The message is here, or will never be taken: nobody need send it any more."""
@@ -333,10 +350,15 @@ class Gossip:
 
     def listing(self, link: Link, slots: list[int], now: Now) -> None:
         """A LIST came: offer what is cached of those slots, within the link's byte budget."""
-        ids = self._seen.in_slots(slots)
-        if not link.want_bucket.take(now.mono, len(ids) * LIST_COST):
-            self._context.drop(DropReason.WANT_BUDGET, link.key, None)
-            return
+        ids: list[bytes] = []
+        for slot in slots:
+            held = self._seen.in_slot(slot)
+            if ids and len(ids) + len(held) > self._bounds.offers_per_link:
+                break  # more than it remembers; it asks again for what then still differs
+            if not link.want_bucket.take(now.mono, len(held) * LIST_COST):
+                self._context.drop(DropReason.WANT_BUDGET, link.key, None)
+                break
+            ids += held
         for short in ids:
             # It says that it lacks something of this slot, so what we once sent may have been lost on the way.
             entry = self._seen.get(short)

@@ -40,6 +40,9 @@ from zmesh.core.link import Link
 from zmesh.core.links import Links
 from zmesh.core.types import AckStatus, DropReason, Fault, Member, MessageId, Now, PeerKey, Verdict
 
+CONTROL_UNIT = 32
+"""Bytes of a control frame that count as one more frame of the link's rate: two ids, as much work as a duplicate."""
+
 
 class _Copy:
     """A message on its way through the checks: the envelope, and how this copy of it came."""
@@ -133,7 +136,9 @@ class Intake:
                 self._context.blame(key, Fault.MALFORMED, now)
 
     def _control(self, link: Link, kind: int, data: bytes, now: Now) -> None:
-        if kind == wire.IHAVE:
+        if not link.bucket.take(now.mono, len(data) / CONTROL_UNIT):
+            self._context.drop(DropReason.RATE, link.key)
+        elif kind == wire.IHAVE:
             self._gossip.offered(link, wire.decode_ids(data), now)
         elif kind == wire.IWANT:
             self._gossip.wanted(link, wire.decode_ids(data), now)
@@ -183,7 +188,7 @@ class Intake:
 
     def _check_gossip(self, copy: _Copy, now: Now) -> None:
         envelope = copy.envelope
-        copy.pulled = self._gossip.asked(envelope.id[: wire.SHORT_ID], copy.link)
+        copy.pulled = self._gossip.answers(envelope.id[: wire.SHORT_ID], copy.link, now)
         author = self._peers.author(envelope.author)
         if copy.ttl > envelope.ttl:
             self._context.drop(DropReason.TTL_INFLATED, copy.link, envelope.id)

@@ -40,6 +40,7 @@ class Link:
         "greeted_at",
         "hello_at",
         "hello_id",
+        "hurried_at",
         "idle_at",
         "inbound",
         "key",
@@ -51,6 +52,7 @@ class Link:
         "redial_at",
         "refusals",
         "rtt",
+        "served_at",
         "skew",
         "state",
         "unsent_at",
@@ -72,6 +74,8 @@ class Link:
         """Dials in a row without a live link: the exponent of the backoff."""
         self.redial_at = float("inf")
         """When the next dial is due; infinite while none is planned."""
+        self.hurried_at = float("-inf")
+        """When it was last dialled out of turn."""
         self.why = "not dialled yet"
         """Why it is not live, for people."""
         self.opened_at = now
@@ -99,6 +103,8 @@ class Link:
         """Of those, what to ask this link for as answers come in."""
         self.unsent_at = float("-inf")
         """When our own queue to it last refused a control frame: what it may not have been asked, it does not owe."""
+        self.served_at = float("-inf")
+        """When it last sent a message that we had asked it for."""
         self.listed: dict[int, int] = {}
         """How often each slot was listed for us on demand by this link."""
 

@@ -31,6 +31,8 @@ HELLO_AGAIN = 1.0
 """Seconds until a HELLO is repeated: the connection may have been replaced under it."""
 HELLO_GAP = 0.05
 """Seconds between HELLOs of one link that we look at: each costs a verification and a signature."""
+HURRY = 5.0
+"""Seconds between dials out of turn: a peer says itself where it is, and could have us all flood another's door."""
 FALLEN = "its reputation is too low"
 AFTER_LEAVE = 3
 """Failures that a LEAVE counts for: a peer that said goodbye is not expected back within a second or two."""
@@ -117,6 +119,12 @@ class Links:
         """A new address of this member was learnt: try it now, unless we are connected."""
         link = self._context.links.get(key)
         if link is not None and link.wanted and not link.outbound:
+            self._hurry(link, now)
+
+    def _hurry(self, link: Link, now: Now) -> None:
+        """There is reason to dial at once instead of when it is due; how often that counts is bounded."""
+        if now.mono - link.hurried_at >= HURRY:
+            link.hurried_at = now.mono
             link.failures = 0
             self._dial_at(link, now.mono)
 
@@ -206,7 +214,7 @@ class Links:
             self._on_live(link.key, now)
         self._gossip.send_digest((link.key,), now)
         if link.wanted and not link.outbound:
-            self._dial_at(link, now.mono)
+            self._hurry(link, now)
 
     # ------------------------------------------------------------ closing
 

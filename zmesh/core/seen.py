@@ -16,8 +16,9 @@ Rules
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from hashlib import blake2b
 
 from zmesh.core.bounds import DIGEST_SLOT, PAST, RETENTION, Bounds
@@ -90,7 +91,9 @@ class _Slot:
     __slots__ = ("checksum", "ids")
 
     def __init__(self) -> None:
-        self.ids: set[bytes] = set()
+        self.ids: list[bytes] = []
+        """Ascending, as the checksum wants them: an author may stamp all its messages with one second, and sorting
+        them again for every digest would cost more than all else."""
         self.checksum: bytes | None = None
 
 
@@ -132,7 +135,7 @@ class SeenStore:
         slot = self._slots.get(entry.slot)
         if slot is None:
             slot = self._slots[entry.slot] = _Slot()
-        slot.ids.add(short)
+        insort(slot.ids, short)
         slot.checksum = None
         ledger = self._ledgers.get(entry.author)
         if ledger is None:
@@ -161,7 +164,7 @@ class SeenStore:
                 self._forget(short, entry, ledger)
                 slot = self._slots.get(entry.slot)
                 if slot is not None:
-                    slot.ids.discard(short)
+                    del slot.ids[bisect_left(slot.ids, short)]
                     slot.checksum = None
 
     def _drop_oldest_body(self, ledger: _Ledger) -> None:
@@ -228,14 +231,13 @@ class SeenStore:
                 slots.append(number)
         return slots
 
-    def in_slots(self, numbers: list[int]) -> list[bytes]:
-        """Short ids of those slots, in ascending order within each."""
-        return [
-            short for number in numbers if (slot := self._slots.get(number)) is not None for short in sorted(slot.ids)
-        ]
+    def in_slot(self, number: int) -> Sequence[bytes]:
+        """Short ids of that slot, ascending."""
+        slot = self._slots.get(number)
+        return () if slot is None else slot.ids
 
     @staticmethod
     def _checksum(slot: _Slot) -> bytes:
         if slot.checksum is None:
-            slot.checksum = blake2b(b"".join(sorted(slot.ids)), digest_size=8).digest()
+            slot.checksum = blake2b(b"".join(slot.ids), digest_size=8).digest()
         return slot.checksum
