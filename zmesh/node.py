@@ -2,7 +2,8 @@
 
 Rules
  1. Every entry point ends in the same step: handle the event, carry out the actions, re-arm one timer.
- 2. A step is never entered twice: what happens while actions are carried out waits in line for its turn.
+ 2. A step is never entered twice: what happens while actions are carried out waits in line for its turn. The clocks are
+    read once for a step, and again after each round of verification, which is what takes time in it.
  3. Signatures are verified inline while there are few (a thread costs more than it saves) and in threads when a batch
     brings many. When the threads have enough to do the loop verifies itself, which holds back the sockets: that,
     and not a growing queue, is how a flood meets its bound.
@@ -177,12 +178,15 @@ class Node:
         if self._stepping:
             return
         self._stepping = True
-        events, handle = self._events, self.engine.handle
+        events, handle, act = self._events, self.engine.handle, self._act
+        now = read_clocks()
         try:
             while events:
-                self._carry_out(handle(events.popleft(), read_clocks()))
+                for action in handle(events.popleft(), now):
+                    act[type(action)](action)
                 if not events and self._unverified:
                     self._verify_collected()
+                    now = read_clocks()
         finally:
             self._stepping = False
 

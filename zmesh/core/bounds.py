@@ -27,6 +27,8 @@ PAST = 120.0
 """Seconds a message may be old: covers slow repair and honest clock error."""
 AHEAD = 10.0
 """Seconds a timestamp or an epoch may lie in the future: NTP keeps honest clocks far closer."""
+PAST_MS, AHEAD_MS = int(PAST * 1000), int(AHEAD * 1000)
+"""The same in the unit of the wire."""
 RETENTION = 130.0
 """Seconds that ids are remembered: ``PAST + AHEAD``, so that what is forgotten is already stale."""
 MAX_DIRECT_TIMEOUT = 110.0
@@ -35,8 +37,8 @@ MAX_ENDPOINTS = 8
 """Addresses of one peer: a record stays small and a dial stays short."""
 MAX_NAME = 128
 """Bytes of a peer_id in UTF-8."""
-DIGEST_SLOT = 1.0
-"""Seconds of signed time that one entry of a digest covers."""
+DIGEST_SLOT_MS = 1000
+"""Milliseconds of signed time that one entry of a digest covers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,17 +44,21 @@ class Envelope:
         "payload",
         "recipient",
         "sequence",
+        "short",
         "signature",
         "timestamp_ms",
         "ttl",
     )
 
     id: MessageId
+    short: bytes
+    """The 16 bytes of the id that IHAVE, IWANT and the seen-store go by."""
     kind: MessageType | None
     """None for link kinds (HELLO, ACK) and for kinds that this version does not know; see ``code``."""
 
     def __init__(self, identifier: MessageId, body: bytes, signature: bytes, fields: wire.Body) -> None:
         self.id = identifier
+        self.short = identifier[: wire.SHORT_ID]
         self.body = body
         self.signature = signature
         (
@@ -81,7 +85,7 @@ class Envelope:
     @property
     def slot(self) -> int:
         """The second of signed time it belongs to, see ``seen.py``."""
-        return int(self.timestamp_ms / 1000 / bounds.DIGEST_SLOT)
+        return self.timestamp_ms // bounds.DIGEST_SLOT_MS
 
     def frames(self, ttl: int, hops: int) -> tuple[bytes, bytes, bytes]:
         """What goes on the wire, with the author's bytes untouched."""

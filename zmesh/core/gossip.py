@@ -139,7 +139,7 @@ class Gossip:
         if self._batch is None:
             self._batch = _Batch()
             self._context.agenda.note(now.mono + self._bounds.offer_delay, self._offer_round, self._batch)
-        self._batch.ids.append(envelope.id[: wire.SHORT_ID])
+        self._batch.ids.append(envelope.short)
 
     def _offer_round(self, batch: _Batch, now: Now) -> None:
         if batch is self._batch:

@@ -28,7 +28,7 @@ from typing import Any
 from zmesh.core import wire
 from zmesh.core.actions import Deliver, Send, Verify
 from zmesh.core.behaviours import Behaviours
-from zmesh.core.bounds import AHEAD, PAST, RETENTION
+from zmesh.core.bounds import AHEAD, AHEAD_MS, PAST_MS, RETENTION
 from zmesh.core.context import Context
 from zmesh.core.direct import Inbox, Outbox, ack_payload, read_ack
 from zmesh.core.envelope import Envelope, open_envelope
@@ -56,7 +56,7 @@ class _Copy:
         self.hops = hops
         self.pulled = False
         self.accept: Callable[[_Copy, Now], None]
-        self.parked: list[_Copy] = []
+        self.parked: tuple[_Copy, ...] = ()
 
 
 class Intake:
@@ -112,17 +112,13 @@ class Intake:
         """One message came over a link."""
         key, frames = event.link, event.frames
         link = self._context.links.get(key)
-        if link is None:
+        if link is None:  # the links of those who no longer belong are gone with their membership
             self._context.drop(DropReason.NOT_ADMITTED, key)
             self._links.refuse(key)
             return
         link.heard_at = now.mono
         if not link.bucket.take(now.mono):
             self._context.drop(DropReason.RATE, key)
-            return
-        if key not in self._peers:
-            self._context.drop(DropReason.NOT_ADMITTED, key)
-            self._links.refuse(key)
             return
         try:
             kind = wire.frame_type(frames)
@@ -188,7 +184,7 @@ class Intake:
 
     def _check_gossip(self, copy: _Copy, now: Now) -> None:
         envelope = copy.envelope
-        copy.pulled = self._gossip.answers(envelope.id[: wire.SHORT_ID], copy.link, now)
+        copy.pulled = self._gossip.answers(envelope.short, copy.link, now)
         author = self._peers.author(envelope.author)
         if copy.ttl > envelope.ttl:
             self._context.drop(DropReason.TTL_INFLATED, copy.link, envelope.id)
@@ -206,18 +202,18 @@ class Intake:
         """Nobody's copy would be taken now, so nobody is asked for one: whoever offered it kept its word."""
         self._context.drop(reason, copy.link, copy.envelope.id)
         if reason is not DropReason.BEFORE_START:  # that one is taken from whom it was asked of
-            self._gossip.arrived(copy.envelope.id[: wire.SHORT_ID], now)
+            self._gossip.arrived(copy.envelope.short, now)
 
     def _untimely(self, envelope: Envelope, now: Now, *, pulled: bool) -> DropReason | None:
         """Is it too old, too new, or from a life of its author that is over?"""
         stamp, wall_ms = envelope.timestamp_ms, now.wall_ms
-        if stamp < wall_ms - PAST * 1000:
+        if stamp < wall_ms - PAST_MS:
             return DropReason.STALE
-        if stamp > wall_ms + AHEAD * 1000 or envelope.epoch > now.wall + AHEAD:
+        if stamp > wall_ms + AHEAD_MS or envelope.epoch > now.wall + AHEAD:
             return DropReason.FUTURE
         if envelope.expiry_ms is not None and envelope.expiry_ms < wall_ms:
             return DropReason.EXPIRED
-        if not pulled and stamp < self._context.started_ms - AHEAD * 1000:
+        if not pulled and stamp < self._context.started_ms - AHEAD_MS:
             return DropReason.BEFORE_START
         newest, since = self._epochs.get(envelope.author, (0, 0.0))
         if envelope.epoch < newest and now.mono > since + RETENTION:
@@ -234,7 +230,7 @@ class Intake:
         if author is None or reason is not None:
             self._pass_over(copy, reason or DropReason.UNKNOWN_AUTHOR, now)
             return
-        if envelope.id[: wire.SHORT_ID] in self._seen:
+        if self._seen.get(envelope.short) is not None:
             self._context.drop(DropReason.DUPLICATE, link, envelope.id)
             return
         own = author.key == self._context.composer.public
@@ -246,7 +242,7 @@ class Intake:
         carried = verdict in (Verdict.ACCEPT, Verdict.RELAY)
         entry = self._seen.add(envelope, 0, keep=carried)
         entry.held_by(link)
-        self._gossip.arrived(envelope.id[: wire.SHORT_ID], now)
+        self._gossip.arrived(envelope.short, now)
         if not carried:
             return
         self._gossip.relay(entry, envelope, copy.ttl, copy.hops, self._peers.full_mesh)
@@ -405,7 +401,7 @@ class Intake:
             first = self._verifying[pending]
             parked = first.parked
             if len(parked) < self._context.bounds.parked and all(copy.link != other.link for other in (first, *parked)):
-                parked.append(copy)
+                first.parked = (*parked, copy)
             else:
                 self._context.drop(DropReason.DUPLICATE, copy.link, identifier)
             return
@@ -427,11 +423,12 @@ class Intake:
         del self._verifying_id[envelope.id]
         if event.ok and copy.link in self._peers:
             copy.accept(copy, now)
-            entry = self._seen.get(envelope.id[: wire.SHORT_ID])
-            for other in parked:
-                self._context.drop(DropReason.DUPLICATE, other.link, envelope.id)
-                if entry is not None:
-                    entry.held_by(other.link)
+            if parked:
+                entry = self._seen.get(envelope.short)
+                for other in parked:
+                    self._context.drop(DropReason.DUPLICATE, other.link, envelope.id)
+                    if entry is not None:
+                        entry.held_by(other.link)
             return
         same: list[_Copy] = []
         if event.ok:

@@ -21,15 +21,20 @@ from collections import deque
 from collections.abc import Container, Iterator, Sequence
 from hashlib import blake2b
 
-from zmesh.core.bounds import DIGEST_SLOT, PAST, RETENTION, Bounds
+from zmesh.core.bounds import DIGEST_SLOT_MS, PAST, RETENTION, Bounds
 from zmesh.core.envelope import Envelope
 from zmesh.core.types import PeerKey
-from zmesh.core.wire import SHORT_ID, DigestEntry
+from zmesh.core.wire import DigestEntry
 
 SETTLED = 2.0
 """Seconds until a slot is compared: what is younger is still on its way by push."""
 
 _NOBODY: frozenset[PeerKey] = frozenset()
+
+
+def _slot_at(seconds: float) -> int:
+    """The slot of a moment in Unix seconds, as ``Envelope.slot`` is of a timestamp."""
+    return int(seconds * 1000) // DIGEST_SLOT_MS
 
 
 class Seen:
@@ -130,7 +135,7 @@ class SeenStore:
 
     def add(self, envelope: Envelope, relayed_ttl: int, *, keep: bool = True) -> Seen:
         """Remember a verified message; with ``keep``, also its bytes for repair."""
-        short = envelope.id[:SHORT_ID]
+        short = envelope.short
         entry = self._entries[short] = Seen(envelope, relayed_ttl)
         slot = self._slots.get(entry.slot)
         if slot is None:
@@ -185,7 +190,7 @@ class SeenStore:
 
     def expire(self, wall: float) -> None:
         """Forget the slots whose messages are stale at ``wall`` (Unix seconds)."""
-        horizon = int((wall - RETENTION) / DIGEST_SLOT)
+        horizon = _slot_at(wall - RETENTION)
         for number in sorted(number for number in self._slots if number < horizon):
             for short in self._slots.pop(number).ids:
                 entry = self._entries[short]
@@ -208,7 +213,7 @@ class SeenStore:
         The checksum is BLAKE2b-64 over the slot's short ids in ascending order: unlike a sum or XOR, nobody can
         choose messages that cancel each other out.
         """
-        newest = int((wall - SETTLED) / DIGEST_SLOT)
+        newest = _slot_at(wall - SETTLED)
         return [
             DigestEntry(number, len(slot.ids), self._checksum(slot))
             for number, slot in sorted(self._slots.items())
@@ -221,7 +226,7 @@ class SeenStore:
         Where it has fewer messages than we do, it will ask us first; then it has no fewer, and we see the rest. What
         is stale by now would not be taken any more.
         """
-        horizon = int((wall - PAST) / DIGEST_SLOT)
+        horizon = _slot_at(wall - PAST)
         slots = []
         for number, count, checksum in theirs:
             mine = self._slots.get(number)

@@ -3,7 +3,7 @@
 Rules
  1. Values only: nothing here reads a clock, draws a random number or touches IO.
  2. A key is always the 32 raw bytes of an Ed25519 public key (RFC 8032). A link is named by the key that
-    the transport authenticated at its far end, so ``LinkKey`` and ``PeerKey`` are the same bytes.
+    the transport authenticated at its far end, so a link is a ``PeerKey`` too.
  3. Outcomes are enums; an enum member is its own explanation in a log or a counter.
 """
 
@@ -64,6 +64,9 @@ class MessageType(StrEnum):
     CONSENSUS_PROPOSE = "consensus_propose"
     CONSENSUS_VOTE = "consensus_vote"
 
+    # An Enum hashes in Python, by its name; this one is looked up several times for every message.
+    __hash__ = str.__hash__
+
 
 @unique
 class Verdict(Enum):
@@ -117,7 +120,7 @@ class AckStatus(IntEnum):
 class DropReason(StrEnum):
     """Why a frame ended without a delivery. Every dropped frame has exactly one, and each is a counter.
 
-    The order is the order of the checks in ``intake.py``.
+    ``intake.py`` has the order of the checks, PROTOCOL.md (7.1) what each means and who is to blame.
     """
 
     OVERSIZE = "oversize"
@@ -153,6 +156,8 @@ class DropReason(StrEnum):
     UNSOLICITED_WANT = "unsolicited_want"
     WANT_BUDGET = "want_budget"
     OFFER_OVERFLOW = "offer_overflow"
+
+    __hash__ = str.__hash__  # as of ``MessageType``
 
 
 @unique

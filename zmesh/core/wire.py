@@ -108,7 +108,7 @@ class DigestEntry(NamedTuple):
     """What one node knows of one second of signed time."""
 
     slot: int
-    """Unix seconds divided by ``bounds.DIGEST_SLOT``."""
+    """Unix milliseconds divided by ``bounds.DIGEST_SLOT_MS``."""
     held: int
     """How many messages of it."""
     checksum: bytes
