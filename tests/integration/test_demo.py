@@ -124,6 +124,8 @@ def test_without_scikit_learn_it_says_how_to_get_it(
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", f"{INSTALL}\n")
     assert 'pip install "zmesh-net[demo]"' in INSTALL
+    with pytest.raises(OSError, match="scikit-learn is not installed"):
+        digits.deal(3)
 
 
 def test_numbers_out_of_range_are_refused() -> None:

@@ -60,7 +60,10 @@ class _Stage:
     def _deal(self) -> None:
         """Pictures and a key for everybody, and for the referee what nobody else gets."""
         score = self._score
-        shards, held_out = digits.deal(len(score.validators))
+        try:
+            shards, held_out = digits.deal(len(score.validators))
+        except OSError as error:
+            raise DemoError(f"scikit-learn's digits cannot be read: {error}") from None
         score.judge = partial(digits.accuracy, shard=held_out)
         alone = [score.judge(digits.train(digits.blank(), shard, score.rounds)) for shard in shards]
         score.alone = sum(alone) / len(alone)
