@@ -352,6 +352,25 @@ def test_a_repetition_is_answered_to_its_author_only() -> None:
     assert made.offences() == [(BOB.public, Fault.MISROUTED_DIRECT)]
 
 
+def test_what_was_sent_before_the_recipient_started_is_taken() -> None:
+    made = bench()
+    message = ALICE.tells(ME.public, timestamp_ms=NOON.wall_ms - 60_000)
+    made.hear(ALICE, message)
+
+    assert made.acks() == [(ALICE.public, message.id, {"status": AckStatus.QUEUED})]
+
+
+def test_a_rejected_message_that_is_repeated_is_answered_again_and_judged_once() -> None:
+    made = bench()
+    message = ALICE.tells(ME.public, payload=b"\xc0")
+    made.hear(ALICE, message)
+    made.hear(ALICE, message)
+
+    rejected = (ALICE.public, message.id, {"status": AckStatus.REJECTED})
+    assert made.acks() == [rejected, rejected]
+    assert made.drops() == [DropReason.BAD_PAYLOAD, DropReason.DUPLICATE]
+
+
 @pytest.mark.parametrize(
     "fields, status, skew",
     [
@@ -359,7 +378,6 @@ def test_a_repetition_is_answered_to_its_author_only() -> None:
         ({"timestamp_ms": NOON.wall_ms + 11_000}, AckStatus.FUTURE, 11_000),
         ({"epoch": int(NOON.wall) + 60}, AckStatus.FUTURE, 0),
         ({"expiry_ms": NOON.wall_ms - 1}, AckStatus.STALE, 0),
-        ({"timestamp_ms": NOON.wall_ms - 11_000}, AckStatus.STALE, -11_000),
     ],
 )
 def test_a_message_out_of_time_is_refused_with_the_skew(fields: dict[str, int], status: AckStatus, skew: int) -> None:

@@ -202,7 +202,7 @@ class Inbox:
         return len(acks) + len(self.awaiting) < self._limit
 
     def keep(self, identifier: MessageId, author: PeerKey, frames: Frames, now: Now) -> None:
-        """Remember the ACK that says queued."""
+        """Remember the last word on a message."""
         self._acks[identifier] = (now.mono, author, frames)
 
 

@@ -313,7 +313,8 @@ class Intake:
             if answer is not None:
                 self._out.append(Send((copy.link,), answer, None, False))
             return
-        reason = self._untimely(envelope, now, pulled=False)
+        # Only its author sends it, so nobody else can replay what an earlier life of this node may have taken.
+        reason = self._untimely(envelope, now, pulled=True)
         if member is None:
             self._context.drop(DropReason.UNKNOWN_AUTHOR, copy.link, envelope.id)
         elif reason is not None:
@@ -366,7 +367,7 @@ class Intake:
             wire.ACK_CODE, payload, now, recipient=envelope.author, correlation=envelope.id
         )
         frames = ack.frames(0, 0)
-        if status is AckStatus.QUEUED:
+        if status in (AckStatus.QUEUED, AckStatus.REJECTED):  # its last word: repeated as it is, judged once
             self._inbox.keep(envelope.id, envelope.author, frames, now)
         self._out.append(Send((envelope.author,), frames, None, False))
 
