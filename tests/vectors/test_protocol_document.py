@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from zmesh.core import bounds, gossip, links, reputation, seen, wire
+from zmesh.core import bounds, gossip, intake, links, reputation, seen, wire
 from zmesh.core.types import AckStatus, DropReason, MessageType
 from zmesh.handlers import record
 
@@ -52,10 +52,11 @@ def test_local_bounds_are_those_of_the_code() -> None:
 
 def test_numbers_fixed_in_the_code_are_those_of_the_code() -> None:
     told = dict(re.findall(r"`([A-Z_]+)` ([0-9.]+)", section("14.2 Local")))
-    meant = {name: getattr(module, name) for module in (gossip, links, seen) for name in told if hasattr(module, name)}
+    modules = (gossip, intake, links, seen)
+    meant = {name: getattr(module, name) for module in modules for name in told if hasattr(module, name)}
 
     assert {name: float(value) for name, value in told.items()} == meant
-    assert len(told) == 9
+    assert len(told) == 11
 
 
 def test_every_drop_reason_is_explained_in_the_order_of_the_checks() -> None:
@@ -71,7 +72,7 @@ def test_every_fault_is_explained_with_its_price() -> None:
 def test_drop_reasons_in_capitals_exist() -> None:
     known = {reason.name for reason in DropReason} | set(vars(wire)) | set(vars(bounds))
     known |= {"WANT_WINDOW", "LIST_COST", "MIN_TTL", "SPARE_TTL", "SETTLED", "SILENCE", "CAPITALS"}
-    known |= {"HELLO_AGAIN", "HELLO_GAP", "AFTER_LEAVE", "ZMQ_MAXMSGSIZE"}
+    known |= {"HELLO_AGAIN", "HELLO_GAP", "AFTER_LEAVE", "HURRY", "CONTROL_UNIT", "ZMQ_MAXMSGSIZE"}
 
     assert set(re.findall(r"`([A-Z][A-Z_]+)`", TEXT)) <= known
 
