@@ -22,31 +22,46 @@ import socket as network
 import struct
 from collections import Counter
 from collections.abc import Callable
+from typing import NamedTuple
 
 import zmq
 
-from zmesh.transports.readiness import NOBLOCK, Drain, bare_receive, has_input
+from zmesh.transports.readiness import NOBLOCK, Drain, ZmqSocket, bare_receive, has_input
 from zmesh.transports.sockets import Bound, SocketBounds
 
 TICK = 0.5
 """Seconds between two looks at the kernel's counters; one look costs about 2 us a connection."""
 TRICKLE = 256
-"""Bytes in one tick that need no explanation: heartbeats are a third of that."""
+"""Bytes in one tick that need no explanation: the heartbeats that other implementations send are a third of that."""
 PATIENCE = 2
 """Ticks in which a message may lie unread here before its sender is blamed for the bytes."""
+MONITOR_QUEUE = 2000
+"""Events that can wait on a monitor. Its socket would wait for room, holding what closing it needs: so read first."""
 BACKLOG = 32 * 1024 * 1024
 """Bytes that no honest sender is ahead of us: the receiving queue and the kernel's buffer hold half of that."""
 GREETING = 64
-"""Bytes of a ZMTP greeting: having sent more than that, we had begun a handshake with somebody who speaks ZMTP."""
+"""Bytes of a ZMTP greeting: having sent more than that, we had begun a handshake with somebody who speaks CURVE."""
+WELCOMED = GREETING + 170
+"""Those and a CURVE WELCOME: having sent more than that, we had taken the handshake for good."""
 
-ESTABLISHED = 1
-"""``TCP_ESTABLISHED``: the far end has not hung up."""
+ESTABLISHED, CLOSED = 1, 7
+"""``TCP_ESTABLISHED``: the far end has not hung up. ``TCP_CLOSE``: it was reset, by the far end or by our kernel."""
 TCP_INFO = getattr(network, "TCP_INFO", None)
 """Linux only. Elsewhere every end is counted as ``left``, and rule 3 does not hold."""
-INFO = struct.Struct("=B 51x I 72x Q 64x Q")
-"""``struct tcp_info``: state at 0, last_data_recv (ms) at 52, bytes_received at 128, bytes_sent at 200."""
+INFO = struct.Struct("=B 55x I 68x Q 64x Q")
+"""``struct tcp_info``: state at 0, last_ack_recv (ms) at 56, bytes_received at 128, bytes_sent at 200."""
 EVENT = struct.Struct("=hi")
 """A monitor's first frame: the event and its value, in the machine's byte order."""
+
+
+class TcpInfo(NamedTuple):
+    """What the kernel knows of a connection."""
+
+    state: int
+    unanswered: int
+    """Milliseconds since its kernel last acknowledged anything."""
+    received: int
+    sent: int
 
 
 class Connection:
@@ -71,8 +86,8 @@ class Connection:
         self.excess = 0
         """Bytes it sent since it last spoke."""
 
-    def info(self) -> tuple[int, int, int, int] | None:
-        """(state, ms since data came, bytes received, bytes sent) by the kernel, where it tells."""
+    def info(self) -> TcpInfo | None:
+        """What the kernel knows of it, where it tells."""
         if TCP_INFO is None:
             return None
         try:
@@ -81,17 +96,16 @@ class Connection:
             return None
         if len(raw) < INFO.size:
             return None
-        state, idle, received, sent = INFO.unpack(raw)
-        return state, idle, received, sent
+        return TcpInfo(*INFO.unpack(raw))
 
 
 class Connections:
     """All connections that one bound socket accepted.
 
-    Ends are counted as ``refused_key`` (ZAP said no), ``protocol_error`` (ZMTP, but not as agreed), ``not_zmtp``
-    (random bytes, HTTP, or gone before we looked), ``handshake_timeout`` and ``handshake_abandoned``,
-    ``frame_refused`` (too large), ``heartbeat_lost``, ``left`` (the far end hung up), ``cut`` (we did,
-    and counted why there). Besides: ``accepted``, ``full``, ``silent``, ``endless``, ``accept_failed``.
+    Ends are counted as ``refused_key`` (ZAP said no), ``not_zmtp`` (random bytes, HTTP, ZMTP without CURVE, or gone
+    before we looked), ``bad_handshake``, ``handshake_timeout``, ``handshake_abandoned``, ``frame_refused`` (too large
+    or garbled), ``vanished`` (its host does not answer), ``left`` (the far end hung up), ``cut`` (we did, and counted
+    why there). Besides: ``accepted``, ``full``, ``silent``, ``endless``.
     """
 
     def __init__(
@@ -112,7 +126,7 @@ class Connections:
         self._open: dict[int, Connection] = {}
         self._receive = bare_receive(bound.monitor)
         self._refused = 0
-        self._omen = 0
+        self._unfinished = False
         self._endless = 2 * bounds.max_message if port == "direct" else 64 * bounds.max_subscription
         self._drain = Drain(bound.monitor, self._read, lambda: None, counters)
         self._loop = asyncio.get_running_loop()
@@ -132,7 +146,7 @@ class Connections:
 
     def refresh(self) -> None:
         """Read the monitor now: what it says came before any message of that connection."""
-        for _ in range(self._bounds.max_connections):
+        for _ in range(MONITOR_QUEUE):
             if not has_input(self._monitor):
                 return
             self._read()
@@ -145,10 +159,12 @@ class Connections:
             with contextlib.suppress(OSError):  # ended by itself a moment ago
                 connection.handle.shutdown(network.SHUT_RDWR)
 
-    def close(self) -> None:
-        """Forget everything. The monitored socket is closed by its owner, before this."""
+    def close(self, monitored: ZmqSocket) -> None:
+        """Stop watching and forget everything; closing the ``monitored`` socket is left to its owner."""
         self._timer.cancel()
         self._drain.close()
+        self.refresh()
+        monitored.disable_monitor()
         self._monitor.close(0)
         for connection in self._open.values():
             connection.handle.close()
@@ -164,14 +180,12 @@ class Connections:
             self._accepted(value)
         elif event == zmq.Event.DISCONNECTED:
             self._ended(value)
-        elif event in (zmq.Event.HANDSHAKE_FAILED_NO_DETAIL, zmq.Event.HANDSHAKE_FAILED_PROTOCOL):
-            # These two come right before the end that they explain.
-            self._omen = event
+        elif event == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL:
+            # Comes right before the end that it explains.
+            self._unfinished = True
         elif event == zmq.Event.HANDSHAKE_FAILED_AUTH:
             self._refused += 1
             self._count("refused_key")
-        elif event == zmq.Event.ACCEPT_FAILED:
-            self._count("accept_failed")
 
     def _accepted(self, descriptor: int) -> None:
         self._discard(descriptor)
@@ -181,12 +195,14 @@ class Connections:
             return
         connection = self._open[descriptor] = Connection(descriptor, handle)
         if len(self._open) > self._bounds.max_connections:
-            self.cut(connection, f"{self._port}_full")
+            # The oldest that proved nothing, so that a flood pushes out itself and not whoever comes meanwhile.
+            unproven = (each for each in self._open.values() if each.owner is None and not each.cut)
+            self.cut(next(unproven, connection), f"{self._port}_full")
 
     def _ended(self, descriptor: int) -> None:
         connection = self._open.pop(descriptor, None)
-        omen, self._omen = self._omen, 0
-        why = self._why(connection, omen)
+        unfinished, self._unfinished = self._unfinished, False
+        why = self._why(connection, unfinished)
         if why is not None:
             self._count(why)
         if connection is None:
@@ -203,7 +219,7 @@ class Connections:
             if stale.owner is not None:
                 self._gone(stale, "closed the connection")
 
-    def _why(self, connection: Connection | None, omen: int) -> str | None:
+    def _why(self, connection: Connection | None, unfinished: bool) -> str | None:
         """The name under which this end is counted; None if that happened when its key was refused.
 
         ``connection`` is None if it was gone before we looked, so that it never proved anything.
@@ -211,22 +227,22 @@ class Connections:
         if connection is not None and connection.cut:
             return "cut"
         info = None if connection is None else connection.info()
-        ours = info is not None and info[0] == ESTABLISHED
-        if omen == zmq.Event.HANDSHAKE_FAILED_PROTOCOL:
-            return "protocol_error"
-        if omen == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL:
+        ours = info is not None and info.state == ESTABLISHED
+        if unfinished:
             return "handshake_timeout" if ours else "handshake_abandoned"
         if (connection is None or connection.owner is None) and self._refused:
             self._refused -= 1
             return None
         if connection is None:
             return "not_zmtp"
-        if info is None or not ours:
+        if info is None:
             return "left"
-        _, idle, _, sent = info
-        if connection.owner is None and sent <= GREETING:
-            return "not_zmtp"
-        return "heartbeat_lost" if idle >= self._bounds.heartbeat_timeout * 1000 else "frame_refused"
+        if not ours:
+            quiet = info.state == CLOSED and info.unanswered >= self._bounds.vanished * 1000
+            return "vanished" if quiet else "left"
+        if connection.owner is None and info.sent <= WELCOMED:
+            return "not_zmtp" if info.sent <= GREETING else "bad_handshake"
+        return "frame_refused"
 
     def _tick(self) -> None:
         self._timer = self._loop.call_later(TICK, self._tick)
@@ -237,7 +253,7 @@ class Connections:
     def _judge(self, connection: Connection) -> None:
         """Rules 2 and 3, once a tick."""
         info = connection.info()
-        received = connection.known if info is None else info[2]
+        received = connection.known if info is None else info.received
         came = received - connection.known
         connection.known = received
         if connection.spoke:
@@ -280,8 +296,7 @@ def second_handle(descriptor: int, local_port: int) -> network.socket | None:
 
 WORDS = {
     "cut": "we cut the connection",
-    "frame_refused": "sent a frame that is too large",
-    "protocol_error": "broke the protocol",
-    "heartbeat_lost": "gave no sign of life",
+    "frame_refused": "sent a frame that is too large or garbled",
+    "vanished": "its host does not answer",
 }
 """Why a link ended, for people, where it was not the far end that hung up."""

@@ -41,7 +41,6 @@ from zmesh.transports.sockets import MAX_FRAMES, Sockets, address_of
 WHY = {
     int(zmq.Event.CLOSED): "could not connect: refused or unreachable",
     int(zmq.Event.HANDSHAKE_FAILED_AUTH): "refused our key",
-    int(zmq.Event.HANDSHAKE_FAILED_PROTOCOL): "does not speak our protocol",
     int(zmq.Event.HANDSHAKE_FAILED_NO_DETAIL): "ended the handshake: not the expected key, or no mesh node",
     int(zmq.Event.DISCONNECTED): "closed the connection",
 }

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from typing import cast
 
 from zmesh.core.errors import ConfigError
 from zmesh.core.types import Endpoint
-from zmesh.transports.sockets import reachable
+from zmesh.transports.sockets import SocketBounds, reachable
 
 ZMTP = 0xFF
 """The first byte of every ZMTP greeting."""
@@ -201,6 +202,7 @@ class Visitor(asyncio.Protocol):
             door.count(limit)
             stream.abort()
             return
+        keep_asking(transport.get_extra_info("socket"))
         self._transport = stream
         self._timer = asyncio.get_running_loop().call_later(door.bounds.first_byte, self._silent)
         door.opened(stream)
@@ -247,6 +249,20 @@ class Visitor(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._door.spoke(self._address)
+
+
+def keep_asking(connection: socket.socket) -> None:
+    """Let the kernel notice when the far end's host is gone: a pass-through sends nothing of its own."""
+    bounds = SocketBounds()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", bounds.keepalive),
+        ("TCP_KEEPINTVL", bounds.keepalive),
+        ("TCP_KEEPCNT", bounds.vanished // bounds.keepalive),
+        ("TCP_USER_TIMEOUT", bounds.vanished * 1000),
+    ):
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class Leg(asyncio.Protocol):

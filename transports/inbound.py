@@ -10,6 +10,7 @@ Rules
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 import zmq
@@ -30,6 +31,8 @@ from zmesh.transports.sockets import MAX_FRAMES, Bound, SocketBounds
 
 AUTOMATIC_ID = 5
 """Bytes of a routing id that ROUTER made: a zero and a 32-bit counter."""
+LAST_WORDS = 1.0
+"""Seconds after the end of a connection in which what it still delivered is read, however busy the socket is."""
 DISCARDED_AT_ONCE = 256
 """Frames of an overlong message thrown away before others get their turn."""
 
@@ -105,8 +108,7 @@ class Inbound:
     def close(self, linger: int) -> None:
         """Stop reading and close; ``linger`` in milliseconds for what is still to be sent."""
         self._drain.close()
-        self.socket.disable_monitor()
-        self.connections.close()
+        self.connections.close(self.socket)
         self.socket.close(linger)
         self._callers.clear()
         self._newest.clear()
@@ -192,9 +194,10 @@ class Inbound:
         if isinstance(caller, Caller):
             self._ended.append((caller, why))
             self._drain.touch()
+            asyncio.get_running_loop().call_later(LAST_WORDS, self._tell_ends)
 
     def _tell_ends(self) -> None:
-        """The socket is empty: whatever the ended connections delivered has been read."""
+        """The socket is empty, so whatever the ended connections delivered has been read; or it never gets empty."""
         ended, self._ended = self._ended, []
         for caller, why in ended:
             self._callers.pop(caller.routing_id, None)

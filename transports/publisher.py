@@ -102,8 +102,7 @@ class Publisher:
     def close(self, linger: int) -> None:
         """Stop and close; ``linger`` in milliseconds for what is still to be sent."""
         self._drain.close()
-        self.socket.disable_monitor()
-        self.connections.close()
+        self.connections.close(self.socket)
         self.socket.close(linger)
         self._lanes.clear()
 

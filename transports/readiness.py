@@ -8,7 +8,7 @@ Rules
  1. One ``Drain`` per socket, and nobody else receives from that socket.
  2. Whoever sends on a socket calls ``touch`` afterwards. Many touches in one round of the loop cost one check.
  3. A turn reads at most ``MAX_BATCH`` messages; then the other sockets get theirs.
- 4. Nothing raised in a turn ends the reading: it is logged and counted as ``reader_error``.
+ 4. What one message raises does not end the reading: it is logged and counted as ``reader_error``.
 """
 
 from __future__ import annotations
@@ -96,8 +96,11 @@ class Drain:
             elif self._idle is not None:
                 self._idle()
         except Exception as error:
+            # One message must not end the reading of all others; a socket that is gone must not be read for ever.
             self._counters["reader_error"] += 1
             log.error("transport_reader_failed", exc_info=error)
+            if isinstance(error, zmq.ZMQError) and error.errno in (zmq.ENOTSOCK, zmq.ETERM):
+                self.close()
             self.touch()
         self._after()
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import threading
 from collections import Counter
 from collections.abc import Mapping
 
 import zmq
 
-from zmesh.core.errors import ConfigError, ZmeshError
+from zmesh.core.errors import ConfigError, NotRunningError, ZmeshError
 from zmesh.core.types import Frames, PeerKey
 from zmesh.log import get_logger
 from zmesh.transport import Routes, Sink
@@ -29,7 +28,7 @@ from zmesh.transports.links import Links
 from zmesh.transports.publisher import Publisher
 from zmesh.transports.readiness import NOBLOCK, NOBLOCK_MORE, Drain, ZmqSocket, bare_receive, bare_send
 from zmesh.transports.selftest import forget_strangers, refuses_strangers
-from zmesh.transports.sockets import Bound, SocketBounds, Sockets, raise_file_limit
+from zmesh.transports.sockets import Bound, SocketBounds, Sockets, is_address, raise_file_limit
 
 log = get_logger(__name__)
 
@@ -54,12 +53,8 @@ class ZeroMqTransport:
 
         Raises ``ConfigError`` for a host that is not an IP literal.
         """
-        try:
-            ipaddress.ip_address(host)
-        except ValueError:
-            raise ConfigError(
-                f"cannot listen on {host!r}: an IP address such as 127.0.0.1, 0.0.0.0 or :: is right"
-            ) from None
+        if not is_address(host):
+            raise ConfigError(f"cannot listen on {host!r}: an IP address such as 127.0.0.1, 0.0.0.0 or :: is right")
         self._identity = identity
         self._host = host
         self._ports = (router_port, gossip_port)
@@ -78,8 +73,11 @@ class ZeroMqTransport:
     async def start(self, sink: Sink) -> Routes:
         """Bind, prove that strangers are refused, and begin to read; gives the bound endpoints.
 
-        Raises ``ConfigError`` when an address cannot be bound, ``ZmeshError`` when the proof fails.
+        Raises ``ConfigError`` when an address cannot be bound, ``ZmeshError`` when the proof fails or it was
+        started before.
         """
+        if self._running or self._stopped is not None:
+            raise NotRunningError("a transport starts once: make a new one")
         raise_file_limit()
         loop = asyncio.get_running_loop()
         self._links = Links(loop, sink, self._counters)
@@ -136,8 +134,9 @@ class ZeroMqTransport:
         if earlier is not None:
             earlier.close()
         self._links.dialled(key)
-        if key not in self._admission:
-            self._links.closed(key, "not admitted", inbound=False)
+        why = self._undialable(key, routes)
+        if why is not None:
+            self._links.closed(key, why, inbound=False)
             return
         neighbour = Neighbour(key, self._admission.image(key), self._identity.public.hex())
         dial = self._dials[key] = Dial(self._sockets, self._links, self._counters, neighbour)
@@ -159,6 +158,16 @@ class ZeroMqTransport:
         if dial is not None and dial.up:
             return dial.send(frames)
         return self._inbound.send(key, frames)
+
+    def _undialable(self, key: PeerKey, routes: Routes) -> str | None:
+        """Why ``key`` is not even tried at ``routes``, or None."""
+        if key not in self._admission:
+            return "not admitted"
+        for endpoint in (routes.direct, routes.gossip):
+            # A name would be looked up by ZeroMQ's only thread, and every link would wait for the answer.
+            if endpoint is not None and not (is_address(endpoint.host) and 0 < endpoint.port < 65536):
+                return f"{endpoint} is no IP address and port"
+        return None
 
     def _cut(self, key: PeerKey, why: str) -> None:
         dial = self._dials.pop(key, None)

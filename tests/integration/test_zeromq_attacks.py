@@ -62,7 +62,7 @@ async def test_a_stranger_is_refused_at_both_ports(nodes: Nodes, kind: int) -> N
 async def test_a_client_without_curve_is_refused(nodes: Nodes) -> None:
     a, b = await nodes.linked()
     await told(a.routes.direct, NULL_GREETING)
-    await a.counted.until_counted("direct_protocol_error")
+    await a.counted.until_counted("direct_not_zmtp")
     await still_works(a, b)
 
 
@@ -264,7 +264,7 @@ async def test_a_frame_that_does_not_decrypt_is_cut(nodes: Nodes, port: str) -> 
     client = await curve_client(nodes, a, gossip=port == "gossip")
     client.send_garbage()
     await client.until_cut()
-    await a.counted.until_counted(f"{port}_protocol_error")
+    await a.counted.until_counted(f"{port}_frame_refused")
     await client.close()
     await still_works(a, b)
 

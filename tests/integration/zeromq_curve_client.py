@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
+import struct
 
 from nacl.bindings import crypto_box, crypto_box_keypair, crypto_box_open
 
@@ -80,6 +82,12 @@ class CurveClient:
         with contextlib.suppress(ConnectionError):
             while await self.reader.read(65536):
                 pass
+
+    def reset(self) -> None:
+        """End the connection as the kernel does for a killed process that had not read everything."""
+        connection = self.writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
 
     async def close(self) -> None:
         """Close the connection."""
