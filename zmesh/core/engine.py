@@ -10,7 +10,7 @@ handlers. They share one ``context``; this file makes them, and carries out what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from zmesh.core import wire
@@ -114,16 +114,6 @@ class Engine:
         except PayloadError:
             self._out.clear()
             raise
-        return self._actions(now)
-
-    def handle_all(self, events: Iterable[Event], now: Now) -> list[Action]:
-        """The same for events that came at once, one after the other; none of them may be one that can raise."""
-        dispatch = self._dispatch
-        for event in events:
-            dispatch[type(event)](event, now)
-        return self._actions(now)
-
-    def _actions(self, now: Now) -> list[Action]:
         if self._context.fallen:
             self._links.cut_fallen(now)
         due = self._context.agenda.next
@@ -218,7 +208,6 @@ class Engine:
         self.seen.retain(self.peers)
         self._intake.retain({member.account for member in self.peers})
         self._outbox.forget()
-        self._context.full_mesh = len(self.peers) <= self.bounds.max_links
         self._links.choose(now)
 
     def _located(self, event: Located, now: Now) -> None:
