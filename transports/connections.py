@@ -67,7 +67,7 @@ class TcpInfo(NamedTuple):
 
 
 class Connection:
-    """One accepted connection."""
+    """One TCP connection of ZeroMQ's, accepted or made."""
 
     __slots__ = ("cut", "descriptor", "excess", "handle", "known", "owner", "quiet", "spoke")
 
@@ -99,6 +99,21 @@ class Connection:
         if len(raw) < INFO.size:
             return None
         return TcpInfo(*INFO.unpack(raw))
+
+    def is_endless(self, limit: int) -> bool:
+        """Whether it sent over ``limit`` bytes of which no whole message came. Ask once a tick."""
+        info = self.info()
+        received = self.known if info is None else info.received
+        came = received - self.known
+        self.known = received
+        if self.spoke:
+            self.spoke = False
+            self.quiet = self.excess = 0
+            return False
+        self.quiet += 1
+        if came > TRICKLE:
+            self.excess += came
+        return self.excess > (limit if self.quiet > PATIENCE else BACKLOG)
 
 
 class Connections:
@@ -152,6 +167,7 @@ class Connections:
             if not has_input(self._monitor):
                 return
             self._read()
+        self._drain.touch()
 
     def cut(self, connection: Connection | None, why: str) -> None:
         """End a connection now, in both directions, and count ``why``."""
@@ -194,7 +210,7 @@ class Connections:
     def _accepted(self, descriptor: int) -> None:
         self._discard(descriptor)
         self._count("accepted")
-        handle = second_handle(descriptor, self._local_port)
+        handle = second_handle(descriptor, lambda stream: stream.getsockname()[1] == self._local_port)
         if handle is None:
             return
         connection = self._open[descriptor] = Connection(descriptor, handle)
@@ -251,33 +267,19 @@ class Connections:
     def _tick(self) -> None:
         self._timer = self._loop.call_later(TICK, self._tick)
         for connection in list(self._open.values()):
-            if not connection.cut:
-                self._judge(connection)
-
-    def _judge(self, connection: Connection) -> None:
-        """Rules 2 and 3, once a tick."""
-        info = connection.info()
-        received = connection.known if info is None else info.received
-        came = received - connection.known
-        connection.known = received
-        if connection.spoke:
-            connection.spoke = False
-            connection.quiet = connection.excess = 0
-            return
-        connection.quiet += 1
-        if came > TRICKLE:
-            connection.excess += came
-        patient = self._endless if connection.quiet > PATIENCE else BACKLOG
-        if connection.excess > patient:
-            self.cut(connection, f"{self._port}_endless")
-        elif connection.owner is None and connection.quiet * TICK > self._bounds.silence:
-            self.cut(connection, f"{self._port}_silent")
+            if connection.cut:
+                continue
+            if connection.is_endless(self._endless):
+                self.cut(connection, f"{self._port}_endless")
+            elif connection.owner is None and connection.quiet * TICK > self._bounds.silence:
+                self.cut(connection, f"{self._port}_silent")
 
 
-def second_handle(descriptor: int, local_port: int) -> network.socket | None:
-    """A handle of our own to an accepted connection; None if it is gone already.
+def second_handle(descriptor: int, is_it: Callable[[network.socket], bool]) -> network.socket | None:
+    """A handle of our own to a connection; None if it is gone already.
 
-    Its number may have been given to something else by now, which has another local port or none.
+    Its number may have been given to something else by now: ``is_it`` looks at the addresses, and may raise ``OSError``
+    or ``IndexError`` where there are none.
     """
     try:
         copy = os.dup(descriptor)
@@ -289,13 +291,12 @@ def second_handle(descriptor: int, local_port: int) -> network.socket | None:
         os.close(copy)
         return None
     try:
-        address = handle.getsockname()
-    except OSError:
-        address = ()
-    if len(address) < 2 or address[1] != local_port:
-        handle.close()
-        return None
-    return handle
+        if is_it(handle):
+            return handle
+    except (OSError, IndexError):
+        pass  # no connection, or none any more: as if it were somebody else's
+    handle.close()
+    return None
 
 
 WORDS = {

@@ -24,7 +24,7 @@ import zmq
 from zmesh.core.events import FrameReceived
 from zmesh.core.types import Endpoint, Frames, PeerKey
 from zmesh.transport import Routes
-from zmesh.transports.connections import EVENT
+from zmesh.transports.connections import EVENT, Connection, second_handle
 from zmesh.transports.links import Links
 from zmesh.transports.publisher import NONCE, topic_of
 from zmesh.transports.readiness import (
@@ -64,6 +64,8 @@ class Client:
         """``receive`` reads one message; ``changed(up, why)`` is told of the handshake and of the end."""
         self.socket = socket
         self.up = False
+        self.connection: Connection | None = None
+        """What the kernel knows of it, from when it stands."""
         self._changed = changed
         self._receive_message = receive
         self._closed = False
@@ -76,6 +78,15 @@ class Client:
         self._watch = Drain(self._monitor, self._read_event, flush, counters)
         self.drain = Drain(socket, self._read, flush, counters)
 
+    def connect(self, endpoint: Endpoint) -> None:
+        """Begin. Raises ``zmq.ZMQError`` when that is not even possible."""
+        self._port = endpoint.port
+        self.socket.connect(address_of(endpoint))
+
+    def is_endless(self, limit: int) -> bool:
+        """Whether the far end sends what never becomes a message. Ask once a tick."""
+        return self.connection is not None and self.connection.is_endless(limit)
+
     def close(self, linger: int = 0) -> None:
         """Close without a word; ``linger`` in milliseconds for what is still to be sent."""
         if self._closed:
@@ -87,6 +98,9 @@ class Client:
         self.socket.disable_monitor()
         self._monitor.close(0)
         self.socket.close(linger)
+        if self.connection is not None:
+            # Or our handle would keep the connection standing.
+            self.connection.handle.close()
 
     def _read(self) -> None:
         # The event of the handshake was sent before the first message: read them in that order.
@@ -96,11 +110,17 @@ class Client:
             if self._closed:
                 raise zmq.Again
         self._receive_message()
+        if self.connection is not None:
+            self.connection.spoke = True
 
     def _read_event(self) -> None:
-        event, _ = EVENT.unpack(self._receive_event(NOBLOCK))
+        event, value = EVENT.unpack(self._receive_event(NOBLOCK))
         self._receive_event(NOBLOCK)
-        if event == zmq.Event.HANDSHAKE_SUCCEEDED:
+        if event == zmq.Event.CONNECTED:
+            handle = second_handle(value, lambda stream: stream.getpeername()[1] == self._port)
+            if handle is not None:
+                self.connection = Connection(value, handle)
+        elif event == zmq.Event.HANDSHAKE_SUCCEEDED:
             # Asking for the events makes the socket take note of its connection, or the first send finds none.
             if has_input(self.socket):
                 self.drain.touch()
@@ -158,7 +178,8 @@ class Dial:
                 changed=self._changed,
                 flush=self._links.flush,
             )
-            self._sockets.as_client(socket, self._neighbour.image).connect(address_of(routes.direct))
+            self._sockets.as_client(socket, self._neighbour.image)
+            self._dealer.connect(routes.direct)
         except zmq.ZMQError as error:
             self._counters["dial_impossible"] += 1
             self._end(f"cannot dial {routes.direct}: {error.strerror}")
@@ -179,6 +200,15 @@ class Dial:
         finally:
             dealer.drain.touch()
         return True
+
+    def look(self) -> None:
+        """Once a tick: does the far end fill the memory with messages that never end?"""
+        limit = 2 * self._sockets.bounds.max_message
+        if self._dealer is not None and self._dealer.is_endless(limit):
+            self._counters["dialled_endless"] += 1
+            self._end("sent a message without end")
+        elif self._feed is not None:
+            self._feed.look(limit)
 
     def close(self, linger: int = 0) -> None:
         """Close both sockets without a word. Safe to call twice."""
@@ -252,9 +282,16 @@ class Feed:
                 changed=self._changed,
                 flush=self._links.flush,
             )
-            self._sockets.as_client(socket, self._neighbour.image).connect(address_of(self._endpoint))
+            self._sockets.as_client(socket, self._neighbour.image)
+            self._client.connect(self._endpoint)
         except zmq.ZMQError as error:
             self._changed(False, f"cannot dial {self._endpoint}: {error.strerror}")
+
+    def look(self, limit: int) -> None:
+        """As ``Dial.look``."""
+        if self._client is not None and self._client.is_endless(limit):
+            self._counters["dialled_endless"] += 1
+            self._changed(False, "sent a message without end")
 
     def drain_rest(self, bound: int) -> None:
         """Read what has arrived, at most ``bound`` messages."""

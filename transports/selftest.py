@@ -59,7 +59,7 @@ def forget_strangers(counters: Counter[str]) -> None:
 
 
 async def _knock(sockets: Sockets, kind: int, image: bytes, endpoint: Endpoint, counters: Counter[str]) -> int:
-    """The first thing that the monitor says of a dial with a random key."""
+    """How a dial with a random key ends, by its monitor."""
     loop = asyncio.get_running_loop()
     told: asyncio.Future[int] = loop.create_future()
     target = reachable(endpoint)
@@ -74,7 +74,7 @@ async def _knock(sockets: Sockets, kind: int, image: bytes, endpoint: Endpoint, 
     def read() -> None:
         event, _ = EVENT.unpack(receive(NOBLOCK))
         receive(NOBLOCK)
-        if not told.done():
+        if event != zmq.Event.CONNECTED and not told.done():
             told.set_result(event)
 
     drain = Drain(monitor, read, lambda: None, counters)

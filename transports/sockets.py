@@ -35,7 +35,7 @@ NEVER = 3_600_000
 """Milliseconds until ZeroMQ would reconnect, were the socket not closed at once when its connection ends. Switching it
 off (-1), or ZMQ_IMMEDIATE, also throws away what arrived just before the end and was not read yet (measured)."""
 FILES_WANTED = 16_384
-"""File handles: twelve for each neighbour, times 500, and as many again for connections that prove nothing."""
+"""File handles: fourteen for each neighbour, times 500, and as many again for connections that prove nothing."""
 FILES_OF_OTHERS = 4_096
 """What is asked for where the hard limit is unlimited and says nothing."""
 
@@ -224,6 +224,7 @@ class Sockets:
 
 MONITORED = (
     zmq.Event.ACCEPTED
+    | zmq.Event.CONNECTED
     | zmq.Event.CLOSED
     | zmq.Event.DISCONNECTED
     | zmq.Event.HANDSHAKE_SUCCEEDED

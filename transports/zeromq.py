@@ -22,6 +22,7 @@ from zmesh.core.types import Frames, PeerKey
 from zmesh.log import get_logger
 from zmesh.transport import Routes, Sink
 from zmesh.transports.admission import Admission, CurveIdentity
+from zmesh.transports.connections import TICK
 from zmesh.transports.dialled import Dial, Neighbour
 from zmesh.transports.inbound import Inbound
 from zmesh.transports.links import Links
@@ -62,6 +63,7 @@ class ZeroMqTransport:
         self._counters = Counter() if counters is None else counters
         self._admission = Admission(identity, self._counters)
         self._dials: dict[PeerKey, Dial] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self._running = False
         self._stopped: asyncio.Task[None] | None = None
 
@@ -108,6 +110,7 @@ class ZeroMqTransport:
         self._inbound.connections.refresh()
         self._publisher.connections.refresh()
         forget_strangers(counters)
+        self._timer = loop.call_later(TICK, self._tick)
         return routes
 
     async def stop(self, deadline: float) -> None:
@@ -159,6 +162,11 @@ class ZeroMqTransport:
             return dial.send(frames)
         return self._inbound.send(key, frames)
 
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
+        for dial in list(self._dials.values()):
+            dial.look()
+
     def _undialable(self, key: PeerKey, routes: Routes) -> str | None:
         """Why ``key`` is not even tried at ``routes``, or None."""
         if key not in self._admission:
@@ -193,6 +201,8 @@ class ZeroMqTransport:
 
     async def _close(self, deadline: float) -> None:
         linger = max(0, int(deadline * LINGER_SHARE * 1000))
+        if self._timer is not None:
+            self._timer.cancel()
         self._links.close()
         for dial in self._dials.values():
             dial.close(linger)

@@ -1,12 +1,17 @@
-"""The front door is tested on both event loops that zmesh supports; the rest of this folder on asyncio's."""
+"""What the tests on real sockets share.
+
+The front door is tested on both event loops that zmesh supports; the rest of this folder on asyncio's.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 import uvloop
+
+from tests.integration.zeromq_support import Nodes
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -14,3 +19,13 @@ LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Which loops a coroutine test of this folder runs on."""
     return LOOPS if item.path.name == "test_front_door.py" else {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.fixture
+async def nodes() -> AsyncIterator[Nodes]:
+    """An empty mesh on real sockets."""
+    nodes = Nodes()
+    try:
+        yield nodes
+    finally:
+        await nodes.stop()

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 import zmq
 
 from tests.contract.peers import PATIENCE
-from tests.integration.zeromq_curve_client import CurveClient
+from tests.integration.zeromq_by_hand import ByHand
 from tests.integration.zeromq_support import Node, Nodes, Wire, own_topic
 from zmesh.core.errors import ConfigError
 from zmesh.core.events import LinkClosed, LinkOpened
@@ -27,16 +26,6 @@ from zmesh.transports.sockets import SocketBounds
 from zmesh.transports.zeromq import ZeroMqTransport
 
 QUICK = SocketBounds(dial_timeout=0.5, handshake=0.3, feed_first_retry=0.05)
-
-
-@pytest.fixture
-async def nodes() -> AsyncIterator[Nodes]:
-    """An empty mesh on real sockets."""
-    nodes = Nodes()
-    try:
-        yield nodes
-    finally:
-        await nodes.stop()
 
 
 async def test_the_kernel_watches_every_connection_for_a_vanished_host(nodes: Nodes) -> None:
@@ -64,7 +53,7 @@ async def test_a_busy_peer_may_be_reset_at_any_moment(nodes: Nodes) -> None:
     a, b = await nodes.linked()
     for _ in range(5):
         identity = await nodes.attacker(a)
-        client = await CurveClient.connect(a.routes.direct, identity, a.identity.curve_public)
+        client = await ByHand.connect(a.routes.direct, identity, a.identity.curve_public)
         for _ in range(2000):
             client.send(b"h", more=True)
             client.send(b"busy")

@@ -10,6 +10,7 @@ import zmq
 import zmq.asyncio
 
 from tests.contract.peers import PATIENCE, Mesh, Peer
+from tests.integration.zeromq_by_hand import ByHand
 from zmesh.core.types import Endpoint
 from zmesh.identity import Identity
 from zmesh.transports.connections import EVENT
@@ -147,3 +148,24 @@ class Wire:
 def own_topic(identity: Identity, nonce: str = "0" * 32) -> bytes:
     """A topic that ``identity`` may subscribe to."""
     return topic_of(identity.public.hex(), nonce)
+
+
+async def still_works(a: Node, b: Node) -> None:
+    """The attack cost the honest nothing."""
+    before = len(b.frames(a)), len(a.frames(b))
+    assert a.send(b, b"still", b"here", gossip=True)
+    assert b.send(a, b"me", b"too")
+    assert (await b.until_received(before[0] + 1, a))[-1] == (b"still", b"here")
+    assert (await a.until_received(before[1] + 1, b))[-1] == (b"me", b"too")
+
+
+async def curve_client(nodes: Nodes, node: Node, *, gossip: bool = False, routing_id: bytes = b"") -> ByHand:
+    """A hand-made client with a registered key, connected to ``node``."""
+    identity = await nodes.attacker(node)
+    return await ByHand.connect(
+        node.gossip if gossip else node.routes.direct,
+        identity,
+        node.identity.curve_public,
+        kind=b"XSUB" if gossip else b"DEALER",
+        routing_id=routing_id,
+    )

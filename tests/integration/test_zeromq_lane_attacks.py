@@ -1,0 +1,142 @@
+"""What a registered peer may try on the publisher, with bare sockets and a real key."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from typing import cast
+
+import pytest
+import zmq
+import zmq.asyncio
+
+from tests.contract.peers import PATIENCE
+from tests.integration.zeromq_support import Nodes, Wire, own_topic, still_works
+from zmesh.identity import Identity
+from zmesh.transports.readiness import has_input
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        pytest.param(lambda victim, own: b"", id="everything"),
+        pytest.param(lambda victim, own: b"d/", id="all lanes"),
+        pytest.param(lambda victim, own: own_topic(victim)[:67], id="all lanes of the victim"),
+        pytest.param(lambda victim, own: own_topic(victim), id="a lane of the victim"),
+        pytest.param(lambda victim, own: own_topic(own)[:-1], id="a prefix of its own lanes"),
+        pytest.param(lambda victim, own: own_topic(own) + b"0", id="too long"),
+    ],
+)
+async def test_nobody_subscribes_to_anothers_lane(nodes: Nodes, topic) -> None:  # type: ignore[no-untyped-def]
+    a, b = await nodes.linked()
+    attacker = await nodes.attacker(a)
+    wire = Wire(nodes.bare(zmq.SUB, attacker, a))
+    wire.socket.set(zmq.SUBSCRIBE, topic(b.identity, attacker))
+    await wire.connect(a.gossip)
+    assert a.send(b, b"for b alone", gossip=True)
+    await wire.until_cut()
+    assert a.counted["topic_not_owned"] == 1
+    await b.until_received(1)
+    assert not await wire.socket.poll(0)
+    assert not a.transport.send(attacker.public, (b"x",), gossip=True)
+    wire.close()
+    await still_works(a, b)
+
+
+async def test_a_second_subscription_of_one_connection_is_cut(nodes: Nodes) -> None:
+    a, b = await nodes.linked()
+    attacker = await nodes.attacker(a)
+    wire = Wire(nodes.bare(zmq.SUB, attacker, a))
+    for nonce in ("0" * 32, "1" * 32):
+        wire.socket.set(zmq.SUBSCRIBE, own_topic(attacker, nonce))
+    await wire.connect(a.gossip)
+    await wire.until_cut()
+    assert a.counted["topic_twice"] == 1
+    wire.close()
+    await still_works(a, b)
+
+
+async def test_a_message_to_the_publisher_is_cut(nodes: Nodes) -> None:
+    a, b = await nodes.linked()
+    wire = Wire(nodes.bare(zmq.XSUB, await nodes.attacker(a), a))
+    await wire.connect(a.gossip)
+    await wire.socket.send(b"not a subscription")
+    await wire.until_cut()
+    assert a.counted["gossip_unasked"] == 1
+    wire.close()
+    await still_works(a, b)
+
+
+async def test_a_frame_over_1_kib_to_the_publisher_is_cut(nodes: Nodes) -> None:
+    a, b = await nodes.linked()
+    wire = Wire(nodes.bare(zmq.XSUB, await nodes.attacker(a), a))
+    await wire.connect(a.gossip)
+    await wire.socket.send(b"\x01" + bytes(2000))
+    await wire.until_cut()
+    await a.counted.until_counted("gossip_frame_refused")
+    wire.close()
+    await still_works(a, b)
+
+
+async def test_a_subscription_is_not_shifted_to_another_connection(nodes: Nodes) -> None:
+    """ZeroMQ miscounts after an ordinary message, and would give the victim's lane to whoever subscribed next.
+
+    The loop is held while the three messages arrive in that order, so that all of them wait at once.
+    """
+    a = await nodes.node()
+    victim, thief, accomplice = (Identity.generate() for _ in range(3))
+    a.transport.admit(frozenset({victim.public, thief.public, accomplice.public}))
+    wires = [Wire(nodes.bare(zmq.XSUB, identity, a)) for identity in (victim, thief, accomplice)]
+    for wire in wires:
+        await wire.connect(a.gossip)
+    publisher = a.zeromq._publisher.socket
+
+    def arrives(wire: Wire, data: bytes) -> None:
+        has_input(publisher)
+        zmq.Socket.shadow(wire.socket).send(data)
+        assert select.select([cast(int, publisher.get(zmq.FD))], [], [], PATIENCE)[0]
+        assert has_input(publisher)
+
+    arrives(wires[2], b"\x07 an ordinary message")
+    arrives(wires[0], b"\x01" + own_topic(victim))
+    arrives(wires[1], b"\x01" + own_topic(thief))
+    a.zeromq._publisher._drain.touch()  # we looked at its socket, so it would not be woken
+    async with asyncio.timeout(PATIENCE):
+        await wires[2].until_cut()
+    assert not a.transport.send(victim.public, (b"secret",), gossip=True)
+    for wire in wires[:2]:
+        await wire.until_cut()
+    assert not await wires[1].socket.poll(0)
+    assert a.counted["gossip_unasked"] == 1
+    assert a.counted["gossip_out_of_step"] == 2
+    again = Wire(nodes.bare(zmq.SUB, victim, a))
+    again.socket.set(zmq.SUBSCRIBE, own_topic(victim))
+    await again.connect(a.gossip)
+    await a.counted.until_counted("gossip_subscribed")
+    assert a.transport.send(victim.public, (b"for the victim",), gossip=True)
+    assert (await again.socket.recv_multipart())[1:] == [b"for the victim"]
+    for wire in (*wires, again):
+        wire.close()
+
+
+async def test_a_subscriber_that_never_reads_refuses_alone(nodes: Nodes) -> None:
+    a, b = await nodes.linked()
+    attacker = await nodes.attacker(a)
+    slow = Wire(nodes.bare(zmq.SUB, attacker, a))
+    slow.socket.set(zmq.RCVHWM, 1)
+    slow.socket.set(zmq.SUBSCRIBE, own_topic(attacker))
+    await slow.connect(a.gossip)
+    await a.counted.until_counted("gossip_subscribed", 2)
+    filling = bytes(60_000)
+    sent = 0
+    while a.transport.send(attacker.public, (filling,), gossip=True):
+        sent += 1
+        assert sent < 10_000, "the lane has no bound"
+    assert a.counted["gossip_lane_full"] == 1
+    for number in range(200):
+        assert not a.transport.send(attacker.public, (filling,), gossip=True)
+        assert a.send(b, b"%d" % number, gossip=True)
+    assert await b.until_received(200) == [(b"%d" % number,) for number in range(200)]
+    assert a.counted["gossip_lane_full"] == 201
+    slow.close()
+    await still_works(a, b)

@@ -1,0 +1,116 @@
+"""What somebody without an admitted key may try on the bound sockets."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import zmq
+import zmq.asyncio
+
+from tests.contract.peers import PATIENCE
+from tests.integration.zeromq_support import Nodes, Wire, still_works
+from zmesh.core.errors import ZmeshError
+from zmesh.core.types import Endpoint
+from zmesh.identity import Identity
+from zmesh.transports.admission import Admission
+from zmesh.transports.sockets import SocketBounds
+from zmesh.transports.zeromq import ZeroMqTransport
+
+
+@pytest.mark.parametrize("kind", [zmq.DEALER, zmq.SUB])
+async def test_a_stranger_is_refused_at_both_ports(nodes: Nodes, kind: int) -> None:
+    a, b = await nodes.linked()
+    stranger = Wire(nodes.bare(kind, Identity.generate(), a))
+    target = a.routes.direct if kind == zmq.DEALER else a.gossip
+    assert await stranger.connect(target) == zmq.Event.HANDSHAKE_FAILED_AUTH
+    await a.counted.until_counted("direct_refused_key" if kind == zmq.DEALER else "gossip_refused_key")
+    assert a.counted["zap_stranger"] == 1
+    stranger.close()
+    await still_works(a, b)
+
+
+async def test_a_client_without_curve_is_refused(nodes: Nodes) -> None:
+    a, b = await nodes.linked()
+    await told(a.routes.direct, NULL_GREETING)
+    await a.counted.until_counted("direct_not_zmtp")
+    await still_works(a, b)
+
+
+async def test_a_node_whose_door_keeper_is_broken_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The self-test: whatever the reason, a node that would admit a stranger must not come up."""
+    monkeypatch.setattr(Admission, "answer", lambda self, request: (b"1.0", request[1], b"200", b"OK", b"ab", b""))
+    transport = ZeroMqTransport(Identity.generate())
+    with pytest.raises(ZmeshError, match="the self-test failed: a stranger's key was not refused"):
+        await transport.start(lambda batch: None)
+    await transport.stop(1.0)
+
+
+async def test_the_self_test_leaves_no_trace(nodes: Nodes) -> None:
+    a = await nodes.node()
+    assert a.counted == {}
+
+
+NULL_GREETING = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\0NULL".ljust(64, b"\0")
+GREETING_SO_FAR = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03"
+
+
+async def told(endpoint: Endpoint, data: bytes) -> bytes:
+    """Send ``data`` over plain TCP and read until the far end closes."""
+    reader, writer = await asyncio.open_connection(*endpoint)
+    answer = b""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            writer.write(data)
+            while piece := await reader.read(65536):
+                answer += piece
+    except ConnectionError:
+        pass
+    writer.close()
+    return answer
+
+
+@pytest.mark.parametrize("port", ["direct", "gossip"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)),
+        bytes(reversed(range(255))) * 20,
+        b"\0" * 100_000,
+    ],
+    ids=["http", "tls", "random", "zeros"],
+)
+async def test_what_is_not_zmtp_is_cut_and_counted(nodes: Nodes, port: str, data: bytes) -> None:
+    a, b = await nodes.linked()
+    await told(a.routes.direct if port == "direct" else a.gossip, data)
+    await a.counted.until_counted(f"{port}_not_zmtp")
+    await still_works(a, b)
+
+
+@pytest.mark.parametrize("port", ["direct", "gossip"])
+@pytest.mark.parametrize("data", [b"", GREETING_SO_FAR], ids=["silent", "half a greeting"])
+async def test_a_connection_that_stops_half_way_is_cut_and_counted(nodes: Nodes, port: str, data: bytes) -> None:
+    a, b = await nodes.linked(SocketBounds(handshake=0.2))
+    await told(a.routes.direct if port == "direct" else a.gossip, data)
+    await a.counted.until_counted(f"{port}_handshake_timeout")
+    await still_works(a, b)
+
+
+async def test_a_greeting_that_leaves_is_counted(nodes: Nodes) -> None:
+    a, b = await nodes.linked()
+    _, writer = await asyncio.open_connection(*a.routes.direct)
+    writer.write(GREETING_SO_FAR)
+    await a.counted.until_counted("direct_accepted", 2)
+    writer.close()
+    await a.counted.until_counted("direct_handshake_abandoned")
+    await still_works(a, b)
+
+
+async def test_connections_over_the_limit_are_cut_at_once(nodes: Nodes) -> None:
+    a, b = await nodes.linked(SocketBounds(max_connections=4))
+    streams = [await asyncio.open_connection(*a.routes.direct) for _ in range(6)]
+    await a.counted.until_counted("direct_full", 3)
+    await still_works(a, b)
+    for _, writer in streams:
+        writer.close()
