@@ -15,7 +15,7 @@ import msgpack
 from benchmarks.harness import BenchmarkError, Line, Worker
 from zmesh import Identity, MeshNetworkClient
 from zmesh.core.types import Endpoint, Member, Roster
-from zmesh.registry.port import RegistryStatus
+from zmesh.registry.port import OnChange, RegistryStatus, ValidatorSet
 
 JOINING = 30.0
 """Seconds in which all links of a benchmark's mesh must stand."""
@@ -48,21 +48,21 @@ class Introductions:
 
     def __init__(self, me: Member) -> None:
         self._roster = Roster.of([me])
-        self._on_change: Callable[[Roster], None] = lambda roster: None
+        self._on_change: OnChange = lambda found: None
 
     def introduce(self, members: Sequence[Member]) -> None:
         """From now on exactly these belong."""
         self._roster = Roster.of(members)
-        self._on_change(self._roster)
+        self._on_change(ValidatorSet(self._roster))
 
-    async def start(self, on_change: Callable[[Roster], None]) -> None:
+    async def start(self, on_change: OnChange) -> None:
         """Begin with the node itself."""
         self._on_change = on_change
-        on_change(self._roster)
+        on_change(ValidatorSet(self._roster))
 
-    async def read(self) -> Roster:
+    async def read(self) -> ValidatorSet:
         """As it is."""
-        return self._roster
+        return ValidatorSet(self._roster)
 
     async def stop(self) -> None:
         """Nothing runs."""

@@ -22,7 +22,7 @@ from zmesh.core.bounds import MAX_DIRECT_TIMEOUT
 from zmesh.core.engine import Engine
 from zmesh.core.errors import ConfigError, NotRunningError
 from zmesh.core.events import Broadcast, Compose, Located, RosterChanged, SendDirect, Start
-from zmesh.core.types import EMPTY_ROSTER, Member, MessageType, PeerKey, Roster, SendResult
+from zmesh.core.types import EMPTY_ROSTER, Member, MessageType, PeerKey, SendResult
 from zmesh.dialer import Dialer
 from zmesh.dispatch import Callback, Dispatcher
 from zmesh.handlers import Description, Handlers, Record, RecordPorts, Taken, default_handlers
@@ -37,7 +37,7 @@ from zmesh.state import State
 from zmesh.status import health, metrics
 
 if TYPE_CHECKING:
-    from zmesh.registry.port import Registry
+    from zmesh.registry.port import Registry, ValidatorSet
 
 DIRECT_SECONDS = 10.0
 """Seconds a direct send may take unless the caller says otherwise: two dials and several repetitions."""
@@ -228,7 +228,7 @@ class MeshNetworkClient:
         """Read the registry for the first time; the account it has for this node's key, if any."""
         if self._registry is None:
             return None
-        await self._registry.start(self._roster_changed)
+        await self._registry.start(self._registered)
         own = self._roster.by_key.get(self._identity.public)
         if own is None:
             _log.warning(
@@ -415,9 +415,7 @@ class MeshNetworkClient:
         """
         node = self._running()
         if self._registry is not None:
-            roster = await self._registry.read()
-            if roster is not node.engine.peers.roster:
-                self._roster_changed(roster)
+            self._registered(await self._registry.read())
         return [self._peers.describe(member) for member in node.engine.peers]
 
     # ------------------------------------------------------------ what the parts ask of it
@@ -470,10 +468,12 @@ class MeshNetworkClient:
         if self._node is not None:
             self._node.submit(event)
 
-    def _roster_changed(self, roster: Roster) -> None:
-        self._roster = roster
+    def _registered(self, found: ValidatorSet) -> None:
+        if found.roster is self._roster:
+            return
+        self._roster = found.roster
         if self._node is not None:
-            self._node.submit(RosterChanged(roster))
+            self._node.submit(RosterChanged(found.roster))
 
     # ------------------------------------------------------------ in the background
 

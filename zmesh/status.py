@@ -45,7 +45,8 @@ def health(peer_id: str, engine: Engine, known: int, registry: RegistryStatus | 
         said["registry"] = {
             "source": registry.source,
             "members": registry.members,
-            "age_seconds": round(registry.age, 1),
+            "age_seconds": None if registry.age is None else round(registry.age, 1),
+            "block": registry.block,
             "problem": registry.problem,
         }
     skewed = [link for link in live if abs(link.skew) > AHEAD]

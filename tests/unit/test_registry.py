@@ -16,7 +16,7 @@ from zmesh.core.errors import ConfigError
 from zmesh.core.types import Endpoint, Member, Roster
 from zmesh.identity import Identity
 from zmesh.registry.chain import probe_rpc, rpc_endpoint
-from zmesh.registry.port import Registry
+from zmesh.registry.port import Registry, ValidatorSet
 from zmesh.registry.roster_file import MAX_FILE, parse_roster
 from zmesh.registry.static import StaticRegistry
 
@@ -136,7 +136,7 @@ class Watched:
 
     path: Path
     now: float = 1_000_000.0
-    rosters: list[Roster] = field(default_factory=list)
+    sets: list[ValidatorSet] = field(default_factory=list)
 
     def write(self, content: bytes) -> None:
         """Replace the file as a deployment does, long enough ago for its time of change to be trusted."""
@@ -146,7 +146,7 @@ class Watched:
         staged.replace(self.path)
 
     def names(self) -> list[list[str]]:
-        return [[member.peer_id for member in roster.members] for roster in self.rosters]
+        return [[member.peer_id for member in found.roster.members] for found in self.sets]
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ async def watched(tmp_path: Path) -> Watched:
 async def registry(watched: Watched) -> AsyncIterator[StaticRegistry]:
     """A started registry that looks only when a test polls it."""
     registry = StaticRegistry(watched.path, interval=3600, mono=lambda: watched.now, wall=lambda: watched.now)
-    await registry.start(watched.rosters.append)
+    await registry.start(watched.sets.append)
     yield registry
     await registry.stop()
 
@@ -169,10 +169,10 @@ async def test_a_change_counts_once_it_was_found_twice(watched: Watched, registr
     watched.write(toml(entry(0), entry(1)))
     await registry.poll()
     assert watched.names() == [["validator_0"]]
-    assert await registry.read() is watched.rosters[-1]
+    assert await registry.read() is watched.sets[-1]
     assert watched.names() == [["validator_0"], ["validator_0", "validator_1"]]
     await registry.poll()
-    assert len(watched.rosters) == 2
+    assert len(watched.sets) == 2
 
 
 async def test_a_file_caught_half_written_cuts_nobody_off(watched: Watched, registry: StaticRegistry) -> None:
@@ -185,7 +185,7 @@ async def test_a_file_caught_half_written_cuts_nobody_off(watched: Watched, regi
     watched.path.write_bytes(whole)
     await registry.poll()
     await registry.poll()
-    assert [len(roster) for roster in watched.rosters] == [1, 3, 4]
+    assert [len(found) for found in watched.sets] == [1, 3, 4]
 
 
 async def test_a_change_that_keeps_time_and_size_is_found(watched: Watched, registry: StaticRegistry) -> None:
@@ -263,11 +263,11 @@ async def test_a_missing_file_keeps_the_roster_until_it_is_back(
 async def test_the_watch_finds_a_change_by_itself_and_survives_a_fault_of_its_listener(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
-    changes: asyncio.Queue[Roster] = asyncio.Queue()
+    changes: asyncio.Queue[ValidatorSet] = asyncio.Queue()
 
-    def take(roster: Roster) -> None:
-        changes.put_nowait(roster)
-        if len(roster) == 2:
+    def take(found: ValidatorSet) -> None:
+        changes.put_nowait(found)
+        if len(found) == 2:
             raise LookupError("a listener's fault")
 
     registry: Registry = StaticRegistry(watched.path, interval=0.001)
@@ -290,13 +290,13 @@ async def test_a_registry_that_was_never_good_does_not_start(tmp_path: Path, con
         path.write_bytes(content)
     registry = StaticRegistry(path)
     with pytest.raises(ConfigError, match=f"registry {path}"):
-        await registry.start(lambda roster: None)
+        await registry.start(lambda found: None)
     await registry.stop()
 
 
 async def test_a_folder_in_the_files_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not a regular file"):
-        await StaticRegistry(tmp_path).start(lambda roster: None)
+        await StaticRegistry(tmp_path).start(lambda found: None)
 
 
 @pytest.mark.parametrize(

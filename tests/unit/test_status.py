@@ -58,5 +58,6 @@ def test_the_registry_says_how_old_its_word_is_and_what_is_wrong() -> None:
         "source": "registry x.toml",
         "members": 3,
         "age_seconds": 12.3,
+        "block": None,
         "problem": "x.toml is gone",
     }

@@ -5,7 +5,7 @@ Rules
     delays the event loop.
  2. New content counts once two looks in a row found it the same: an editor that writes in place would otherwise
     cut off every validator below the line it has reached.
- 3. New content that is malformed, and a file that is gone, leave the last good roster in force; each is warned
+ 3. New content that is malformed, and a file that is gone, leave the last good set in force; each is warned
     about once.
 """
 
@@ -19,10 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from zmesh.core.errors import ConfigError
-from zmesh.core.types import EMPTY_ROSTER, Roster
 from zmesh.files import read_regular
 from zmesh.log import get_logger
-from zmesh.registry.port import OnChange, RegistryStatus
+from zmesh.registry.port import OnChange, RegistryStatus, ValidatorSet
 from zmesh.registry.roster_file import MAX_FILE, parse_roster
 
 INTERVAL = 1.0
@@ -53,8 +52,8 @@ class StaticRegistry:
         self._interval = interval
         self._mono = mono
         self._wall = wall
-        self._roster = EMPTY_ROSTER
-        self._on_change: OnChange = lambda roster: None
+        self._set = ValidatorSet()
+        self._on_change: OnChange = lambda found: None
         self._watch: asyncio.Task[None] | None = None
         self._look = asyncio.Lock()
         # Digests of the content in force, of what the last look found, and of what was refused, with the reason.
@@ -62,18 +61,18 @@ class StaticRegistry:
         self._seen = b""
         self._refused = (b"", "")
         self._problem: str | None = None
-        # None while the file may change without showing it, or disagrees with the roster in force.
+        # None while the file may change without showing it, or disagrees with the set in force.
         self._settled: Signature | None = None
         self._agreed_at = mono()
 
     async def start(self, on_change: OnChange) -> None:
-        """Read the file, hand its roster to ``on_change``, and watch from then on. Raises ``ConfigError``."""
+        """Read the file, hand its set to ``on_change``, and watch from then on. Raises ``ConfigError``."""
         content, signature = await self._read()
-        self._roster = await asyncio.to_thread(parse_roster, content, self.describe())
+        self._set = await self._parse(content)
         self._in_force = self._seen = _digest(content)
         self._agree(signature)
         self._on_change = on_change
-        on_change(self._roster)
+        on_change(self._set)
         self._watch = asyncio.create_task(self._poll_for_ever(), name=f"zmesh registry {self._path}")
 
     async def stop(self) -> None:
@@ -83,19 +82,19 @@ class StaticRegistry:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
 
-    async def read(self) -> Roster:
-        """Look at the file now; gives the roster in force after that."""
+    async def read(self) -> ValidatorSet:
+        """Look at the file now; gives the set in force after that."""
         await self.poll()
-        return self._roster
+        return self._set
 
     def describe(self) -> str:
         """The file, for people."""
         return f"registry {self._path}"
 
     def status(self) -> RegistryStatus:
-        """How the file agrees with the roster in force."""
+        """How the file agrees with the set in force."""
         age = self._mono() - self._agreed_at
-        return RegistryStatus(self.describe(), len(self._roster), age, self._problem)
+        return RegistryStatus(self.describe(), len(self._set), age, self._problem)
 
     async def poll(self) -> None:
         """One look at the file, as rules 2 and 3 have it. Raises nothing but what ``on_change`` raises."""
@@ -119,16 +118,19 @@ class StaticRegistry:
         elif digest == before:
             await self._replace(content, digest)
             self._agree(signature)
-            self._on_change(self._roster)
+            self._on_change(self._set)
 
     async def _replace(self, content: bytes, digest: bytes) -> None:
         try:
-            self._roster = await asyncio.to_thread(parse_roster, content, self.describe())
+            self._set = await self._parse(content)
         except ConfigError as error:
             self._refused = (digest, str(error))
             raise
         self._in_force = digest
-        _log.info("registry.changed", source=self.describe(), members=len(self._roster))
+        _log.info("registry.changed", source=self.describe(), members=len(self._set))
+
+    async def _parse(self, content: bytes) -> ValidatorSet:
+        return ValidatorSet(await asyncio.to_thread(parse_roster, content, self.describe()))
 
     async def _poll_for_ever(self) -> None:
         while True:
@@ -156,7 +158,7 @@ class StaticRegistry:
 
     def _warn(self, problem: str) -> None:
         if problem != self._problem:
-            _log.warning("registry.kept", problem=problem, members=len(self._roster))
+            _log.warning("registry.kept", problem=problem, members=len(self._set))
         self._problem = problem
         self._settled = None
 
