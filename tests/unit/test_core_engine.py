@@ -9,11 +9,11 @@ import pytest
 
 from tests.unit.core_support import ME, NOON, Bench, people
 from zmesh.core import wire
-from zmesh.core.actions import Composed, Deliver, Notice, Published, Send, WakeAt
+from zmesh.core.actions import Composed, Deliver, Dropped, Notice, Published, Send, WakeAt
 from zmesh.core.envelope import Envelope
 from zmesh.core.errors import PayloadError
-from zmesh.core.events import Broadcast, Command, Compose, RemovePeer, Verified, Wake
-from zmesh.core.types import Member, MessageType, Now, Verdict
+from zmesh.core.events import Broadcast, Command, Compose, JoinNetwork, RemovePeer, Verified, Wake
+from zmesh.core.types import DropReason, Member, MessageType, Now, Verdict
 
 ALICE, BOB = people(2)
 GOSSIP = MessageType.GOSSIP
@@ -84,6 +84,22 @@ def test_a_message_can_be_composed_without_being_sent() -> None:
     assert (first.ttl, first.recipient, wire.decode_payload(first.payload)) == (3, None, {"n": 1})
     assert (second.ttl, second.recipient) == (0, ALICE.public)
     assert (made.sends(), len(made.engine.seen)) == ([], 0)
+
+
+def test_who_learns_its_chain_leaves_the_mesh_that_has_only_a_name() -> None:
+    made = bench()
+    before = ALICE.says()
+    made.hear(ALICE, before)
+    chain = wire.network_id("core tests", bytes([9]) * 32)
+    made.handle(JoinNetwork(chain))
+
+    assert (made.engine.network, len(made.engine.seen)) == (chain, 0)
+    made.handle(Broadcast(GOSSIP, {"n": 1}))
+    for message in (before, ALICE.says(), ALICE.says(network=chain)):
+        made.hear(ALICE, message)
+    assert [published.envelope.network for published in made.of(Published)] == [chain]
+    assert [drop.reason for drop in made.of(Dropped)] == [DropReason.WRONG_NETWORK] * 2
+    assert [delivered.envelope.network for delivered in made.of(Deliver)][1:] == [chain]
 
 
 @pytest.mark.parametrize("ttl", [0, -1, 256, 1000])

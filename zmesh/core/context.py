@@ -57,6 +57,10 @@ class Context:
         self.fallen: list[PeerKey] = []
         """Whose reputation just fell so low that the link is to be cut."""
 
+    def join(self, network: bytes) -> None:
+        """From now on this node speaks, and understands, in that mesh only."""
+        self.network = self.composer.network = network
+
     def drop(self, reason: DropReason, link: PeerKey, identifier: MessageId | None = None) -> None:
         """A frame from ``link`` ends here."""
         self.drops[reason] += 1

@@ -28,6 +28,7 @@ from zmesh.core.events import (
     Compose,
     Event,
     FrameReceived,
+    JoinNetwork,
     LinkClosed,
     LinkOpened,
     Located,
@@ -75,7 +76,6 @@ class Engine:
         self._behaviours = Behaviours(context, handlers, self._obey)
         self._intake = Intake(context, self._gossip, self._links, self._outbox, self._behaviours)
         self._wake_at = float("inf")
-        self.network = network
         self.me: PeerKey = signer.public
         self.bounds = context.bounds
         self.peers = context.peers
@@ -98,11 +98,17 @@ class Engine:
             Located: self._located,
             Compose: self._compose,
             RosterChanged: self._roster_changed,
+            JoinNetwork: self._join_network,
             AddPeer: self._add_peer,
             RemovePeer: self._remove_peer,
             Start: self._start,
             Stop: self._stop,
         }
+
+    @property
+    def network(self) -> bytes:
+        """32 bytes: the mesh that this node speaks in now."""
+        return self._context.network
 
     def handle(self, event: Event, now: Now) -> list[Action]:
         """Take one event; the actions to carry out, in order.
@@ -191,6 +197,10 @@ class Engine:
     def _roster_changed(self, event: RosterChanged, now: Now) -> None:
         self.peers.roster = event.roster
         self._membership_changed(now)
+
+    def _join_network(self, event: JoinNetwork, now: Now) -> None:
+        self._context.join(event.network)
+        self.seen.clear()
 
     def _add_peer(self, event: AddPeer, now: Now) -> None:
         if event.member.key != self.me:

@@ -104,11 +104,12 @@ def open_envelope(identifier: MessageId, body: bytes, signature: bytes) -> Envel
 class Composer:
     """Builds and signs this node's messages: one epoch for its life, sequences from 1 without a gap."""
 
-    __slots__ = ("_network", "_sequence", "_signer", "epoch")
+    __slots__ = ("_sequence", "_signer", "epoch", "network")
 
     def __init__(self, signer: Signer, network: bytes, epoch: int) -> None:
         self._signer = signer
-        self._network = network
+        self.network = network
+        """The mesh that what is composed next is for: changes once at most, when a node learns its chain."""
         self._sequence = 0
         self.epoch = epoch
 
@@ -131,7 +132,7 @@ class Composer:
         self._sequence += 1
         fields = wire.Body(
             wire.VERSION,
-            self._network,
+            self.network,
             code,
             self.public,
             self.epoch,

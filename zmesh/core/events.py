@@ -125,6 +125,14 @@ class RosterChanged:
 
 
 @dataclass(slots=True)
+class JoinNetwork:
+    """The chain told its genesis, and with it which mesh this is: what was said in the one that has only a name is
+    forgotten. ``network``: 32 bytes, see ``wire.network_id``."""
+
+    network: bytes
+
+
+@dataclass(slots=True)
 class AddPeer:
     """The operator vouches for this peer by hand."""
 
@@ -171,6 +179,7 @@ Event = (
     | Broadcast
     | SendDirect
     | RosterChanged
+    | JoinNetwork
     | AddPeer
     | RemovePeer
     | Located

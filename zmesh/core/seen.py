@@ -200,6 +200,15 @@ class SeenStore:
                 while queue and queue[0] not in self._entries:
                     queue.popleft()
 
+    def clear(self) -> None:
+        """Forget all messages; how far each author had counted stays known, so that none comes back as new."""
+        for short, entry in list(self._entries.items()):
+            self._forget(short, entry, self._ledgers[entry.author])
+        self._slots.clear()
+        for ledger in self._ledgers.values():
+            ledger.ids.clear()
+            ledger.cached.clear()
+
     def retain(self, authors: Container[PeerKey]) -> None:
         """Drop the books of everybody else, once nothing of theirs is remembered any more."""
         for author in [key for key, held in self._ledgers.items() if key not in authors and not held.ids]:

@@ -1,8 +1,8 @@
 """The port of a registry: whoever says who is a validator.
 
 What a registry promises
- 1. What a person wrote (a file) is right or refused: ``start`` raises ``ConfigError`` for it. What is far away (a chain)
-    never stops a node: ``start`` goes on with the last set that was good, or with none yet.
+ 1. What a person wrote (a file) is right or refused: ``start`` raises ``ConfigError`` for it. What is far away
+    (a chain) never stops a node: ``start`` goes on with the last set that was good, or with none yet.
  2. It only ever gives whole, valid sets. What it cannot read leaves the last good one in force, is warned about
     once, and shows in ``status``; never does a fault become an empty set.
  3. ``on_change`` is called on the event loop's thread, from within ``start`` where there is a set by then.
