@@ -81,9 +81,7 @@ async def linked(*clients: MeshNetworkClient) -> None:
 
 def engine(of: MeshNetworkClient) -> Engine:
     """The engine of a running client."""
-    node = of._node
-    assert node is not None, f"{of} does not run"
-    return node.engine
+    return of._running().engine
 
 
 async def until(condition: Callable[[], bool], *clients: MeshNetworkClient, seconds: float = PATIENCE) -> None:

@@ -292,8 +292,7 @@ async def test_signature_verification(pair: tuple[MeshNetworkClient, MeshNetwork
     reader, other = pair
     await run(code("Signature Verification"))
     inbox = Inbox(other, MessageType.GOSSIP)
-    node = reader._node
-    assert node is not None
+    node = reader._running().node
     composed = node.ask(Compose(MessageType.GOSSIP, {"n": 1}))[0]
     assert isinstance(composed, Composed)
     head, body, signature = composed.envelope.frames(5, 0)
@@ -391,8 +390,7 @@ async def test_gossip_forwarding(monkeypatch: pytest.MonkeyPatch) -> None:
         a.peers[c.peer_id], c.peers[a.peer_id] = card(c, multiaddr=""), card(a, multiaddr="")
         await until(lambda: all(peer.is_linked for peer in b.peers.values()), a, b, c)
         await run(code("Gossip Forwarding"))
-        node = b._node
-        assert node is not None
+        node = b._running().node
         send, hops = node.transport.send, defaultdict(list)
 
         def watch(key: bytes, frames: tuple[bytes, ...], *, gossip: bool) -> bool:

@@ -192,7 +192,7 @@ async def test_a_chain_that_does_not_answer_is_one_warning_and_no_reason_to_stop
     caplog.set_level("WARNING")
     async with client("a", blockchain_rpc="ws://127.0.0.1:9") as a:
         assert await a.discover_peers() == []
-        (probe,) = (task for task in a._background if "chain" in task.get_name())
+        (probe,) = (task for task in asyncio.all_tasks() if "chain" in task.get_name())
         async with asyncio.timeout(10):
             await asyncio.gather(probe)
         assert a.health()["status"] == "healthy"

@@ -1,0 +1,265 @@
+"""One life of a node, from ``start`` to ``stop``: makes the parts, joins them, and takes them apart again.
+
+Rules
+ 1. Parts are started from the inside out and stopped in the opposite order; whatever ``start`` got to before it failed,
+    ``stop`` closes.
+ 2. Handlers end first, while the node can still send what they answer: what was acknowledged is worked off.
+ 3. What outlives a stop (settings, key, registered handlers, peers added by hand) is in ``Setup``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from zmesh.core import wire
+from zmesh.core.actions import Deliver, Resolved
+from zmesh.core.bounds import Bounds
+from zmesh.core.engine import Engine
+from zmesh.core.events import LinkClosed, Located, RosterChanged, SendDirect, Start
+from zmesh.core.types import EMPTY_ROSTER, MessageType, PeerKey
+from zmesh.dialer import Dialer
+from zmesh.dispatch import Dispatcher
+from zmesh.handlers import Description, Record, RecordPorts, Taken, default_handlers
+from zmesh.identity import Identity, verify
+from zmesh.log import get_logger
+from zmesh.messages import MeshMessage
+from zmesh.node import Node, read_clocks
+from zmesh.peer_table import PeerTable
+from zmesh.server import Server
+from zmesh.state import State
+from zmesh.status import health, metrics
+
+if TYPE_CHECKING:
+    from zmesh.config import Settings
+    from zmesh.registry.port import Registry, ValidatorSet
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a node is made of, and what outlives a stop."""
+
+    settings: Settings
+    bounds: Bounds
+    identity: Identity
+    registry: Registry | None
+    state: State
+    dispatcher: Dispatcher
+    peers: PeerTable
+
+
+class Running:
+    """Also the node's ``Application``: what the engine delivers and resolves comes in here."""
+
+    def __init__(self, setup: Setup) -> None:
+        from zmesh.transports.zeromq import ZeroMqTransport
+
+        settings, identity = setup.settings, setup.identity
+        self._setup = setup
+        self._background: set[asyncio.Task[None]] = set()
+        self._sends: dict[int, asyncio.Future[Resolved]] = {}
+        self._token = 0
+        self._roster = EMPTY_ROSTER
+        self._network = wire.network_id(settings.network)
+        self._transport = ZeroMqTransport(
+            identity,
+            host=settings.listen_host,
+            router_port=settings.router_port,
+            gossip_port=settings.gossip_port,
+        )
+        self.server = Server(settings, self.health, self.metrics, self._record)
+        self._dialer = Dialer(self._transport, self._network, self.server.fetch, self._learnt, self._submit)
+        self._node: Node | None = None
+        self.is_open = False
+        """May the application send? From the moment that messages may come in until handlers are done."""
+
+    @property
+    def node(self) -> Node:
+        """The shell around the engine; there is one once ``start`` has read the registry."""
+        assert self._node is not None
+        return self._node
+
+    @property
+    def engine(self) -> Engine:
+        """The protocol's state."""
+        return self.node.engine
+
+    # ------------------------------------------------------------ starting
+
+    async def start(self) -> None:
+        """Bind, read the registry, and begin to connect. Raises ``ConfigError``; ``stop`` is called then, too."""
+        setup, settings, identity = self._setup, self._setup.settings, self._setup.identity
+        epoch = await asyncio.to_thread(setup.state.next_epoch, time.time())
+        rng = random.Random()  # chooses peers and waits, no secrets
+        account = await self._own_account()
+        self.handlers = default_handlers(
+            self._heartbeat,
+            RecordPorts(identity, self._network, verify, self._admits),
+            account=account,
+            heartbeat_interval=settings.heartbeat_interval,
+            phase=rng.random(),
+        )
+        engine = Engine(identity, self._network, epoch, rng, bounds=setup.bounds, handlers=self.handlers)
+        self._node = node = Node(engine, self._transport, self, self._dialer, verify_threads=settings.verify_threads)
+        node.start()
+        self.is_open = True
+        bound = await self._transport.start(node.receive)
+        await self.server.start(bound.direct)
+        setup.dispatcher.reopen()
+        self.handlers.records.describe(
+            Description(
+                settings.peer_id, self.server.advertised(), bound.direct.port, bound.gossip and bound.gossip.port
+            )
+        )
+        engine.peers.reputation.restore(await asyncio.to_thread(setup.state.reputation), read_clocks().mono)
+        node.submit(Start())
+        setup.peers.attach(engine, node.submit)
+        node.submit(RosterChanged(self._roster))
+        self._spawn(self._keep_state(), "state")
+        self._spawn(self._probe_chain(), "chain probe")
+
+    async def _own_account(self) -> str | None:
+        """Read the registry for the first time; the account it has for this node's key, if any."""
+        registry, public = self._setup.registry, self._setup.identity.public
+        if registry is None:
+            return None
+        await registry.start(self.registered)
+        own = self._roster.by_key.get(public)
+        if own is None:
+            _log.warning(
+                "not_in_registry",
+                public_key=public.hex(),
+                registry=registry.describe(),
+                effect="other nodes will refuse this one",
+            )
+        return None if own is None else own.account
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"zmesh {name} of {self._setup.settings.peer_id}")
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # ------------------------------------------------------------ stopping
+
+    async def stop(self) -> None:
+        """Let handlers work off what is queued, say goodbye and close: half of ``stop_timeout`` for each."""
+        setup, node = self._setup, self._node
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        if setup.registry is not None:
+            await setup.registry.stop()
+        if node is not None:
+            # Handlers first, while the node can still send what they answer; what comes in meanwhile is told busy.
+            await setup.dispatcher.close(setup.settings.stop_timeout / 2)
+            self.is_open = False
+            setup.peers.detach()
+            await node.stop(setup.settings.stop_timeout / 2)
+            await self._save_scores()
+        await self._dialer.stop()
+        await self.server.stop()
+
+    # ------------------------------------------------------------ sending to one peer
+
+    async def send(
+        self,
+        key: PeerKey,
+        message_type: MessageType,
+        payload: Mapping[str, Any],
+        timeout: float,  # noqa: ASYNC109  # part of the protocol: the recipient refuses what is older
+    ) -> Resolved:
+        """Send until it is acknowledged, or ``timeout`` seconds are over. Raises ``PayloadError``."""
+        self._token = token = self._token + 1
+        future: asyncio.Future[Resolved] = asyncio.get_running_loop().create_future()
+        self._sends[token] = future
+        try:
+            self.node.ask(SendDirect(key, message_type, payload, timeout, token))
+            return await future
+        finally:
+            self._sends.pop(token, None)
+
+    # ------------------------------------------------------------ what the parts ask
+
+    def deliver(self, action: Deliver) -> bool:
+        """Queue a message for the application's handlers."""
+        return self._setup.dispatcher.offer(MeshMessage.of(action.envelope, action.sender, action.payload))
+
+    def resolved(self, outcome: Resolved) -> None:
+        """A direct send ended."""
+        future = self._sends.get(outcome.token)
+        if future is not None and not future.done():
+            future.set_result(outcome)
+
+    def registered(self, found: ValidatorSet) -> None:
+        """The registry gave a set."""
+        if found.roster is self._roster:
+            return
+        self._roster = found.roster
+        if self._node is not None:
+            self._node.submit(RosterChanged(found.roster))
+
+    def _admits(self, key: PeerKey) -> bool:
+        return self._node is not None and key in self._node.engine.peers
+
+    def _learnt(self, record: Record) -> None:
+        """A dial brought a record; gossip brings its own news to the engine by itself."""
+        if self.handlers.records.offer(record.encoded) is Taken.NEW:
+            self.node.submit(Located(record.key, record.endpoints))
+
+    def _submit(self, event: LinkClosed) -> None:
+        if self._node is not None:
+            self._node.submit(event)
+
+    # ------------------------------------------------------------ for people
+
+    def health(self) -> dict[str, Any]:
+        """What GET /health says."""
+        registry = self._setup.registry
+        status = None if registry is None else registry.status()
+        return health(self._setup.settings.peer_id, self.engine, len(self._setup.peers), status)
+
+    def metrics(self) -> str:
+        """What GET /metrics says."""
+        layers = {
+            "transport": self._transport.counters,
+            "front_door": self.server.counters,
+            "handler": self._setup.dispatcher.counters,
+            "record": self.handlers.records.counters,
+        }
+        return metrics(self.engine, len(self._setup.peers), layers)
+
+    def _record(self) -> bytes:
+        own = self.handlers.records.own
+        return b"" if own is None else own.encoded
+
+    def _heartbeat(self) -> Mapping[str, Any]:
+        return {"status": self.health()["status"], "peers_count": len(self._setup.peers)}
+
+    # ------------------------------------------------------------ in the background
+
+    async def _keep_state(self) -> None:
+        """Save reputations now and then, so that a crash loses little."""
+        while True:
+            await asyncio.sleep(self._setup.state.interval)
+            await self._save_scores()
+
+    async def _save_scores(self) -> None:
+        scores = self.engine.peers.reputation.snapshot(read_clocks().mono)
+        await asyncio.to_thread(self._setup.state.save_reputation, scores)
+
+    async def _probe_chain(self) -> None:
+        """One clear warning where a chain was named and does not answer; the mesh runs without it."""
+        settings = self._setup.settings
+        if "blockchain_rpc" not in settings.model_fields_set:
+            return
+        from zmesh.registry.chain import probe_rpc
+
+        problem = await probe_rpc(settings.blockchain_rpc, timeout=5.0)
+        if problem is not None:
+            _log.warning("chain_unreachable", problem=problem, effect="the mesh goes on with the peers it knows")
