@@ -1,0 +1,216 @@
+"""A Substrate chain on this machine: chopsticks runs a genuine runtime behind the ordinary JSON-RPC.
+
+Rules
+ 1. One process each, on a free port of loopback, ended by its id. When this process dies, its stdin ends and it goes.
+ 2. There is no timer: a block comes when it is asked for, and is final at once. Nothing is kept: a chain that is
+    started again begins at its genesis, with the storage it was given so far.
+ 3. Waiting is for what it says (the port), for its end, or for its answer, each with a deadline.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+
+from zmesh.core.errors import ZmeshError
+from zmesh.demo.npm import Installed, install
+
+START_SECONDS = 90.0
+"""Seconds until the port is open: 3 on a quiet machine, and the first block takes a busy one long."""
+ANSWER_SECONDS = 60.0
+"""Seconds of one answer: a block takes half of one."""
+END_SECONDS = 10.0
+"""Seconds until it is gone after it was asked to, and killed."""
+LINES = 40
+"""Lines of what it says that are kept: the reason, should it fail."""
+HOST = "127.0.0.1"
+
+_LISTENS = "RPC listening on "
+# Ends node when its stdin does: however the parent came to its end, the pipe ends with it. Workers are told to import
+# this, too, and have a stdin of their own that ends at once.
+_LEASH = (
+    "data:text/javascript,import {isMainThread} from 'node:worker_threads';"
+    "if (isMainThread) process.stdin.on('close', () => process.exit()).on('error', () => process.exit()).resume()"
+)
+
+Storage = Mapping[str, Mapping[str, Any]]
+"""Pallet -> item -> value, as chopsticks takes it: accounts as SS58 or hex; of a map, a list of [[keys], value]."""
+
+
+class ChopsticksError(ZmeshError):
+    """The chain did not come up, or refused what it was asked."""
+
+
+class Chopsticks:
+    """One chain in a process of its own.
+
+    ``storage`` stands in the first block. ``genesis`` is a file (``Installed.collators`` if not given). Use it as a
+    context manager, or call ``start`` and ``stop``; these block for seconds: in a coroutine through a thread.
+    """
+
+    def __init__(self, storage: Storage, folder: Path, *, genesis: Path | None = None) -> None:
+        self._installed: Installed | None = None
+        self._genesis = genesis
+        self._config = folder / "chopsticks.json"
+        self._storage: dict[str, dict[str, Any]] = {pallet: dict(items) for pallet, items in storage.items()}
+        self._process: subprocess.Popen[str] | None = None
+        self._said: deque[str] = deque(maxlen=LINES)
+        self._port = 0
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Where it is reached: for ``blockchain_rpc``. The same after it was started again."""
+        return f"ws://{HOST}:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        assert self._process is not None, "start it first"
+        return self._process.pid
+
+    # ------------------------------------------------------------ life
+
+    def start(self) -> None:
+        """Install what is needed, and return when the port is open; the one it had before, if it had one.
+
+        Raises ``NoChainError`` where this machine cannot run it, ``ChopsticksError`` if it does not come up.
+        """
+        installed = self._installed = self._installed or install()
+        config = {
+            "genesis": str(self._genesis or installed.collators),
+            "host": HOST,
+            "port": self._port,
+            "build-block-mode": "Manual",
+            "import-storage": self._storage,
+        }
+        self._config.write_text(json.dumps(config), encoding="utf-8")
+        self._said.clear()
+        self._process = process = subprocess.Popen(  # noqa: S603 - the program that npm installed for this
+            [installed.node, "--import", _LEASH, str(installed.chopsticks), "--config", str(self._config)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the parent, which ends this in order
+        )
+        ports: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, args=(process, ports), daemon=True, name="what chopsticks says").start()
+        try:
+            port = ports.get(timeout=START_SECONDS)
+        except queue.Empty:
+            self.kill()
+            raise ChopsticksError(f"the chain did not come up within {START_SECONDS:.0f} s: {self._last()}") from None
+        if port is None:
+            self.kill()
+            raise ChopsticksError(f"the chain ended instead of coming up: {self._last()}")
+        if self._port not in {0, port}:
+            self.kill()
+            raise ChopsticksError(f"port {self._port} is taken, so the chain cannot come back there")
+        self._port = port
+
+    def _listen(self, process: subprocess.Popen[str], ports: queue.SimpleQueue[int | None]) -> None:
+        """Read what it says, to its end: a pipe that nobody empties would stop it."""
+        assert process.stdout is not None  # a pipe was asked for
+        for line in process.stdout:
+            self._said.append(line.rstrip())
+            if _LISTENS in line:
+                ports.put(int(line.rpartition(":")[2]))
+        ports.put(None)
+
+    def _last(self) -> str:
+        # What it complains about comes before the trace of node's own.
+        telling = [line for line in self._said if "rror" in line] or list(self._said) or ["it said nothing"]
+        return telling[0].strip()
+
+    def hang(self) -> None:
+        """Stop it where it is (SIGSTOP): connections stay open and nothing is answered."""
+        assert self._process is not None, "start it first"
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after ``hang``."""
+        assert self._process is not None, "start it first"
+        self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it at once (SIGKILL), as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._reap(self._process)
+
+    def stop(self) -> None:
+        """End it. Safe to call twice, and before ``start``."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        # A process that hangs hears SIGTERM only when it goes on.
+        self._process.send_signal(signal.SIGCONT)
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._reap(self._process)
+
+    def _reap(self, process: subprocess.Popen[str]) -> None:
+        process.wait(END_SECONDS)
+        if process.stdin is not None:
+            process.stdin.close()
+        self._process = None
+
+    # ------------------------------------------------------------ asking
+
+    async def rpc(self, method: str, *parameters: Any) -> Any:
+        """What the chain answers. Raises ``ChopsticksError`` when it refuses or does not answer."""
+        question = {"id": 1, "jsonrpc": "2.0", "method": method, "params": list(parameters)}
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(ANSWER_SECONDS)) as session,
+                session.post(f"http://{HOST}:{self._port}", json=question) as response,
+            ):
+                answer = await response.json()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ChopsticksError(f"the chain does not answer {method}: {error!r}") from None
+        if "error" in answer:
+            raise ChopsticksError(f"the chain refuses {method}: {answer['error'].get('message')}")
+        return answer["result"]
+
+    async def new_block(self, count: int = 1, **options: Any) -> str:
+        """Build blocks, each final at once; gives the last one's hash. ``options`` are those of ``dev_newBlock``."""
+        return str(await self.rpc("dev_newBlock", {"count": count, **options}))
+
+    async def set_storage(self, storage: Storage) -> None:
+        """Change the state of the head; a chain that is started again has it, too."""
+        for pallet, items in storage.items():
+            self._storage.setdefault(pallet, {}).update(items)
+        await self.rpc("dev_setStorage", storage)
+
+    async def set_validators(self, accounts: Sequence[str]) -> str:
+        """From the next block on, which is built here, exactly these (SS58) are in ``Session.Validators``."""
+        await self.set_storage({"Session": {"Validators": list(accounts)}})
+        return await self.new_block()
+
+    async def set_head(self, block: str | int) -> None:
+        """Go back to a block, by hash or number: whatever came after it never was."""
+        await self.rpc("dev_setHead", block)
+
+    async def head(self) -> tuple[int, str]:
+        """Number and hash of the newest block, which is final."""
+        found = str(await self.rpc("chain_getFinalizedHead"))
+        header = await self.rpc("chain_getHeader", found)
+        return int(header["number"], 16), found
