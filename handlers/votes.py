@@ -15,7 +15,9 @@ Rules
  5. A vote may arrive before its proposal, and counts. A proposal may be claimed by several accounts; the
     tally names them all. Ids that must not be squatted are made of the content, its hash for instance.
  6. Everything remembered is charged to the account that signed it, and pushes out that account's own oldest
-    only, so nobody can vote others out of memory. What is void goes last.
+    only, so nobody can vote others out of memory. What is void goes last. An account that votes on more than
+    ``VOTES_PER_ACCOUNT`` proposals before one is decided gives up its oldest votes, and with them rule 2 for
+    those: whoever decides something by votes decides it before that many others are open.
  7. Choices are compared and counted as text: a string as it is, True and 1 as JSON writes them ("true", "1").
 
 Payloads (any further key is allowed)

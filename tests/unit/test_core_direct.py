@@ -414,7 +414,7 @@ def test_over_its_rate_an_account_is_told_busy() -> None:
 
 
 def test_what_could_not_be_remembered_is_not_taken() -> None:
-    made = bench(direct_acks=1)
+    made = bench(direct_acks=1, direct_acks_reserved=0)
     made.hear(ALICE, ALICE.tells(ME.public))
     made.hear(BOB, BOB.tells(ME.public))
     assert [content["status"] for _, _, content in made.acks()] == [AckStatus.QUEUED, AckStatus.BUSY]
@@ -422,6 +422,22 @@ def test_what_could_not_be_remembered_is_not_taken() -> None:
     tick(made, 131.0)
     made.fresh()
     made.hear(BOB, BOB.tells(ME.public, timestamp_ms=made.now.wall_ms))
+    assert [content["status"] for _, _, content in made.acks()] == [AckStatus.QUEUED]
+
+
+def test_one_who_fills_the_memory_of_acknowledgements_leaves_the_others_their_reserve() -> None:
+    made = bench(direct_acks=3, direct_acks_reserved=2)
+    for _ in range(5):
+        made.hear(ALICE, ALICE.tells(ME.public))
+    for _ in range(3):
+        made.hear(BOB, BOB.tells(ME.public))
+
+    taken = [key for key, _, content in made.acks() if content["status"] == AckStatus.QUEUED]
+    assert taken == [ALICE.public] * 3 + [BOB.public] * 2
+
+    tick(made, 131.0)
+    made.fresh()
+    made.hear(ALICE, ALICE.tells(ME.public, timestamp_ms=made.now.wall_ms))
     assert [content["status"] for _, _, content in made.acks()] == [AckStatus.QUEUED]
 
 

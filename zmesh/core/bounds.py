@@ -114,6 +114,8 @@ class Bounds:
     direct_acks: int = 65_536
     """Acknowledgements kept for answering repetitions, for ``RETENTION``: about 30 MiB, twice what one account's rate
     can fill."""
+    direct_acks_reserved: int = 32
+    """Of these, for each author whatever others fill: a few hostile members cannot make this node deaf to the rest."""
     direct_idle: float = 60.0
     """Seconds until a link that was dialled for one direct send is closed again."""
 

@@ -22,6 +22,7 @@ Rules
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -174,11 +175,13 @@ class Outbox:
 class Inbox:
     """Acknowledgements given, so that a repetition is answered and not handed over again."""
 
-    __slots__ = ("_acks", "_limit", "awaiting")
+    __slots__ = ("_acks", "_held", "_limit", "_reserved", "awaiting")
 
     def __init__(self, bounds: Bounds) -> None:
         self._limit = bounds.direct_acks
+        self._reserved = bounds.direct_acks_reserved
         self._acks: dict[MessageId, tuple[float, PeerKey, Frames]] = {}
+        self._held: Counter[PeerKey] = Counter()
         self.awaiting: dict[MessageId, Envelope] = {}
         """Handed to the application, its ``Receipt`` not yet in."""
 
@@ -191,19 +194,29 @@ class Inbox:
         """Was this message taken already, or is it being taken?"""
         return identifier in self._acks or identifier in self.awaiting
 
-    def room(self, now: Now) -> bool:
-        """Can one more be remembered? Only then may it be taken: what is forgotten early could be handed over twice."""
+    def room(self, author: PeerKey, now: Now) -> bool:
+        """Can one more of this author be remembered?
+
+        Only then may it be taken: what is forgotten early could be handed over twice.
+        """
         acks = self._acks
         while acks:
             oldest = next(iter(acks))
             if now.mono - acks[oldest][0] < RETENTION:
                 break
-            del acks[oldest]
-        return len(acks) + len(self.awaiting) < self._limit
+            self._release(acks.pop(oldest)[1])
+        return len(acks) + len(self.awaiting) < self._limit or self._held[author] < self._reserved
 
     def keep(self, identifier: MessageId, author: PeerKey, frames: Frames, now: Now) -> None:
         """Remember the last word on a message."""
+        if identifier not in self._acks:
+            self._held[author] += 1
         self._acks[identifier] = (now.mono, author, frames)
+
+    def _release(self, author: PeerKey) -> None:
+        self._held[author] -= 1
+        if not self._held[author]:
+            del self._held[author]
 
 
 def ack_payload(status: AckStatus, skew_ms: int | None) -> Mapping[str, Any]:

@@ -321,7 +321,7 @@ class Intake:
             self._context.drop(reason, copy.link, envelope.id)
             status = AckStatus.FUTURE if reason is DropReason.FUTURE else AckStatus.STALE
             self._turn_away(copy, status, now, skew_ms=envelope.timestamp_ms - now.wall_ms)
-        elif not self._bucket(member, direct=True).has(now.mono) or not self._inbox.room(now):
+        elif not self._bucket(member, direct=True).has(now.mono) or not self._inbox.room(member.key, now):
             self._context.drop(DropReason.AUTHOR_RATE, copy.link, envelope.id)
             self._turn_away(copy, AckStatus.BUSY, now)
         else:
