@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from zmesh.handlers.heartbeat import Heartbeat
+from zmesh.handlers.offers import Judge, Offer, RecordPorts, Taken, by_key
 from zmesh.handlers.record import Description, Record, decode_record, encode_record, is_local, verify_record
-from zmesh.handlers.records import RecordPorts, Records, Taken
+from zmesh.handlers.records import Records
 from zmesh.handlers.rounds import Delta, Round, Rounds, RoundState
 from zmesh.handlers.votes import Equivocation, Proposal, Tally, Votes
 
@@ -23,6 +24,8 @@ __all__ = [
     "Equivocation",
     "Handlers",
     "Heartbeat",
+    "Judge",
+    "Offer",
     "Proposal",
     "Record",
     "RecordPorts",
@@ -33,6 +36,7 @@ __all__ = [
     "Taken",
     "Tally",
     "Votes",
+    "by_key",
     "decode_record",
     "default_handlers",
     "encode_record",

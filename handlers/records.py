@@ -1,18 +1,18 @@
 """Peer records: every node tells where it can be reached, and asks others for what it missed.
 
 Rules
- 1. Only a key that the registry (``admits``) knows may have a record: an address can never admit a key. That
-    is looked up before any signature is checked, because it is what a stranger cannot forge.
+ 1. Only a key that belongs (``judge``) may have a record: an address can never admit a key. The registry is asked
+    before any signature is checked, because it is what a stranger cannot forge.
  2. Per key the highest sequence wins. Two records of one key with one sequence prove that it equivocated:
     both are kept as evidence, the first contradiction is relayed so that all learn of it, and everybody goes
     on with the one whose bytes sort first, so that all agree whatever came first.
- 3. A gossiped PEER_ANNOUNCE carries its author's own record and no other; a record of somebody else comes by
-    HTTP or in the answer to a PEER_DISCOVERY, and is worth the same there: it is signed.
+ 3. A gossiped PEER_ANNOUNCE carries its author's own record, or introduces a newcomer whose record came to its author
+    by HTTP. A record is worth the same whoever brings it, for it is signed; who brings a false one is to blame.
  4. A PEER_DISCOVERY that is gossiped asks: it lists what the asker has. A few peers, picked by the message's
     own id, answer directly with what the asker lacks. One seed that hides records hides nothing this way.
 
 Payloads
-    PEER_ANNOUNCE   {"record": bytes}
+    PEER_ANNOUNCE   {"record": bytes}, the author's own or the one of whom it introduces
     PEER_DISCOVERY  {"known": [[key, sequence], ...], "after": key, "until": key} asks about the keys above
                     ``after`` up to and with ``until`` (both optional); {"records": [bytes, ...], "more":
                     bool} answers
@@ -21,22 +21,24 @@ Payloads
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum, unique
+from collections.abc import Container, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, Final
 
-from zmesh.core.envelope import Envelope, Signer
+import msgpack
+
+from zmesh.core.envelope import Envelope
 from zmesh.core.errors import WireError
 from zmesh.core.events import Broadcast, Command, Located, SendDirect
 from zmesh.core.types import Member, MessageType, Now, PeerKey, Verdict
+from zmesh.core.wire import malformed
+from zmesh.handlers.introductions import Introductions
+from zmesh.handlers.offers import FALSE, UNJUDGED, VERDICTS, Offer, RecordPorts, Taken
 from zmesh.handlers.record import (
     MAX_RECORD,
     Description,
     Record,
-    Verify,
     decode_record,
     encode_record,
     verify_record,
@@ -59,12 +61,18 @@ MAX_ANSWER: Final = 256
 """Records in one answer: none is shorter than 192 bytes."""
 ASK_AGAIN: Final = 1.0
 """Seconds until the next question when an answer brought news and said that there is more."""
+ANSWERED_WITHIN: Final = 15.0
+"""Seconds after a question in which an answer may lead to another one: a direct message takes 10 at most."""
+MAX_FOLLOW_UPS: Final = 256
+"""Questions between two scheduled ones that answers may lead to: so many answers hold ``MAX_RECORDS`` four times."""
 MAX_KNOWN: Final = 1024
 """Keys listed in one question, 44 KiB; a larger mesh is asked about range after range."""
 MAX_RECORDS: Final = 16_384
 """Records kept, at most 64 MiB: more than any mesh of validators, as those who left keep theirs."""
 MAX_PROOFS: Final = 1024
 """Equivocations kept as evidence, at most 8 MiB."""
+MAX_EXPORT: Final = 8 * 1024 * 1024
+"""Bytes of records that are written to disk: 20,000 of the usual 400 bytes."""
 
 _key = blob(32, 32)
 _sequence = whole()
@@ -81,38 +89,6 @@ DISCOVERY_SCHEMA: Final = {
     "until": _key,
     "records": items(blob(MAX_RECORD, 1), MAX_ANSWER),
 }
-
-
-@unique
-class Taken(StrEnum):
-    """What became of a record that was offered; each is also a counter."""
-
-    NEW = "new"
-    """It is the newest of its key now."""
-    KNOWN = "known"
-    OLDER = "older"
-    EQUIVOCATION = "equivocation"
-    """It contradicts another one with the same sequence: the proof is kept."""
-    UNKNOWN_KEY = "unknown_key"
-    """The registry does not know this key, and an address cannot change that."""
-    OTHER_NETWORK = "other_network"
-    LOCAL_ADDRESS = "local_address"
-    """It points at loopback or link-local addresses, which this node does not take from others."""
-    BAD_SIGNATURE = "bad_signature"
-    MALFORMED = "malformed"
-    FULL = "full"
-
-
-@dataclass(frozen=True, slots=True)
-class RecordPorts:
-    """What the handler needs of its node."""
-
-    signer: Signer
-    network: bytes
-    """32 bytes, the mesh's id."""
-    verify: Verify
-    admits: Callable[[PeerKey], bool]
-    """Does this key belong? Only members may have a record."""
 
 
 class Records:
@@ -137,6 +113,7 @@ class Records:
         phase: float = 0.5,
     ) -> None:
         self._ports = ports
+        self._network = ports.network
         self._own = own
         self._allow_local = allow_local
         self._spread = 0.9 + 0.2 * phase
@@ -147,6 +124,10 @@ class Records:
         self._announce_at = 0.0
         self._asks: list[float] = []
         self._cursor = b""
+        self._asked_at = float("-inf")
+        self._ask_again_at = float("inf")
+        self._follow_ups = 0
+        self._introductions = Introductions()
         self.counters: Counter[str] = Counter()
         self.deadline: float | None = 0.0
 
@@ -186,20 +167,29 @@ class Records:
             record = decode_record(payload["record"])
         except WireError:
             return Verdict.REJECT
-        if record.key != envelope.author or record.network != self._ports.network:
-            return Verdict.REJECT
-        return _VERDICTS[self._judge(record)]
+        if record.key != envelope.author and not self._introductions.allows(sender.account, record.key, now.mono):
+            self.counters["introduction_limited"] += 1
+            return Verdict.IGNORE
+        taken, name = self._weigh(record)
+        verdict = Verdict.REJECT if name in FALSE else VERDICTS[taken]
+        if verdict in (Verdict.IGNORE, Verdict.REJECT):
+            self.counters[name] += 1
+        return verdict
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Keep what came, and answer a question when this node is one of those who should."""
         if envelope.author == self._ports.signer.public:
             return ()
         if envelope.kind is MessageType.PEER_ANNOUNCE:
-            return self._learn([payload["record"]])
+            record = decode_record(payload["record"])
+            if record.key != envelope.author:
+                self._introductions.charge(sender.account, record.key, now.mono)
+            return self._learn([record.encoded])
         commands = self._learn(payload.get("records") or ())
-        if commands and payload.get("more") is True and self._asks:
-            self._asks[0] = min(self._asks[0], now.mono + ASK_AGAIN)
-            self._rearm()
+        # News about others: with news about itself alone an answerer could have us ask for ever.
+        news = any(isinstance(command, Located) and command.key != envelope.author for command in commands)
+        if news and payload.get("more") is True and now.mono - self._asked_at <= ANSWERED_WITHIN:
+            self._follow_up(now)
         if payload.get("known") is not None:
             commands += self._answer(envelope, sender, payload, now)
         return commands
@@ -216,10 +206,16 @@ class Records:
         if own is not None and self._announce_at <= now.mono:
             self._announce_at = now.mono + ANNOUNCE_EVERY * self._spread
             commands.append(Broadcast(MessageType.PEER_ANNOUNCE, {"record": own.encoded}))
+        for record in self._introductions.due(now.mono):
+            self.counters["introduced"] += 1
+            commands.append(Broadcast(MessageType.PEER_ANNOUNCE, {"record": record.encoded}))
         if self._asks[0] <= now.mono:
             # Several that are due at once, after a sleep, are one question.
             self._asks = [at for at in self._asks if at > now.mono] or [now.mono + ANNOUNCE_EVERY * self._spread]
-            commands.append(self.question())
+            self._follow_ups = 0
+            self._ask(commands, now)
+        elif self._ask_again_at <= now.mono:
+            self._ask(commands, now)
         self._rearm()
         return commands
 
@@ -238,7 +234,7 @@ class Records:
         payload["known"] = [[key, self._records[key].sequence] for key in listed]
         return Broadcast(MessageType.PEER_DISCOVERY, payload)
 
-    def offer(self, encoded: bytes) -> Taken:
+    def offer(self, encoded: bytes) -> Offer:
         """Take a record into account, wherever it came from: gossip, an answer, HTTP or a file.
 
         After NEW, whoever brought it tells the engine by ``Located`` where the peer is; gossip does so by
@@ -247,17 +243,82 @@ class Records:
         try:
             record = decode_record(encoded)
         except WireError:
-            return self._count(Taken.MALFORMED)
-        taken = self._judge(record)
-        if taken is Taken.NEW:
-            self._records[record.key] = record
-            # Our own key, and not by us: an earlier life with a faster clock. Outbid it.
-            if record.key == self._ports.signer.public and self._own is not None:
-                self._unsigned = True
+            offer = Offer(Taken.MALFORMED, Taken.MALFORMED.value)
+        else:
+            offer = self._weigh(record)
+            if offer.taken is Taken.NEW:
+                self._keep(record)
+            elif offer.taken is Taken.EQUIVOCATION:
+                self._convict(record)
+        self.counters[offer.name] += 1
+        return offer
+
+    def post(self, encoded: bytes) -> Offer:
+        """``offer`` for what came by HTTP: a newcomer is introduced to everybody with the next wake, due at once."""
+        offer = self.offer(encoded)
+        if offer.taken is Taken.NEW:
+            record = decode_record(encoded)
+            if record.key != self._ports.signer.public:
+                if not self._introductions.add(record):
+                    self.counters["introduction_dropped"] += 1
                 self.deadline = 0.0
-        elif taken is Taken.EQUIVOCATION:
-            self._convict(record)
-        return self._count(taken)
+        return offer
+
+    def ask_soon(self, now: Now) -> None:
+        """Ask the mesh within a second, once: somebody belongs now whose record may have been refused before."""
+        if self._asks:
+            self._ask_again_at = min(self._ask_again_at, now.mono + ASK_AGAIN)
+            self._rearm()
+
+    def retain(self, keys: Container[PeerKey]) -> None:
+        """Forget the records of those who do not belong any more; evidence stays."""
+        own = self._ports.signer.public
+        for key in [key for key in self._records if key not in keys and key != own]:
+            del self._records[key]
+            self._introductions.forget(key)
+
+    def join(self, network: bytes) -> None:
+        """The node is in another mesh from now on: start anew there, with the own record signed for it."""
+        if network == self._network:
+            return
+        self._network = network
+        self._records.clear()
+        self._proofs.clear()
+        self._introductions = Introductions()
+        self._asks.clear()
+        self._cursor = b""
+        self._unsigned = self._own is not None
+        self.deadline = 0.0
+
+    def export(self) -> bytes:
+        """The records as they stand, for a disk: the own one first, at most 8 MiB."""
+        own = self._ports.signer.public
+        size, kept = 0, []
+        for record in sorted(self._records.values(), key=lambda record: record.key != own):
+            size += len(record.encoded) + 3
+            if size > MAX_EXPORT:
+                break
+            kept.append(record.encoded)
+        packed: bytes = msgpack.packb(kept, use_bin_type=True)
+        return packed
+
+    def restore(self, exported: bytes) -> list[Command]:
+        """Offer what ``export`` gave, once the registry is known; gives where the peers among them were.
+
+        Nothing is trusted for coming from a disk. Raises ``WireError`` (MALFORMED) for what is no export.
+        """
+        try:
+            kept = msgpack.unpackb(exported)
+        except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+            raise malformed(f"no saved records: {type(error).__name__}") from None
+        if not items(blob(MAX_RECORD, 1), MAX_RECORDS)(kept):
+            raise malformed("no saved records: a list of at most 16384 of them is right")
+        located: list[Command] = []
+        for encoded in kept:
+            if self.offer(encoded).taken is Taken.NEW:
+                record = decode_record(encoded)
+                located.append(Located(record.key, record.endpoints))
+        return located
 
     # ------------------------------------------------------------ within
 
@@ -269,26 +330,33 @@ class Records:
         """
         located: dict[PeerKey, Command] = {}
         for encoded in offered:
-            taken = self.offer(encoded)
+            taken, name = self.offer(encoded)
             if taken in (Taken.NEW, Taken.EQUIVOCATION):
                 kept = self._records[decode_record(encoded).key]
                 if kept.key in located:
                     break
                 located[kept.key] = Located(kept.key, kept.endpoints)
-            elif taken in (Taken.BAD_SIGNATURE, Taken.MALFORMED):
+            elif taken is Taken.BAD_SIGNATURE or name in FALSE:
                 break
         return list(located.values())
 
-    def _count(self, taken: Taken) -> Taken:
-        self.counters[taken.value] += 1
-        return taken
-
-    def _judge(self, record: Record) -> Taken:
+    def _weigh(self, record: Record) -> Offer:
         """What ``offer`` would do with it: no side effects, the cheap questions first."""
-        if record.network != self._ports.network:
+        taken = self._standing(record)
+        if taken in UNJUDGED or record.key == self._ports.signer.public:
+            return self._verified(record, taken)
+        why = self._ports.judge(record)
+        return Offer(Taken.REFUSED, why) if why is not None else self._verified(record, taken)
+
+    def _verified(self, record: Record, taken: Taken) -> Offer:
+        if taken in (Taken.NEW, Taken.EQUIVOCATION) and not verify_record(record, self._ports.verify):
+            taken = Taken.BAD_SIGNATURE
+        return Offer(taken, taken.value)
+
+    def _standing(self, record: Record) -> Taken:
+        """What it would be if its key belongs and its signature holds: nothing is verified for this."""
+        if record.network != self._network:
             return Taken.OTHER_NETWORK
-        if record.key != self._ports.signer.public and not self._ports.admits(record.key):
-            return Taken.UNKNOWN_KEY
         current = self._records.get(record.key)
         if current is not None:
             if record.encoded == current.encoded:
@@ -300,15 +368,23 @@ class Records:
                 return Taken.OLDER
         elif len(self._records) >= MAX_RECORDS:
             return Taken.FULL
-        if record.has_local_endpoint and not self._takes_local():
+        if record.has_local_endpoint and record.key != self._ports.signer.public and not self.takes_local:
             return Taken.LOCAL_ADDRESS
-        if not verify_record(record, self._ports.verify):
-            return Taken.BAD_SIGNATURE
         if current is not None and record.sequence == current.sequence:
             return Taken.EQUIVOCATION
         return Taken.NEW
 
-    def _takes_local(self) -> bool:
+    def _keep(self, record: Record) -> None:
+        self._records[record.key] = record
+        # Our own key, and not by us: an earlier life with a faster clock. Outbid it.
+        if record.key == self._ports.signer.public and self._own is not None:
+            self._unsigned = True
+            self.deadline = 0.0
+        self._ports.took(record)
+
+    @property
+    def takes_local(self) -> bool:
+        """Are loopback and link-local addresses of others taken? As told, or where all own addresses are such."""
         if self._allow_local is not None:
             return self._allow_local
         own = self.own
@@ -320,7 +396,7 @@ class Records:
             del self._proofs[next(iter(self._proofs))]
         self._proofs[record.key, record.sequence] = (current, record)
         if record.encoded < current.encoded:
-            self._records[record.key] = record
+            self._keep(record)
 
     def _sign(self, now: Now) -> None:
         assert self._own is not None
@@ -329,11 +405,23 @@ class Records:
         # The clock is the sequence's floor: it stays ahead of what a lost disk forgot.
         sequence = max(now.wall_ms, own.sequence + 1 if own else 0)
         signer = self._ports.signer
-        own = encode_record(self._own, self._ports.network, signer.public, sequence, now.wall_ms, signer.sign)
+        own = encode_record(self._own, self._network, signer.public, sequence, now.wall_ms, signer.sign)
         self._records[own.key] = own
 
+    def _ask(self, commands: list[Command], now: Now) -> None:
+        self._asked_at = now.mono
+        self._ask_again_at = float("inf")
+        commands.append(self.question())
+
+    def _follow_up(self, now: Now) -> None:
+        if self._follow_ups < MAX_FOLLOW_UPS and now.mono + ASK_AGAIN < self._ask_again_at:
+            self._follow_ups += 1
+            self._ask_again_at = now.mono + ASK_AGAIN
+            self._rearm()
+
     def _rearm(self) -> None:
-        self.deadline = self._asks[0] if self.own is None else min(self._asks[0], self._announce_at)
+        due = min(self._asks[0], self._ask_again_at, self._introductions.deadline)
+        self.deadline = due if self.own is None else min(due, self._announce_at)
 
     def _answer(self, envelope: Envelope, sender: Member, question: Mapping[str, Any], now: Now) -> Sequence[Command]:
         lot = self._lot(envelope)
@@ -378,17 +466,3 @@ class Records:
     def _note_answer(self, account: str, mono: float) -> None:
         self._answered = {who: at for who, at in self._answered.items() if mono - at < ANSWER_EVERY}
         self._answered[account] = mono
-
-
-_VERDICTS: Final[Mapping[Taken, Verdict]] = {
-    Taken.NEW: Verdict.ACCEPT,
-    Taken.KNOWN: Verdict.ACCEPT,  # announced again for those who joined since
-    Taken.OLDER: Verdict.IGNORE,  # its author lost its disk, or somebody kept an old one back
-    Taken.EQUIVOCATION: Verdict.RELAY,
-    Taken.UNKNOWN_KEY: Verdict.IGNORE,  # registries differ for a while
-    Taken.OTHER_NETWORK: Verdict.REJECT,
-    Taken.LOCAL_ADDRESS: Verdict.IGNORE,  # whether to take these is each node's own setting
-    Taken.BAD_SIGNATURE: Verdict.REJECT,  # the author carries its own record, and must have checked it
-    Taken.MALFORMED: Verdict.REJECT,
-    Taken.FULL: Verdict.IGNORE,
-}

@@ -65,7 +65,7 @@ def quiet_handlers(seat: Seat) -> Sequence[Handler]:
 
 def all_handlers(seat: Seat) -> Handlers:
     """Those of a real node. Heartbeats and records of N nodes are some N * N deliveries a minute."""
-    ports = RecordPorts(seat.signer, seat.network, seat.verify, admits=lambda key: True)
+    ports = RecordPorts(seat.signer, seat.network, seat.verify, judge=lambda record: None)
     own = Description(seat.member.peer_id, seat.member.endpoints)
     # The golden ratio spreads any number of phases evenly.
     phase = seat.number * 0.618034 % 1

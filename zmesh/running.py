@@ -24,7 +24,7 @@ from zmesh.core.events import LinkClosed, Located, RosterChanged, SendDirect, St
 from zmesh.core.types import EMPTY_ROSTER, MessageType, PeerKey
 from zmesh.dialer import Dialer
 from zmesh.dispatch import Dispatcher
-from zmesh.handlers import Description, Record, RecordPorts, Taken, default_handlers
+from zmesh.handlers import Description, Record, RecordPorts, Taken, by_key, default_handlers
 from zmesh.identity import Identity, verify
 from zmesh.log import get_logger
 from zmesh.messages import MeshMessage
@@ -100,7 +100,7 @@ class Running:
         account = await self._own_account()
         self.handlers = default_handlers(
             self._heartbeat,
-            RecordPorts(identity, self._network, verify, self._admits),
+            RecordPorts(identity, self._network, verify, by_key(self._admits)),
             account=account,
             heartbeat_interval=settings.heartbeat_interval,
             phase=rng.random(),
@@ -209,7 +209,7 @@ class Running:
 
     def _learnt(self, record: Record) -> None:
         """A dial brought a record; gossip brings its own news to the engine by itself."""
-        if self.handlers.records.offer(record.encoded) is Taken.NEW:
+        if self.handlers.records.offer(record.encoded).taken is Taken.NEW:
             self.node.submit(Located(record.key, record.endpoints))
 
     def _submit(self, event: LinkClosed) -> None:

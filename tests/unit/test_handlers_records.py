@@ -21,6 +21,7 @@ from zmesh.handlers import (
     RecordPorts,
     Records,
     Taken,
+    by_key,
     decode_record,
     encode_record,
     is_local,
@@ -37,7 +38,7 @@ def record(of: Someone, sequence: int = 1, described: Description = PUBLIC, netw
 
 def records(of: Someone = BOB, own: Description | None = None, **options: Any) -> Records:
     known = {ALICE.public, BOB.public, CAROL.public}
-    return Records(RecordPorts(of, NETWORK, verify, known.__contains__), own, **options)
+    return Records(RecordPorts(of, NETWORK, verify, by_key(known.__contains__)), own, **options)
 
 
 def announce(of: Someone, what: Record) -> Any:
@@ -173,10 +174,10 @@ def test_local_addresses_are_told_apart(host: str, local: bool) -> None:
 
 
 def test_the_newest_record_of_a_known_key_is_kept() -> None:
-    held = Records(RecordPorts(BOB, NETWORK, verify, {ALICE.public}.__contains__))
+    held = Records(RecordPorts(BOB, NETWORK, verify, by_key({ALICE.public}.__contains__)))
     first, second = record(ALICE, 1), record(ALICE, 2)
 
-    assert [held.offer(each.encoded) for each in (first, first, second, first)] == [
+    assert [held.offer(each.encoded).taken for each in (first, first, second, first)] == [
         Taken.NEW,
         Taken.KNOWN,
         Taken.NEW,
@@ -194,9 +195,9 @@ def test_an_address_never_admits_a_key_and_a_stranger_costs_no_verification() ->
         verified.append(key)
         return verify(key, data, signature)
 
-    held = Records(RecordPorts(BOB, NETWORK, counting, {ALICE.public}.__contains__))
+    held = Records(RecordPorts(BOB, NETWORK, counting, by_key({ALICE.public}.__contains__)))
 
-    assert held.offer(record(stranger).encoded) is Taken.UNKNOWN_KEY
+    assert held.offer(record(stranger).encoded) == (Taken.REFUSED, "unknown_key")
     assert judge(held, announce(stranger, record(stranger))) is Verdict.IGNORE
     assert (dict(held.records), verified) == ({}, [])
 
@@ -205,9 +206,9 @@ def test_forged_foreign_and_broken_records_are_refused_by_name() -> None:
     held = records()
     good = record(ALICE)
 
-    assert held.offer(good.encoded[:-1] + bytes([good.encoded[-1] ^ 1])) is Taken.BAD_SIGNATURE
-    assert held.offer(record(ALICE, network=bytes(32)).encoded) is Taken.OTHER_NETWORK
-    assert held.offer(b"junk") is Taken.MALFORMED
+    assert held.offer(good.encoded[:-1] + bytes([good.encoded[-1] ^ 1])).taken is Taken.BAD_SIGNATURE
+    assert held.offer(record(ALICE, network=bytes(32)).encoded).taken is Taken.OTHER_NETWORK
+    assert held.offer(b"junk").taken is Taken.MALFORMED
     assert dict(held.records) == {}
 
 
@@ -229,7 +230,7 @@ def test_two_records_with_one_sequence_are_proof_and_all_nodes_settle_on_the_sam
         orders.append(held.records[ALICE.public])
     assert orders == [min(one, two, key=lambda each: each.encoded)] * 2
 
-    assert held.offer(record(ALICE, 6).encoded) is Taken.NEW
+    assert held.offer(record(ALICE, 6).encoded).taken is Taken.NEW
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,11 +238,15 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zmesh.handlers.records.MAX_PROOFS", 1)
     held = records()
 
-    assert [held.offer(record(each).encoded) for each in (ALICE, BOB, CAROL)] == [Taken.NEW, Taken.NEW, Taken.FULL]
+    assert [held.offer(record(each).encoded).taken for each in (ALICE, BOB, CAROL)] == [
+        Taken.NEW,
+        Taken.NEW,
+        Taken.FULL,
+    ]
     for each in (ALICE, BOB):
-        assert held.offer(record(each, 1, replace(PUBLIC, peer_id="other")).encoded) is Taken.EQUIVOCATION
+        assert held.offer(record(each, 1, replace(PUBLIC, peer_id="other")).encoded).taken is Taken.EQUIVOCATION
     assert [pair[0].key for pair in held.proofs] == [BOB.public]
-    assert held.offer(record(ALICE, 2).encoded) is Taken.NEW, "those who are known may still move"
+    assert held.offer(record(ALICE, 2).encoded).taken is Taken.NEW, "those who are known may still move"
 
 
 def test_an_answer_holds_no_more_than_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,10 +262,11 @@ def test_an_answer_holds_no_more_than_its_bound(monkeypatch: pytest.MonkeyPatch)
     assert (len(answer.payload["records"]), answer.payload["more"]) == (1, True)
 
 
-def test_an_announcement_carries_its_authors_own_record() -> None:
+def test_an_announcement_carries_a_record_that_its_author_checked() -> None:
     held = records()
 
-    assert judge(held, announce(CAROL, record(ALICE))) is Verdict.REJECT
+    forged = replace(record(CAROL), encoded=record(CAROL).encoded[:-64] + bytes(64))
+    assert judge(held, announce(ALICE, forged)) is Verdict.REJECT
     assert judge(held, announce(ALICE, record(ALICE, network=bytes(32)))) is Verdict.REJECT
     assert judge(held, ALICE.says(MessageType.PEER_ANNOUNCE, {"record": b"junk"})) is Verdict.REJECT
     assert judge(held, ALICE.says(MessageType.PEER_ANNOUNCE, {})) is Verdict.REJECT
@@ -278,11 +284,11 @@ def test_local_addresses_are_taken_only_in_a_mesh_on_one_machine() -> None:
     for held in (remote, local):
         held.wake(NOON)
 
-    assert remote.offer(theirs.encoded) is Taken.LOCAL_ADDRESS
+    assert remote.offer(theirs.encoded).taken is Taken.LOCAL_ADDRESS
     assert judge(remote, announce(ALICE, theirs)) is Verdict.IGNORE
-    assert local.offer(theirs.encoded) is Taken.NEW
-    assert records(own=PUBLIC, allow_local=True).offer(theirs.encoded) is Taken.NEW
-    assert records(own=loopback, allow_local=False).offer(theirs.encoded) is Taken.LOCAL_ADDRESS
+    assert local.offer(theirs.encoded).taken is Taken.NEW
+    assert records(own=PUBLIC, allow_local=True).offer(theirs.encoded).taken is Taken.NEW
+    assert records(own=loopback, allow_local=False).offer(theirs.encoded).taken is Taken.LOCAL_ADDRESS
 
 
 # ---------------------------------------------------------------- how they spread
@@ -313,7 +319,7 @@ def test_a_record_from_a_former_life_with_a_faster_clock_is_outbid() -> None:
     held.wake(NOON)
     former = record(BOB, NOON.wall_ms + 10_000)
 
-    assert held.offer(former.encoded) is Taken.NEW
+    assert held.offer(former.encoded).taken is Taken.NEW
     announced = _announcements(held.wake(later(1.0)))
 
     assert [each.sequence for each in announced] == [former.sequence + 1]
@@ -359,7 +365,7 @@ def test_an_answer_that_no_honest_peer_sends_costs_few_verifications(of: Someone
         asked.append(key)
         return verify(key, data, signature)
 
-    handler = Records(RecordPorts(BOB, NETWORK, counted, {ALICE.public, CAROL.public}.__contains__))
+    handler = Records(RecordPorts(BOB, NETWORK, counted, by_key({ALICE.public, CAROL.public}.__contains__)))
     # Its own, newer and newer; or somebody else's, which it cannot sign.
     made = [record(of, sequence).encoded for sequence in range(1, 101)]
     if of is not ALICE:
@@ -383,12 +389,12 @@ def test_one_account_is_answered_once_a_second() -> None:
 def test_about_four_of_a_large_mesh_answer_and_between_them_they_tell_everything() -> None:
     crowd = [Someone(number) for number in range(1, 101)]
     known = {each.public for each in crowd}
-    asker = Records(RecordPorts(Someone(200), NETWORK, verify, known.__contains__))
+    asker = Records(RecordPorts(Someone(200), NETWORK, verify, by_key(known.__contains__)))
     everything = [record(each) for each in crowd]
     answers: list[Any] = []
     question = Someone(200).says(MessageType.PEER_DISCOVERY, {"known": []})
     for each in crowd:
-        held = Records(RecordPorts(each, NETWORK, lambda *_: True, known.__contains__))
+        held = Records(RecordPorts(each, NETWORK, lambda *_: True, by_key(known.__contains__)))
         for one in everything:
             held.offer(one.encoded)
         answers += held.received(question.envelope, question.sender, question.payload, NOON)
@@ -408,12 +414,49 @@ def test_an_answer_that_says_there_is_more_is_followed_by_another_question() -> 
     held.wake(later(40.0))
     calm = held.deadline
 
-    more = ALICE.says(MessageType.PEER_DISCOVERY, {"records": [record(ALICE).encoded], "more": True}, to=CAROL.public)
+    more = ALICE.says(MessageType.PEER_DISCOVERY, {"records": [record(BOB).encoded], "more": True}, to=CAROL.public)
     assert take(held, more, later(41.0)) is Verdict.ACCEPT
 
     assert held.deadline == pytest.approx(NOON.mono + 42.0)
     assert held.deadline != calm
     assert _questions(held.wake(later(42.0)))
+
+
+def test_who_was_not_asked_or_tells_of_itself_alone_makes_nobody_ask() -> None:
+    held = records(CAROL)
+    held.wake(NOON)
+    held.wake(later(40.0))
+    calm = held.deadline
+    for at, of in ((41.0, ALICE), (60.0, BOB)):
+        payload = {"records": [record(of, int(at)).encoded], "more": True}
+        assert take(held, ALICE.says(MessageType.PEER_DISCOVERY, payload, to=CAROL.public), later(at)) is Verdict.ACCEPT
+        assert held.deadline == calm, (at, of)
+
+
+def test_answers_lead_to_a_bounded_number_of_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmesh.handlers.records.MAX_FOLLOW_UPS", 3)
+    held = records(CAROL)
+    held.wake(NOON)
+    held.wake(later(40.0))
+    asked = 0
+    for at in range(41, 61):
+        payload = {"records": [record(BOB, at).encoded], "more": True}
+        take(held, ALICE.says(MessageType.PEER_DISCOVERY, payload, to=CAROL.public), later(at))
+        asked += len(_questions(held.wake(later(at + 1.0))))
+    assert asked == 3
+
+
+def test_who_belongs_of_late_is_asked_for_once() -> None:
+    held = records(CAROL)
+    held.ask_soon(NOON)
+    held.wake(NOON)
+    held.wake(later(40.0))
+    for _ in range(3):
+        held.ask_soon(later(50.0))
+    assert held.deadline == NOON.mono + 51.0
+    assert len(_questions(held.wake(later(51.0)))) == 1
+    assert held.deadline is not None
+    assert held.deadline > NOON.mono + 500
 
 
 def test_a_mesh_larger_than_one_question_is_asked_about_range_by_range(
@@ -448,6 +491,110 @@ def test_a_mesh_larger_than_one_question_is_asked_about_range_by_range(
 )
 def test_a_question_or_answer_must_fit(payload: dict[str, Any], verdict: Verdict) -> None:
     assert take(records(), ALICE.says(MessageType.PEER_DISCOVERY, payload)) is verdict
+
+
+# ---------------------------------------------------------------- who judges, and who is told
+
+
+def test_the_registry_is_asked_before_any_signature_and_says_why_not() -> None:
+    asked: list[PeerKey] = []
+
+    def never(key: PeerKey, data: bytes, signature: bytes) -> bool:
+        raise AssertionError("a stranger cost a verification")
+
+    def refuse(what: Record) -> str:
+        asked.append(what.key)
+        return "unknown_account"
+
+    held = Records(RecordPorts(BOB, NETWORK, never, refuse))
+    assert held.offer(record(ALICE).encoded) == (Taken.REFUSED, "unknown_account")
+    assert judge(held, announce(ALICE, record(ALICE))) is Verdict.IGNORE
+    assert held.post(record(ALICE).encoded) == (Taken.REFUSED, "unknown_account")
+    assert asked == [ALICE.public] * 3
+    assert (dict(held.records), held.counters) == ({}, {"unknown_account": 3})
+
+
+@pytest.mark.parametrize("why", ["forged", "not_held", "malformed"])
+def test_whoever_passes_on_what_is_false_for_everybody_is_to_blame(why: str) -> None:
+    held = Records(RecordPorts(BOB, NETWORK, verify, lambda _record: why))
+    assert judge(held, announce(ALICE, record(ALICE))) is Verdict.REJECT
+    answer = {"records": [record(each).encoded for each in (ALICE, CAROL)]}
+    take(held, ALICE.says(MessageType.PEER_DISCOVERY, answer, to=BOB.public))
+    assert held.counters == {why: 2}, "the rest of the answer is not looked at"
+
+
+def test_the_membership_is_told_of_what_became_the_newest() -> None:
+    told: list[Record] = []
+    held = Records(RecordPorts(BOB, NETWORK, verify, lambda _record: None, told.append))
+    first, second, other = record(ALICE), record(ALICE, 2), record(ALICE, 2, replace(PUBLIC, peer_id="other"))
+    for each in (first, first, second, first):
+        held.offer(each.encoded)
+    assert told == [first, second]
+    held.offer(other.encoded)
+    assert told == [first, second, *([other] if other.encoded < second.encoded else [])]
+
+
+def test_who_belongs_no_more_has_no_record_and_may_come_back() -> None:
+    held = records(own=PUBLIC)
+    held.wake(NOON)
+    for each in (ALICE, CAROL):
+        held.offer(record(each).encoded)
+    held.retain({ALICE.public})
+    assert set(held.records) == {ALICE.public, BOB.public}
+    assert held.offer(record(CAROL).encoded).taken is Taken.NEW
+
+
+def test_a_node_that_joins_another_mesh_starts_anew_there() -> None:
+    chain = wire.network_id("handlers", bytes(32))
+    held = records(own=PUBLIC)
+    held.wake(NOON)
+    held.offer(record(ALICE).encoded)
+
+    held.join(chain)
+    (own,) = _announcements(held.wake(later(1.0)))
+    assert (own.network, dict(held.records)) == (chain, {BOB.public: own})
+    assert held.deadline == pytest.approx(NOON.mono + 2.0)
+    assert held.offer(record(ALICE, 2).encoded).taken is Taken.OTHER_NETWORK
+    assert held.offer(record(ALICE, network=chain).encoded).taken is Taken.NEW
+    held.join(chain)
+    assert set(held.records) == {ALICE.public, BOB.public}
+
+
+def test_records_survive_a_restart() -> None:
+    before = records(own=PUBLIC)
+    before.wake(NOON)
+    for each in (ALICE, CAROL):
+        before.offer(record(each).encoded)
+
+    after = Records(RecordPorts(BOB, NETWORK, verify, by_key({ALICE.public}.__contains__)))
+    located = after.restore(before.export())
+    assert located == [Located(key, PUBLIC.endpoints) for key in (BOB.public, ALICE.public)]
+    assert after.own == before.own
+    after.describe(PUBLIC)
+    after.wake(NOON)
+    assert after.own is not None
+    assert before.own is not None
+    assert after.own.sequence == before.own.sequence + 1
+
+
+def test_addresses_on_one_machine_survive_a_restart_too() -> None:
+    local = Description("l", (Endpoint("127.0.0.1", 9090),))
+    before = records(own=local)
+    before.wake(NOON)
+    before.offer(record(ALICE, 1, local).encoded)
+    after = records()
+    after.restore(before.export())
+    assert set(after.records) == {ALICE.public, BOB.public}
+
+
+@given(st.one_of(st.binary(), st.recursive(st.none() | st.binary(), st.lists).map(msgpack.packb)))
+def test_a_disk_may_hold_anything(saved: bytes) -> None:
+    held = records()
+    try:
+        assert held.restore(saved) == []
+    except WireError as error:
+        assert error.reason is DropReason.MALFORMED
+    assert dict(held.records) == {}
 
 
 def _announcements(commands: Any) -> list[Record]:

@@ -1,0 +1,105 @@
+"""How often a node may introduce another: it gossips the record of a newcomer who came to it by HTTP.
+
+Why: a newcomer has no links, so that its own word reaches only whom it asks. Whoever takes its record passes it on
+once, and everybody knows everybody seconds after one meeting.
+Rules
+ 1. Limits are by account, never by address or key alone: who introduces, and who is introduced. Both sides keep the
+    same ones, so that an honest introducer is never ignored for its zeal.
+ 2. What came by gossip, in an answer or from a disk is not introduced: somebody else did that.
+ 3. Of one key only the newest record waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Final
+
+from zmesh.core.limits import TokenBucket
+from zmesh.core.types import PeerKey
+from zmesh.handlers.record import Record
+
+INTRODUCER_RATE: Final = 8.0
+"""Introductions a second that one account may make: each costs every node up to three verifications."""
+INTRODUCER_BURST: Final = 256.0
+"""At once: a mesh that starts whole at one seed."""
+INTRODUCED_RATE: Final = 0.1
+"""Introductions a second of one key: a node that moves, not one that makes everybody verify."""
+INTRODUCED_BURST: Final = 8.0
+"""At once: a newcomer asks several seeds, and may move soon after."""
+MAX_BUCKETS: Final = 4096
+"""Accounts and keys each that are kept count of; the one unused longest is forgotten first, and starts afresh."""
+MAX_WAITING: Final = 1024
+"""Records that wait to be introduced, at most 4 MiB; beyond, a newcomer is introduced by its other seeds."""
+LOOK_AGAIN: Final = 1.0
+"""Seconds until those whom a limit held back are looked at again."""
+
+
+class Limits:
+    """A token bucket for each of a bounded number of names."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._buckets: dict[Hashable, TokenBucket] = {}
+
+    def take(self, name: Hashable, mono: float) -> bool:
+        """One unit of ``name``, at ``mono`` monotonic seconds."""
+        return self._of(name, mono).take(mono)
+
+    def has(self, name: Hashable, mono: float) -> bool:
+        """Would ``take`` succeed?"""
+        return self._of(name, mono).has(mono)
+
+    def _of(self, name: Hashable, mono: float) -> TokenBucket:
+        # Put back at the end: the first is the one unused longest.
+        bucket = self._buckets.pop(name, None) or TokenBucket(self._rate, self._burst, mono)
+        if len(self._buckets) >= MAX_BUCKETS:
+            del self._buckets[next(iter(self._buckets))]
+        self._buckets[name] = bucket
+        return bucket
+
+
+class Introductions:
+    """Those that this node has to make, and the limits of those it hears."""
+
+    def __init__(self) -> None:
+        self.deadline = float("inf")
+        """When ``due`` is to be asked next, in monotonic seconds."""
+        self._waiting: dict[PeerKey, Record] = {}
+        self._introducers = Limits(INTRODUCER_RATE, INTRODUCER_BURST)
+        self._introduced = Limits(INTRODUCED_RATE, INTRODUCED_BURST)
+        self._own = Limits(INTRODUCER_RATE, INTRODUCER_BURST)
+
+    def allows(self, account: str, key: PeerKey, mono: float) -> bool:
+        """May ``account`` introduce ``key`` now? Charges nothing, as the record may turn out to be none."""
+        return self._introducers.has(account, mono) and self._introduced.has(key, mono)
+
+    def charge(self, account: str, key: PeerKey, mono: float) -> None:
+        """``account`` introduced ``key``."""
+        self._introducers.take(account, mono)
+        self._introduced.take(key, mono)
+
+    def add(self, record: Record) -> bool:
+        """Introduce this newcomer as soon as the limits allow; False when too many wait already."""
+        if record.key not in self._waiting and len(self._waiting) >= MAX_WAITING:
+            return False
+        self._waiting[record.key] = record
+        self.deadline = 0.0
+        return True
+
+    def forget(self, key: PeerKey) -> None:
+        """It does not belong any more."""
+        self._waiting.pop(key, None)
+
+    def due(self, mono: float) -> list[Record]:
+        """Those that may be introduced now; they are no longer kept."""
+        due = []
+        for key, record in list(self._waiting.items()):
+            if not self._own.has("", mono):
+                break
+            if self._introduced.take(key, mono):
+                self._own.take("", mono)
+                del self._waiting[key]
+                due.append(record)
+        self.deadline = mono + LOOK_AGAIN if self._waiting else float("inf")
+        return due
