@@ -6,8 +6,8 @@ Rules
     nothing.
  2. Decoding says that the bytes have the right shape, never that the signature holds: ask ``verify``.
  3. Any bytes whatsoever either decode or raise ``WireError`` with MALFORMED.
- 4. Room for later: unknown trailing fields are ignored; the delegation slot is nil until accounts sign for
-    keys.
+ 4. Room for later: unknown trailing fields are ignored. What an account signed for the key travels along and is
+    opaque here: whoever knows the registry judges it.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ MAX_CAPABILITIES: Final = 16
 """Words a peer says about itself: a record stays small enough to be gossiped by everybody."""
 MAX_CAPABILITY: Final = 64
 """Bytes of one such word in UTF-8."""
+MAX_DELEGATION: Final = 512
+"""Bytes of what an account signed for this key: two signatures, two keys, and a few lines."""
 MAX_WIRE_VERSIONS: Final = 8
 """Wire versions that one node speaks: an upgrade needs two at a time."""
 
@@ -89,9 +91,9 @@ _LAYOUT: Final[tuple[tuple[str, Check], ...]] = (
     ("wire_versions", items(whole(1, 255), MAX_WIRE_VERSIONS)),
     ("sequence", whole()),
     ("time_ms", whole()),
-    ("delegation", lambda value: True),
+    ("delegation", _optional(blob(MAX_DELEGATION, 1))),
 )
-"""The array, field by field in wire order. A delegation is not looked into by this version."""
+"""The array, field by field in wire order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,8 @@ class Record:
     """The highest one of a key wins."""
     time_ms: int
     """Unix milliseconds when it was signed: for people only."""
+    delegation: bytes | None
+    """The delegation of the account that the key speaks for, as it travels; None where the registry knows the key."""
     encoded: bytes
 
     @property
@@ -144,14 +148,16 @@ class Description:
     gossip_port: int | None = None
     capabilities: tuple[str, ...] = ()
     wire_versions: tuple[int, ...] = (1,)
+    delegation: bytes | None = None
 
     def __post_init__(self) -> None:
         for name, check in _LAYOUT:
             if hasattr(self, name) and not check(getattr(self, name)):
                 raise ConfigError(
                     f"own peer record: {name} {getattr(self, name)!r} is out of bounds; right is a peer_id "
-                    f"of 1 to {MAX_NAME} bytes, at most {MAX_ENDPOINTS} endpoints (host, port 1-65535) and "
-                    f"{MAX_CAPABILITIES} capabilities of at most {MAX_CAPABILITY} bytes"
+                    f"of 1 to {MAX_NAME} bytes, at most {MAX_ENDPOINTS} endpoints (host, port 1-65535), "
+                    f"{MAX_CAPABILITIES} capabilities of at most {MAX_CAPABILITY} bytes, and a delegation of at most "
+                    f"{MAX_DELEGATION}"
                 )
 
 
@@ -172,7 +178,7 @@ def encode_record(
             list(described.wire_versions),
             sequence,
             time_ms,
-            None,
+            described.delegation,
         ],
         use_bin_type=True,
     )
@@ -190,7 +196,7 @@ def decode_record(encoded: bytes) -> Record:
         if not check(value):
             raise malformed(f"the record's {name} is out of bounds")
     _, network, key, peer_id, endpoints, router_port, gossip_port, capabilities, versions = fields[:9]
-    sequence, time_ms = fields[9:11]
+    sequence, time_ms, delegation = fields[9:12]
     return Record(
         network,
         key,
@@ -202,6 +208,7 @@ def decode_record(encoded: bytes) -> Record:
         tuple(versions),
         sequence,
         time_ms,
+        delegation,
         encoded,
     )
 

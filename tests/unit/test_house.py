@@ -21,7 +21,7 @@ EVERYTHING = (*LIBRARY, "tests", "benchmarks", "examples")
 # Lowest first; a module imports its own layer and those below it.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"core"}),
-    frozenset({"transport", "sentence", "log", "files", "multiaddr", "identity"}),
+    frozenset({"transport", "sentence", "log", "files", "multiaddr", "identity", "delegation"}),
     frozenset({"transports", "handlers", "registry", "config", "http", "messages", "state"}),
     frozenset({"node", "dialer", "dispatch", "peer_table", "seen_view", "server", "status"}),
     frozenset({"running"}),

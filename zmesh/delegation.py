@@ -1,0 +1,308 @@
+"""A delegation: an account signs, offline, that a mesh key speaks for it, and the mesh key signs that it agrees.
+
+Rules
+ 1. The account signs a text of a few ASCII lines, so that a person can read what is signed on whatever machine or
+    wallet holds the account. PROTOCOL.md ("Delegations") has it byte by byte. The text names chain, mesh, account, key,
+    time and sequence, so that it holds nowhere else.
+ 2. The mesh key signs a hash of that text and of the account's signature: nobody can claim a key that it does not hold.
+ 3. Any bytes whatsoever decode or raise ``WireError`` with MALFORMED. What was decoded has the right shape and nothing
+    more: ask ``held_by_key`` and ``signed_by_account``. Neither raises, and neither reads a clock.
+ 4. Two delegations are the same when their texts are: signatures of one text differ, as sr25519 draws a random number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum, unique
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
+
+import msgpack
+
+from zmesh.core.errors import ConfigError
+from zmesh.core.types import PeerKey
+from zmesh.core.wire import KEY_SIZE, MAX_UINT, SIGNATURE_SIZE, malformed, network_id
+from zmesh.identity import verify
+from zmesh.sentence import shown
+
+VERSION: Final = 1
+SIGN_TAG: Final = b"zmesh/1 delegation:"
+HEADING: Final = "zmesh delegation 1"
+MAX_DELEGATION: Final = 512
+"""Bytes as it travels: the longest one has 427, and a record of 4 KiB has to hold it."""
+MAX_NETWORK: Final = 64
+"""Bytes of a mesh's name in UTF-8."""
+DAY: Final = 86_400
+MAX_DAYS: Final = 366
+"""Days that one may hold: a key that was stolen and forgotten is worth nothing after a year."""
+USUAL_DAYS: Final = 30
+"""Days when nobody says otherwise: a month to notice a theft, and to sign anew once a month is no burden."""
+MAX_TEXT: Final = 1024
+"""Bytes of the text: the longest one has 567, and whoever reads a file has a bound."""
+
+_LABELS: Final = ("network", "genesis", "account", "mesh key", "not before", "not after", "sequence")
+_NO_GENESIS: Final = "none"
+_PLAIN: Final = frozenset(range(0x21, 0x7F)) - {ord("%")}
+_PUBLIC_SIZE: Final = 33
+
+Sign = Callable[[bytes], bytes]
+"""64 bytes, the mesh key's Ed25519 signature over the argument."""
+
+
+@unique
+class Scheme(IntEnum):
+    """How an account signs; the numbers are those of Substrate's ``MultiSignature``."""
+
+    ED25519 = 0
+    """RFC 8032. The account id is the public key."""
+    SR25519 = 1
+    """Schnorrkel with Substrate's signing context. The account id is the public key."""
+    ECDSA = 2
+    """secp256k1 over the BLAKE2b-256 of the message. The account id is BLAKE2b-256 of the compressed public key."""
+
+
+class Statement(NamedTuple):
+    """What an account says."""
+
+    network: str
+    """Name of the mesh."""
+    genesis: bytes
+    """32 bytes, the genesis hash of the chain; empty in a mesh without one."""
+    account: bytes
+    """32 bytes, the AccountId that says it."""
+    key: PeerKey
+    """The mesh key that speaks for it."""
+    not_before: int
+    """Unix seconds: it holds from then on ..."""
+    not_after: int
+    """... and up to and with then."""
+    sequence: int
+    """The highest one of an account ends all others of that account."""
+
+    @property
+    def network_id(self) -> bytes:
+        """32 bytes: the mesh that it is for."""
+        return network_id(self.network, self.genesis)
+
+    @property
+    def text(self) -> bytes:
+        """The ASCII text that is signed: eight lines, none after the last one's end."""
+        said = (
+            _escape(self.network),
+            self.genesis.hex() or _NO_GENESIS,
+            self.account.hex(),
+            self.key.hex(),
+            str(self.not_before),
+            str(self.not_after),
+            str(self.sequence),
+        )
+        lines = (f"{label}: {value}" for label, value in zip(_LABELS, said, strict=True))
+        return "\n".join((HEADING, *lines)).encode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class Delegation:
+    """A statement with both signatures. ``encoded`` is the whole of it as it travels."""
+
+    statement: Statement
+    scheme: Scheme
+    wrapped: bool
+    """Did a wallet put ``<Bytes>`` and ``</Bytes>`` around the text before it signed?"""
+    public: bytes
+    """33 bytes, the compressed public key of an ECDSA account, whose id is but a hash; else empty."""
+    account_signature: bytes
+    """64 bytes."""
+    key_signature: bytes
+    """64 bytes, Ed25519."""
+    encoded: bytes
+
+    def held_by_key(self) -> bool:
+        """Does the mesh key agree? One Ed25519 verification, about 0.1 ms."""
+        proof = possession(self.statement, self.account_signature)
+        return verify(self.statement.key, proof, self.key_signature)
+
+    def signed_by_account(self) -> bool:
+        """Did the account sign it? About 0.1 ms, for ECDSA about 10 ms (pure Python)."""
+        message = wrap(self.statement.text) if self.wrapped else self.statement.text
+        return _VERIFY[self.scheme](self.statement.account, self.public, message, self.account_signature)
+
+
+def wrap(text: bytes) -> bytes:
+    """What a wallet signs when it is asked for ``text``: so nobody can make it sign a transaction as text."""
+    return b"<Bytes>" + text + b"</Bytes>"
+
+
+def possession(statement: Statement, account_signature: bytes) -> bytes:
+    """What the mesh key signs."""
+    return SIGN_TAG + blake2b(statement.text + account_signature, digest_size=32).digest()
+
+
+def check_statement(statement: Statement) -> str | None:
+    """What is out of bounds, in one sentence, or None."""
+    if not 1 <= len(statement.network.encode()) <= MAX_NETWORK:
+        return f"its network {shown(statement.network)} is no name of 1 to {MAX_NETWORK} bytes"
+    if not 0 <= statement.not_before < statement.not_after <= MAX_UINT:
+        return "it ends before it begins"
+    if statement.not_after - statement.not_before > MAX_DAYS * DAY:
+        return f"it holds for more than {MAX_DAYS} days"
+    return None if 0 <= statement.sequence <= MAX_UINT else f"its sequence is above {MAX_UINT}"
+
+
+# ---------------------------------------------------------------- bytes
+
+
+def encode_delegation(
+    statement: Statement,
+    scheme: Scheme,
+    account_signature: bytes,
+    sign: Sign,
+    *,
+    wrapped: bool = False,
+    public: bytes = b"",
+) -> Delegation:
+    """Join the account's signature and the mesh key's. Raises ``WireError`` for what is out of bounds.
+
+    ``account_signature``: 64 bytes. ``public``: 33 bytes for ECDSA, else empty.
+    """
+    key_signature = sign(possession(statement, account_signature))
+    encoded: bytes = msgpack.packb(
+        [VERSION, int(scheme), wrapped, *statement, public, account_signature, key_signature], use_bin_type=True
+    )
+    return decode_delegation(encoded)
+
+
+def decode_delegation(encoded: bytes) -> Delegation:
+    """Parse a delegation. Raises ``WireError`` (MALFORMED) and nothing else; says nothing about signatures."""
+    if len(encoded) > MAX_DELEGATION:
+        raise malformed(f"a delegation of {len(encoded)} bytes: at most {MAX_DELEGATION}")
+    fields = _unpack(encoded)
+    # Exactly these, with nothing behind: what no signature covers would let anybody make further versions of it.
+    if type(fields) is not list or [type(field) for field in fields] != _TYPES:
+        raise malformed("a delegation is an array of its thirteen fields")
+    version, scheme, wrapped, *said = fields
+    statement = Statement(*said[:7])
+    public, account_signature, key_signature = said[7:]
+    if version != VERSION or scheme not in _SCHEMES:
+        raise malformed(f"a delegation of version {version} and scheme {scheme}")
+    sizes = (len(statement.account), len(statement.key), len(account_signature), len(key_signature))
+    if sizes != (KEY_SIZE, KEY_SIZE, SIGNATURE_SIZE, SIGNATURE_SIZE) or len(statement.genesis) not in (0, KEY_SIZE):
+        raise malformed("a delegation's keys have 32 bytes and its signatures 64")
+    if len(public) != (_PUBLIC_SIZE if scheme == Scheme.ECDSA else 0):
+        raise malformed("a delegation has a public key of 33 bytes exactly when it is ECDSA")
+    problem = check_statement(statement)
+    if problem is not None:
+        raise malformed(f"a delegation: {problem}")
+    return Delegation(statement, Scheme(scheme), wrapped, public, account_signature, key_signature, encoded)
+
+
+_SCHEMES: Final = frozenset(int(scheme) for scheme in Scheme)
+_TYPES: Final[list[type]] = [
+    *(int, int, bool),
+    *(str, bytes, bytes, bytes, int, int, int),
+    *(bytes, bytes, bytes),
+]
+
+
+def _unpack(data: bytes) -> Any:
+    # The list of exceptions is the one of wire.py, with the reasons given there.
+    try:
+        return msgpack.unpackb(data, raw=False, strict_map_key=True)
+    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        raise malformed(f"not msgpack: {type(error).__name__}") from None
+
+
+# ---------------------------------------------------------------- text
+
+
+def parse_text(text: bytes) -> Statement:
+    """The statement of a text, as a file brings it: an end of line after the last one is allowed.
+
+    Raises ``ConfigError`` with one sentence for anything that is not such a text, byte for byte.
+    """
+    text = text.removesuffix(b"\n")
+    statement = _read_text(text) if len(text) <= MAX_TEXT else None
+    if statement is None or statement.text != text:
+        raise ConfigError(f"{shown(text)} is not the text of a delegation, as `zmesh key delegate --print` writes it")
+    problem = check_statement(statement)
+    if problem is not None:
+        raise ConfigError(f"the text of this delegation cannot be signed for: {problem}")
+    return statement
+
+
+def _read_text(text: bytes) -> Statement | None:
+    """Leniently: whoever asks compares with what the answer would be written as."""
+    try:
+        heading, *lines = text.decode("ascii").split("\n")
+        network, genesis, account, key, *numbers = (line.partition(": ")[2] for line in lines)
+        not_before, not_after, sequence = map(int, numbers)
+        raw = bytes.fromhex("" if genesis == _NO_GENESIS else genesis)
+        statement = Statement(
+            _unescape(network), raw, bytes.fromhex(account), bytes.fromhex(key), not_before, not_after, sequence
+        )
+    except ValueError:
+        return None
+    sizes = (len(raw) in (0, KEY_SIZE), len(statement.account), len(statement.key))
+    return statement if heading == HEADING and sizes == (True, KEY_SIZE, KEY_SIZE) else None
+
+
+def _escape(name: str) -> str:
+    """Printable ASCII without blanks: other bytes of the UTF-8, and %, as %XX (RFC 3986, section 2.1)."""
+    return "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in name.encode())
+
+
+def _unescape(text: str) -> str:
+    first, *rest = text.encode().split(b"%")
+    return b"".join([first, *(bytes.fromhex(part[:2].decode()) + part[2:] for part in rest)]).decode()
+
+
+# ---------------------------------------------------------------- signatures of accounts
+
+
+def _verify_ed25519(account: bytes, _public: bytes, message: bytes, signature: bytes) -> bool:
+    return verify(account, message, signature)
+
+
+def _verify_sr25519(account: bytes, _public: bytes, message: bytes, signature: bytes) -> bool:
+    import sr25519
+
+    # The neutral element is a public key whose signatures anybody can make; libsodium refuses its like by itself.
+    if not any(account):
+        return False
+    try:
+        return bool(sr25519.verify(signature, message, account))
+    except ValueError:  # bytes that are no point, or no signature
+        return False
+
+
+def _verify_ecdsa(account: bytes, public: bytes, message: bytes, signature: bytes) -> bool:
+    import ecdsa
+
+    if blake2b(public, digest_size=32).digest() != account:
+        return False
+    digest = blake2b(message, digest_size=32).digest()
+    try:
+        key = ecdsa.VerifyingKey.from_string(public, curve=ecdsa.SECP256k1)
+        return bool(key.verify_digest(signature, digest))
+    except (ecdsa.BadSignatureError, ecdsa.errors.MalformedPointError):
+        return False
+
+
+def recover_public(account: bytes, message: bytes, signature: bytes) -> bytes | None:
+    """The 33 bytes whose hash is ``account`` and who signed, or None. ``signature``: 64 bytes of ECDSA; about 30 ms."""
+    import ecdsa
+
+    digest = blake2b(message, digest_size=32).digest()
+    try:
+        found = ecdsa.VerifyingKey.from_public_key_recovery_with_digest(signature, digest, ecdsa.SECP256k1)
+    except (ecdsa.BadSignatureError, ecdsa.errors.MalformedPointError, ecdsa.numbertheory.Error, ValueError):
+        return None
+    candidates = [bytes(key.to_string("compressed")) for key in found]
+    return next((one for one in candidates if blake2b(one, digest_size=32).digest() == account), None)
+
+
+_VERIFY: Final[dict[Scheme, Callable[[bytes, bytes, bytes, bytes], bool]]] = {
+    Scheme.ED25519: _verify_ed25519,
+    Scheme.SR25519: _verify_sr25519,
+    Scheme.ECDSA: _verify_ecdsa,
+}
