@@ -59,7 +59,7 @@ def default_handlers(
     ports: RecordPorts,
     own: Description | None = None,
     *,
-    account: str | None = None,
+    account: Callable[[], str] | None = None,
     heartbeat_interval: float = 60.0,
     phase: float = 0.5,
 ) -> Handlers:
@@ -69,7 +69,7 @@ def default_handlers(
         status: the payload of the next heartbeat, see ``Heartbeat``.
         ports: what peer records need of their node, see ``RecordPorts``.
         own: what this node announces about itself; None until ``records.describe`` is called.
-        account: this node's account, see ``Rounds``; None takes the mesh key in hex.
+        account: gives this node's account, see ``Rounds``; None takes the mesh key in hex.
         heartbeat_interval: seconds.
         phase: 0 to below 1, drawn once per node: keeps nodes that started together apart.
 
@@ -78,6 +78,6 @@ def default_handlers(
     return Handlers(
         Heartbeat(status, heartbeat_interval, phase),
         Records(ports, own, phase=phase),
-        Rounds(account or ports.signer.public.hex()),
+        Rounds(account or ports.signer.public.hex),
         Votes(),
     )

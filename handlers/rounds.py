@@ -28,7 +28,7 @@ Payloads (any further key is allowed)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, unique
 from hashlib import blake2b
@@ -141,13 +141,14 @@ class Rounds:
     """Follows the rounds of the mesh.
 
     Args:
-        account: this node's own account, or None for a node that never coordinates: deltas for the rounds of
-            this account are recorded in ``offered`` and ``delivered``.
+        account: gives this node's own account, which the registry may tell only while the node runs; None for a
+            node that never coordinates. Deltas for the rounds of this account are recorded in ``offered`` and
+            ``delivered``.
     """
 
     kinds: frozenset[MessageType] = frozenset(_SCHEMAS)
 
-    def __init__(self, account: str | None = None) -> None:
+    def __init__(self, account: Callable[[], str] | None = None) -> None:
         self._account = account
         self._rounds: dict[tuple[str, str], Round] = {}
         self._by_coordinator: dict[str, list[str]] = {}
@@ -243,7 +244,7 @@ class Rounds:
         known.state = max(known.state, _STATES.get(payload.get("state", ""), known.state))
 
     def _note(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], *, delivered: bool) -> None:
-        known = self.round(self._account, payload["round_id"]) if self._account is not None else None
+        known = None if self._account is None else self.round(self._account(), payload["round_id"])
         if known is None:
             return
         notes = known.delivered if delivered else known.offered

@@ -60,7 +60,7 @@ class Seat(NamedTuple):
 
 def quiet_handlers(seat: Seat) -> Sequence[Handler]:
     """Rounds and votes, which speak only when spoken to."""
-    return (Rounds(seat.member.account), Votes())
+    return (Rounds(lambda: seat.member.account), Votes())
 
 
 def all_handlers(seat: Seat) -> Handlers:
@@ -69,7 +69,7 @@ def all_handlers(seat: Seat) -> Handlers:
     own = Description(seat.member.peer_id, seat.member.endpoints)
     # The golden ratio spreads any number of phases evenly.
     phase = seat.number * 0.618034 % 1
-    return default_handlers(dict, ports, own, account=seat.member.account, phase=phase)
+    return default_handlers(dict, ports, own, account=lambda: seat.member.account, phase=phase)
 
 
 EVEN: Final = uniform()

@@ -97,11 +97,11 @@ class Running:
         setup, settings, identity = self._setup, self._setup.settings, self._setup.identity
         epoch = await asyncio.to_thread(setup.state.next_epoch, time.time())
         rng = random.Random()  # chooses peers and waits, no secrets
-        account = await self._own_account()
+        await self._read_registry()
         self.handlers = default_handlers(
             self._heartbeat,
             RecordPorts(identity, self._network, verify, by_key(self._admits)),
-            account=account,
+            account=lambda: self.engine.peers.myself.account,
             heartbeat_interval=settings.heartbeat_interval,
             phase=rng.random(),
         )
@@ -124,21 +124,19 @@ class Running:
         self._spawn(self._keep_state(), "state")
         self._spawn(self._probe_chain(), "chain probe")
 
-    async def _own_account(self) -> str | None:
-        """Read the registry for the first time; the account it has for this node's key, if any."""
+    async def _read_registry(self) -> None:
+        """For the first time: does it know this node?"""
         registry, public = self._setup.registry, self._setup.identity.public
         if registry is None:
-            return None
+            return
         await registry.start(self.registered)
-        own = self._roster.by_key.get(public)
-        if own is None:
+        if public not in self._roster.by_key:
             _log.warning(
                 "not_in_registry",
                 public_key=public.hex(),
                 registry=registry.describe(),
                 effect="other nodes will refuse this one",
             )
-        return None if own is None else own.account
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"zmesh {name} of {self._setup.settings.peer_id}")

@@ -142,7 +142,7 @@ def test_a_coordinator_that_contradicts_itself_is_marked_everywhere_and_not_puni
 
 
 def test_the_coordinator_knows_who_offered_and_who_delivered() -> None:
-    held = Rounds("alice")
+    held = Rounds(lambda: "alice")
     take(held, ALICE.says(START, FULL))
 
     take(held, BOB.says(OFFER, {"round_id": "r1", "model_cid": "QmB", "quality_score": 1}))
@@ -164,7 +164,7 @@ def test_the_coordinator_knows_who_offered_and_who_delivered() -> None:
 
 
 def test_deltas_for_somebody_elses_round_are_not_kept() -> None:
-    held = Rounds("carol")
+    held = Rounds(lambda: "carol")
     take(held, ALICE.says(START, FULL))
 
     assert take(held, BOB.says(TRANSFER, {"round_id": "r1", "quality_score": 1})) is Verdict.ACCEPT
@@ -202,7 +202,7 @@ def test_when_memory_is_full_finished_rounds_go_first(monkeypatch: pytest.Monkey
 
 def test_participants_of_a_round_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_PARTICIPANTS", 1)
-    held = Rounds("alice")
+    held = Rounds(lambda: "alice")
     take(held, ALICE.says(START, FULL))
     for score in (1, 2):
         for each in (BOB, CAROL):
