@@ -63,6 +63,7 @@ class Chopsticks:
         self._config = folder / "chopsticks.json"
         self._storage: dict[str, dict[str, Any]] = {pallet: dict(items) for pallet, items in storage.items()}
         self._process: subprocess.Popen[str] | None = None
+        self._listener: threading.Thread | None = None
         self._said: deque[str] = deque(maxlen=LINES)
         self._port = 0
 
@@ -110,7 +111,8 @@ class Chopsticks:
             start_new_session=True,  # Ctrl-C is for the parent, which ends this in order
         )
         ports: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        threading.Thread(target=self._listen, args=(process, ports), daemon=True, name="what chopsticks says").start()
+        self._listener = threading.Thread(target=self._listen, args=(process, ports), daemon=True, name="chopsticks")
+        self._listener.start()
         try:
             port = ports.get(timeout=START_SECONDS)
         except queue.Empty:
@@ -169,8 +171,9 @@ class Chopsticks:
 
     def _reap(self, process: subprocess.Popen[str]) -> None:
         process.wait(END_SECONDS)
-        if process.stdin is not None:
-            process.stdin.close()
+        if self._listener is not None:
+            self._listener.join(END_SECONDS)
+        process.__exit__(None, None, None)  # closes the pipes
         self._process = None
 
     # ------------------------------------------------------------ asking
@@ -195,7 +198,7 @@ class Chopsticks:
         return str(await self.rpc("dev_newBlock", {"count": count, **options}))
 
     async def set_storage(self, storage: Storage) -> None:
-        """Change the state of the head; a chain that is started again has it, too."""
+        """Change the state of the newest block, where it stands; a chain that is started again begins with it."""
         for pallet, items in storage.items():
             self._storage.setdefault(pallet, {}).update(items)
         await self.rpc("dev_setStorage", storage)

@@ -1,0 +1,38 @@
+"""What the tests on a real chain share: the chain itself, one process for each file of tests, and accounts on it.
+
+Where node or npm is missing these tests skip, and say in one sentence why; the first of them ever installs what it
+needs (``zmesh.demo.npm``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zmesh.demo.chopsticks import Chopsticks
+from zmesh.demo.npm import Installed, NoChainError, install
+
+
+@pytest.fixture(scope="session")
+def installed() -> Installed:
+    """chopsticks and its chains."""
+    try:
+        return install()
+    except NoChainError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def run_chain(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Chopsticks]]:
+    """Starts chains that end with this file's tests."""
+    with ExitStack() as stack:
+
+        def run(storage: dict[str, Any], genesis: Path | None = None) -> Chopsticks:
+            folder = tmp_path_factory.mktemp("chain")
+            return stack.enter_context(Chopsticks(storage, folder, genesis=genesis))
+
+        yield run
