@@ -1,9 +1,9 @@
-"""What a node says over HTTP, and the one thing it asks others: GET /health, /metrics and /record.
+"""What a node says over HTTP: GET /health, /metrics and /record, and POST /records, where a newcomer leaves its own.
 
 Rules
- 1. HTTP carries nothing secret and changes nothing: a record is signed, so that it needs no trusted transport, and
-    every method but GET and HEAD is refused.
- 2. A stranger's bytes are bounded on both sides: request line, headers, body, time, and the size of a record.
+ 1. HTTP carries nothing secret, and changes one thing: a posted record is taken as one that was gossiped would be, for
+    it is signed and needs no trusted transport. Every method but GET and HEAD is refused elsewhere.
+ 2. A stranger's bytes are bounded: request line, headers, body, time; so is how often one address may post.
  3. Answers are JSON, refusals too, but for /metrics (Prometheus text) and /record (the bytes themselves).
  4. A stranger cannot write to the log: what is no HTTP is answered with 400 and not worth a line.
  5. aiohttp is imported where it is needed: it takes longer to import than all the rest of zmesh.
@@ -14,22 +14,23 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from zmesh.core.types import Endpoint
+from zmesh.handlers.offers import Offer, Taken
+from zmesh.knocks import RETRY_AFTER, Knocks
 from zmesh.log import get_logger
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-MAX_RECORD = 8 * 1024
-"""Bytes of an answer that is read: twice what a record of this version may have."""
 MAX_LINE = 2 * 1024
 """Bytes of a request line or header: the longest of ours is 40."""
-MAX_BODY = 1024
-"""Bytes of a request body: nothing that is answered has one."""
+MAX_BODY = 8 * 1024
+"""Bytes of a request body: twice what a record of this version may have."""
+BODY_SECONDS = 5.0
+"""Seconds in which a body must have come."""
 READ_BUFFER = 16 * 1024
 """Bytes read ahead of one connection."""
 KEEPALIVE = 30.0
@@ -44,21 +45,48 @@ _log = get_logger(__name__)
 Health = Callable[[], Mapping[str, Any]]
 Metrics = Callable[[], str]
 OwnRecord = Callable[[], bytes]
+Post = Callable[[bytes], Offer]
+"""Takes the bytes of a record that a stranger posted, and says what became of it."""
+
+STATUSES: Mapping[Taken, int] = {
+    Taken.NEW: 202,
+    Taken.KNOWN: 200,
+    Taken.OLDER: 409,
+    Taken.EQUIVOCATION: 409,
+    Taken.REFUSED: 403,
+    Taken.OTHER_NETWORK: 403,
+    Taken.LOCAL_ADDRESS: 403,
+    Taken.BAD_SIGNATURE: 403,
+    Taken.MALFORMED: 400,
+    Taken.FULL: 503,
+}
+"""202: it is introduced to all others, and dialled, in its own time."""
 
 
-def make_app(health: Health, metrics: Metrics | None = None, record: OwnRecord | None = None) -> web.Application:
+def json_answer(content: Mapping[str, Any], status: int = 200) -> web.Response:
+    """An answer that nobody keeps."""
+    from aiohttp import web
+
+    text = json.dumps(content, separators=(", ", ": ")) + "\n"
+    headers = {"Cache-Control": "no-store"}
+    return web.Response(text=text, status=status, content_type="application/json", headers=headers)
+
+
+def make_app(
+    health: Health,
+    metrics: Metrics | None = None,
+    record: OwnRecord | None = None,
+    post: Post | None = None,
+    knocks: Knocks | None = None,
+) -> web.Application:
     """The application behind the front door; what is None is not served.
 
     ``health``: what /health says, JSON types only; the status is 200 whatever it says, for the question was
     answered. ``metrics``: text in the Prometheus exposition format. ``record``: the node's own signed record, empty
-    while there is none yet.
+    while there is none yet. ``post``: takes records of others; the registry is asked before any signature is checked.
+    ``knocks``: how often that may be; None takes the usual limits.
     """
     from aiohttp import web
-
-    def json_answer(content: Mapping[str, Any], status: int = 200) -> web.Response:
-        text = json.dumps(content, separators=(", ", ": ")) + "\n"
-        headers = {"Cache-Control": "no-store"}
-        return web.Response(text=text, status=status, content_type="application/json", headers=headers)
 
     async def get_health(_request: web.Request) -> web.Response:
         return json_answer(health())
@@ -72,6 +100,36 @@ def make_app(health: Health, metrics: Metrics | None = None, record: OwnRecord |
         if not encoded:
             return json_answer({"error": "this node has no record yet"}, 503)
         return web.Response(body=encoded, content_type="application/octet-stream")
+
+    async def post_record(request: web.Request) -> web.Response:
+        assert post is not None
+        refusal = _not_now(limits, request.remote)
+        if refusal is not None:
+            return refusal
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                encoded = await request.read()
+        except TimeoutError:
+            raise web.HTTPRequestTimeout from None
+        taken, name = post(encoded)
+        return json_answer({"taken": taken.value, "why": name}, STATUSES[taken])
+
+    limits = knocks or Knocks()
+
+    app = web.Application(middlewares=[_errors_as_json()], client_max_size=MAX_BODY)
+    app.router.add_get("/health", get_health)
+    if metrics is not None:
+        app.router.add_get("/metrics", get_metrics)
+    if record is not None:
+        app.router.add_get("/record", get_record)
+    if post is not None:
+        app.router.add_post("/records", post_record)
+    return app
+
+
+def _errors_as_json() -> Any:
+    """The middleware that gives every refusal the form of an answer."""
+    from aiohttp import web
 
     @web.middleware
     async def errors_as_json(
@@ -88,13 +146,18 @@ def make_app(health: Health, metrics: Metrics | None = None, record: OwnRecord |
             _log.error("http.request_failed", path=request.path, exc_info=error)
             return json_answer({"error": "Internal Server Error"}, 500)
 
-    app = web.Application(middlewares=[errors_as_json], client_max_size=MAX_BODY)
-    app.router.add_get("/health", get_health)
-    if metrics is not None:
-        app.router.add_get("/metrics", get_metrics)
-    if record is not None:
-        app.router.add_get("/record", get_record)
-    return app
+    return errors_as_json
+
+
+def _not_now(knocks: Knocks, address: str | None) -> web.Response | None:
+    """The refusal of a post that comes too early; its body is not read."""
+    whose = knocks.refusal(address, time.monotonic())
+    if whose is None:
+        return None
+    status = 429 if whose == "address" else 503
+    answer = json_answer({"error": f"too many posts of {whose}", "why": "too_often"}, status)
+    answer.headers["Retry-After"] = str(RETRY_AFTER)
+    return answer
 
 
 def make_runner(app: web.Application) -> web.AppRunner:
@@ -112,6 +175,7 @@ def make_runner(app: web.Application) -> web.AppRunner:
         max_line_size=MAX_LINE,
         max_field_size=MAX_LINE,
         read_bufsize=READ_BUFFER,
+        auto_decompress=False,
         shutdown_timeout=SHUTDOWN,
     )
 
@@ -121,45 +185,3 @@ def _not_a_strangers_fault(record: logging.LogRecord) -> bool:
     from aiohttp.http_exceptions import HttpProcessingError
 
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-
-
-async def fetch_record(endpoint: Endpoint, timeout: float) -> bytes:  # noqa: ASYNC109 - one bound for all of it
-    """The bytes that the front door at ``endpoint`` serves as its record, within ``timeout`` seconds in all.
-
-    They are a stranger's: nothing in them is checked but their size. Raises ``ConnectionError`` when nobody is reached
-    there, ``TimeoutError``, and ``ValueError`` when somebody answers with something else than a record.
-    """
-    import aiohttp
-
-    connector = aiohttp.TCPConnector(force_close=True, use_dns_cache=False)
-    limit = aiohttp.ClientTimeout(total=None)
-    try:
-        async with (
-            asyncio.timeout(timeout),
-            aiohttp.ClientSession(
-                connector=connector,
-                timeout=limit,
-                trust_env=False,
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-            ) as session,
-            session.get(f"http://{endpoint}/record", allow_redirects=False, max_line_size=MAX_LINE) as answer,
-        ):
-            return await _bounded_body(answer)
-    except aiohttp.ClientConnectorError as error:
-        number = error.os_error.errno or 0
-        reason = os.strerror(number) if number > 0 else str(error.os_error)
-        raise ConnectionError(number, reason) from error
-    except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError) as error:
-        raise ValueError(f"{endpoint} speaks no HTTP: {type(error).__name__}") from error
-
-
-async def _bounded_body(answer: Any) -> bytes:
-    if answer.status != 200:
-        raise ValueError(f"/record was answered with status {answer.status}")
-    body = bytearray()
-    async for piece in answer.content.iter_any():
-        body += piece
-        if len(body) > MAX_RECORD:
-            raise ValueError(f"/record was answered with more than {MAX_RECORD} bytes")
-    return bytes(body)

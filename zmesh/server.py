@@ -1,7 +1,8 @@
 """The front door of one node, HTTP and ZMTP on one port, and the HTTP client that knocks at others'.
 
 Rules
- 1. HTTP carries only what anybody may read: health, metrics, and the node's own signed record.
+ 1. HTTP carries only what anybody may read (health, metrics, the node's own signed record) and may leave (a signed
+    record of its own, if its key belongs).
  2. aiohttp is imported when a node starts, not when zmesh is.
 """
 
@@ -12,16 +13,19 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from zmesh.core.types import Endpoint
+from zmesh.knocks import Knocks
 
 if TYPE_CHECKING:
     from aiohttp.web import AppRunner
 
     from zmesh.config import Settings
+    from zmesh.handlers import Offer
+    from zmesh.http_client import Posted
     from zmesh.transports.front_door import FrontDoor
 
 
 class Server:
-    """``health``, ``metrics`` and ``record`` answer the GETs of the same name."""
+    """``health``, ``metrics`` and ``record`` answer the GETs of the same name, ``post`` takes what is posted."""
 
     def __init__(
         self,
@@ -29,9 +33,11 @@ class Server:
         health: Callable[[], dict[str, Any]],
         metrics: Callable[[], str],
         record: Callable[[], bytes],
+        post: Callable[[bytes], Offer] | None = None,
     ) -> None:
         self._settings = settings
-        self._answers = (health, metrics, record)
+        self._answers = (health, metrics, record, post)
+        self._knocks = Knocks()
         self._runner: AppRunner | None = None
         self._door: FrontDoor | None = None
 
@@ -42,15 +48,15 @@ class Server:
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """The front door's."""
-        return {} if self._door is None else self._door.counters
+        """The front door's, and those of the posts it refused."""
+        return {} if self._door is None else {**self._door.counters, **self._knocks.counters}
 
     async def start(self, router: Endpoint) -> None:
         """Open the door; ``router`` is where the transport listens. Raises ``ConfigError`` when the port is taken."""
         from zmesh.http import make_app, make_runner
         from zmesh.transports.front_door import FrontDoor
 
-        runner = make_runner(make_app(*self._answers))
+        runner = make_runner(make_app(*self._answers, self._knocks))
         await runner.setup()
         self._runner = runner
         assert runner.server is not None  # made by setup()
@@ -70,9 +76,15 @@ class Server:
 
     async def fetch(self, endpoint: Endpoint, timeout: float) -> bytes:  # noqa: ASYNC109  # of one HTTP exchange
         """The record that the node behind ``endpoint`` serves, at most 8 KiB, within ``timeout`` seconds."""
-        from zmesh.http import fetch_record
+        from zmesh.http_client import fetch_record
 
         return await fetch_record(endpoint, timeout)
+
+    async def post(self, endpoint: Endpoint, encoded: bytes, timeout: float) -> Posted:  # noqa: ASYNC109  # as above
+        """Leave our record with the node behind ``endpoint``, within ``timeout`` seconds."""
+        from zmesh.http_client import post_record
+
+        return await post_record(endpoint, encoded, timeout)
 
     def advertised(self) -> tuple[Endpoint, ...]:
         """Where others reach this door, as far as this node can tell.

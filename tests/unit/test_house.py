@@ -22,8 +22,8 @@ EVERYTHING = (*LIBRARY, "tests", "benchmarks", "examples")
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"core"}),
     frozenset({"transport", "sentence", "log", "files", "multiaddr", "identity", "delegation"}),
-    frozenset({"transports", "handlers", "registry", "config", "http", "messages", "state"}),
-    frozenset({"node", "dialer", "dispatch", "peer_table", "seen_view", "server", "status"}),
+    frozenset({"transports", "handlers", "registry", "config", "http", "http_client", "knocks", "messages", "state"}),
+    frozenset({"node", "dialer", "meeting", "dispatch", "peer_table", "seen_view", "server", "status"}),
     frozenset({"running"}),
     frozenset({"client", ""}),
     frozenset({"cli", "demo", "__main__"}),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,7 +15,10 @@ import pytest
 from aiohttp import web
 
 from zmesh.core.types import Endpoint
-from zmesh.http import MAX_LINE, MAX_RECORD, fetch_record, make_app, make_runner
+from zmesh.handlers import Offer, Taken
+from zmesh.http import MAX_BODY, MAX_LINE, STATUSES, make_app, make_runner
+from zmesh.http_client import MAX_ANSWER, Posted, fetch_record, post_record
+from zmesh.knocks import BURST, BURST_OF_ALL, MAX_ADDRESSES, RATE, Knocks
 
 HEALTH = {"status": "healthy", "peer_id": "validator_001", "peers_count": 5, "running": True}
 
@@ -54,6 +59,21 @@ async def exchange(endpoint: Endpoint, request: bytes) -> tuple[int, dict[str, s
     first, *lines = head.decode().split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in lines)
     return int(first.split()[1]), headers, body
+
+
+def taking(*outcomes: Offer) -> tuple[web.Application, list[bytes]]:
+    """An application that has these outcomes for what is posted, and what that was."""
+    posted: list[bytes] = []
+    left = list(outcomes)
+
+    def post(encoded: bytes) -> Offer:
+        posted.append(encoded)
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    return make_app(lambda: HEALTH, post=post), posted
+
+
+NEW = Offer(Taken.NEW, "new")
 
 
 def get(path: str, method: str = "GET", extra: str = "") -> bytes:
@@ -169,8 +189,8 @@ async def test_a_door_that_nobody_opens_is_a_connection_error() -> None:
         (b"", "speaks no HTTP"),
         (b"\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03\x00CURVE", "speaks no HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfive!", "speaks no HTTP"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n" + bytes(9000), f"more than {MAX_RECORD} bytes"),
-        (b"HTTP/1.1 200 OK\r\n\r\n" + bytes(1_000_000), f"more than {MAX_RECORD} bytes"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n" + bytes(9000), f"more than {MAX_ANSWER} bytes"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + bytes(1_000_000), f"more than {MAX_ANSWER} bytes"),
         (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", "with status 302"),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "with status 404"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n", "speaks no HTTP"),
@@ -195,3 +215,127 @@ async def test_a_door_that_never_answers_is_given_up() -> None:
         with pytest.raises(TimeoutError):
             await fetch_record(endpoint, 0.05)
         gone.set()
+
+
+# ------------------------------------------------------------ posting a record
+
+
+@pytest.mark.parametrize("taken", Taken)
+async def test_a_posted_record_is_answered_with_what_became_of_it(taken: Taken) -> None:
+    app, posted = taking(Offer(taken, "unknown_account" if taken is Taken.REFUSED else taken.value))
+    async with serving(app) as endpoint:
+        answer = await post_record(endpoint, b"\x9crecord", 10)
+    why = "unknown_account" if taken is Taken.REFUSED else taken.value
+    assert (answer, posted) == (Posted(STATUSES[taken], why), [b"\x9crecord"])
+    assert answer.is_taken is (taken in (Taken.NEW, Taken.KNOWN))
+
+
+async def test_the_answer_to_a_post_is_json_for_people_too() -> None:
+    app, _ = taking(NEW)
+    request = get("/records", "POST", "Content-Length: 3\r\n") + b"abc"
+    async with serving(app) as endpoint:
+        status, headers, body = await exchange(endpoint, request)
+        assert (await exchange(endpoint, get("/records")))[0] == 405
+    assert (status, json.loads(body)) == (202, {"taken": "new", "why": "new"})
+    assert headers["content-type"] == "application/json; charset=utf-8"
+
+
+@pytest.mark.parametrize("size, status", [(MAX_BODY, 202), (MAX_BODY + 1, 413), (1_000_000, 413)])
+async def test_a_body_over_its_bound_is_refused_unread(size: int, status: int) -> None:
+    app, posted = taking(NEW)
+    request = get("/records", "POST", f"Content-Length: {size}\r\n") + bytes(size)
+    async with serving(app) as endpoint:
+        assert (await exchange(endpoint, request))[0] == status
+    assert [len(body) for body in posted] == ([size] if status == 202 else [])
+
+
+async def test_a_body_that_would_unpack_to_a_thousand_times_its_size_stays_packed() -> None:
+    app, posted = taking(Offer(Taken.MALFORMED, "malformed"))
+    packed = zlib.compress(bytes(1_000_000))
+    extra = f"Content-Encoding: deflate\r\nContent-Length: {len(packed)}\r\n"
+    async with serving(app) as endpoint:
+        assert (await exchange(endpoint, get("/records", "POST", extra) + packed))[0] == 400
+    assert posted == [packed]
+
+
+async def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmesh.http.BODY_SECONDS", 0.05)
+    app, posted = taking(NEW)
+    async with serving(app) as endpoint:
+        status, _, body = await exchange(endpoint, get("/records", "POST", "Content-Length: 10\r\n") + b"half")
+    assert (status, json.loads(body), posted) == (408, {"error": "Request Timeout"}, [])
+
+
+async def test_one_address_that_posts_too_often_waits_and_others_do_not() -> None:
+    app, posted = taking(NEW)
+    async with serving(app) as endpoint:
+        answers = [await exchange(endpoint, _post_over_and_over(int(BURST) + 20))]
+        statuses = _statuses(answers[0])
+        assert statuses.count(202) == len(posted)
+        assert BURST <= len(posted) < BURST + 20
+        assert set(statuses[int(BURST) :]) <= {202, 429}
+        assert 429 in statuses
+        reader, writer = await asyncio.open_connection(*endpoint, local_addr=("127.0.0.2", 0))
+        writer.write(get("/records", "POST", "Content-Length: 1\r\n") + b"x")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 202")
+        writer.close()
+
+
+def _post_over_and_over(count: int) -> bytes:
+    """So many posts over one connection, which the last one closes."""
+    one = b"POST /records HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
+    return one * (count - 1) + get("/records", "POST", "Content-Length: 1\r\n") + b"x"
+
+
+def _statuses(answers: tuple[int, dict[str, str], bytes]) -> list[int]:
+    first, _, rest = answers
+    return [first, *(int(status) for status in re.findall(rb"HTTP/1.1 (\d+)", rest))]
+
+
+def test_each_machine_has_its_share_and_all_together_have_one() -> None:
+    knocks = Knocks()
+    for address in ("192.0.2.1", "2001:db8::1", None):
+        assert [knocks.refusal(address, 0.0) for _ in range(int(BURST) + 1)] == [None] * int(BURST) + ["address"]
+    assert knocks.refusal("::ffff:192.0.2.1", 0.0) == "address", "the same machine over IPv6"
+    assert knocks.refusal("2001:db8::2%eth0", 0.0) == "address", "the same /64"
+    assert knocks.refusal("2001:db8:0:1::1", 0.0) is None
+    assert knocks.refusal("192.0.2.1", 1 / RATE) is None
+    crowd = [knocks.refusal(f"198.51.{number // 200}.{number % 200}", 0.3) for number in range(1000)]
+    assert crowd.count("everybody") == pytest.approx(1000 - (BURST_OF_ALL - 3 * BURST), abs=40)
+    assert knocks.counters["http_posts_over_limit_of_everybody"] == crowd.count("everybody")
+
+
+def test_the_table_of_addresses_is_bounded() -> None:
+    knocks = Knocks()
+    for number in range(MAX_ADDRESSES + 100):
+        knocks.refusal(f"10.0.{number // 256}.{number % 256}", float(number))
+    assert len(knocks._buckets) == MAX_ADDRESSES
+
+
+@pytest.mark.parametrize(
+    "status, body, posted",
+    [
+        (404, b"", Posted(404, "status_404")),
+        (403, b'{"why": "a\\u0000b"}', Posted(403, "status_403")),
+        (403, b"[" * 8000, Posted(403, "status_403")),
+        (403, b'{"why": "forged"', Posted(403, "status_403")),
+        (403, b'{"why": "forged"}', Posted(403, "forged")),
+        (200, b'{"why": "known"}', Posted(200, "known")),
+    ],
+    ids=["missing", "unprintable", "deep", "cut", "forged", "known"],
+)
+async def test_what_is_said_of_our_record_is_not_believed_but_shown(status: int, body: bytes, posted: Posted) -> None:
+    async def give(writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+
+    async with answering(give) as endpoint:
+        assert await post_record(endpoint, b"x", 10) == posted
+
+
+async def test_a_success_that_says_nothing_is_none() -> None:
+    async def give(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK")
+
+    async with answering(give) as endpoint:
+        with pytest.raises(ValueError, match="something else than what became of the record"):
+            await post_record(endpoint, b"x", 10)

@@ -1,0 +1,111 @@
+"""What a node asks of other front doors: GET /record, and POST /records with its own.
+
+Rules
+ 1. An answer is a stranger's: its head, its size and its time are bounded, and nothing in it is believed here.
+ 2. No redirect is followed, no proxy used, no cookie kept, nothing decompressed: one connection, one exchange.
+ 3. aiohttp is imported where it is needed: it takes longer to import than all the rest of zmesh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from typing import Any, NamedTuple
+
+from zmesh.core.types import Endpoint
+
+MAX_ANSWER = 8 * 1024
+"""Bytes of an answer that is read: twice what a record of this version may have."""
+MAX_LINE = 2 * 1024
+"""Bytes of a status line or header of an answer: the longest of ours is 60."""
+MAX_WHY = 64
+"""Characters of a reason that somebody else gives: it ends up in a log."""
+
+
+class Posted(NamedTuple):
+    """What a front door said of a posted record."""
+
+    status: int
+    """200 and 202: it has it. 409: it has a newer one. 403: refused. 429 and 503: not now."""
+    why: str
+    """The name of what became of it, or of the reason against it; at most 64 letters, digits and ``_``."""
+
+    @property
+    def is_taken(self) -> bool:
+        """Does it have our record now?"""
+        return self.status in (200, 202)
+
+
+async def fetch_record(endpoint: Endpoint, timeout: float) -> bytes:  # noqa: ASYNC109 - one bound for all of it
+    """The bytes that the front door at ``endpoint`` serves as its record, within ``timeout`` seconds in all.
+
+    They are a stranger's: nothing in them is checked but their size. Raises ``ConnectionError`` when nobody is reached
+    there, ``TimeoutError``, and ``ValueError`` when somebody answers with something else than a record.
+    """
+    status, body = await _exchange("GET", endpoint, "/record", None, timeout)
+    if status != 200:
+        raise ValueError(f"/record was answered with status {status}")
+    return body
+
+
+async def post_record(endpoint: Endpoint, encoded: bytes, timeout: float) -> Posted:  # noqa: ASYNC109 - as above
+    """Leave the record ``encoded`` at the front door at ``endpoint``, within ``timeout`` seconds in all.
+
+    Raises ``ConnectionError`` when nobody is reached there, ``TimeoutError``, and ``ValueError`` when somebody answers
+    who is no node of a mesh.
+    """
+    status, body = await _exchange("POST", endpoint, "/records", encoded, timeout)
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        told = None
+    why = told.get("why") if isinstance(told, dict) else None
+    if isinstance(why, str) and 0 < len(why) <= MAX_WHY and why.isascii() and why.replace("_", "").isalnum():
+        return Posted(status, why)
+    if status in (200, 202):
+        raise ValueError("/records was answered with something else than what became of the record")
+    return Posted(status, f"status_{status}")
+
+
+async def _exchange(
+    method: str,
+    endpoint: Endpoint,
+    path: str,
+    data: bytes | None,
+    timeout: float,  # noqa: ASYNC109 - as above
+) -> tuple[int, bytes]:
+    """Status and body of one request."""
+    import aiohttp
+
+    connector = aiohttp.TCPConnector(force_close=True, use_dns_cache=False)
+    try:
+        async with (
+            asyncio.timeout(timeout),
+            aiohttp.ClientSession(
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(total=None),
+                trust_env=False,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+            ) as session,
+            session.request(
+                method, f"http://{endpoint}{path}", data=data, allow_redirects=False, max_line_size=MAX_LINE
+            ) as answer,
+        ):
+            return answer.status, await _bounded_body(answer, path)
+    except aiohttp.ClientConnectorError as error:
+        number = error.os_error.errno or 0
+        reason = os.strerror(number) if number > 0 else str(error.os_error)
+        raise ConnectionError(number, reason) from error
+    except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError) as error:
+        raise ValueError(f"{endpoint} speaks no HTTP: {type(error).__name__}") from error
+
+
+async def _bounded_body(answer: Any, path: str) -> bytes:
+    body = bytearray()
+    async for piece in answer.content.iter_any():
+        body += piece
+        if len(body) > MAX_ANSWER:
+            raise ValueError(f"{path} was answered with more than {MAX_ANSWER} bytes")
+    return bytes(body)
