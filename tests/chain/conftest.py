@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,8 +30,8 @@ def run_chain(installed: Installed, tmp_path_factory: pytest.TempPathFactory) ->
     """Starts chains that end with this file's tests."""
     with ExitStack() as stack:
 
-        def run(storage: dict[str, Any], genesis: Path | None = None) -> Chopsticks:
+        def run(storage: dict[str, Any], staking: bool = False) -> Chopsticks:
             folder = tmp_path_factory.mktemp("chain")
-            return stack.enter_context(Chopsticks(storage, folder, genesis=genesis))
+            return stack.enter_context(Chopsticks(storage, folder, staking=staking))
 
         yield run

@@ -42,6 +42,9 @@ _LEASH = (
     "if (isMainThread) process.stdin.on('close', () => process.exit()).on('error', () => process.exit()).resume()"
 )
 
+# Parachains.set_heads([]), unsigned: the first runtime of Polkadot panics on a block without it.
+_STAKING_BLOCK = {"transactions": ["0x1004140000"]}
+
 Storage = Mapping[str, Mapping[str, Any]]
 """Pallet -> item -> value, as chopsticks takes it: accounts as SS58 or hex; of a map, a list of [[keys], value]."""
 
@@ -53,13 +56,14 @@ class ChopsticksError(ZmeshError):
 class Chopsticks:
     """One chain in a process of its own.
 
-    ``storage`` stands in the first block. ``genesis`` is a file (``Installed.collators`` if not given). Use it as a
-    context manager, or call ``start`` and ``stop``; these block for seconds: in a coroutine through a thread.
+    ``storage`` stands in the first block. ``staking``: run a relay chain with Staking (``Installed.staking``) and not
+    one with collators (``Installed.collators``). Use it as a context manager, or call ``start`` and ``stop``; these
+    block for seconds: in a coroutine through a thread.
     """
 
-    def __init__(self, storage: Storage, folder: Path, *, genesis: Path | None = None) -> None:
+    def __init__(self, storage: Storage, folder: Path, *, staking: bool = False) -> None:
         self._installed: Installed | None = None
-        self._genesis = genesis
+        self._staking = staking
         self._config = folder / "chopsticks.json"
         self._storage: dict[str, dict[str, Any]] = {pallet: dict(items) for pallet, items in storage.items()}
         self._process: subprocess.Popen[str] | None = None
@@ -94,7 +98,7 @@ class Chopsticks:
         """
         installed = self._installed = self._installed or install()
         config = {
-            "genesis": str(self._genesis or installed.collators),
+            "genesis": str(installed.staking if self._staking else installed.collators),
             "host": HOST,
             "port": self._port,
             "build-block-mode": "Manual",
@@ -195,7 +199,8 @@ class Chopsticks:
 
     async def new_block(self, count: int = 1, **options: Any) -> str:
         """Build blocks, each final at once; gives the last one's hash. ``options`` are those of ``dev_newBlock``."""
-        return str(await self.rpc("dev_newBlock", {"count": count, **options}))
+        needed = _STAKING_BLOCK if self._staking else {}
+        return str(await self.rpc("dev_newBlock", {"count": count, **needed, **options}))
 
     async def set_storage(self, storage: Storage) -> None:
         """Change the state of the newest block, where it stands; a chain that is started again begins with it."""
