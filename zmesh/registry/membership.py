@@ -1,0 +1,437 @@
+"""Who may take part: what the registry says, what accounts signed for mesh keys, and what the operator lets in besides.
+
+Rules
+ 1. The roster is a function of the registry's set, of the delegations that were seen to hold, and of the time: the
+    order in which records came changes nothing. So all nodes that saw the same agree.
+ 2. Of an account the highest sequence counts, and ends all others for ever, also once it has expired itself. Of two
+    with one sequence the one whose text sorts first counts; both are kept as evidence.
+ 3. One key speaks for one account: of several accounts that it agreed to speak for, the one with the highest sequence.
+    A key and its negative share one CURVE image and count as one key. Whom the registry names by key goes before all.
+ 4. A delegation proves itself, whoever brings it and in whatever record: ``judge`` remembers one that holds, and no
+    other. A member it becomes when its own record was taken (``took``), which says its name.
+ 5. Removal and expiry take effect with the next roster; ``deadline`` says when that is due. It is in wall seconds, as
+    delegations are.
+ 6. The cheap questions come first: nothing is verified for an account that the registry does not name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from math import inf
+from typing import Any, Final, Literal, NamedTuple
+
+from zmesh.core.errors import ConfigError, WireError
+from zmesh.core.types import EMPTY_ROSTER, Member, Now, PeerKey, Roster
+from zmesh.delegation import Delegation, Scheme, decode_delegation
+from zmesh.handlers.record import Record
+from zmesh.identity import curve_image
+from zmesh.log import get_logger
+from zmesh.registry.port import Account, ValidatorSet
+from zmesh.registry.standing import MAX_GUESTS, Refusals, Standing
+
+Admission = Literal["registry", "open"]
+"""``open`` lets in any key that has a record of its own, as a guest without stake or vote: for demos and tests."""
+
+MAX_NAMES: Final = 16_384
+"""Keys whose names are remembered, about 8 MiB: as many as records are kept of."""
+MAX_FORMER: Final = 16_384
+"""Accounts that left and whose delegation is remembered, about 24 MiB; of more, the sequence alone."""
+MAX_SEQUENCES: Final = 100_000
+"""Accounts whose highest sequence is remembered, about 10 MiB: as many as a registry may name."""
+MAX_PROOFS: Final = 256
+"""Pairs of contradicting delegations kept as evidence, 256 KiB at most."""
+SLOW_BURST: Final = 20
+"""Forged ECDSA signatures that are looked at in one go: each costs 10 ms of Python, and anybody can make them."""
+SLOW_RATE: Final = 2.0
+"""The same a second after that: at most 2 % of a core."""
+
+_log = get_logger(__name__)
+
+
+class _Claim(NamedTuple):
+    """A delegation that holds, the highest of its account."""
+
+    delegation: Delegation
+    image: bytes
+    """32 bytes, the CURVE image of the key."""
+
+    @property
+    def rank(self) -> tuple[int, bytes]:
+        """The highest one of several with one image counts."""
+        return self.delegation.statement.sequence, self.delegation.statement.account
+
+    def holds_at(self, wall: float) -> bool:
+        return self.delegation.statement.not_before <= wall < self.delegation.statement.not_after + 1
+
+    def precedes(self, other: Delegation) -> bool:
+        """Does it end the other one, of the same account?"""
+        ours, theirs = self.delegation.statement, other.statement
+        return (ours.sequence, theirs.text) > (theirs.sequence, ours.text)
+
+
+class _Said(NamedTuple):
+    """What the newest record of a key says."""
+
+    sequence: int
+    peer_id: str
+    capabilities: tuple[str, ...]
+
+
+class Membership:
+    """Combines what the registry, the accounts and the operator say into the engine's roster. No IO but its log."""
+
+    def __init__(self, network: str, admission: Admission = "registry") -> None:
+        """``network``: the mesh's name."""
+        self._network = network
+        self._open = admission == "open"
+        self._found = ValidatorSet()
+        self._addresses: dict[str, bytes] = {}
+        self._static_images: dict[bytes, PeerKey] = {}
+        # The highest delegation of each account that was seen to hold, and who claims which image.
+        self._claims: dict[bytes, _Claim] = {}
+        self._images: dict[bytes, set[bytes]] = {}
+        # Sequences of claims that are not in memory, after a restart for one; another chain counts anew.
+        self._sequences: dict[bytes, int] = {}
+        self._sequences_of = b""
+        self._said: dict[PeerKey, _Said] = {}
+        self._guests: dict[PeerKey, bytes] = {}
+        self._guest_images: dict[bytes, PeerKey] = {}
+        self._now = Now(0.0, 0.0)
+        self._roster = EMPTY_ROSTER
+        self._stale = False
+        self._due = inf
+        self._contested: frozenset[str] = frozenset()
+        self._proofs: dict[tuple[bytes, int], tuple[Delegation, Delegation]] = {}
+        self._refusals = Refusals()
+        self._slow = float(SLOW_BURST)
+        self._slow_at = 0.0
+        self.counters: Counter[str] = Counter()
+
+    # ------------------------------------------------------------ what comes in
+
+    def registered(self, found: ValidatorSet, now: Now) -> None:
+        """A new set from the registry: those who are not in it are out at once."""
+        self._now = now
+        before, self._found = self._found, found
+        if found.genesis != before.genesis:
+            self._forget_chain(found.genesis)
+        self._addresses = {account.address: identifier for identifier, account in found.accounts.items()}
+        if found.roster is not before.roster:
+            self._static_images = {curve_image(member.key): member.key for member in found.roster.members}
+        self._forget_former()
+        self._stale = True
+
+    def judge(self, record: Record, now: Now) -> Standing:
+        """May the key of this record take part? The record's own signature is not looked at.
+
+        A delegation that is seen to hold is remembered, as rule 4 has it; ``deadline`` is then due at once.
+        """
+        self._now = now
+        standing = self._standing(record)
+        self.counters[standing.value] += 1
+        if standing is not Standing.ADMITTED:
+            self._refusals.tell(record, standing, self._found.accounts, now)
+        return standing
+
+    def took(self, record: Record, now: Now) -> None:
+        """This is the newest record of its key, and verified: if its key may take part, it is a member by that name."""
+        self._now = now
+        if self._standing(record) is not Standing.ADMITTED:
+            return
+        before = self._said.get(record.key)
+        said = _Said(record.sequence, record.peer_id, record.capabilities)
+        if before is not None and before.sequence > said.sequence:
+            return
+        self._said[record.key] = said
+        if self._open and record.key not in self._guests and len(self._guests) < MAX_GUESTS:
+            image = curve_image(record.key)
+            self._guests[record.key] = image
+            self._guest_images.setdefault(image, record.key)
+            self._stale = True
+        if before is None or before[1:] != said[1:]:
+            self._stale = True
+        if len(self._said) > MAX_NAMES:
+            members = self.roster.by_key
+            del self._said[next((key for key in self._said if key not in members), next(iter(self._said)))]
+
+    def wake(self, now: Now) -> None:
+        """Let what is due take effect."""
+        self._now = now
+        if self._stale or self._due <= now.wall:
+            self._rebuild()
+
+    # ------------------------------------------------------------ what comes out
+
+    @property
+    def deadline(self) -> float | None:
+        """Unix seconds when to ``wake`` it next: 0 is at once. Reading it costs nothing."""
+        if self._stale:
+            return 0.0
+        return None if self._due == inf else self._due
+
+    @property
+    def roster(self) -> Roster:
+        """Who takes part now; another object whenever that changed. Made when it is read: linear in its size."""
+        if self._stale:
+            self._rebuild()
+        return self._roster
+
+    @property
+    def contested(self) -> frozenset[str]:
+        """Names that more than one member claims: each keeps it, and it means nobody."""
+        return self._contested
+
+    @property
+    def proofs(self) -> Sequence[tuple[Delegation, Delegation]]:
+        """Pairs of delegations that one account signed with one sequence."""
+        return tuple(self._proofs.values())
+
+    def delegation_of(self, key: PeerKey) -> Delegation | None:
+        """What makes this key a member, if that is a delegation in force."""
+        member = self.roster.by_key.get(key)
+        claim = None if member is None else self._claims.get(self._addresses.get(member.account, b""))
+        return None if claim is None or claim.delegation.statement.key != key else claim.delegation
+
+    def export(self) -> dict[str, Any]:
+        """What must outlive a restart, or a superseded delegation would count again; plain values for JSON."""
+        sequences = self._sequences | {account: claim.rank[0] for account, claim in self._claims.items()}
+        return {
+            "genesis": self._sequences_of.hex(),
+            "sequences": {account.hex(): sequence for account, sequence in sequences.items()},
+        }
+
+    def restore(self, exported: Mapping[str, Any]) -> None:
+        """Before the first set of the registry. Raises ``ConfigError`` for what ``export`` did not make."""
+        try:
+            genesis = bytes.fromhex(exported["genesis"])
+            sequences = {bytes.fromhex(account): int(number) for account, number in exported["sequences"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f"the saved sequences of delegations cannot be read: {type(error).__name__}") from None
+        self._sequences_of = genesis
+        self._sequences = dict(list(sequences.items())[:MAX_SEQUENCES])
+
+    # ------------------------------------------------------------ judging
+
+    def _standing(self, record: Record) -> Standing:
+        if record.key in self._found.roster.by_key:
+            return Standing.ADMITTED
+        standing = self._by_delegation(record)
+        # In an open mesh a key needs no account, and a bad delegation makes it no worse than none.
+        return self._as_guest(record) if self._open and standing is not Standing.ADMITTED else standing
+
+    def _by_delegation(self, record: Record) -> Standing:
+        if record.delegation is None:
+            return Standing.UNKNOWN_KEY
+        try:
+            delegation = decode_delegation(record.delegation)
+        except WireError:
+            return Standing.MALFORMED
+        if delegation.statement.key != record.key:
+            return Standing.NOT_HELD
+        standing = self._by_statement(delegation)
+        known = self._claims.get(delegation.statement.account)
+        # Byte for byte: whoever comes with junk beside a text that is known must not be passed on as if it had held.
+        if standing is Standing.ADMITTED and (known is None or known.delegation.encoded != delegation.encoded):
+            standing = self._by_signatures(delegation)
+            if standing is Standing.ADMITTED:
+                self._remember(delegation)
+        return self._against_others(delegation) if standing is Standing.ADMITTED else standing
+
+    def _by_statement(self, delegation: Delegation) -> Standing:
+        """What its text alone says."""
+        said = delegation.statement
+        if said.genesis != self._found.genesis:
+            return Standing.OTHER_CHAIN
+        if said.network != self._network:
+            return Standing.OTHER_NETWORK
+        if said.account not in self._found.accounts:
+            return Standing.UNKNOWN_ACCOUNT
+        if self._now.wall < said.not_before:
+            return Standing.NOT_YET
+        if self._now.wall >= said.not_after + 1:
+            return Standing.EXPIRED
+        known = self._claims.get(said.account)
+        if known is None:
+            superseded = said.sequence < self._sequences.get(said.account, 0)
+        else:
+            superseded = known.precedes(delegation) and known.delegation.statement.key != said.key
+            if superseded and said.sequence == known.rank[0]:
+                self._convict(known.delegation, delegation)
+        return Standing.SUPERSEDED if superseded else Standing.ADMITTED
+
+    def _by_signatures(self, delegation: Delegation) -> Standing:
+        if not delegation.held_by_key():
+            return Standing.NOT_HELD
+        if not delegation.is_of_account():
+            return Standing.FORGED
+        slow = delegation.scheme is Scheme.ECDSA
+        if slow:
+            passed = max(0.0, self._now.mono - self._slow_at)
+            self._slow, self._slow_at = min(SLOW_BURST, self._slow + passed * SLOW_RATE), self._now.mono
+            if self._slow < 1:
+                return Standing.BUSY
+        if delegation.signed_by_account():
+            return Standing.ADMITTED
+        self._slow -= slow
+        return Standing.FORGED
+
+    def _remember(self, delegation: Delegation) -> None:
+        account = delegation.statement.account
+        known = self._claims.get(account)
+        if known is not None:
+            if known.rank[0] == delegation.statement.sequence and known.delegation.statement != delegation.statement:
+                self._note_proof(known.delegation, delegation)
+            if not known.precedes(delegation):
+                self._images[known.image].discard(account)
+                if not self._images[known.image]:
+                    del self._images[known.image]
+            else:
+                return
+        claim = _Claim(delegation, curve_image(delegation.statement.key))
+        self._claims[account] = claim
+        self._images.setdefault(claim.image, set()).add(account)
+        self._stale = True
+
+    def _against_others(self, delegation: Delegation) -> Standing:
+        """Who else has the key that the account speaks with?"""
+        said = delegation.statement
+        claim = self._claims[said.account]
+        if not self._is_live(claim):
+            return Standing.SUPERSEDED  # by one for the same key that has expired since
+        image = claim.image
+        if image in self._static_images:
+            return Standing.KEY_TAKEN if self._static_images[image] == said.key else Standing.COLLIDES
+        speaker = self._speaker(image)
+        if speaker is None or speaker.delegation.statement.account == said.account:
+            return Standing.ADMITTED
+        return Standing.KEY_TAKEN if speaker.delegation.statement.key == said.key else Standing.COLLIDES
+
+    def _speaker(self, image: bytes) -> _Claim | None:
+        """The highest of those who claim this image and may, now."""
+        claims = [self._claims[account] for account in self._images.get(image, ())]
+        return max(filter(self._is_live, claims), key=lambda claim: claim.rank, default=None)
+
+    def _is_live(self, claim: _Claim) -> bool:
+        return claim.delegation.statement.account in self._found.accounts and claim.holds_at(self._now.wall)
+
+    def _as_guest(self, record: Record) -> Standing:
+        try:
+            image = curve_image(record.key)
+        except ConfigError:
+            return Standing.MALFORMED
+        speaker = self._speaker(image)
+        rivals = [key for key in (self._static_images.get(image), self._guest_images.get(image)) if key is not None]
+        if speaker is not None:
+            rivals.append(speaker.delegation.statement.key)
+        if any(key != record.key for key in rivals):
+            return Standing.COLLIDES
+        full = len(self._guests) >= MAX_GUESTS and record.key not in self._guests
+        return Standing.FULL if full else Standing.ADMITTED
+
+    # ------------------------------------------------------------ within
+
+    def _rebuild(self) -> None:
+        self._stale = False
+        wall = self._now.wall
+        taken = set(self._static_images)
+        accounts = {member.account for member in self._found.roster.members}
+        chosen: list[Member] = []
+        claims = sorted(filter(self._is_live, self._claims.values()), key=lambda claim: claim.rank, reverse=True)
+        for claim in claims:
+            statement = claim.delegation.statement
+            account = self._found.accounts[statement.account]
+            if claim.image not in taken and account.address not in accounts:
+                taken.add(claim.image)
+                accounts.add(account.address)
+                chosen += self._member(statement.key, account)
+        for key, image in self._guests.items():
+            if image not in taken and key.hex() not in accounts:
+                taken.add(image)
+                accounts.add(key.hex())
+                chosen += self._member(key, Account(key, key.hex(), is_validator=False))
+        # In the order of keys: nothing about it tells who came first.
+        chosen.sort()
+        members = [*self._found.roster.members, *(self._renamed(member, accounts) for member in chosen)]
+        self._note_names(members)
+        self._due = min((self._turn(claim, wall) for claim in self._claims.values()), default=inf)
+        if tuple(members) != self._roster.members:
+            self._roster = Roster(tuple(members))
+
+    def _member(self, key: PeerKey, account: Account) -> list[Member]:
+        """One, or none while its record is still to come."""
+        said = self._said.get(key)
+        if said is None:
+            return []
+        return [
+            Member(
+                key,
+                account.address,
+                said.peer_id,
+                account.endpoints,
+                account.stake,
+                account.is_validator,
+                account.reputation,
+                said.capabilities,
+            )
+        ]
+
+    @staticmethod
+    def _renamed(member: Member, accounts: set[str]) -> Member:
+        """A name that is somebody else's account, or could be a key, would catch what is meant for that one."""
+        name = member.peer_id
+        misleads = name != member.account and (name in accounts or _KEY.fullmatch(name) is not None)
+        return member._replace(peer_id=member.account) if misleads else member
+
+    def _note_names(self, members: Sequence[Member]) -> None:
+        names = Counter(member.peer_id for member in members)
+        contested = frozenset(name for name, claimed in names.items() if claimed > 1)
+        for name in sorted(contested - self._contested):
+            self.counters["name_contested"] += 1
+            _log.warning("membership.name_contested", peer_id=name, members=names[name])
+        self._contested = contested
+
+    @staticmethod
+    def _turn(claim: _Claim, wall: float) -> float:
+        """Unix seconds when it begins or ends next; the clock may have been set back since it was seen to hold."""
+        statement = claim.delegation.statement
+        ahead = (float(at) for at in (statement.not_before, statement.not_after + 1) if at > wall)
+        return next(ahead, inf)
+
+    def _forget_chain(self, genesis: bytes) -> None:
+        """Sequences and accounts are another chain's."""
+        self._claims.clear()
+        self._images.clear()
+        self._proofs.clear()
+        if genesis != self._sequences_of:
+            self._sequences.clear()
+        self._sequences_of = genesis
+
+    def _forget_former(self) -> None:
+        """Of accounts that left long ago the sequence is enough; they have to show their delegation again."""
+        former = [account for account in self._claims if account not in self._found.accounts]
+        for account in former[: max(0, len(former) - MAX_FORMER)]:
+            claim = self._claims.pop(account)
+            self._images[claim.image].discard(account)
+            self._sequences[account] = claim.rank[0]
+        while len(self._sequences) > MAX_SEQUENCES:
+            del self._sequences[next(iter(self._sequences))]
+
+    def _convict(self, known: Delegation, other: Delegation) -> None:
+        """Two with one sequence: is the second one genuine, too? Asked once for each sequence of an account."""
+        pair = (known.statement.account, known.statement.sequence)
+        if pair not in self._proofs and self._by_signatures(other) is Standing.ADMITTED:
+            self._note_proof(known, other)
+
+    def _note_proof(self, known: Delegation, other: Delegation) -> None:
+        pair = (known.statement.account, known.statement.sequence)
+        if pair not in self._proofs:
+            if len(self._proofs) >= MAX_PROOFS:
+                del self._proofs[next(iter(self._proofs))]
+            self._proofs[pair] = (known, other)
+            self.counters["delegation_equivocation"] += 1
+            _log.warning("membership.contradiction", account=pair[0].hex(), sequence=pair[1])
+
+
+_KEY: Final = re.compile(r"[0-9A-Fa-f]{64}")

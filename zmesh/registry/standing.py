@@ -1,0 +1,111 @@
+"""Whether a key may take part, the reason if it may not, and who is told of it.
+
+Rules
+ 1. Every refusal has one name, which is its counter, and one sentence for the log.
+ 2. It is logged once for each key and reason. Keys cost a stranger nothing, so what is remembered of them is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum, unique
+from typing import Final
+
+from zmesh.core.types import Now, PeerKey
+from zmesh.delegation import decode_delegation
+from zmesh.handlers.record import Record
+from zmesh.log import get_logger
+from zmesh.registry.port import Account
+from zmesh.sentence import shown
+
+MAX_GUESTS: Final = 1000
+"""Members that an open mesh takes without an account: keys cost nothing, and each one costs memory and links."""
+MAX_TOLD: Final = 1024
+"""Refusals remembered as logged; beyond it they are only counted."""
+TOLD_FOR: Final = 3600.0
+"""Seconds after which they are logged again."""
+
+_log = get_logger(__name__)
+
+
+@unique
+class Standing(StrEnum):
+    """May the key of this record take part? Each reason is a counter; PROTOCOL.md ("Delegations") explains them."""
+
+    ADMITTED = "admitted"
+    UNKNOWN_KEY = "unknown_key"
+    """The registry does not name it, and its record carries no delegation."""
+    MALFORMED = "malformed"
+    """What it carries is no delegation, or no Ed25519 key is behind it."""
+    OTHER_CHAIN = "other_chain"
+    OTHER_NETWORK = "other_network"
+    UNKNOWN_ACCOUNT = "unknown_account"
+    """The registry does not name the account."""
+    NOT_YET = "not_yet"
+    EXPIRED = "expired"
+    SUPERSEDED = "superseded"
+    """The account signed another one with a higher sequence."""
+    NOT_HELD = "not_held"
+    """The key did not sign that it speaks for the account, or the delegation is for another key."""
+    FORGED = "forged"
+    """The account did not sign it."""
+    KEY_TAKEN = "key_taken"
+    """The key speaks for another account."""
+    COLLIDES = "collides"
+    """The key's negative is a member, and both have one CURVE key."""
+    FULL = "full"
+    """The mesh is open, and has as many guests as it takes."""
+    BUSY = "busy"
+    """Too many forged ECDSA signatures came to look at another one now: it may come again."""
+
+    __hash__ = str.__hash__
+
+
+class Refusals:
+    """Logs refusals, as rule 2 has it."""
+
+    def __init__(self) -> None:
+        self._told: set[tuple[PeerKey, Standing]] = set()
+        self._since = float("-inf")
+
+    def tell(self, record: Record, standing: Standing, accounts: Mapping[bytes, Account], now: Now) -> None:
+        """``accounts``: those that the registry names, by account id."""
+        if now.mono - self._since >= TOLD_FOR:
+            self._told.clear()
+            self._since = now.mono
+        if (record.key, standing) in self._told or len(self._told) >= MAX_TOLD:
+            return
+        self._told.add((record.key, standing))
+        account, why = None, _WHY[standing]
+        if record.delegation is not None and standing is not Standing.MALFORMED:
+            statement = decode_delegation(record.delegation).statement
+            known = accounts.get(statement.account)
+            account = known.address if known is not None else f"0x{statement.account.hex()}"
+            edge = {Standing.NOT_YET: statement.not_before, Standing.EXPIRED: statement.not_after}.get(standing, 0)
+            why = why.format(seconds=abs(now.wall - edge))
+        _log.warning(
+            "membership.refused",
+            key=record.key.hex(),
+            peer_id=shown(record.peer_id),
+            account=account,
+            reason=standing.value,
+            why=why,
+        )
+
+
+_WHY: Final[Mapping[Standing, str]] = {
+    Standing.UNKNOWN_KEY: "the registry does not name this key, and its record carries no delegation",
+    Standing.MALFORMED: "what its record carries is no delegation",
+    Standing.OTHER_CHAIN: "its delegation is for another chain than this node's",
+    Standing.OTHER_NETWORK: "its delegation is for a mesh of another name",
+    Standing.UNKNOWN_ACCOUNT: "the registry does not name its account, as of the last finalized block",
+    Standing.NOT_YET: "its delegation begins in {seconds:.0f} s: if that is wrong, one of the two clocks is",
+    Standing.EXPIRED: "its delegation ended {seconds:.0f} s ago: if that is wrong, one of the two clocks is",
+    Standing.SUPERSEDED: "its account signed another delegation with a higher sequence",
+    Standing.NOT_HELD: "the key did not sign that it speaks for the account, or the delegation is another key's",
+    Standing.FORGED: "the account did not sign the delegation",
+    Standing.KEY_TAKEN: "the key speaks for another account",
+    Standing.COLLIDES: "the negative of this key is a member, and both have one CURVE key",
+    Standing.FULL: f"this mesh is open and has {MAX_GUESTS} guests already",
+    Standing.BUSY: "too many forged ECDSA signatures came to look at another one now",
+}
