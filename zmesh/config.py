@@ -34,6 +34,8 @@ from zmesh.sentence import shown
 PREFIX = "MESH_"
 MAX_NETWORK_NAME = 64
 """Bytes of a mesh name in UTF-8: people type it."""
+MAX_SEEDS = 64
+"""Addresses to begin with: people write them down."""
 
 _BOUNDS = Bounds()
 _HEX = frozenset("0123456789abcdefABCDEF")
@@ -80,6 +82,10 @@ def _path(value: object) -> object:
     return os.path.expanduser(value) if isinstance(value, str | Path) else value
 
 
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
 def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
@@ -87,6 +93,21 @@ def _upper(value: object) -> object:
 def _advertised(text: str) -> str:
     parse_endpoint(text)
     return text
+
+
+def _listed(value: object) -> object:
+    """Several of something, as a variable holds it: with commas or blanks between."""
+    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+        return " ".join(value)
+    return value
+
+
+def _seeds(text: str) -> str:
+    """Addresses to begin with, made canonical; ``Settings.seeds`` takes them apart."""
+    found = list(dict.fromkeys(map(parse_endpoint, text.replace(",", " ").split())))
+    if len(found) > MAX_SEEDS:
+        raise ConfigError(f"{len(found)} addresses are too many: at most {MAX_SEEDS} are right, and three are enough")
+    return " ".join(map(str, found))
 
 
 def _setting(default: Any, right: str, **limits: Any) -> Any:
@@ -168,6 +189,15 @@ class Settings(BaseSettings):
     Not part of a repr, for the URL may carry a password."""
     registry: PathLike | None = _setting(None, "the path of a TOML file is right")
     """TOML file of validators, watched for change; none admits only peers added by hand."""
+    admission: Annotated[Literal["registry", "open"], BeforeValidator(_lower)] = _setting(
+        "registry", "registry or open is right"
+    )
+    """Who gets in: those whom the registry names, or, for demos and tests, anybody with a signed record."""
+    bootstrap: Annotated[str, BeforeValidator(_listed), AfterValidator(_seeds)] = _setting(
+        "", "addresses such as mesh.example.org:9090 or /ip4/192.0.2.1/tcp/9090, with commas between, are right"
+    )
+    """Front doors to begin with, where the registry does not say where anybody is. Three are enough; a name may stand
+    for many."""
     max_peers: int = _count(100, 1, 1000)
     """Links kept at once: a full mesh up to this many members, at about 150 KiB and 6 file handles each."""
 
@@ -265,6 +295,10 @@ class Settings(BaseSettings):
             return load_key(None if self.private_key is None else self.private_key.get_secret_value())
         except ConfigError as error:
             raise ConfigError(f"private_key ({PREFIX}PRIVATE_KEY): {error}") from None
+
+    def seeds(self) -> tuple[Endpoint, ...]:
+        """``bootstrap`` as endpoints."""
+        return tuple(map(parse_endpoint, self.bootstrap.split()))
 
     def advertised(self) -> Endpoint | None:
         """``advertise`` as an endpoint."""

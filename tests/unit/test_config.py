@@ -231,3 +231,37 @@ def test_importing_zmesh_imports_no_slow_library() -> None:
     script = f"import sys, zmesh; print(sorted({slow} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+# ------------------------------------------------------------ where to begin
+
+
+def test_seeds_come_in_every_form_that_people_write() -> None:
+    right = (Endpoint("192.0.2.1", 9090), Endpoint("mesh.example.org", 9091), Endpoint("2001:db8::1", 9090))
+    text = "/ip4/192.0.2.1/tcp/9090, Mesh.Example.org:9091  [2001:db8:0::1]:9090,192.0.2.1:9090"
+    assert Settings(peer_id="me", bootstrap=text).seeds() == right
+    assert Settings(peer_id="me", bootstrap=["192.0.2.1:9090", *map(str, right[1:])]).seeds() == right
+    assert Settings(peer_id="me").seeds() == ()
+
+
+@pytest.mark.parametrize(
+    "bootstrap, said",
+    [
+        ("mesh.example.org", "address 'mesh.example.org' is not host and port: HOST:PORT or"),
+        ("192.0.2.1:9090;192.0.2.2:9090", "address"),
+        ("192.0.2.1:0", "has port '0': a number from 1 to 65535 is right"),
+        ("http://192.0.2.1:9090", "address 'http://192.0.2.1:9090' has an IPv6 host without brackets"),
+        (",".join(f"192.0.2.1:{port}" for port in range(1, 66)), "65 addresses are too many: at most 64 are right"),
+        (7, "bootstrap (MESH_BOOTSTRAP) is 7: addresses such as mesh.example.org:9090 or"),
+    ],
+)
+def test_a_seed_that_is_none_is_refused(bootstrap: Any, said: str) -> None:
+    sentence = refusal(bootstrap=bootstrap)
+    assert sentence.startswith("bootstrap (MESH_BOOTSTRAP)")
+    assert said in sentence
+
+
+def test_who_gets_in_is_the_registrys_choice_unless_the_mesh_is_open() -> None:
+    assert Settings(peer_id="me").admission == "registry"
+    assert Settings(peer_id="me", admission="OPEN").admission == "open"
+    assert refusal(admission="all") == "admission (MESH_ADMISSION) is 'all': registry or open is right"
