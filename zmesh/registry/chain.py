@@ -1,41 +1,350 @@
-"""Whether the chain's RPC endpoint answers, so that a node can say so once; it never needs one to run."""
+"""A Substrate chain as the registry: a worker process asks it, and this keeps the set that is in force.
+
+Rules
+ 1. The chain never disturbs the node: an unreachable, silent or lying one costs a warning, said once for each reason,
+    and the last good set stays in force. Starting waits for a first answer, but not long.
+ 2. One endpoint at a time, all in turn. After a round without success the wait doubles from ``backoff_min`` to
+    ``backoff_max`` seconds, with jitter, so that a chain that comes back is not met by all its nodes at once.
+ 3. A worker that says nothing for ``silence`` seconds is ended and started anew: it beats every few seconds, unless
+    it or the chain hangs.
+ 4. ``caution`` says which sets are believed. The chain itself is known by its genesis: an endpoint of another chain
+    is refused. Only a set from the disk gives way to it, with a warning.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import os
+import random
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from zmesh.core.types import Endpoint
+from zmesh.core.errors import ConfigError
+from zmesh.log import get_logger
+from zmesh.registry.cache import Cache
+from zmesh.registry.caution import Caution, Claim
+from zmesh.registry.chains import AUTOMATIC, reader_name
+from zmesh.registry.child import COMMAND, Child
+from zmesh.registry.codec import HASH_BYTES, Snapshot, snapshot_of, unpacked
+from zmesh.registry.port import OnChange, RegistryStatus, ValidatorSet
+from zmesh.registry.probe import probe_rpc, rpc_endpoint
 
-_PORTS = {"ws": 80, "http": 80, "wss": 443, "https": 443}
+MAX_URLS = 16
+"""Endpoints of one chain: an operator's own and a few public ones."""
+SAVE_SECONDS = 600.0
+"""Seconds between saves of a set that stays the same: a set from the disk then says its age to ten minutes."""
+
+MAX_WARNED = 64
+"""Reasons remembered, and so the warnings between two times that all is well: a lying chain writes new ones."""
+
+_log = get_logger(__name__)
 
 
-def rpc_endpoint(url: str) -> Endpoint:
-    """Where ``url`` (as ``config.Settings.blockchain_rpc`` has checked it) leads, without the password it may carry."""
-    parts = urlsplit(url)
-    return Endpoint(parts.hostname or "", parts.port or _PORTS[parts.scheme])
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a chain may take, in seconds."""
+
+    first: float = 5.0
+    """That ``start`` waits for the first answer: a worker's imports and a near chain's metadata take two to four."""
+    read: float = 5.0
+    """That ``read`` waits."""
+    call: float = 10.0
+    """For one call of the chain."""
+    poll: float = 2.0
+    """Between looks at the finalized head, where no subscription tells of it."""
+    silence: float = 30.0
+    """Of the worker: longer than a call, and than a busy machine needs to import and decode."""
+    backoff_min: float = 1.0
+    backoff_max: float = 30.0
 
 
-async def probe_rpc(url: str, timeout: float) -> str | None:  # noqa: ASYNC109 - the caller wants an answer, no exception
-    """Why nothing answers at ``url``, in one sentence, or None when a connection stands within ``timeout`` seconds.
+def rpc_urls(text: str) -> list[str]:
+    """The endpoints in a setting that holds several, separated by commas or blanks; each checked.
 
-    Connects and hangs up; says nothing about what the endpoint serves. Raises nothing.
+    Raises ``ConfigError`` in one sentence that does not show them, for they may carry passwords.
     """
-    endpoint = rpc_endpoint(url)
-    try:
-        async with asyncio.timeout(timeout):
-            _, writer = await asyncio.open_connection(*endpoint)
-    except TimeoutError:
-        return f"the chain's RPC endpoint at {endpoint} does not answer within {timeout:g} s"
-    except OSError as error:
-        return f"the chain's RPC endpoint at {endpoint} cannot be reached: {_reason(error)}"
-    writer.close()
-    return None
+    urls = list(dict.fromkeys(filter(None, re.split(r"[,\s]+", text))))
+    if not 1 <= len(urls) <= MAX_URLS:
+        raise ConfigError(f"blockchain_rpc (BLOCKCHAIN_RPC) holds {len(urls)} URLs: 1 to {MAX_URLS} are right")
+    for number, url in enumerate(urls, 1):
+        try:
+            parts = urlsplit(url)
+            whole = parts.scheme in {"ws", "wss", "http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            whole = False
+        if not whole:
+            right = "ws://HOST:PORT, such as ws://localhost:9944, is right"
+            raise ConfigError(f"blockchain_rpc (BLOCKCHAIN_RPC), URL {number} (not shown) is none: {right}")
+    return urls
 
 
-def _reason(error: OSError) -> str:
-    """The system's words; asyncio puts its own in their place, and one for each address of a name."""
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return error.strerror or "none of its addresses takes a connection"
+class ChainRegistry:
+    """The ``Registry`` behind a Substrate chain.
+
+    ``urls``: its RPC endpoints, as ``rpc_urls`` gives them. ``kind``: what ``MESH_REGISTRY`` says (``substrate``,
+    ``substrate:session`` ...). ``folder``: where the last good set is kept; None keeps none. ``genesis``: 32 bytes if
+    the operator says which chain it has to be. Raises ``ConfigError``.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        kind: str = AUTOMATIC,
+        folder: Path | None = None,
+        *,
+        genesis: bytes = b"",
+        patience: Patience | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._reader = reader_name(kind)
+        self._urls = list(urls)
+        self._patience = patience or Patience()
+        self._rng = rng or random.Random()
+        self._cache = Cache(folder)
+        self._caution = Caution()
+        # Which chain it is: from the operator, or from the first endpoint that said so.
+        self._genesis = genesis
+        self._set = ValidatorSet(genesis=genesis)
+        self._snapshot: Snapshot | None = None
+        self._mono = time.monotonic
+        self._wall = time.time
+        self._on_change: OnChange = lambda found: None
+        self._task: asyncio.Task[None] | None = None
+        self._child: Child | None = None
+        self._url = self._urls[0]
+        # Of the last attempt: is it still under way, or did it bring an answer?
+        self._hopeful = False
+        self._asked = 0
+        self._answer = -1
+        self._news = asyncio.Event()
+        # What the present worker said last, taken or not.
+        self._said: Snapshot | None = None
+        self._agreed_at: float | None = None
+        self._saved_at: float | None = None
+        self._problem: str | None = None
+        self._warned: set[str] = set()
+        self.command: Sequence[str] = COMMAND
+        """What is started as the worker."""
+
+    # ---------------------------------------------------------------- the port
+
+    async def start(self, on_change: OnChange) -> None:
+        """Hand over the stored set, if there is one, and begin to ask the chain. Never raises for the chain's sake."""
+        self._on_change = on_change
+        await self._restore()
+        self._hopeful = True
+        self._task = asyncio.create_task(self._run_for_ever(), name=f"zmesh registry {self.describe()}")
+        await self._await_answer(0, self._patience.first)
+
+    async def read(self) -> ValidatorSet:
+        """Have the chain read now, unless it is known to be away; gives the set in force after that."""
+        self._asked += 1
+        if self._child is not None:
+            self._child.say({"ask": self._asked})
+        await self._await_answer(self._asked, self._patience.read)
+        return self._set
+
+    async def stop(self) -> None:
+        """End the worker, and ask no longer."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            self._notify()
+            await self._save()
+
+    def describe(self) -> str:
+        """The endpoint in use without password and path, for people; and how it is read, once that is known."""
+        scheme = urlsplit(self._url).scheme
+        how = f" ({self._snapshot.reader})" if self._snapshot is not None else ""
+        return f"chain {scheme}://{rpc_endpoint(self._url)}{how}"
+
+    def status(self) -> RegistryStatus:
+        """How the chain agrees with the set in force."""
+        return RegistryStatus(self.describe(), len(self._set), self._age(), self._problem, self._set.block)
+
+    # ---------------------------------------------------------------- the worker's life
+
+    async def _run_for_ever(self) -> None:
+        failures = 0
+        while True:
+            for url in self._urls:
+                self._url, self._hopeful = url, True
+                answered, problem = await self._attempt(url)
+                failures = 0 if answered else failures + 1
+                self._warn(problem)
+                self._hopeful = False
+                self._notify()
+            await asyncio.sleep(self._pause(failures // len(self._urls)))
+
+    async def _attempt(self, url: str) -> tuple[bool, str]:
+        """Ask one endpoint until that fails: whether a set was taken from it, and why it ended."""
+        # A chain that is away costs no process.
+        problem = await probe_rpc(url, self._patience.call)
+        if problem is not None:
+            return False, problem
+        before = self._agreed_at
+        try:
+            self._child, self._said = await Child.start(self.command), None
+            try:
+                problem = await self._serve(self._child, url)
+            finally:
+                child, self._child = self._child, None
+                await child.close()
+        except OSError as error:
+            problem = f"no worker can be started for the chain: {error.strerror or error}"
+        return self._agreed_at != before, problem
+
+    async def _serve(self, child: Child, url: str) -> str:
+        """Take what the worker says, until it stops or says nonsense: why."""
+        wait = self._patience
+        child.say({"url": url, "reader": self._reader, "timeout": wait.call, "poll": wait.poll})
+        if self._asked > self._answer:
+            child.say({"ask": self._asked})
+        source = str(rpc_endpoint(url))
+        try:
+            while True:
+                body = await child.hear(wait.silence)
+                # A large set takes longer to unpack than the loop may be kept waiting.
+                frame = await asyncio.to_thread(unpacked, body)
+                problem = await self._take(frame, source)
+                if problem is not None:
+                    return problem
+        except TimeoutError:
+            return f"the chain at {source} has been silent for {wait.silence:g} s"
+        except (EOFError, OSError):
+            return f"the worker that reads the chain at {source} ended without a word"
+        except ValueError as error:
+            return f"the worker that reads the chain at {source} said something malformed: {error}"
+
+    def _pause(self, rounds: int) -> float:
+        """Seconds until the next round."""
+        longest: float = min(self._patience.backoff_max, self._patience.backoff_min * 2 ** min(max(rounds - 1, 0), 10))
+        return longest * self._rng.uniform(0.5, 1.0)
+
+    # ---------------------------------------------------------------- what it says
+
+    async def _take(self, frame: dict[str, object], source: str) -> str | None:
+        """Act on a frame; why the endpoint should be left, if it should. Raises ``ValueError``."""
+        kind = frame.get("kind")
+        if kind == "beat":
+            return None
+        if kind == "problem":
+            return f"{frame.get('problem')} ({source})"
+        if kind == "same" and self._said is not None:
+            self._said = again(self._said, frame)
+        elif kind == "set":
+            self._said = await asyncio.to_thread(snapshot_of, frame)
+        else:
+            raise ValueError(f"a frame of the kind {kind!r:.40}")
+        problem = self._judge(self._said, source)
+        if self._saved_at is None or self._mono() - self._saved_at > SAVE_SECONDS:
+            await self._save()
+        asked = frame.get("asked")
+        self._answer = asked if isinstance(asked, int) else 0
+        self._notify()
+        return problem
+
+    def _judge(self, found: Snapshot, source: str) -> str | None:
+        """Take the set if it may be believed; why the endpoint should be left, if it should."""
+        if self._genesis and found.genesis != self._genesis:
+            return f"{source} is another chain: its genesis is 0x{found.genesis.hex()}, not 0x{self._genesis.hex()}"
+        if self._set.genesis not in (b"", found.genesis):
+            _log.warning("registry.cache_of_another_chain", genesis=found.genesis, cached=self._set.genesis)
+            self._set = ValidatorSet()
+        self._genesis = found.genesis
+        claim = Claim(found.accounts.keys(), found.block, found.hash, source)
+        same = found.accounts is self._set.accounts
+        doubt = None if same else self._caution.judge(self._set.accounts.keys(), claim)
+        if doubt is not None:
+            self._warn(doubt)
+            # Another endpoint can end the doubt sooner than the next block.
+            return doubt if len(self._urls) > 1 else None
+        self._agree(found)
+        return None
+
+    def _agree(self, found: Snapshot) -> None:
+        """The chain says so now, and it is believed."""
+        changed = (self._set.genesis, self._set.accounts) != (found.genesis, found.accounts)
+        self._snapshot = found
+        self._set = ValidatorSet(accounts=found.accounts, genesis=found.genesis, block=found.block)
+        self._agreed_at = self._mono()
+        if self._problem is not None:
+            _log.info("registry.well_again", source=self.describe(), block=found.block)
+        self._problem = None
+        self._warned.clear()
+        if changed:
+            self._saved_at = None
+            _log.info("registry.changed", source=self.describe(), members=len(self._set), block=found.block)
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        try:
+            self._on_change(self._set)
+        except Exception as error:  # noqa: BLE001 - a fault of whoever took the change must not end the watch
+            _log.error("registry.change_not_taken", exc_info=error)
+
+    # ---------------------------------------------------------------- the disk
+
+    async def _restore(self) -> None:
+        """Begin with the stored set."""
+        cached = await asyncio.to_thread(self._cache.load)
+        if cached is None:
+            return
+        found = cached.snapshot
+        if self._genesis and found.genesis != self._genesis:
+            _log.warning("registry.cache_of_another_chain", genesis=self._genesis, cached=found.genesis)
+            return
+        self._set = ValidatorSet(accounts=found.accounts, genesis=found.genesis, block=found.block)
+        self._snapshot = found
+        self._agreed_at = self._saved_at = self._mono() - max(0.0, self._wall() - cached.wall)
+        _log.info("registry.from_disk", members=len(self._set), block=found.block, age=round(self._age() or 0))
+        self._hand_over()
+
+    async def _save(self) -> None:
+        """Store the set in force, with the time at which the chain last agreed with it."""
+        if self._snapshot is None or self._agreed_at is None or self._agreed_at == self._saved_at:
+            return
+        agreed = self._agreed_at
+        problem = await asyncio.to_thread(self._cache.store, self._snapshot, self._wall() - (self._age() or 0.0))
+        self._saved_at = agreed
+        if problem is not None:
+            _log.warning("registry.not_stored", problem=problem)
+
+    # ---------------------------------------------------------------- small things
+
+    def _age(self) -> float | None:
+        """Seconds since the chain last agreed with the set in force."""
+        return None if self._agreed_at is None else self._mono() - self._agreed_at
+
+    def _warn(self, problem: str) -> None:
+        """Once for each reason, until all is well again: two endpoints that are away take turns."""
+        if problem not in self._warned and len(self._warned) < MAX_WARNED:
+            self._warned.add(problem)
+            _log.warning("registry.kept", problem=problem, members=len(self._set))
+        self._problem = problem
+
+    def _notify(self) -> None:
+        """Let those who wait look again."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def _await_answer(self, number: int, seconds: float) -> None:
+        """Until the chain has answered this question, is known to be away, or the time is up."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._task is not None and self._hopeful and self._answer < number:
+                    await self._news.wait()
+        except TimeoutError:  # the set in force has to do, and ``status`` tells its age
+            return
+
+
+def again(said: Snapshot, frame: Mapping[str, object]) -> Snapshot:
+    """What a worker said before, of the block that it says it of now. Raises ``ValueError``."""
+    block, found = frame.get("block"), frame.get("hash")
+    if not isinstance(block, int) or not isinstance(found, bytes) or len(found) != HASH_BYTES or block < 0:
+        raise ValueError("a block without number or hash")
+    return replace(said, block=block, hash=found)

@@ -1,0 +1,70 @@
+"""The last good set of a chain, on disk: a node that starts while its chain is away still knows whom it belongs to.
+
+Rules
+ 1. One file, replaced whole; what is damaged, foreign or too large is warned about and counts for nothing.
+ 2. It says of which chain it is and when that agreed: an old set is better than none, and never passes for a new one.
+ 3. Blocking: called in a thread.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from zmesh.core.errors import ConfigError
+from zmesh.files import read_regular, replace_private
+from zmesh.log import get_logger
+from zmesh.registry.codec import MAX_FRAME, Snapshot, packed, plain_of, snapshot_of, unpacked
+
+FILE = "validators.msgpack"
+VERSION = 1
+_HEAD = 4
+"""Bytes of the length in front of a frame; a file knows its own."""
+
+_log = get_logger(__name__)
+
+
+class Cached(NamedTuple):
+    """A set as it was stored."""
+
+    snapshot: Snapshot
+    wall: float
+    """Unix seconds at which the chain last agreed with it."""
+
+
+class Cache:
+    """``folder`` None keeps nothing; it must exist otherwise."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._path = None if folder is None else folder / FILE
+
+    def load(self) -> Cached | None:
+        """The set as last stored, if there is one that can be read."""
+        if self._path is None or not self._path.exists():
+            return None
+        try:
+            content, _ = read_regular(self._path, f"the stored set {self._path}", MAX_FRAME + 1)
+            if len(content) > MAX_FRAME:
+                raise ValueError(f"it is larger than {MAX_FRAME} bytes")
+            value = unpacked(content)
+            wall = value.get("wall")
+            if value.get("version") != VERSION or not isinstance(wall, float) or not math.isfinite(wall):
+                raise ValueError("it is of another version, or says no time")
+            found = snapshot_of(value)
+            if not found.accounts:
+                raise ValueError("it names nobody")
+        except (ConfigError, ValueError) as error:
+            _log.warning("registry.cache_damaged", path=str(self._path), problem=str(error))
+            return None
+        return Cached(found, wall)
+
+    def store(self, snapshot: Snapshot, wall: float) -> str | None:
+        """Keep the set; why that was not possible, if it was not."""
+        if self._path is None:
+            return None
+        try:
+            replace_private(self._path, packed({"version": VERSION, "wall": wall, **plain_of(snapshot)})[_HEAD:])
+        except (ConfigError, ValueError) as error:
+            return str(error)
+        return None

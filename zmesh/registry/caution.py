@@ -1,0 +1,75 @@
+"""How far one answer of a chain is believed: a set that lost many members has to be said twice.
+
+Rules
+ 1. An empty set is never taken.
+ 2. A set without more than a third of those in force is taken only once another block, or another endpoint, agrees:
+    one that has most of what was claimed, that is, loses no more than a third of the claim in turn. A later claim
+    that disagrees takes the place of the first.
+ 3. Everything else is taken at once, and ends the doubt. Newcomers are no reason for doubt: their delegations are.
+
+Pure: sets in, a verdict out. The third is Byzantine fault tolerance's: a chain whose validators change faster has lost
+what it promises in any case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Set
+from dataclasses import dataclass
+
+SHARE = 3
+"""More than one in so many lost is too many for one answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one endpoint said of one block."""
+
+    members: Set[bytes]
+    """Account ids."""
+    block: int
+    hash: bytes
+    source: str
+    """The endpoint."""
+
+
+def too_few(before: Collection[bytes], after: Set[bytes]) -> bool:
+    """Does ``after`` lack more than a third of ``before``?"""
+    return lost(before, after) * SHARE > len(before)
+
+
+def lost(before: Collection[bytes], after: Set[bytes]) -> int:
+    """How many of ``before`` are not in ``after``."""
+    return sum(one not in after for one in before)
+
+
+class Caution:
+    """Remembers the one claim that waits for another to agree."""
+
+    def __init__(self) -> None:
+        self._doubted: Claim | None = None
+
+    @property
+    def doubts(self) -> bool:
+        """Is a claim waiting?"""
+        return self._doubted is not None
+
+    def judge(self, in_force: Set[bytes], claim: Claim) -> str | None:
+        """Why the claim is not taken, in one sentence; None to take it in the place of ``in_force``."""
+        if not claim.members:
+            return f"{claim.source} names no validator at block {claim.block}: an empty set is never taken"
+        if not too_few(in_force, claim.members) or self._agrees(claim):
+            self._doubted = None
+            return None
+        if not self._repeats(claim):
+            self._doubted = claim
+        missing = f"{lost(in_force, claim.members)} of {len(in_force)} validators are missing"
+        return f"{missing} at block {claim.block} of {claim.source}: another block or endpoint has to agree"
+
+    def _agrees(self, claim: Claim) -> bool:
+        """A claim of the same block from the same endpoint is the same claim, not a second one."""
+        before = self._doubted
+        return before is not None and not self._repeats(claim) and not too_few(before.members, claim.members)
+
+    def _repeats(self, claim: Claim) -> bool:
+        before = self._doubted
+        return before is not None and (claim.hash, claim.source) == (before.hash, before.source)

@@ -1,0 +1,202 @@
+"""The process that asks the chain: ``python -m zmesh.registry.chain_worker``, started by ``chain.ChainRegistry``.
+
+It is a process because decoding a chain's metadata holds Python's lock for a second, in which no node may be deaf.
+
+Rules
+ 1. Frames (``codec``) on standard input and output, and nothing else on either: what a library prints goes to standard
+    error. The first frame in says what to read (``Orders``); each later one asks for a reading now.
+ 2. One endpoint, one life: whatever goes wrong is told in one sentence, and the process ends. Trying again, and
+    where, is the parent's business.
+ 3. Finalized heads only, looked for every ``poll`` seconds and whenever a subscription says so. A set is sent whole
+    when it changed, else that it is the same; beats fill the time of a long reading. A head may have a lower number
+    than the one before: the chain was rolled back, and what it says now counts.
+ 4. It ends when standard input does, and when its parent is another than at its start.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, BinaryIO, NoReturn
+
+from zmesh.registry.chains import choose, read_all
+from zmesh.registry.chains.port import ChainError
+from zmesh.registry.codec import Snapshot, packed, plain_of, read_frame
+from zmesh.registry.port import Account
+
+BEAT = 1.0
+"""Seconds between beats while a long reading makes progress."""
+RESUBSCRIBE = 5.0
+"""Seconds until a subscription that ended is tried again; the poll finds what it would have told."""
+QUIET = 60.0
+"""Seconds without a finalized block after which a subscription is made anew: it may have died in silence."""
+MAX_PROBLEM = 300
+"""Characters of a problem: an HTTP error carries whole pages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What to read, as the first frame says it."""
+
+    url: str
+    reader: str
+    """A reader's name, or empty for what suits the chain."""
+    timeout: float
+    """Seconds that one call may take."""
+    poll: float
+    """Seconds between looks at the finalized head."""
+
+
+class Worker:
+    """Reads one chain until something goes wrong. Everything but ``ask`` runs in the main thread."""
+
+    def __init__(self, orders: Orders, out: BinaryIO) -> None:
+        self._orders = orders
+        self._out = out
+        self._parent = os.getppid()
+        self._wake = threading.Event()
+        self._asked = 0
+        self._last: Snapshot | None = None
+        self._said = 0.0
+
+    def ask(self, number: int) -> None:
+        """Read again now; the answer carries this number. From any thread."""
+        self._asked = number
+        self._wake.set()
+
+    def run(self) -> NoReturn:
+        """Raises whatever ended it."""
+        from zmesh.registry.substrate import SubstrateChain
+
+        self._say({"kind": "beat"})
+        chain = SubstrateChain(self._orders.url, self._orders.timeout, self._progress)
+        genesis = chain.genesis()
+        answered = 0
+        head = ""
+        while True:
+            asked = self._asked
+            found = chain.finalized()
+            if found != head or asked != answered:
+                self._tell(self._read(chain, genesis, found), asked)
+                if not head:
+                    self._subscribe()
+                head, answered = found, asked
+            else:
+                self._say_same(asked)
+            self._wake.wait(self._orders.poll)
+            self._wake.clear()
+            if os.getppid() != self._parent:
+                raise ChainError("the process that started the worker is gone")
+
+    def _read(self, chain: Any, genesis: bytes, head: str) -> Snapshot:
+        from zmesh.registry.substrate import address
+
+        chain.at(head)
+        prefix = chain.prefix()
+        reader = choose(chain, self._orders.reader)
+        accounts = {
+            one.id: Account(one.id, address(one.id, prefix), one.stake, one.is_validator, one.reputation, one.endpoints)
+            for one in read_all(reader, chain)
+        }
+        number, block = chain.number(head), bytes.fromhex(head.removeprefix("0x"))
+        return Snapshot(genesis, prefix, number, block, reader.name, MappingProxyType(accounts))
+
+    def _tell(self, found: Snapshot, asked: int) -> None:
+        """The whole set if it is another one, else only that the chain agrees with it."""
+        before, self._last = self._last, found
+        if before is not None and (before.prefix, before.accounts) == (found.prefix, found.accounts):
+            self._say_same(asked)
+        else:
+            self._say({"kind": "set", "asked": asked, **plain_of(found)})
+
+    def _say_same(self, asked: int) -> None:
+        assert self._last is not None  # said by then
+        self._say({"kind": "same", "block": self._last.block, "hash": self._last.hash, "asked": asked})
+
+    def _subscribe(self) -> None:
+        """Once the first set is out, for it needs the processor; HTTP has no subscriptions."""
+        if self._orders.url.startswith("ws"):
+            threading.Thread(target=subscribe, args=(self._orders.url, self._wake.set), daemon=True).start()
+
+    def _progress(self) -> None:
+        if time.monotonic() - self._said > BEAT:
+            self._say({"kind": "beat"})
+
+    def _say(self, frame: dict[str, Any]) -> None:
+        self._out.write(packed(frame))
+        self._out.flush()
+        self._said = time.monotonic()
+
+
+def subscribe(url: str, wake: Callable[[], None]) -> NoReturn:
+    """Call ``wake`` for each finalized head, for ever; on a connection of its own, because a subscription occupies it.
+
+    The plain RPC of ``subscribe_block_headers``, which would decode the chain's metadata a second time. Whatever ends
+    it is no problem worth a word: the poll stands in for it, and says what is wrong with the chain.
+    """
+    from substrateinterface import SubstrateInterface
+
+    def told(message: object, number: int, subscription: str) -> None:
+        wake()
+
+    while True:
+        try:
+            with SubstrateInterface(url=url, ws_options={"timeout": QUIET}, auto_reconnect=False) as client:
+                client.rpc_request("chain_subscribeFinalizedHeads", [], result_handler=told)
+        except Exception:  # noqa: BLE001, S110 - see above; the library's errors have no common base
+            pass
+        time.sleep(RESUBSCRIBE)
+
+
+def listen(stream: BinaryIO, ask: Callable[[int], None]) -> NoReturn:
+    """Hand on what the parent asks, and end the process with its pipe, whatever the main thread waits for."""
+    try:
+        while True:
+            ask(int(read_frame(stream)["ask"]))
+    except (EOFError, OSError, ValueError, KeyError, TypeError):
+        os._exit(0)
+
+
+def problem_of(error: BaseException, url: str) -> str:
+    """An error in one sentence without the URL, which may carry a password."""
+    if isinstance(error, ChainError):
+        text = str(error)
+    elif isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
+        text = "the chain does not answer in time"
+    else:
+        words = " ".join(str(error).split())
+        text = f"the chain cannot be read: {type(error).__name__}{': ' if words else ''}{words}"
+    return text.replace(url, "its endpoint")[:MAX_PROBLEM]
+
+
+def main() -> int:
+    """Serve standard input and output until one of them ends. The exit status is 1 after a problem."""
+    out = os.fdopen(os.dup(1), "wb")
+    # A library that prints must not write into the frames.
+    os.dup2(2, 1)
+    try:
+        orders = Orders(**read_frame(sys.stdin.buffer))
+    except (EOFError, ValueError, TypeError) as error:
+        sys.stderr.write(f"{error}: this program is started by zmesh, not by hand\n")
+        return 1
+    worker = Worker(orders, out)
+    threading.Thread(target=listen, args=(sys.stdin.buffer, worker.ask), daemon=True).start()
+    try:
+        worker.run()
+    except Exception as error:  # noqa: BLE001 - told to the parent, who warns about it
+        try:
+            out.write(packed({"kind": "problem", "problem": problem_of(error, orders.url)}))
+            out.flush()
+        except OSError:  # the parent is gone too
+            return 0
+    # Not by the interpreter's own end, which would wait for threads that wait for the chain.
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""What a reader sees of a chain, and what it gives: a new chain is one small file between these two.
+
+Rules
+ 1. A reader is told nothing but names of pallets and items, and asks at one finalized block: what it reads belongs
+    together.
+ 2. What a chain says is somebody else's word: accounts are 32 bytes, scores are bounded, stakes are refused outside
+    of u128, and no list is longer than ``MAX_ACCOUNTS``.
+ 3. Pure: no IO of its own, and no substrate-interface; ``zmesh.registry.substrate`` has both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from zmesh.core.types import Endpoint
+from zmesh.sentence import shown
+
+MAX_ACCOUNTS = 100_000
+"""Accounts of one chain: ten times the largest mesh that was simulated."""
+MAX_STAKE = 2**128 - 1
+"""A chain's balance: u128."""
+ACCOUNT_BYTES = 32
+"""An AccountId32; a chain of 20-byte accounts (Ethereum's) signs otherwise than a delegation knows."""
+
+
+class ChainError(Exception):
+    """What a chain says cannot be taken as a set of validators; one sentence says why."""
+
+
+class Found(NamedTuple):
+    """An account as a reader found it."""
+
+    id: bytes
+    """32 bytes."""
+    stake: int = 0
+    """In the chain's smallest unit."""
+    is_validator: bool = True
+    """False for one that is only about to become a validator."""
+    reputation: float = 100.0
+    """0 to 100, the chain's opinion."""
+    endpoints: tuple[Endpoint, ...] = ()
+    """Where the chain says it is, if it does."""
+
+
+class Chain(Protocol):
+    """A chain at one finalized block. Every method raises ``ChainError`` for what cannot be read.
+
+    Values are plain: an account is hexadecimal with 0x (``account_id`` reads it), a struct a dict, a vector a list,
+    a number an int, an option None or the value, and bytes are text where they are UTF-8.
+    """
+
+    def offers(self, pallet: str, item: str) -> bool:
+        """Is there such a storage item in the chain's metadata?"""
+        ...
+
+    def fields(self, pallet: str, item: str) -> frozenset[str]:
+        """The fields of the item's value if that is a struct; empty if it is none, or there is no such item."""
+        ...
+
+    def value(self, pallet: str, item: str, *keys: Any) -> Any:
+        """The value of a plain item, or of a map at ``keys``."""
+        ...
+
+    def entries(self, pallet: str, item: str, *keys: Any) -> Iterator[tuple[bytes, Any]]:
+        """All of a map: its last key as the chain encodes it (an account: its 32 bytes), and the value.
+
+        ``keys`` are all but the last. At most ``MAX_ACCOUNTS``.
+        """
+        ...
+
+    def values(self, pallet: str, item: str, keys: Sequence[bytes]) -> Mapping[bytes, Any]:
+        """The values of a map at these accounts; those without one are left out."""
+        ...
+
+
+class Reader(Protocol):
+    """Reads who belongs from chains of one kind."""
+
+    name: str
+    """What ``MESH_REGISTRY=substrate:NAME`` calls it."""
+    needs: str
+    """The storage it reads, for people."""
+
+    def suits(self, chain: Chain) -> bool:
+        """Does this chain's metadata offer what ``read`` asks for?"""
+        ...
+
+    def read(self, chain: Chain) -> Iterable[Found]:
+        """Everybody who belongs. Raises ``ChainError``."""
+        ...
+
+
+def account_id(value: object) -> bytes:
+    """The 32 bytes of an account as ``Chain`` gives it. Raises ``ChainError``."""
+    try:
+        account = bytes.fromhex(value.removeprefix("0x")) if isinstance(value, str) else value
+    except ValueError:
+        account = None
+    if not isinstance(account, bytes):
+        raise ChainError(f"the chain gives {shown(value)} where an account is right")
+    if len(account) != ACCOUNT_BYTES:
+        raise ChainError(f"the chain names an account of {len(account)} bytes: only {ACCOUNT_BYTES} can be delegated")
+    return account
+
+
+def account_ids(values: object) -> list[bytes]:
+    """The accounts of a list that names each once. Raises ``ChainError``, also for one that stands there twice."""
+    if not isinstance(values, list | tuple):
+        raise ChainError(f"the chain gives {shown(values)} where a list of accounts is right")
+    if len(values) > MAX_ACCOUNTS:
+        raise ChainError(f"the chain names {len(values)} accounts: at most {MAX_ACCOUNTS} are taken")
+    accounts = [account_id(value) for value in values]
+    refuse_twice(accounts)
+    return accounts
+
+
+def refuse_twice(accounts: Sequence[bytes]) -> None:
+    """Raise ``ChainError`` if an account stands twice among these: a set has each once, so the answer is broken."""
+    if len(set(accounts)) == len(accounts):
+        return
+    seen: set[bytes] = set()
+    for account in accounts:
+        if account in seen:
+            raise ChainError(f"the chain names the account 0x{account.hex()} twice: its answer is malformed")
+        seen.add(account)
+
+
+def stake(value: object) -> int:
+    """``value`` as a balance. Raises ``ChainError`` for one that is none."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_STAKE:
+        return value
+    raise ChainError(f"the chain gives the stake {shown(value)}: a whole number of at most 128 bits is right")
+
+
+def score(value: object) -> float:
+    """``value`` as a score, bounded to 0 to 100. Raises ``ChainError`` for one that is no number."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(min(100, max(0, value)))
+    raise ChainError(f"the chain gives the score {shown(value)}: a number from 0 to 100 is right")
+
+
+def field(value: object, name: str) -> Any:
+    """One field of a struct. Raises ``ChainError`` if there is none of that name."""
+    if isinstance(value, Mapping) and name in value:
+        return value[name]
+    raise ChainError(f"the chain gives {shown(value)} where a struct with the field {name} is right")

@@ -1,0 +1,50 @@
+"""What accounts have at stake, from whichever of its maps a chain's ``Staking`` pallet offers.
+
+Rules
+ 1. Newest layout first: exposure of the era in pages (``ErasStakersOverview``), in one piece (``ErasStakers``), and
+    for those who are in neither, what their ledger holds.
+ 2. Stake informs and never decides who belongs: an account without one has 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zmesh.registry.chains.port import Chain, account_id, field, stake
+
+_EXPOSURES = ("ErasStakersOverview", "ErasStakers")
+
+
+def stakes_of(chain: Chain, accounts: Sequence[bytes]) -> dict[bytes, int]:
+    """Account -> stake, in the chain's smallest unit; those without any are left out. Raises ``ChainError``."""
+    found: dict[bytes, int] = {}
+    wanted = set(accounts)
+    era = _era(chain)
+    for item in _EXPOSURES:
+        if wanted and era is not None and chain.offers("Staking", item):
+            exposures = chain.entries("Staking", item, era)
+            found |= {account: stake(field(value, "total")) for account, value in exposures if account in wanted}
+            wanted.difference_update(found)
+    if wanted and chain.offers("Staking", "Bonded") and chain.offers("Staking", "Ledger"):
+        found |= _bonded(chain, sorted(wanted))
+    return found
+
+
+def _era(chain: Chain) -> int | None:
+    """The era whose exposures count now."""
+    if chain.offers("Staking", "ActiveEra"):
+        active = chain.value("Staking", "ActiveEra")
+        if active is not None:
+            return int(field(active, "index"))
+    if chain.offers("Staking", "CurrentEra"):
+        current = chain.value("Staking", "CurrentEra")
+        return None if current is None else int(current)
+    return None
+
+
+def _bonded(chain: Chain, stashes: Sequence[bytes]) -> dict[bytes, int]:
+    """What the controllers' ledgers hold for their stashes."""
+    controllers = {stash: account_id(value) for stash, value in chain.values("Staking", "Bonded", stashes).items()}
+    ledgers = chain.values("Staking", "Ledger", sorted(set(controllers.values())))
+    held = {stash: ledgers[controller] for stash, controller in controllers.items() if controller in ledgers}
+    return {stash: stake(field(ledger, "active")) for stash, ledger in held.items()}

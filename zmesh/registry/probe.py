@@ -1,0 +1,41 @@
+"""Whether the chain's RPC endpoint answers, so that a node can say so once; it never needs one to run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from urllib.parse import urlsplit
+
+from zmesh.core.types import Endpoint
+
+_PORTS = {"ws": 80, "http": 80, "wss": 443, "https": 443}
+
+
+def rpc_endpoint(url: str) -> Endpoint:
+    """Where ``url`` (as ``config.Settings.blockchain_rpc`` has checked it) leads, without the password it may carry."""
+    parts = urlsplit(url)
+    return Endpoint(parts.hostname or "", parts.port or _PORTS[parts.scheme])
+
+
+async def probe_rpc(url: str, timeout: float) -> str | None:  # noqa: ASYNC109 - the caller wants an answer, no exception
+    """Why nothing answers at ``url``, in one sentence, or None when a connection stands within ``timeout`` seconds.
+
+    Connects and hangs up; says nothing about what the endpoint serves. Raises nothing.
+    """
+    endpoint = rpc_endpoint(url)
+    try:
+        async with asyncio.timeout(timeout):
+            _, writer = await asyncio.open_connection(*endpoint)
+    except TimeoutError:
+        return f"the chain's RPC endpoint at {endpoint} does not answer within {timeout:g} s"
+    except OSError as error:
+        return f"the chain's RPC endpoint at {endpoint} cannot be reached: {_reason(error)}"
+    writer.close()
+    return None
+
+
+def _reason(error: OSError) -> str:
+    """The system's words; asyncio puts its own in their place, and one for each address of a name."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or "none of its addresses takes a connection"

@@ -1,0 +1,199 @@
+"""A Substrate chain at one finalized block, through substrate-interface: the ``Chain`` that readers ask.
+
+Rules
+ 1. Only the worker process imports this module: decoding a chain's metadata holds Python's lock for a second.
+ 2. Finalized heads only, and every answer is of the block that ``at`` chose.
+ 3. Maps are read in pages of ``PAGE`` keys, and an item whose bytes are those of the block before is not decoded again.
+ 4. Accounts come as hexadecimal: SS58 is written once, at the end, in the chain's own prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from scalecodec.base import ScaleBytes
+from scalecodec.utils.ss58 import ss58_encode
+from substrateinterface import SubstrateInterface
+from substrateinterface.storage import StorageKey
+
+from zmesh.registry.chains.port import ACCOUNT_BYTES, MAX_ACCOUNTS, ChainError
+from zmesh.sentence import shown
+
+PAGE = 500
+"""Keys asked for at once: nodes refuse more than 1,000, and an answer stays below 1 MB."""
+DEFAULT_PREFIX = 42
+"""Substrate's generic SS58 prefix."""
+MAX_PREFIX = 16_383
+"""14 bits."""
+_NO_PREFIXES = (46, 47)
+"""Reserved by SS58, and refused by every decoder."""
+_HASHED = {"Blake2_128Concat": 16, "Twox64Concat": 8, "Identity": 0}
+"""Bytes of the hash in front of a key, for the hashers that leave the key readable."""
+
+
+class SubstrateChain:
+    """Raises ``ChainError`` where the chain lacks something, and whatever the library raises where it does not answer.
+
+    ``url``: ws, wss, http or https. ``timeout``: seconds for each call of a websocket. ``progress`` is called after
+    each answer.
+    """
+
+    def __init__(self, url: str, timeout: float, progress: Callable[[], None]) -> None:
+        self._client = SubstrateInterface(url=url, ws_options={"timeout": timeout}, auto_reconnect=False)
+        self._progress = progress
+        self._block = ""
+        self._spec: object = None
+        # Bytes -> value, of the block before and of this one.
+        self._known: dict[tuple[str, str], Any] = {}
+        self._fresh: dict[tuple[str, str], Any] = {}
+
+    # ---------------------------------------------------------------- blocks
+
+    def genesis(self) -> bytes:
+        """The 32 bytes of the genesis hash."""
+        return _hash(self._call("chain_getBlockHash", 0))
+
+    def finalized(self) -> str:
+        """The hash of the finalized head, in hexadecimal."""
+        return "0x" + _hash(self._call("chain_getFinalizedHead")).hex()
+
+    def number(self, block: str) -> int:
+        """The number of a block."""
+        header = self._call("chain_getHeader", block)
+        try:
+            return int(header["number"], 16)
+        except (KeyError, TypeError, ValueError):
+            raise ChainError(f"the chain gives {shown(header)} where the header of a block is right") from None
+
+    def at(self, block: str) -> None:
+        """Ask about this block from now on."""
+        self._client.init_runtime(block_hash=block)
+        self._progress()
+        # Without a prefix the library leaves accounts as they are; it sets one with each runtime.
+        self._client.runtime_config.ss58_format = None
+        self._block = block
+        same = self._client.runtime_version == self._spec
+        self._known, self._fresh = (self._fresh if same else {}), {}
+        self._spec = self._client.runtime_version
+
+    def prefix(self) -> int:
+        """The SS58 prefix: of the chain's properties, else of its runtime, else Substrate's own."""
+        properties = self._call("system_properties")
+        constant = self._client.get_constant("System", "SS58Prefix", block_hash=self._block)
+        told = properties.get("ss58Format") if isinstance(properties, dict) else None
+        for value in (told, None if constant is None else constant.value):
+            if isinstance(value, int) and 0 <= value <= MAX_PREFIX and value not in _NO_PREFIXES:
+                return value
+        return DEFAULT_PREFIX
+
+    # ---------------------------------------------------------------- storage
+
+    def offers(self, pallet: str, item: str) -> bool:
+        """See ``chains.port.Chain``."""
+        return self._item(pallet, item) is not None
+
+    def fields(self, pallet: str, item: str) -> frozenset[str]:
+        """See ``chains.port.Chain``."""
+        found = self._item(pallet, item)
+        if found is None:
+            return frozenset()
+        kind = self._client.runtime_config.get_decoder_class(found.get_value_type_string())
+        mapping = getattr(kind, "type_mapping", None) or ()
+        return frozenset(part[0] for part in mapping if isinstance(part, list | tuple) and len(part) == 2)
+
+    def value(self, pallet: str, item: str, *keys: Any) -> Any:
+        """See ``chains.port.Chain``."""
+        self._offered(pallet, item)
+        found = self._client.query(pallet, item, [_key(key) for key in keys], block_hash=self._block)
+        self._progress()
+        return found.value
+
+    def entries(self, pallet: str, item: str, *keys: Any) -> Iterator[tuple[bytes, Any]]:
+        """See ``chains.port.Chain``."""
+        found = self._offered(pallet, item)
+        hashed = _HASHED.get(found.get_param_hashers()[-1])
+        if hashed is None:
+            raise ChainError(f"{pallet}.{item} hides its keys: a map whose keys can be read is needed")
+        prefix = self._storage_key(pallet, item, keys)
+        kind, count, last = found.get_value_type_string(), 0, prefix
+        while page := self._call("state_getKeysPaged", prefix, PAGE, last, self._block):
+            for name, value in self._at(page, kind):
+                yield bytes.fromhex(name[len(prefix) + 2 * hashed :]), value
+            count, before, last = count + len(page), last, page[-1]
+            if count > MAX_ACCOUNTS or last == before:
+                raise ChainError(f"{pallet}.{item} has no end: at most {MAX_ACCOUNTS} entries are read")
+            if len(page) < PAGE:
+                return
+
+    def values(self, pallet: str, item: str, keys: Sequence[bytes]) -> Mapping[bytes, Any]:
+        """See ``chains.port.Chain``."""
+        kind = self._offered(pallet, item).get_value_type_string()
+        names = {self._storage_key(pallet, item, (key,)): key for key in keys}
+        listed = list(names)
+        pages = (listed[start : start + PAGE] for start in range(0, len(listed), PAGE))
+        return {names[name]: value for page in pages for name, value in self._at(page, kind) if name in names}
+
+    # ---------------------------------------------------------------- inside
+
+    def _item(self, pallet: str, item: str) -> Any:
+        found = self._client.metadata.get_metadata_pallet(pallet)
+        # A pallet without storage has no list to look in.
+        return None if found is None or not found.storage else found.get_storage_function(item)
+
+    def _offered(self, pallet: str, item: str) -> Any:
+        found = self._item(pallet, item)
+        if found is None:
+            raise ChainError(f"the chain has no {pallet}.{item}")
+        return found
+
+    def _storage_key(self, pallet: str, item: str, keys: Sequence[Any]) -> str:
+        name = StorageKey.create_from_storage_function(
+            pallet, item, [_key(key) for key in keys], self._client.runtime_config, self._client.metadata
+        )
+        return str(name.to_hex())
+
+    def _at(self, names: Sequence[str], kind: str) -> Iterator[tuple[str, Any]]:
+        """Storage key -> value, decoded as ``kind``; keys without a value are left out."""
+        for group in self._call("state_queryStorageAt", list(names), self._block):
+            for name, raw in group["changes"]:
+                if raw is not None:
+                    yield name, self._decode(kind, raw)
+
+    def _decode(self, kind: str, raw: str) -> Any:
+        name = (kind, raw)
+        if name not in self._fresh:
+            value = self._known.get(name, self)
+            if value is self:  # no value is
+                thing = self._client.runtime_config.create_scale_object(
+                    kind, data=ScaleBytes(raw), metadata=self._client.metadata
+                )
+                value = thing.decode()
+            self._fresh[name] = value
+        return self._fresh[name]
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        answer = self._client.rpc_request(method, list(arguments))
+        self._progress()
+        if "error" in answer:
+            raise ChainError(f"the chain refuses {method}: {shown(answer['error'])}")
+        return answer.get("result")
+
+
+def address(account: bytes, prefix: int) -> str:
+    """An account as SS58."""
+    return str(ss58_encode(account, prefix))
+
+
+def _key(value: Any) -> Any:
+    return "0x" + value.hex() if isinstance(value, bytes) else value
+
+
+def _hash(value: object) -> bytes:
+    try:
+        found = bytes.fromhex(value.removeprefix("0x")) if isinstance(value, str) else b""
+    except ValueError:
+        found = b""
+    if len(found) != ACCOUNT_BYTES:
+        raise ChainError(f"the chain gives {shown(value)} where the hash of a block is right")
+    return found
