@@ -1,5 +1,6 @@
 # make test   everything that must hold: format, lint, types, tests        make env    the environment alone
 # make demo   ten validators train a model together                        make bench  the benchmarks
+# make demo-chain   the same on a real chain, where nobody lists anybody (needs node and npm)
 # make lock   pin the dependencies anew                                    make clean  remove what was made
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ PIP    := $(PY) -m pip install -q --disable-pip-version-check
 JOBS   ?= 2
 
 .DEFAULT_GOAL := test
-.PHONY: env test format lint types check demo bench coverage lock clean
+.PHONY: env test format lint types check demo demo-chain bench coverage lock clean
 
 env: $(READY)
 
@@ -49,6 +50,9 @@ check: env
 
 demo: env
 	@$(BIN)/zmesh demo
+
+demo-chain: env
+	@$(BIN)/zmesh demo --chain
 
 bench: env
 	@$(PY) -m benchmarks

@@ -211,6 +211,9 @@ def demo(
     plain: Annotated[
         bool, typer.Option("--plain", help="Print lines instead of a table, as without a terminal.")
     ] = False,
+    on_chain: Annotated[
+        bool, typer.Option("--chain", help="Let a Substrate chain say who belongs, and no list. Needs node and npm.")
+    ] = False,
 ) -> None:
     """Watch validators train a real model together over an encrypted mesh on this machine.
 
@@ -218,7 +221,7 @@ def demo(
     """
     from zmesh.demo import run_demo
 
-    raise typer.Exit(run_demo(peers=peers, rounds=rounds, as_json=as_json, plain=plain))
+    raise typer.Exit(run_demo(peers=peers, rounds=rounds, as_json=as_json, plain=plain, on_chain=on_chain))
 
 
 @app.command()

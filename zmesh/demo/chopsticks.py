@@ -217,6 +217,10 @@ class Chopsticks:
         """Go back to a block, by hash or number: whatever came after it never was."""
         await self.rpc("dev_setHead", block)
 
+    async def genesis(self) -> bytes:
+        """32 bytes, the hash of block 0."""
+        return bytes.fromhex(str(await self.rpc("chain_getBlockHash", 0)).removeprefix("0x"))
+
     async def head(self) -> tuple[int, str]:
         """Number and hash of the newest block, which is final."""
         found = str(await self.rpc("chain_getFinalizedHead"))

@@ -34,7 +34,10 @@ class DemoError(ZmeshError):
 
 
 class Processes:
-    """Starts one ``python -m module ARGUMENTS`` for each name, and passes reports to ``on_report(name, report)``."""
+    """Starts one ``python -m module ARGUMENTS`` for each name, and passes reports to ``on_report(name, report)``.
+
+    ``commands`` are started at once, others by ``start``.
+    """
 
     def __init__(self, module: str, commands: Mapping[str, Sequence[str]], logs: Path, on_report: OnReport) -> None:
         self._module = module
@@ -50,7 +53,7 @@ class Processes:
     async def __aenter__(self) -> Self:
         try:
             for name, arguments in self._commands.items():
-                await self._start(name, arguments)
+                await self.start(name, arguments)
         except BaseException:
             await self.stop()
             raise
@@ -59,7 +62,8 @@ class Processes:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.stop()
 
-    async def _start(self, name: str, arguments: Sequence[str]) -> None:
+    async def start(self, name: str, arguments: Sequence[str]) -> None:
+        """Start one more."""
         with (self._logs / f"{name}.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,

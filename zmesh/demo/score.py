@@ -124,10 +124,6 @@ class Score:
 
     # ------------------------------------------------------------ how far it is
 
-    def all_listen(self) -> bool:
-        """Has everybody a port?"""
-        return len(self.ports) == len(self.validators)
-
     def all_linked(self) -> bool:
         """Is every link live, as both its ends see it?"""
         return len(self.linked) == len(self.validators)

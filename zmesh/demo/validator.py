@@ -1,7 +1,8 @@
 """One validator of the demo: a process of its own, which embeds zmesh as any service would.
 
-The parent runs it as ``python -m zmesh.demo.validator FOLDER REGISTRY ROUNDS``. The folder's name is the validator's,
-and it holds its key and its pictures; the one that is told to lead some ROUNDS coordinates, for all others it is 0.
+The parent runs it as ``python -m zmesh.demo.validator FOLDER OTHERS ROUNDS SETTINGS``. The folder's name is the
+validator's, and it holds its key and its pictures; there are so many OTHERS; the one that is told to lead some ROUNDS
+coordinates, for all others it is 0; SETTINGS is a JSON object, arguments of its client.
 
 Rules
  1. Lines on stdin are orders (``meet``, ``begin``), lines on stdout are reports, one JSON object each.
@@ -16,6 +17,7 @@ import base64
 import json
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,8 +34,8 @@ from zmesh.demo.digits import (
     to_bytes,
     train,
 )
+from zmesh.demo.ground import KEY_FILE
 
-KEY_FILE = "mesh.key"
 SHARD_FILE = "digits.npz"
 ROUND_SECONDS = 30.0
 """Seconds that a coordinator waits for deltas: training takes milliseconds, and a lost process must not hold it up."""
@@ -50,9 +52,10 @@ def report(event: str, **fields: Any) -> None:
 class Validator:
     """Trains on its own pictures whenever a round is announced, and sends what it learnt straight back."""
 
-    def __init__(self, mesh: MeshNetworkClient, shard: Shard) -> None:
+    def __init__(self, mesh: MeshNetworkClient, shard: Shard, others: int) -> None:
         self.mesh = mesh
         self.shard = shard
+        self.others = others
         mesh.register_handler(MessageType.FL_ROUND_START, self.on_round)
         mesh.register_handler(MessageType.FL_ROUND_UPDATE, self.on_result)
 
@@ -92,8 +95,8 @@ class Validator:
         return {"seen": len(self.mesh.seen_messages), "duplicates": duplicates}
 
     async def meet(self) -> None:
-        """Wait until a link to everybody in the registry is live."""
-        while not all(peer.is_linked for peer in await self.mesh.discover_peers()):  # noqa: ASYNC110  # it asks each time
+        """Wait until a link to everybody is live."""
+        while sum(peer.is_linked for peer in await self.mesh.discover_peers()) < self.others:  # noqa: ASYNC110  # it asks
             await asyncio.sleep(LOOK_SECONDS)
         report("linked", peers=len(self.mesh.peers))
 
@@ -101,8 +104,8 @@ class Validator:
 class Coordinator(Validator):
     """Leads the rounds, and takes part in them like everybody else."""
 
-    def __init__(self, mesh: MeshNetworkClient, shard: Shard) -> None:
-        super().__init__(mesh, shard)
+    def __init__(self, mesh: MeshNetworkClient, shard: Shard, others: int) -> None:
+        super().__init__(mesh, shard, others)
         self.round_id = ""
         self.deltas: dict[str, tuple[Model, int]] = {}
         self.complete = asyncio.Event()
@@ -114,7 +117,7 @@ class Coordinator(Validator):
             return
         self.deltas[message.sender_id] = (from_bytes(message.payload["delta"]), int(message.payload["pictures"]))
         report("delta", round=self.round_id, sender=message.sender_id)
-        if len(self.deltas) == len(self.mesh.peers):
+        if len(self.deltas) == self.others:
             self.complete.set()
 
     async def lead(self, rounds: int) -> None:
@@ -129,7 +132,7 @@ class Coordinator(Validator):
             await self.mesh.announce_fl_round(
                 round_id=self.round_id,
                 dataset_name="handwritten digits",
-                target_participants=len(self.mesh.peers) + 1,
+                target_participants=self.others + 1,
                 deadline=ROUND_SECONDS,
                 model_hash=fingerprint(sent),
                 model=sent,
@@ -148,20 +151,20 @@ class Coordinator(Validator):
         )
 
 
-async def live(folder: Path, registry: Path, rounds: int) -> None:
+async def live(folder: Path, others: int, rounds: int, settings: Mapping[str, Any]) -> None:
     """One validator's life, from its key to the end of stdin."""
     mesh = MeshNetworkClient(
         peer_id=folder.name,
         listen_port=0,  # any free one: ten nodes share this machine
         listen_host="127.0.0.1",
         private_key=str(folder / KEY_FILE),
-        registry=str(registry),
         stop_timeout=2.0,
+        **settings,
     )
     orders = await _orders()
     async with mesh:
         shard = Shard.load(folder / SHARD_FILE)
-        validator = Coordinator(mesh, shard) if rounds else Validator(mesh, shard)
+        validator = (Coordinator if rounds else Validator)(mesh, shard, others)
         report("listening", port=mesh.listen_port)
         try:
             async with asyncio.TaskGroup() as doing:
@@ -188,9 +191,9 @@ async def _orders() -> asyncio.StreamReader:
 
 def main() -> None:
     """Run the validator that the arguments name."""
-    folder, registry, rounds = sys.argv[1:]
+    folder, others, rounds, settings = sys.argv[1:]
     with suppress(BrokenPipeError):
-        asyncio.run(live(Path(folder), Path(registry), int(rounds)))
+        asyncio.run(live(Path(folder), int(others), int(rounds), json.loads(settings)))
 
 
 if __name__ == "__main__":

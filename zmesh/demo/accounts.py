@@ -1,0 +1,42 @@
+"""Accounts that everybody may know, as every development chain has them, and what they sign.
+
+Nothing of value may ever belong to them: whoever knows the name (``//Alice``) has the key.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from zmesh.delegation import DAY, USUAL_DAYS, Delegation, Scheme, Statement, encode_delegation
+from zmesh.identity import Identity
+
+
+class DevAccount(NamedTuple):
+    """An sr25519 account, and a pen."""
+
+    uri: str
+    id: bytes
+    """32 bytes, its AccountId."""
+    address: str
+    """SS58 with prefix 42: chains take it for one of theirs."""
+    sign: Callable[[bytes], bytes]
+    """64 bytes, sr25519."""
+
+    def says(self, mesh: Identity, genesis: bytes, network: str = "zmesh") -> Statement:
+        """That ``mesh`` speaks for it, from a minute ago and for as long as is usual; ``_replace`` makes it a lie."""
+        now = int(time.time())
+        return Statement(network, genesis, self.id, mesh.public, now - 60, now - 60 + USUAL_DAYS * DAY, now)
+
+    def delegate(self, mesh: Identity, statement: Statement) -> Delegation:
+        """``statement``, signed by the account and by the mesh key."""
+        return encode_delegation(statement, Scheme.SR25519, self.sign(statement.text), mesh.sign)
+
+
+def dev_account(uri: str) -> DevAccount:
+    """The account of a name such as ``//Alice``. The first call imports for a second."""
+    from substrateinterface import Keypair
+
+    keypair = Keypair.create_from_uri(uri, ss58_format=42)
+    return DevAccount(uri, bytes(keypair.public_key), str(keypair.ss58_address), keypair.sign)
