@@ -2,12 +2,14 @@
 
 Rules
  1. Names are resolved here, in asyncio and afresh for every dial: a slow DNS answer inside libzmq would freeze
-    unrelated links. The transport gets IP literals only.
+    unrelated links. The transport gets IP literals only, and none of this machine for a name that promised another.
  2. The ports of ROUTER and publisher stand in the peer's signed record, which its front door serves. A record that
     the dialled key did not sign is as good as none.
  3. Without a usable record, or when the ports behind it could not be reached the last time, the front door itself
     is dialled: it passes ZMTP through, and gossip then rides on the direct lane.
- 4. One dial under way per peer; every one ends in exactly one ``transport.dial`` or one ``LinkClosed``.
+ 4. A place that two keys claim belongs to the one whose record is served there: the other's dial fails, and costs
+    nobody else anything.
+ 5. One dial under way per peer; every one ends in exactly one ``transport.dial`` or one ``LinkClosed``.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Awaitable, Callable
 from zmesh.core.errors import WireError
 from zmesh.core.events import LinkClosed
 from zmesh.core.types import Endpoint, PeerKey
-from zmesh.handlers.record import Record, decode_record, verify_record
+from zmesh.handlers.record import Record, decode_record, is_local, verify_record
 from zmesh.identity import verify
 from zmesh.log import get_logger
 from zmesh.transport import Routes, Transport
@@ -40,7 +42,8 @@ class Dialer:
     """Dials peers for one transport.
 
     ``fetch(endpoint, timeout)`` gets the bytes of a record over HTTP; ``learnt`` is told of every record that the
-    dialled key signed; ``failed`` of a dial that found nowhere to go.
+    dialled key signed; ``failed`` of a dial that found nowhere to go. ``takes_local``: may a name lead to this machine,
+    as in a mesh on one?
     """
 
     def __init__(
@@ -50,12 +53,14 @@ class Dialer:
         fetch: Fetch,
         learnt: Callable[[Record], None],
         failed: Callable[[LinkClosed], None],
+        takes_local: Callable[[], bool] = lambda: False,
     ) -> None:
         self._transport = transport
         self._network = network
         self._fetch = fetch
         self._learnt = learnt
         self._failed = failed
+        self._takes_local = takes_local
         self._tasks: dict[PeerKey, asyncio.Task[None]] = {}
         self._tried: dict[PeerKey, Routes] = {}
         """The routes behind the last dial that asked for separate ports, while it is not known to have worked."""
@@ -73,6 +78,10 @@ class Dialer:
         if (task := self._tasks.pop(key, None)) is not None:
             task.cancel()
 
+    def join(self, network: bytes) -> None:
+        """The node is in another mesh from now on."""
+        self._network = network
+
     def worked(self, key: PeerKey) -> None:
         """The link is live: the next dial may ask for separate ports again."""
         self._tried.pop(key, None)
@@ -88,12 +97,15 @@ class Dialer:
         why = "no address is known"
         for endpoint in endpoints:
             try:
-                addresses = await self._resolve(endpoint)
+                addresses = (await resolve(endpoint))[:MAX_ADDRESSES]
             except OSError as error:
                 why = f"{endpoint}: {error.strerror or error}"
                 continue
             except TimeoutError:
                 why = f"{endpoint}: its name did not resolve within {RESOLVE_SECONDS:g} s"
+                continue
+            if self._is_trap(endpoint, addresses):
+                why = f"{endpoint}: its name leads to an address of this machine"
                 continue
             for address in addresses:
                 record, problem = await self._ask(key, address)
@@ -104,11 +116,11 @@ class Dialer:
                 return
         self._failed(LinkClosed(key, why))
 
-    async def _resolve(self, endpoint: Endpoint) -> list[Endpoint]:
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(RESOLVE_SECONDS):
-            found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-        return list(dict.fromkeys(Endpoint(str(info[4][0]), endpoint.port) for info in found))[:MAX_ADDRESSES]
+    def _is_trap(self, endpoint: Endpoint, addresses: list[Endpoint]) -> bool:
+        """Does a name that looks like another machine's lead to this one? Somebody else's DNS says where it leads."""
+        is_name = all(address.host != endpoint.host for address in addresses)
+        led = any(is_local(address.host) for address in addresses)
+        return is_name and led and not is_local(endpoint.host) and not self._takes_local()
 
     async def _ask(self, key: PeerKey, address: Endpoint) -> tuple[Record | None, str | None]:
         """Its record, if it serves one; or why nothing is to be had at that address."""
@@ -143,3 +155,11 @@ class Dialer:
             return Routes(door)
         self._tried[key] = routes
         return routes
+
+
+async def resolve(endpoint: Endpoint) -> list[Endpoint]:
+    """Every address of a host, in the resolver's order. Raises ``OSError``, and ``TimeoutError`` after 5 s."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(RESOLVE_SECONDS):
+        found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(Endpoint(str(info[4][0]), endpoint.port) for info in found))

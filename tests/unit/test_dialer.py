@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
@@ -35,7 +36,11 @@ class Desk:
         self.learnt: list[Record] = []
         self._outcomes: asyncio.Queue[Routes | LinkClosed] = asyncio.Queue()
         transport: Any = self
-        self.dialer = Dialer(transport, NETWORK, self.fetch, self.learnt.append, self._outcomes.put_nowait)
+        self.takes_local = False
+        self.expected = PEER.public
+        self.dialer = Dialer(
+            transport, NETWORK, self.fetch, self.learnt.append, self._outcomes.put_nowait, lambda: self.takes_local
+        )
 
     async def fetch(self, endpoint: Endpoint, timeout: float) -> bytes:  # noqa: ASYNC109  # the dialer's own port
         """Instead of HTTP."""
@@ -47,12 +52,12 @@ class Desk:
 
     def dial(self, key: PeerKey, routes: Routes) -> None:
         """What the dialer asks of the transport."""
-        assert key == PEER.public
+        assert key == self.expected
         self._outcomes.put_nowait(routes)
 
     async def outcome(self, *doors: Endpoint) -> Routes | str:
         """Dial these front doors; the routes that were taken, or why there are none."""
-        self.dialer.dial(PEER.public, doors)
+        self.dialer.dial(self.expected, doors)
         async with asyncio.timeout(20):
             came = await self._outcomes.get()
         assert self._outcomes.empty()
@@ -104,3 +109,41 @@ async def test_ports_that_led_to_no_link_give_way_to_the_door_the_next_time() ->
 
 async def test_a_dial_without_an_address_ends() -> None:
     assert await Desk().outcome() == "no address is known"
+
+
+async def test_a_name_that_leads_to_this_machine_is_not_followed_unless_the_mesh_is_on_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def lookup(_loop: object, host: str, port: int, **_: object) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (names.get(host, host), port))]
+
+    names = {"rebinding.example": "127.0.0.1", "node.localhost": "127.0.0.1"}
+    monkeypatch.setattr(type(asyncio.get_running_loop()), "getaddrinfo", lookup)
+    desk = Desk(at_9090=record())
+    trap = Endpoint("rebinding.example", 9090)
+    assert await desk.outcome(trap) == "rebinding.example:9090: its name leads to an address of this machine"
+    assert await desk.outcome(trap, DOOR) == PORTS, "the operator wrote this one"
+    desk.dialer.worked(PEER.public)
+    assert await desk.outcome(Endpoint("node.localhost", 9090)) == PORTS, "its name says so"
+    desk.dialer.worked(PEER.public)
+    desk.takes_local = True
+    assert await desk.outcome(trap) == PORTS
+
+
+async def test_one_place_that_two_keys_claim_is_its_owners_alone() -> None:
+    """The claimer's dial fails where the owner's record is served; the owner's own dial is none the worse."""
+    desk = Desk(at_9090=record(OTHER))
+    assert (
+        await desk.outcome(DOOR) == f"127.0.0.1:9090: the node there is {OTHER.public.hex()[:12]}..., not the one meant"
+    )
+    desk.expected = OTHER.public
+    assert await desk.outcome(DOOR) == PORTS
+    assert [known.key for known in desk.learnt] == [OTHER.public]
+
+
+async def test_a_node_that_joined_another_mesh_finds_its_peers_there() -> None:
+    chain = wire.network_id("zmesh", bytes(32))
+    desk = Desk(at_9090=record(network=chain))
+    assert isinstance(await desk.outcome(DOOR), str)
+    desk.dialer.join(chain)
+    assert await desk.outcome(DOOR) == PORTS
