@@ -9,7 +9,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -99,11 +99,11 @@ async def until(condition: Callable[[], bool], *clients: MeshNetworkClient, seco
         raise AssertionError(f"not within {seconds:g} s; {[one.health() for one in clients]}") from None
     finally:
         for one in engines:
-            del one.handle
+            del one.handle, one.handle_all
 
 
 def _tell_after_each_event(one: Engine, news: asyncio.Event) -> None:
-    handle = type(one).handle
+    handle, handle_all = type(one).handle, type(one).handle_all
 
     def handle_and_tell(event: Event, now: Now) -> list[Action]:
         actions = handle(one, event, now)
@@ -111,7 +111,13 @@ def _tell_after_each_event(one: Engine, news: asyncio.Event) -> None:
         news.set()
         return actions
 
+    def handle_all_and_tell(events: Iterable[Event], now: Now) -> list[Action]:
+        actions = handle_all(one, events, now)
+        news.set()
+        return actions
+
     one.handle = handle_and_tell  # type: ignore[method-assign]
+    one.handle_all = handle_all_and_tell  # type: ignore[method-assign]
 
 
 class Inbox:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -111,7 +110,7 @@ class Node:
         self.transport = transport
         self._application = application
         self._dialer = dialer
-        self._events: deque[Event] = deque()
+        self._events: list[Event] = []
         self._stepping = False
         self._unverified: list[Verify] = []
         self._pooled = 0
@@ -178,13 +177,12 @@ class Node:
         if self._stepping:
             return
         self._stepping = True
-        events, handle, act = self._events, self.engine.handle, self._act
         now = read_clocks()
         try:
-            while events:
-                for action in handle(events.popleft(), now):
-                    act[type(action)](action)
-                if not events and self._unverified:
+            while events := self._events:
+                self._events = []  # what the actions lead to
+                self._carry_out(self.engine.handle_all(events, now))
+                if self._unverified and not self._events:
                     self._verify_collected()
                     now = read_clocks()
         finally:

@@ -58,13 +58,13 @@ async def test_stopping_says_goodbye_so_that_others_know_at_once() -> None:
 
 async def test_stopping_answers_whoever_waits_for_an_answer() -> None:
     async with mesh("a", "b") as (a, b):
-        engine(b).handle = lambda event, now: []  # type: ignore[method-assign]
+        engine(b).handle_all = lambda events, now: []  # type: ignore[method-assign]
         waiting = asyncio.create_task(a.send("b", MessageType.GOSSIP, {}, timeout=60))
         await asyncio.sleep(0)
         await a.stop()
         async with asyncio.timeout(1):
             assert not await waiting
-        del engine(b).handle
+        del engine(b).handle_all
 
 
 async def test_a_port_in_use_is_one_sentence_and_leaves_nothing_behind() -> None:

@@ -36,6 +36,10 @@ class Asking:
             return [Verify(int.from_bytes(event.frames[0]), AUTHOR.public, b"data", event.frames[1])]
         return []
 
+    def handle_all(self, events: list[Event], now: Now) -> list[Action]:
+        """As the engine's."""
+        return [action for event in events for action in self.handle(event, now)]
+
     async def until(self, count: int) -> None:
         """Wait until so many answers came."""
         async with asyncio.timeout(20):

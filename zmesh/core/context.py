@@ -28,6 +28,7 @@ class Context:
         "drops",
         "fallen",
         "faults",
+        "full_mesh",
         "links",
         "live",
         "network",
@@ -49,6 +50,8 @@ class Context:
         self.peers = Peers(composer.public, bounds)
         self.seen = SeenStore(bounds)
         self.links: dict[PeerKey, Link] = {}
+        self.full_mesh = True
+        """Is everybody linked with everybody? Set when membership changes."""
         self.live: tuple[PeerKey, ...] = ()
         """Links that messages flow over, ascending by key."""
         self.out: list[Action] = []

@@ -1,7 +1,8 @@
 """The one door of the protocol: every event comes in here, and every action goes out.
 
-``Engine.handle(event, now) -> list[Action]`` is synchronous, deterministic (given its random generator) and total: no
-bytes from the network make it raise. Local misuse (a payload that cannot travel) raises at the caller.
+``Engine.handle(event, now) -> list[Action]``, and ``handle_all`` for events that came at once, are synchronous,
+deterministic (given a random generator) and total: no bytes from the network make them raise. Local misuse (a payload
+that cannot travel) raises at the caller.
 
 Files: ``intake`` has the checks that a frame passes, in their order. ``peers`` knows who belongs, ``links`` keeps the
 connections, ``seen`` what was here, ``gossip`` and ``direct`` are the two ways to send, ``behaviours`` runs the
@@ -10,7 +11,7 @@ handlers. They share one ``context``; this file makes them, and carries out what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from zmesh.core import wire
@@ -120,6 +121,18 @@ class Engine:
         except PayloadError:
             self._out.clear()
             raise
+        return self._actions(now)
+
+    def handle_all(self, events: Iterable[Event], now: Now) -> list[Action]:
+        """The same for events that came at once, one after the other; none of them may be one that raises."""
+        dispatch, fallen = self._dispatch, self._context.fallen
+        for event in events:
+            dispatch[type(event)](event, now)
+            if fallen:  # before anything more of theirs is looked at
+                self._links.cut_fallen(now)
+        return self._actions(now)
+
+    def _actions(self, now: Now) -> list[Action]:
         if self._context.fallen:
             self._links.cut_fallen(now)
         due = self._context.agenda.next
@@ -218,6 +231,7 @@ class Engine:
         self.seen.retain(self.peers)
         self._intake.retain({member.account for member in self.peers})
         self._outbox.forget()
+        self._context.full_mesh = len(self.peers) <= self.bounds.max_links
         self._links.choose(now)
 
     def _located(self, event: Located, now: Now) -> None:

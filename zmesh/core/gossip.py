@@ -93,14 +93,14 @@ class Gossip:
         self.offer_later(envelope, now)
         return tuple(targets)
 
-    def relay(self, entry: Seen, envelope: Envelope, ttl: int, hops: int, full_mesh: bool) -> None:
+    def relay(self, entry: Seen, envelope: Envelope, ttl: int, hops: int) -> None:
         """Pass a message on that arrived with ``ttl`` hops left, to some who may lack it.
 
-        In a ``full_mesh`` the origin pushed a small message to everybody already: a few copies cover lost links.
+        In a full mesh the origin pushed a small message to everybody already: a few copies cover lost links.
         """
         if ttl <= 1:
             return
-        flooded = full_mesh and len(envelope.body) <= self._bounds.flood_size
+        flooded = self._context.full_mesh and len(envelope.body) <= self._bounds.flood_size
         count = self._bounds.flood_relay if flooded else self._bounds.fanout
         targets = self._pick(count, (*entry.holders, envelope.author))
         entry.relayed_ttl = ttl

@@ -14,7 +14,7 @@ A gossip frame passes these, in this order; each failure is one ``DropReason``:
  8. the validator of its type          BAD_PAYLOAD, REJECTED_BY_VALIDATOR, the author's fault; IGNORED_BY_VALIDATOR
  9. relay, offer, deliver              LOW_REPUTATION, UNKNOWN_KIND, RELAYED_ONLY: relayed but not delivered
 
-Admission, expiry and seen are checked again when the signature comes back, for verifying may take its time.
+Admission and seen are checked again when the signature comes back, and the age if verifying took its time.
 Direct messages, HELLO and ACK differ in step 4 and 5 only; see ``_check_direct`` and ``_hello``.
 
 Every frame ends as a delivery or as one drop, plus a fault if somebody is to blame.
@@ -40,6 +40,8 @@ from zmesh.core.link import Link
 from zmesh.core.links import Links
 from zmesh.core.types import AckStatus, DropReason, Fault, Member, MessageId, Now, PeerKey, Verdict
 
+RECHECK = 0.1
+"""Seconds of verifying after which the age of a message is looked at again."""
 CONTROL_UNIT = 32
 """Bytes of a control frame that count as one more frame of the link's rate: two ids, as much work as a duplicate."""
 
@@ -47,7 +49,7 @@ CONTROL_UNIT = 32
 class _Copy:
     """A message on its way through the checks: the envelope, and how this copy of it came."""
 
-    __slots__ = ("accept", "envelope", "hops", "link", "parked", "pulled", "ttl")
+    __slots__ = ("accept", "checked_at", "envelope", "hops", "link", "parked", "pulled", "ttl")
 
     def __init__(self, envelope: Envelope, link: PeerKey, ttl: int, hops: int) -> None:
         self.envelope = envelope
@@ -55,6 +57,8 @@ class _Copy:
         self.ttl = ttl
         self.hops = hops
         self.pulled = False
+        self.checked_at = 0.0
+        """When it was last found to be timely, in monotonic seconds."""
         self.accept: Callable[[_Copy, Now], None]
         self.parked: tuple[_Copy, ...] = ()
 
@@ -155,7 +159,7 @@ class Intake:
             seen.held_by(link.key)
             cached = seen.envelope
             if seen.relayed_ttl == 0 and cached is not None and 1 < ttl <= cached.ttl:
-                self._gossip.relay(seen, cached, ttl, hops, self._peers.full_mesh)
+                self._gossip.relay(seen, cached, ttl, hops)
             return
         envelope = open_envelope(identifier, body, signature)
         copy = _Copy(envelope, link.key, ttl, hops)
@@ -196,6 +200,7 @@ class Intake:
         elif author.key != self._context.composer.public and not self._bucket(author).has(now.mono):
             self._pass_over(copy, DropReason.AUTHOR_RATE, now)
         else:
+            copy.checked_at = now.mono
             self._verify(copy, self._accept_gossip, now)
 
     def _pass_over(self, copy: _Copy, reason: DropReason, now: Now) -> None:
@@ -226,10 +231,14 @@ class Intake:
         """Steps 7 to 9: the signature is good."""
         envelope, link = copy.envelope, copy.link
         author = self._peers.author(envelope.author)
-        reason = DropReason.UNKNOWN_AUTHOR if author is None else self._untimely(envelope, now, pulled=copy.pulled)
-        if author is None or reason is not None:
-            self._pass_over(copy, reason or DropReason.UNKNOWN_AUTHOR, now)
+        if author is None:
+            self._pass_over(copy, DropReason.UNKNOWN_AUTHOR, now)
             return
+        if now.mono - copy.checked_at > RECHECK:
+            reason = self._untimely(envelope, now, pulled=copy.pulled)
+            if reason is not None:
+                self._pass_over(copy, reason, now)
+                return
         if self._seen.get(envelope.short) is not None:
             self._context.drop(DropReason.DUPLICATE, link, envelope.id)
             return
@@ -245,7 +254,7 @@ class Intake:
         self._gossip.arrived(envelope.short, now)
         if not carried:
             return
-        self._gossip.relay(entry, envelope, copy.ttl, copy.hops, self._peers.full_mesh)
+        self._gossip.relay(entry, envelope, copy.ttl, copy.hops)
         self._gossip.offer_later(envelope, now)
         if payload is None:
             return  # of an unknown kind, which is counted already
@@ -253,7 +262,7 @@ class Intake:
             # Ours, from before a restart, brought back by repair: no news to the application, but what we voted then
             # is our vote still.
             self._context.drop(DropReason.OWN_ECHO, link, envelope.id)
-            self._tell_handler(envelope, author, payload, now)
+            self._behaviours.received(envelope, author, payload, now)
         else:
             self._take(copy, author, payload, verdict, now)
 
@@ -297,9 +306,6 @@ class Intake:
             self._context.drop(DropReason.RELAYED_ONLY, copy.link, envelope.id)
             if direct:
                 self._acknowledge(envelope, AckStatus.REJECTED, now)
-        self._tell_handler(envelope, author, payload, now)
-
-    def _tell_handler(self, envelope: Envelope, author: Member, payload: Mapping[str, Any], now: Now) -> None:
         self._behaviours.received(envelope, author, payload, now)
 
     # ------------------------------------------------------------ steps 4 to 9, direct

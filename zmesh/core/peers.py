@@ -75,11 +75,6 @@ class Peers:
         """Whoever may have written a message: a member, or this node itself."""
         return self.myself if key == self._me else self.get(key)
 
-    @property
-    def full_mesh(self) -> bool:
-        """Is everybody linked with everybody?"""
-        return len(self) <= self._bounds.max_links
-
     def __contains__(self, key: object) -> bool:
         return key != self._me and (key in self.roster.by_key or key in self.manual)
 

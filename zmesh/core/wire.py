@@ -153,9 +153,9 @@ def decode_body(data: bytes) -> Body:
         raise malformed("a body is an array that starts with its version")
     if fields[0] != VERSION:
         raise WireError(DropReason.UNKNOWN_VERSION, f"version {fields[0]}, understood is {VERSION}")
-    if len(fields) < BODY_FIELDS:
-        raise malformed(f"{len(fields)} fields, at least {BODY_FIELDS}")
-    if len(fields) > BODY_FIELDS:
+    if len(fields) != BODY_FIELDS:
+        if len(fields) < BODY_FIELDS:
+            raise malformed(f"{len(fields)} fields, at least {BODY_FIELDS}")
         _refuse_timestamps(data, fields)
         del fields[BODY_FIELDS:]
     body = Body._make(fields)
@@ -168,20 +168,19 @@ def _check_body(body: Body) -> None:
     if tuple(map(type, body)) not in _SHAPES:
         raise malformed("fields are integers and bytes as Body has them; expiry, recipient and correlation may be nil")
     _, network, kind, author, epoch, sequence, timestamp_ms, ttl, expiry_ms, recipient, correlation, payload = body
-    if not (1 <= kind <= 255 and 0 <= ttl <= bounds.MAX_TTL):
+    if kind == 0 or (kind | ttl) >> 8:  # a sign survives the shift as well as a high bit does
         raise malformed("kind is 1 to 255, ttl 0 to 255")
-    if kind in LINK_CODES and recipient is None:
-        raise malformed("kinds 64 to 127 name their recipient")
-    if not (0 <= epoch <= MAX_UINT and 0 <= sequence <= MAX_UINT and 0 <= timestamp_ms <= MAX_UINT):
-        raise malformed("epoch, sequence and timestamp are integers from 0 to 2^63-1")
+    if (epoch | sequence | timestamp_ms | (expiry_ms or 0)) >> 63:
+        raise malformed("epoch, sequence, timestamp and expiry are integers from 0 to 2^63-1")
     if len(network) != KEY_SIZE or len(author) != KEY_SIZE:
         raise malformed("network and author are 32 bytes")
-    if recipient is not None and len(recipient) != KEY_SIZE:
+    if recipient is None:
+        if kind in LINK_CODES:
+            raise malformed("kinds 64 to 127 name their recipient")
+    elif len(recipient) != KEY_SIZE:
         raise malformed("a recipient is 32 bytes or nil")
     if correlation is not None and len(correlation) != KEY_SIZE:
         raise malformed("a correlation is 32 bytes or nil")
-    if expiry_ms is not None and not 0 <= expiry_ms <= MAX_UINT:
-        raise malformed("expiry is nil or an integer from 0 to 2^63-1")
     if len(payload) > bounds.MAX_PAYLOAD:
         raise malformed(f"a payload is at most {bounds.MAX_PAYLOAD} bytes")
 
@@ -254,15 +253,17 @@ def encode_payload(payload: Mapping[str, Any]) -> bytes:
     return encoded
 
 
+_TEXT: Final = frozenset((str,))
+
+
 def decode_payload(data: bytes) -> dict[str, Any]:
     """The application's values. Raises ``WireError`` (MALFORMED)."""
     payload = _unpack(data)
     _refuse_timestamps(data, payload)
     if type(payload) is not dict:
         raise malformed("a payload is a map")
-    for key in payload:
-        if type(key) is not str:
-            raise malformed("a payload's keys are strings")
+    if not _TEXT.issuperset(map(type, payload)):
+        raise malformed("a payload's keys are strings")
     return payload
 
 
@@ -287,11 +288,12 @@ def frame_type(frames: Sequence[bytes]) -> int:
     if not frames or len(frames) > MAX_FRAMES:
         raise malformed(f"{len(frames)} frames, 2 or 3 are a message")
     head = frames[0]
-    if not 1 <= len(head) <= MAX_HEAD:
-        raise malformed(f"a head of {len(head)} bytes, 1 to {MAX_HEAD}")
+    size = len(head)
+    if not 1 <= size <= MAX_HEAD:
+        raise malformed(f"a head of {size} bytes, 1 to {MAX_HEAD}")
     kind = head[0]
     if kind == ENVELOPE:
-        if len(frames) != 3 or len(head) < 3 or len(frames[2]) != SIGNATURE_SIZE:
+        if size < 3 or len(frames) != 3 or len(frames[2]) != SIGNATURE_SIZE:
             raise malformed("an envelope is a head of 3 bytes, a body and a signature of 64 bytes")
         return kind
     if not IHAVE <= kind <= LEAVE:
