@@ -5,12 +5,15 @@ Rules
  2. Assigning vouches for a peer by hand and connects; deleting takes that back. Whom the registry lists can be
     overridden by neither.
  3. A bad entry is refused before anything changes.
- 4. Whoever was silent for ``bounds.forget`` seconds is no longer listed. It still belongs, and is listed again as
+ 4. A name that several claim means none of them: each is listed under its account. Nobody is hidden, and nobody is
+    taken for somebody else.
+ 5. Whoever was silent for ``bounds.forget`` seconds is no longer listed. It still belongs, and is listed again as
     soon as it speaks.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Protocol
 
@@ -59,13 +62,13 @@ class PeerTable(MutableMapping[str, PeerInfo]):
     # ------------------------------------------------------------ the mapping
 
     def __getitem__(self, peer_id: str) -> PeerInfo:
-        for member in self._listed():
-            if member.peer_id == peer_id:
+        for name, member in self._entries():
+            if name == peer_id:
                 return self.describe(member)
         raise KeyError(peer_id)
 
     def __iter__(self) -> Iterator[str]:
-        return iter([member.peer_id for member in self._listed()])
+        return iter([name for name, _ in self._entries()])
 
     def __len__(self) -> int:
         return len(self._listed())
@@ -87,8 +90,7 @@ class PeerTable(MutableMapping[str, PeerInfo]):
 
     def __delitem__(self, peer_id: str) -> None:
         if peer_id not in self._manual:
-            known = any(member.peer_id == peer_id for member in self._listed())
-            if known:
+            if peer_id in self:
                 raise ConfigError(f"peers[{peer_id!r}] is in the registry: only the registry can remove it")
             raise KeyError(peer_id)
         member, _ = self._manual.pop(peer_id)
@@ -129,6 +131,12 @@ class PeerTable(MutableMapping[str, PeerInfo]):
         horizon = self._clocks().mono - self._bounds.forget
         heard = self._engine.peers.last_heard
         return [member for member in self._engine.peers if max(heard(member.key) or 0.0, self._since) >= horizon]
+
+    def _entries(self) -> Iterator[tuple[str, Member]]:
+        """Everybody who is listed, and under what."""
+        claimed = Counter([self._own_name, *(member.peer_id for member in self._everybody())])
+        for member in self._listed():
+            yield (member.peer_id if claimed[member.peer_id] == 1 else member.account), member
 
     def describe(self, member: Member) -> PeerInfo:
         """All that is known of a member now."""

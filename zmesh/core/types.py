@@ -185,7 +185,7 @@ class Member(NamedTuple):
     account: str
     """The account that votes, limits and reputation belong to: SS58, or the key in hex where there is no chain."""
     peer_id: str
-    """A self-chosen name, unique within a roster."""
+    """A self-chosen name. Several may claim one, which then means none of them."""
     endpoints: tuple[Endpoint, ...] = ()
     """Front doors, best first, at most 8."""
     stake: int = 0
@@ -200,7 +200,8 @@ class Member(NamedTuple):
 class Roster:
     """An immutable set of members as a registry last gave it; shared freely, also between simulated nodes.
 
-    Raises ``ValueError`` when two members share a key, an account or a peer_id.
+    Raises ``ValueError`` when two members share a key or an account. Names are their own choice, so that a clash of
+    names is nobody's reason to refuse anybody.
     """
 
     members: tuple[Member, ...] = ()
@@ -210,7 +211,7 @@ class Roster:
     keys: frozenset[PeerKey] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("key", "account", "peer_id"):
+        for name in ("key", "account"):
             seen: set[object] = set()
             for member in self.members:
                 value = getattr(member, name)
