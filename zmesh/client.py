@@ -80,7 +80,7 @@ class MeshNetworkClient:
             settings=self.settings,
             bounds=bounds,
             identity=identity,
-            registry=source if source is not None else self._file_registry(),
+            registry=source if source is not None else self._named_registry(),
             state=State(self.settings.state_dir),
             dispatcher=Dispatcher(
                 self.settings.handler_queue, self.settings.handler_concurrency, self.settings.handler_timeout
@@ -92,12 +92,19 @@ class MeshNetworkClient:
         self._broadcasts = 0
         self._pause = 0.0
 
-    def _file_registry(self) -> Registry | None:
-        if self.settings.registry is None:
-            return None
-        from zmesh.registry.static import StaticRegistry
+    def _named_registry(self) -> Registry | None:
+        """The registry that the settings name."""
+        file, chain = self.settings.registry_file(), self.settings.registry_chain()
+        if file is not None:
+            from zmesh.registry.static import StaticRegistry
 
-        return StaticRegistry(self.settings.registry)
+            return StaticRegistry(file)
+        if chain is not None:
+            from zmesh.registry.chain import ChainRegistry
+
+            genesis = bytes.fromhex(self.settings.genesis or "")
+            return ChainRegistry(self.settings.rpc_urls(), chain, self.settings.state_dir, genesis=genesis)
+        return None
 
     def __repr__(self) -> str:
         state = "running" if self.is_running else "stopped"
@@ -316,12 +323,16 @@ class MeshNetworkClient:
     async def discover_peers(self) -> list[PeerInfo]:
         """Ask the registry now, and give everybody who belongs, those added by hand included.
 
+        Of validators whose signed record did not come yet only the account and what the chain says of it are known:
+        their ``public_key`` is empty, and their account stands for their name.
+
         A registry that cannot be read is warned about once; the peers known so far are the answer then.
         """
         life = self._running()
         if self._setup.registry is not None:
-            life.registered(await self._setup.registry.read())
-        return [self._setup.peers.describe(member) for member in life.engine.peers]
+            life.belonging.registered(await self._setup.registry.read())
+        met = [self._setup.peers.describe(member) for member in life.engine.peers]
+        return met + [PeerInfo.unmet(account) for account in life.belonging.strangers()]
 
     # ------------------------------------------------------------ how it is
 

@@ -32,6 +32,10 @@ from zmesh.multiaddr import parse_endpoint
 from zmesh.sentence import shown
 
 PREFIX = "MESH_"
+CHAIN = "substrate"
+"""What ``registry`` says when the chain is to be asked."""
+MAX_RPC_URLS = 8
+"""Endpoints of a chain: enough to outlive any, few enough to come back to the first one soon."""
 MAX_NETWORK_NAME = 64
 """Bytes of a mesh name in UTF-8: people type it."""
 MAX_SEEDS = 64
@@ -67,19 +71,47 @@ def _interface(text: str) -> str:
 
 
 def _rpc(text: str) -> str:
-    """A websocket or HTTP address. It may carry a password, so what is wrong is said without showing it."""
-    try:
-        parts = urlsplit(text)
-        whole = parts.scheme in {"ws", "wss", "http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        whole = False
-    if not whole:
+    """Websocket or HTTP addresses. They may carry passwords, so what is wrong is said without showing it."""
+    urls = split_list(text)
+    if len(urls) > MAX_RPC_URLS:
+        raise ConfigError(f"it has {len(urls)} URLs: at most {MAX_RPC_URLS} are right")
+    if not urls or not all(map(_is_rpc, urls)):
         raise ConfigError("the URL (not shown) is none: ws://HOST:PORT, such as ws://localhost:9944, is right")
     return text
 
 
+def _is_rpc(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"ws", "wss", "http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def split_list(text: str) -> list[str]:
+    """What stands between commas and blanks."""
+    return text.replace(",", " ").split()
+
+
+def _genesis(text: str) -> str:
+    digits = text.removeprefix("0x")
+    if len(digits) != 64 or not _HEX.issuperset(digits):
+        raise ConfigError(f"{shown(text)}: the 64 hexadecimal digits of the chain's genesis hash are right")
+    return digits.lower()
+
+
 def _path(value: object) -> object:
     return os.path.expanduser(value) if isinstance(value, str | Path) else value
+
+
+def _registry(value: object) -> object:
+    """A file's path, or the word for the chain and, after a colon, the name of what reads it."""
+    if isinstance(value, str) and value.partition(":")[0] == CHAIN:
+        name = value.partition(":")[2]
+        if ":" in value and not name.isidentifier():
+            raise ConfigError(f"{shown(value)}: {CHAIN}, or {CHAIN}:NAME, such as {CHAIN}:session, is right")
+        return value
+    return Path(os.path.expanduser(value)) if isinstance(value, str | Path) else value
 
 
 def _lower(value: object) -> object:
@@ -104,7 +136,7 @@ def _listed(value: object) -> object:
 
 def _seeds(text: str) -> str:
     """Addresses to begin with, made canonical; ``Settings.seeds`` takes them apart."""
-    found = list(dict.fromkeys(map(parse_endpoint, text.replace(",", " ").split())))
+    found = list(dict.fromkeys(map(parse_endpoint, split_list(text))))
     if len(found) > MAX_SEEDS:
         raise ConfigError(f"{len(found)} addresses are too many: at most {MAX_SEEDS} are right, and three are enough")
     return " ".join(map(str, found))
@@ -185,10 +217,16 @@ class Settings(BaseSettings):
     blockchain_rpc: Annotated[str, AfterValidator(_rpc)] = Field(
         "ws://localhost:9944", validation_alias="BLOCKCHAIN_RPC", repr=False
     )
-    """The chain's RPC endpoint. A node runs without it: it warns once and keeps the peers it knows.
-    Not part of a repr, for the URL may carry a password."""
-    registry: PathLike | None = _setting(None, "the path of a TOML file is right")
-    """TOML file of validators, watched for change; none admits only peers added by hand."""
+    """The chain's RPC endpoints, tried in turn; several stand between commas. A node runs without any: it warns once
+    and keeps the peers it knows. Not part of a repr, for a URL may carry a password."""
+    registry: Annotated[str | Path, BeforeValidator(_registry)] | None = _setting(
+        None, f"the path of a TOML file, or {CHAIN}, is right"
+    )
+    """Who says who belongs: a TOML file of validators, watched for change; ``substrate``, the chain, read as its
+    metadata suggests, or ``substrate:NAME`` by the reader of that name. If not given, the chain where
+    ``blockchain_rpc`` is given, else nobody: then only peers added by hand are admitted."""
+    genesis: Annotated[str, AfterValidator(_genesis)] | None = _setting(None, "64 hexadecimal digits are right")
+    """Genesis hash of the chain: with it a node that never reached its chain knows which mesh it is in."""
     admission: Annotated[Literal["registry", "open"], BeforeValidator(_lower)] = _setting(
         "registry", "registry or open is right"
     )
@@ -288,6 +326,21 @@ class Settings(BaseSettings):
             direct_rate=self.direct_rate,
             direct_burst=self.direct_burst,
         )
+
+    def registry_file(self) -> Path | None:
+        """The file of validators, if it is a file that says who belongs."""
+        return None if self.registry is None or self.registry_chain() is not None else Path(self.registry)
+
+    def registry_chain(self) -> str | None:
+        """``substrate`` or ``substrate:NAME`` where the chain says who belongs, else None."""
+        if self.registry is None:
+            return CHAIN if "blockchain_rpc" in self.model_fields_set else None
+        said = self.registry
+        return said if isinstance(said, str) and said.partition(":")[0] == CHAIN else None
+
+    def rpc_urls(self) -> tuple[str, ...]:
+        """The chain's endpoints, in their order."""
+        return tuple(dict.fromkeys(split_list(self.blockchain_rpc)))
 
     def identity(self) -> Identity:
         """The key that ``private_key`` names, or a fresh one. Raises ``ConfigError``."""

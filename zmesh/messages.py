@@ -19,6 +19,7 @@ from zmesh.core.errors import ConfigError
 from zmesh.core.types import Endpoint, Member, MessageType, PeerKey
 from zmesh.identity import curve_image
 from zmesh.multiaddr import parse_endpoint, to_multiaddr
+from zmesh.registry.port import Account
 
 ALIVE_SECONDS = 300.0
 """Seconds since its last signed frame for which a peer counts as alive, unless caller or settings say otherwise."""
@@ -164,6 +165,18 @@ class PeerInfo:
             reputation=reputation,
             capabilities=member.capabilities,
             is_linked=is_linked,
+        )
+
+    @classmethod
+    def unmet(cls, account: Account) -> PeerInfo:
+        """What the registry says of somebody whose mesh key nobody has shown yet."""
+        return cls(
+            peer_id=account.address,
+            account_id=account.address,
+            multiaddr=to_multiaddr(account.endpoints[0]) if account.endpoints else "",
+            stake_amount=account.stake,
+            is_validator=account.is_validator,
+            reputation=account.reputation,
         )
 
 

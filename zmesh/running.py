@@ -16,27 +16,28 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zmesh.core import wire
+from zmesh.belonging import Belonging
 from zmesh.core.actions import Deliver, Resolved
 from zmesh.core.bounds import Bounds
 from zmesh.core.engine import Engine
-from zmesh.core.events import LinkClosed, Located, RosterChanged, SendDirect, Start
-from zmesh.core.types import EMPTY_ROSTER, MessageType, PeerKey
+from zmesh.core.events import LinkClosed, Located, SendDirect, Start
+from zmesh.core.types import MessageType, PeerKey
 from zmesh.dialer import Dialer
 from zmesh.dispatch import Dispatcher
-from zmesh.handlers import Description, Record, RecordPorts, Taken, by_key, default_handlers
+from zmesh.handlers import Description, Record, RecordPorts, Taken, default_handlers
 from zmesh.identity import Identity, verify
 from zmesh.log import get_logger
 from zmesh.messages import MeshMessage
 from zmesh.node import Node, read_clocks
 from zmesh.peer_table import PeerTable
+from zmesh.registry.membership import Membership
 from zmesh.server import Server
 from zmesh.state import State
 from zmesh.status import health, metrics
 
 if TYPE_CHECKING:
     from zmesh.config import Settings
-    from zmesh.registry.port import Registry, ValidatorSet
+    from zmesh.registry.port import Registry
 
 _log = get_logger(__name__)
 
@@ -65,8 +66,10 @@ class Running:
         self._background: set[asyncio.Task[None]] = set()
         self._sends: dict[int, asyncio.Future[Resolved]] = {}
         self._token = 0
-        self._roster = EMPTY_ROSTER
-        self._network = wire.network_id(settings.network)
+        genesis = bytes.fromhex(settings.genesis or "")
+        self.belonging = Belonging(
+            settings.network, genesis, identity.public, Membership(settings.network, settings.admission)
+        )
         self._transport = ZeroMqTransport(
             identity,
             host=settings.listen_host,
@@ -74,7 +77,7 @@ class Running:
             gossip_port=settings.gossip_port,
         )
         self.server = Server(settings, self.health, self.metrics, self._record)
-        self._dialer = Dialer(self._transport, self._network, self.server.fetch, self._learnt, self._submit)
+        self._dialer = Dialer(self._transport, self.belonging.network, self.server.fetch, self._learnt, self._submit)
         self._node: Node | None = None
         self.is_open = False
         """May the application send? From the moment that messages may come in until handlers are done."""
@@ -97,15 +100,18 @@ class Running:
         setup, settings, identity = self._setup, self._setup.settings, self._setup.identity
         epoch = await asyncio.to_thread(setup.state.next_epoch, time.time())
         rng = random.Random()  # chooses peers and waits, no secrets
-        await self._read_registry()
+        await asyncio.to_thread(self.belonging.restore, setup.state)
+        if setup.registry is not None:
+            await setup.registry.start(self.belonging.registered)
+        network = self.belonging.network
         self.handlers = default_handlers(
             self._heartbeat,
-            RecordPorts(identity, self._network, verify, by_key(self._admits)),
+            RecordPorts(identity, network, verify, self.belonging.judge, self.belonging.took),
             account=lambda: self.engine.peers.myself.account,
             heartbeat_interval=settings.heartbeat_interval,
             phase=rng.random(),
         )
-        engine = Engine(identity, self._network, epoch, rng, bounds=setup.bounds, handlers=self.handlers)
+        engine = Engine(identity, network, epoch, rng, bounds=setup.bounds, handlers=self.handlers)
         self._node = node = Node(engine, self._transport, self, self._dialer, verify_threads=settings.verify_threads)
         node.start()
         self.is_open = True
@@ -120,23 +126,8 @@ class Running:
         engine.peers.reputation.restore(await asyncio.to_thread(setup.state.reputation), read_clocks().mono)
         node.submit(Start())
         setup.peers.attach(engine, node.submit)
-        node.submit(RosterChanged(self._roster))
+        self.belonging.attach(engine, self.handlers.records, node.submit)
         self._spawn(self._keep_state(), "state")
-        self._spawn(self._probe_chain(), "chain probe")
-
-    async def _read_registry(self) -> None:
-        """For the first time: does it know this node?"""
-        registry, public = self._setup.registry, self._setup.identity.public
-        if registry is None:
-            return
-        await registry.start(self.registered)
-        if public not in self._roster.by_key:
-            _log.warning(
-                "not_in_registry",
-                public_key=public.hex(),
-                registry=registry.describe(),
-                effect="other nodes will refuse this one",
-            )
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"zmesh {name} of {self._setup.settings.peer_id}")
@@ -153,13 +144,14 @@ class Running:
         await asyncio.gather(*self._background, return_exceptions=True)
         if setup.registry is not None:
             await setup.registry.stop()
+        self.belonging.detach()
         if node is not None:
             # Handlers first, while the node can still send what they answer; what comes in meanwhile is told busy.
             await setup.dispatcher.close(setup.settings.stop_timeout / 2)
             self.is_open = False
             setup.peers.detach()
             await node.stop(setup.settings.stop_timeout / 2)
-            await self._save_scores()
+            await asyncio.to_thread(self._save)
         await self._dialer.stop()
         await self.server.stop()
 
@@ -194,17 +186,6 @@ class Running:
         if future is not None and not future.done():
             future.set_result(outcome)
 
-    def registered(self, found: ValidatorSet) -> None:
-        """The registry gave a set."""
-        if found.roster is self._roster:
-            return
-        self._roster = found.roster
-        if self._node is not None:
-            self._node.submit(RosterChanged(found.roster))
-
-    def _admits(self, key: PeerKey) -> bool:
-        return self._node is not None and key in self._node.engine.peers
-
     def _learnt(self, record: Record) -> None:
         """A dial brought a record; gossip brings its own news to the engine by itself."""
         if self.handlers.records.offer(record.encoded).taken is Taken.NEW:
@@ -229,6 +210,7 @@ class Running:
             "front_door": self.server.counters,
             "handler": self._setup.dispatcher.counters,
             "record": self.handlers.records.counters,
+            "admission": self.belonging.counters,
         }
         return metrics(self.engine, len(self._setup.peers), layers)
 
@@ -242,22 +224,12 @@ class Running:
     # ------------------------------------------------------------ in the background
 
     async def _keep_state(self) -> None:
-        """Save reputations now and then, so that a crash loses little."""
+        """Save what was learnt now and then, so that a crash loses little."""
         while True:
             await asyncio.sleep(self._setup.state.interval)
-            await self._save_scores()
+            await asyncio.to_thread(self._save)
 
-    async def _save_scores(self) -> None:
-        scores = self.engine.peers.reputation.snapshot(read_clocks().mono)
-        await asyncio.to_thread(self._setup.state.save_reputation, scores)
-
-    async def _probe_chain(self) -> None:
-        """One clear warning where a chain was named and does not answer; the mesh runs without it."""
-        settings = self._setup.settings
-        if "blockchain_rpc" not in settings.model_fields_set:
-            return
-        from zmesh.registry.chain import probe_rpc
-
-        problem = await probe_rpc(settings.blockchain_rpc, timeout=5.0)
-        if problem is not None:
-            _log.warning("chain_unreachable", problem=problem, effect="the mesh goes on with the peers it knows")
+    def _save(self) -> None:
+        state = self._setup.state
+        state.save_reputation(self.engine.peers.reputation.snapshot(read_clocks().mono))
+        self.belonging.save(state)

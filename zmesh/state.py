@@ -1,8 +1,8 @@
-"""What outlives a restart: the last epoch, and reputations. One folder, or nothing at all.
+"""What outlives a restart: the last epoch, reputations, and what was learnt of others. One folder, or nothing at all.
 
 Rules
  1. Files are replaced whole, so that a crash leaves the old one or the new one.
- 2. A lost or damaged folder locks nobody out: the epoch is at least the present second, and reputations start afresh,
+ 2. A lost or damaged folder locks nobody out: the epoch is at least the present second, and the rest starts afresh,
     with a warning.
  3. Blocking: called in a thread.
 """
@@ -15,12 +15,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from zmesh.core.errors import ConfigError
-from zmesh.files import replace_private
+from zmesh.files import read_regular, replace_private
 from zmesh.identity import next_epoch
 from zmesh.log import get_logger
 
 EPOCH_FILE = "epoch"
 REPUTATION_FILE = "reputation.json"
+RECORDS_FILE = "records.msgpack"
+DELEGATIONS_FILE = "delegations.json"
+MAX_LEARNT = 16 * 1024 * 1024
+"""Bytes of a file of what was learnt: twice what is ever written."""
 SAVE_SECONDS = 60.0
 """Seconds between saves: a score needs ten minutes to heal, so that a crash forgives a tenth at most."""
 
@@ -75,3 +79,25 @@ class State:
             replace_private(path, json.dumps({"at": time.time(), "scores": scores}).encode())
         except ConfigError as error:
             _log.warning("reputation_not_saved", file=str(path), why=str(error))
+
+    def learnt(self, name: str) -> bytes | None:
+        """What was saved under this file name; None if there is nothing that can be read."""
+        if self._folder is None or not (self._folder / name).exists():
+            return None
+        path = self._folder / name
+        try:
+            content, _ = read_regular(path, str(path), MAX_LEARNT + 1)
+        except ConfigError as error:
+            _log.warning("state_not_restored", file=str(path), why=str(error))
+            return None
+        return content if len(content) <= MAX_LEARNT else None
+
+    def save_learnt(self, name: str, content: bytes) -> None:
+        """Replace what was saved under this file name."""
+        if self._folder is None:
+            return
+        path = self._folder / name
+        try:
+            replace_private(path, content)
+        except ConfigError as error:
+            _log.warning("state_not_saved", file=str(path), why=str(error))

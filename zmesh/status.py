@@ -2,7 +2,7 @@
 
 Rules
  1. Health tells the truth: "healthy" is a node that reaches somebody, or that knows of nobody to reach; one that
-    knows of others and reaches none is "degraded", and says why.
+    knows of others and reaches none, or whose registry never told it of anybody, is "degraded", and says why.
  2. Every counter of every layer is in the metrics. No key, no payload, no secret is.
 """
 
@@ -39,6 +39,8 @@ def health(peer_id: str, engine: Engine, known: int, registry: RegistryStatus | 
     if known and not live:
         why.append(f"none of {known} known peers is reached")
         why += [f"{count} peer(s): {reason}" for reason, count in reasons.most_common(MAX_REASONS)]
+    if registry is not None and registry.age is None:
+        why.append(registry.problem or "the registry has not been read yet")
     if why:
         said.update(status="degraded", why=why)
     if registry is not None:

@@ -24,6 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"transport", "sentence", "log", "files", "multiaddr", "identity", "delegation"}),
     frozenset({"transports", "handlers", "registry", "config", "http", "http_client", "knocks", "messages", "state"}),
     frozenset({"node", "dialer", "meeting", "dispatch", "peer_table", "seen_view", "server", "status"}),
+    frozenset({"belonging"}),
     frozenset({"running"}),
     frozenset({"client", ""}),
     frozenset({"cli", "demo", "__main__"}),

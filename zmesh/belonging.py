@@ -1,0 +1,185 @@
+"""Keeps true who belongs: what the registry says, what records prove and what time ends, joined into one roster.
+
+Rules
+ 1. Whichever of the three changes something, the engine has the new roster within the same turn, and the records of
+    those who left are forgotten.
+ 2. Which mesh this is follows from the chain: a node that learns the genesis only after its start moves over then.
+ 3. What a node knows of others is kept on disk, and judged anew when it is read: nothing is trusted for its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+
+from zmesh.core import wire
+from zmesh.core.engine import Engine
+from zmesh.core.errors import ConfigError, WireError
+from zmesh.core.events import Event, JoinNetwork, Located, RosterChanged
+from zmesh.core.types import EMPTY_ROSTER, Now, PeerKey
+from zmesh.handlers import Record, Records
+from zmesh.log import get_logger
+from zmesh.node import read_clocks
+from zmesh.registry.membership import Membership
+from zmesh.registry.port import Account, ValidatorSet
+from zmesh.registry.standing import Standing
+from zmesh.state import DELEGATIONS_FILE, RECORDS_FILE, State
+
+MAX_SLEEP = 3600.0
+"""Seconds until the wall clock is looked at again: it may be set while a timer runs."""
+
+_log = get_logger(__name__)
+
+
+class Belonging:
+    """``name``: of the mesh. ``genesis``: of its chain where the operator says so, else empty. ``me``: the own key."""
+
+    def __init__(self, name: str, genesis: bytes, me: PeerKey, membership: Membership) -> None:
+        self._name = name
+        self._genesis = genesis
+        self._me = me
+        self._membership = membership
+        self._found = ValidatorSet()
+        self._roster = EMPTY_ROSTER
+        self._saved: bytes | None = None
+        self._was_missing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._engine: Engine | None = None
+        self._records: Records | None = None
+        self._submit: Callable[[Event], None] = _nobody
+
+    @property
+    def network(self) -> bytes:
+        """32 bytes: which mesh this is, as far as this node knows."""
+        return wire.network_id(self._name, self._genesis)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Judgements by their outcome."""
+        return dict(self._membership.counters)
+
+    def strangers(self) -> list[Account]:
+        """Those whom the registry names and whose mesh keys nobody has shown yet."""
+        met = {member.account for member in self._roster.members}
+        return [account for account in self._found.accounts.values() if account.address not in met]
+
+    # ------------------------------------------------------------ starting and stopping
+
+    def restore(self, state: State) -> None:
+        """Before the registry is read: sequences of delegations now, records once somebody belongs. Blocking."""
+        self._saved = state.learnt(RECORDS_FILE)
+        sequences = state.learnt(DELEGATIONS_FILE)
+        if sequences is None:
+            return
+        try:
+            self._membership.restore(json.loads(sequences))
+        except (ConfigError, ValueError) as error:
+            _log.warning("delegations_not_restored", why=str(error))
+
+    def attach(self, engine: Engine, records: Records, submit: Callable[[Event], None]) -> None:
+        """The node runs: from now on its engine is told. The own record stands in ``records`` already."""
+        self._engine, self._records, self._submit = engine, records, submit
+        self._refresh(self._found)
+
+    def detach(self) -> None:
+        """The node stops."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._submit = None, _nobody
+
+    def save(self, state: State) -> None:
+        """Keep what is known of others. Blocking."""
+        if self._records is not None:
+            state.save_learnt(RECORDS_FILE, self._records.export())
+        state.save_learnt(DELEGATIONS_FILE, json.dumps(self._membership.export()).encode())
+
+    # ------------------------------------------------------------ what comes in
+
+    def registered(self, found: ValidatorSet) -> None:
+        """The registry gave a set."""
+        if found is self._found:
+            return
+        before, self._found = self._found, found
+        if found.genesis:
+            self._genesis = found.genesis
+        self._membership.registered(found, read_clocks())
+        if self._engine is not None:
+            self._refresh(before)
+
+    def _refresh(self, before: ValidatorSet) -> None:
+        """Let everything that depends on the set follow it."""
+        assert self._engine is not None
+        assert self._records is not None
+        now, records = read_clocks(), self._records
+        if self._engine.network != self.network:
+            self._submit(JoinNetwork(self.network))
+            records.join(self.network)
+        if records.own is not None:
+            self._membership.took(records.own, now)
+        self._apply(now)
+        if len(self._found) and self._saved is not None:
+            self._read_saved(self._saved)
+        if self._found.accounts.keys() - before.accounts.keys():
+            records.ask_soon(now)
+        self._tell_if_missing()
+
+    def _read_saved(self, saved: bytes) -> None:
+        assert self._records is not None
+        self._saved = None
+        try:
+            located = self._records.restore(saved)
+        except WireError as error:
+            _log.warning("records_not_restored", why=error.detail)
+            return
+        for command in located:
+            self._submit(command)
+
+    def judge(self, record: Record) -> str | None:
+        """For ``Records``: why the key of this record may not take part, or None if it may."""
+        if self._engine is not None and record.key in self._engine.peers.manual:
+            return None
+        standing = self._membership.judge(record, read_clocks())
+        return None if standing is Standing.ADMITTED else standing.value
+
+    def took(self, record: Record) -> None:
+        """For ``Records``: this is the newest record of its key now."""
+        now = read_clocks()
+        self._membership.took(record, now)
+        self._apply(now)
+        # The engine takes an address of members only, and may hear of this one just now.
+        self._submit(Located(record.key, record.endpoints))
+
+    # ------------------------------------------------------------ what goes out
+
+    def _apply(self, now: Now) -> None:
+        """Tell the engine if somebody came or left, and be back when the next delegation begins or ends."""
+        self._membership.wake(now)
+        roster = self._membership.roster
+        if roster is not self._roster:
+            self._roster = roster
+            self._submit(RosterChanged(roster))
+            if self._records is not None and self._engine is not None:
+                self._records.retain(roster.keys | self._engine.peers.manual.keys())
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self._membership.deadline
+        if due is not None:
+            delay = min(MAX_SLEEP, max(0.0, due - now.wall))
+            self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._apply(read_clocks())
+
+    def _tell_if_missing(self) -> None:
+        """Once each time that the registry stops naming this node."""
+        missing = len(self._found) > 0 and self._me not in self._roster.keys
+        if missing and not self._was_missing:
+            _log.warning("not_in_registry", public_key=self._me.hex(), effect="other nodes will refuse this one")
+        self._was_missing = missing
+
+
+def _nobody(_event: Event) -> None:
+    """Before the node runs, and after it."""
