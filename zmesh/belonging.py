@@ -16,7 +16,7 @@ from collections.abc import Callable
 from zmesh.core import wire
 from zmesh.core.engine import Engine
 from zmesh.core.errors import ConfigError, WireError
-from zmesh.core.events import Event, JoinNetwork, Located, RosterChanged
+from zmesh.core.events import Event, JoinNetwork, Located, RosterChanged, Wake
 from zmesh.core.types import EMPTY_ROSTER, Now, PeerKey
 from zmesh.handlers import Record, Records
 from zmesh.log import get_logger
@@ -48,6 +48,7 @@ class Belonging:
         self._engine: Engine | None = None
         self._records: Records | None = None
         self._submit: Callable[[Event], None] = _nobody
+        self._changed: Callable[[], None] = _nothing
 
     @property
     def network(self) -> bytes:
@@ -77,16 +78,21 @@ class Belonging:
         except (ConfigError, ValueError) as error:
             _log.warning("delegations_not_restored", why=str(error))
 
-    def attach(self, engine: Engine, records: Records, submit: Callable[[Event], None]) -> None:
-        """The node runs: from now on its engine is told. The own record stands in ``records`` already."""
-        self._engine, self._records, self._submit = engine, records, submit
-        self._refresh(self._found)
+    def attach(
+        self, engine: Engine, records: Records, submit: Callable[[Event], None], changed: Callable[[], None]
+    ) -> None:
+        """The node runs: from now on its engine is told, and ``changed`` called when the registry gave another set.
+
+        The own record stands in ``records`` already.
+        """
+        self._engine, self._records, self._submit, self._changed = engine, records, submit, changed
+        self._refresh(ValidatorSet())
 
     def detach(self) -> None:
         """The node stops."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._submit = None, _nobody
+        self._timer, self._submit, self._changed = None, _nobody, _nothing
 
     def save(self, state: State) -> None:
         """Keep what is known of others. Blocking."""
@@ -122,7 +128,10 @@ class Belonging:
             self._read_saved(self._saved)
         if self._found.accounts.keys() - before.accounts.keys():
             records.ask_soon(now)
+        # Handlers have more to say now than the engine knows.
+        self._submit(Wake())
         self._tell_if_missing()
+        self._changed()
 
     def _read_saved(self, saved: bytes) -> None:
         assert self._records is not None
@@ -183,3 +192,7 @@ class Belonging:
 
 def _nobody(_event: Event) -> None:
     """Before the node runs, and after it."""
+
+
+def _nothing() -> None:
+    """The same, for ``changed``."""

@@ -20,13 +20,16 @@ from zmesh.belonging import Belonging
 from zmesh.core.actions import Deliver, Resolved
 from zmesh.core.bounds import Bounds
 from zmesh.core.engine import Engine
-from zmesh.core.events import LinkClosed, Located, SendDirect, Start
+from zmesh.core.events import LinkClosed, Located, SendDirect, Start, Wake
+from zmesh.core.link import Link, LinkState
 from zmesh.core.types import MessageType, PeerKey
-from zmesh.dialer import Dialer
+from zmesh.dialer import Dialer, resolve
 from zmesh.dispatch import Dispatcher
-from zmesh.handlers import Description, Record, RecordPorts, Taken, default_handlers
+from zmesh.handlers import Description, Offer, Record, RecordPorts, Taken, default_handlers
 from zmesh.identity import Identity, verify
 from zmesh.log import get_logger
+from zmesh.meeting import Meeting
+from zmesh.meeting import Ports as MeetingPorts
 from zmesh.messages import MeshMessage
 from zmesh.node import Node, read_clocks
 from zmesh.peer_table import PeerTable
@@ -76,8 +79,27 @@ class Running:
             router_port=settings.router_port,
             gossip_port=settings.gossip_port,
         )
-        self.server = Server(settings, self.health, self.metrics, self._record)
-        self._dialer = Dialer(self._transport, self.belonging.network, self.server.fetch, self._learnt, self._submit)
+        self.server = Server(settings, self.health, self.metrics, self._record, self._post)
+        self._dialer = Dialer(
+            self._transport,
+            self.belonging.network,
+            self.server.fetch,
+            self._learnt,
+            self._submit,
+            lambda: self.handlers.records.takes_local,
+        )
+        self._rng = random.Random()  # chooses peers and waits, no secrets
+        ports = MeetingPorts(
+            resolve,
+            self.server.fetch,
+            self.server.post,
+            own=self._record,
+            offer=lambda encoded: self.handlers.records.offer(encoded),
+            located=lambda key, places: self.node.submit(Located(key, places)),
+            links=lambda: len(self._live()),
+            known=self._records_known,
+        )
+        self._meeting = Meeting(settings.seeds(), identity.public, ports, self._rng, time.monotonic)
         self._node: Node | None = None
         self.is_open = False
         """May the application send? From the moment that messages may come in until handlers are done."""
@@ -99,7 +121,8 @@ class Running:
         """Bind, read the registry, and begin to connect. Raises ``ConfigError``; ``stop`` is called then, too."""
         setup, settings, identity = self._setup, self._setup.settings, self._setup.identity
         epoch = await asyncio.to_thread(setup.state.next_epoch, time.time())
-        rng = random.Random()  # chooses peers and waits, no secrets
+        if settings.admission == "open":
+            _log.warning("open_admission", effect="whoever makes a key can join: for demos and tests only")
         await asyncio.to_thread(self.belonging.restore, setup.state)
         if setup.registry is not None:
             await setup.registry.start(self.belonging.registered)
@@ -109,9 +132,9 @@ class Running:
             RecordPorts(identity, network, verify, self.belonging.judge, self.belonging.took),
             account=lambda: self.engine.peers.myself.account,
             heartbeat_interval=settings.heartbeat_interval,
-            phase=rng.random(),
+            phase=self._rng.random(),
         )
-        engine = Engine(identity, network, epoch, rng, bounds=setup.bounds, handlers=self.handlers)
+        engine = Engine(identity, network, epoch, self._rng, bounds=setup.bounds, handlers=self.handlers)
         self._node = node = Node(engine, self._transport, self, self._dialer, verify_threads=settings.verify_threads)
         node.start()
         self.is_open = True
@@ -126,7 +149,8 @@ class Running:
         engine.peers.reputation.restore(await asyncio.to_thread(setup.state.reputation), read_clocks().mono)
         node.submit(Start())
         setup.peers.attach(engine, node.submit)
-        self.belonging.attach(engine, self.handlers.records, node.submit)
+        self.belonging.attach(engine, self.handlers.records, node.submit, self._belonging_changed)
+        self._spawn(self._meeting.run(), "meeting")
         self._spawn(self._keep_state(), "state")
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -187,9 +211,27 @@ class Running:
             future.set_result(outcome)
 
     def _learnt(self, record: Record) -> None:
-        """A dial brought a record; gossip brings its own news to the engine by itself."""
-        if self.handlers.records.offer(record.encoded).taken is Taken.NEW:
-            self.node.submit(Located(record.key, record.endpoints))
+        """A dial brought a record."""
+        self.handlers.records.offer(record.encoded)
+
+    def _post(self, encoded: bytes) -> Offer:
+        """HTTP brought a record: if it is news, its handler wants to be woken, to introduce the newcomer."""
+        offer = self.handlers.records.post(encoded)
+        if offer.taken is Taken.NEW:
+            self.node.submit(Wake())
+        return offer
+
+    def _belonging_changed(self) -> None:
+        self._dialer.join(self.belonging.network)
+        self._meeting.hurry()
+
+    def _records_known(self) -> tuple[int, int]:
+        """Of how many others there is a record, and how many others belong."""
+        held = self.handlers.records.records.keys() - {self._setup.identity.public}
+        return len(held), len(self.engine.peers) + len(self.belonging.strangers())
+
+    def _live(self) -> list[Link]:
+        return [link for link in self.engine.links.values() if link.state is LinkState.LIVE]
 
     def _submit(self, event: LinkClosed) -> None:
         if self._node is not None:
@@ -201,7 +243,8 @@ class Running:
         """What GET /health says."""
         registry = self._setup.registry
         status = None if registry is None else registry.status()
-        return health(self._setup.settings.peer_id, self.engine, len(self._setup.peers), status)
+        meeting = self._meeting.status() if self._setup.settings.bootstrap else None
+        return health(self._setup.settings.peer_id, self.engine, len(self._setup.peers), status, meeting)
 
     def metrics(self) -> str:
         """What GET /metrics says."""

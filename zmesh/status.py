@@ -21,8 +21,14 @@ MAX_REASONS = 5
 """Peers whose trouble is spelt out: an operator reads the first few."""
 
 
-def health(peer_id: str, engine: Engine, known: int, registry: RegistryStatus | None) -> dict[str, Any]:
-    """The answer of GET /health. ``known``: peers listed."""
+def health(
+    peer_id: str,
+    engine: Engine,
+    known: int,
+    registry: RegistryStatus | None,
+    meeting: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The answer of GET /health. ``known``: peers listed. ``meeting``: how it goes, where there are seeds to meet."""
     live = [link for link in engine.links.values() if link.state is LinkState.LIVE]
     away = [link for link in engine.links.values() if link.state is not LinkState.LIVE]
     reasons = Counter(link.why for link in away if link.why)
@@ -51,6 +57,8 @@ def health(peer_id: str, engine: Engine, known: int, registry: RegistryStatus | 
             "block": registry.block,
             "problem": registry.problem,
         }
+    if meeting is not None:
+        said["meeting"] = dict(meeting)
     skewed = [link for link in live if abs(link.skew) > AHEAD]
     if skewed:
         named = {link.key: engine.peers.get(link.key) for link in skewed}

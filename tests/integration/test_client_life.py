@@ -181,7 +181,7 @@ async def test_the_front_door_serves_metrics_and_nothing_unasked() -> None:
         for line in ("zmesh_peers 1", "zmesh_links_live 1", 'zmesh_handler_events_total{event="queued"} 1'):
             assert line in body.splitlines()
         assert b.public_key not in body
-        for path in ("/", "/records", "/health/../metrics/x"):
+        for path in ("/", "/peers", "/health/../metrics/x"):
             status, _, body = await http_get(b.listen_port, path)
             assert (status, json.loads(body)) == (404, {"error": "Not Found"})
 
