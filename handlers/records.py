@@ -313,12 +313,7 @@ class Records:
             raise malformed(f"no saved records: {type(error).__name__}") from None
         if not items(blob(MAX_RECORD, 1), MAX_RECORDS)(kept):
             raise malformed("no saved records: a list of at most 16384 of them is right")
-        located: list[Command] = []
-        for encoded in kept:
-            if self.offer(encoded).taken is Taken.NEW:
-                record = decode_record(encoded)
-                located.append(Located(record.key, record.endpoints))
-        return located
+        return _places(decode_record(encoded) for encoded in kept if self.offer(encoded).taken is Taken.NEW)
 
     # ------------------------------------------------------------ within
 
@@ -328,17 +323,17 @@ class Records:
         An honest peer passes on one record of each key, and verified it: the first that is otherwise ends the list,
         for each costs a verification.
         """
-        located: dict[PeerKey, Command] = {}
+        learnt: dict[PeerKey, Record] = {}
         for encoded in offered:
             taken, name = self.offer(encoded)
             if taken in (Taken.NEW, Taken.EQUIVOCATION):
                 kept = self._records[decode_record(encoded).key]
-                if kept.key in located:
+                if kept.key in learnt:
                     break
-                located[kept.key] = Located(kept.key, kept.endpoints)
+                learnt[kept.key] = kept
             elif taken is Taken.BAD_SIGNATURE or name in FALSE:
                 break
-        return list(located.values())
+        return _places(learnt.values())
 
     def _weigh(self, record: Record) -> Offer:
         """What ``offer`` would do with it: no side effects, the cheap questions first."""
@@ -466,3 +461,8 @@ class Records:
     def _note_answer(self, account: str, mono: float) -> None:
         self._answered = {who: at for who, at in self._answered.items() if mono - at < ANSWER_EVERY}
         self._answered[account] = mono
+
+
+def _places(records: Iterable[Record]) -> list[Command]:
+    """Where these peers are now; one that tells no place stays where it was found."""
+    return [Located(record.key, record.endpoints) for record in records if record.endpoints]

@@ -294,6 +294,12 @@ def test_local_addresses_are_taken_only_in_a_mesh_on_one_machine() -> None:
 # ---------------------------------------------------------------- how they spread
 
 
+def test_a_record_without_an_address_moves_nobody() -> None:
+    held, said = records(), announce(ALICE, record(ALICE, 1, Description("alice")))
+    assert (take(held, said), said.commands) == (Verdict.ACCEPT, [])
+    assert ALICE.public in held.records
+
+
 def test_it_announces_at_once_then_every_ten_minutes_and_when_it_changes() -> None:
     held = records(own=PUBLIC, phase=0.5)
 
