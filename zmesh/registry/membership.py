@@ -1,8 +1,8 @@
 """Who may take part: what the registry says, what accounts signed for mesh keys, and what the operator lets in besides.
 
 Rules
- 1. The roster is a function of the registry's set, of the delegations that were seen to hold, and of the time: the
-    order in which records came changes nothing. So all nodes that saw the same agree.
+ 1. Who is in the roster is a function of the registry's set, of the delegations that were seen to hold, and of the
+    time: the order in which records came changes nothing. So all nodes that saw the same agree.
  2. Of an account the highest sequence counts, and ends all others for ever, also once it has expired itself. Of two
     with one sequence the one whose text sorts first counts; both are kept as evidence.
  3. One key speaks for one account: of several accounts that it agreed to speak for, the one with the highest sequence.
@@ -302,7 +302,7 @@ class Membership:
             return Standing.SUPERSEDED  # by one for the same key that has expired since
         image = claim.image
         if image in self._static_images:
-            return Standing.KEY_TAKEN if self._static_images[image] == said.key else Standing.COLLIDES
+            return Standing.COLLIDES
         speaker = self._speaker(image)
         if speaker is None or speaker.delegation.statement.account == said.account:
             return Standing.ADMITTED

@@ -1,0 +1,506 @@
+"""Membership: who may take part, each refusal with its own reason, and the roster that comes of it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import msgpack
+import pytest
+
+from tests.unit.delegation_support import BEGIN, END, GENESIS, NETWORK, Signer, delegation, signer
+from zmesh.core.errors import ConfigError
+from zmesh.core.types import Member, Now, Roster
+from zmesh.core.wire import network_id
+from zmesh.delegation import DAY, Delegation, Scheme
+from zmesh.handlers.record import Description, Record, encode_record
+from zmesh.identity import Identity
+from zmesh.registry import membership as module
+from zmesh.registry import standing as standing_module
+from zmesh.registry.membership import Membership
+from zmesh.registry.port import Account, ValidatorSet
+from zmesh.registry.standing import Standing
+
+NOON = Now(1000.0, BEGIN + 1000.0)
+ALICE, BOB, EVE = (signer(number) for number in (1, 2, 3))
+NODES = [Identity.from_seed(bytes([number]) * 32) for number in range(101, 109)]
+FIRST, SECOND, THIRD = NODES[:3]
+
+
+def account(who: Signer, name: str, **more: Any) -> Account:
+    return Account(who.account, f"5{name}", **more)
+
+
+SET = ValidatorSet(
+    accounts={one.id: one for one in (account(ALICE, "Alice", stake=10, reputation=70.0), account(BOB, "Bob"))},
+    genesis=GENESIS,
+)
+
+
+def record(
+    of: Identity, carrying: Delegation | bytes | None = None, name: str = "", sequence: int = 1, network: str = NETWORK
+) -> Record:
+    encoded = carrying.encoded if isinstance(carrying, Delegation) else carrying
+    described = Description(name or f"node-{of.public.hex()[:4]}", delegation=encoded, capabilities=("train",))
+    return encode_record(described, network_id(network, GENESIS), of.public, sequence, 0, of.sign)
+
+
+def membership(found: ValidatorSet = SET, **options: Any) -> Membership:
+    made = Membership(NETWORK, **options)
+    made.registered(found, NOON)
+    return made
+
+
+def offer(of: Membership, offered: Record, now: Now = NOON) -> Standing:
+    """What a node does with a record whose own signature holds."""
+    standing = of.judge(offered, now)
+    if standing is Standing.ADMITTED:
+        of.took(offered, now)
+    return standing
+
+
+def at(seconds: float) -> Now:
+    return Now(NOON.mono + seconds, NOON.wall + seconds)
+
+
+# ---------------------------------------------------------------- admitted
+
+
+@pytest.mark.parametrize("scheme", list(Scheme), ids=lambda scheme: scheme.name.lower())
+def test_a_delegated_key_becomes_the_member_that_the_registry_describes(scheme: Scheme) -> None:
+    by = signer(1, scheme)
+    found = ValidatorSet(accounts={by.account: account(by, "Alice", stake=10, reputation=70.0)}, genesis=GENESIS)
+    members = membership(found)
+
+    assert members.judge(record(FIRST, delegation(by, FIRST)), NOON) is Standing.ADMITTED
+    assert len(members.roster) == 0  # its own record is still to be verified
+    members.took(record(FIRST, delegation(by, FIRST), "alice"), NOON)
+    assert members.roster.members == (Member(FIRST.public, "5Alice", "alice", (), 10, True, 70.0, ("train",)),)
+    assert members.delegation_of(FIRST.public) is not None
+    assert members.counters == Counter(admitted=1)
+
+
+def test_whom_the_registry_names_by_key_needs_no_delegation() -> None:
+    named = Member(FIRST.public, "first", "first-by-file")
+    members = membership(ValidatorSet(Roster((named,))))
+
+    assert offer(members, record(FIRST, name="by record")) is Standing.ADMITTED
+    assert members.roster.members == (named,)
+    assert members.delegation_of(FIRST.public) is None
+
+
+def test_the_roster_is_the_same_object_while_nothing_changes() -> None:
+    members = membership()
+    offer(members, record(FIRST, delegation(ALICE, FIRST)))
+    before = members.roster
+
+    offer(members, record(FIRST, delegation(ALICE, FIRST), sequence=2))
+    offer(members, record(THIRD, delegation(EVE, THIRD)))
+    members.registered(ValidatorSet(accounts=dict(SET.accounts), genesis=GENESIS, block=7), NOON)
+    members.wake(at(5))
+    assert members.roster is before
+
+    offer(members, record(FIRST, delegation(ALICE, FIRST), name="renamed", sequence=3))
+    assert members.roster is not before
+    assert members.roster.members[0].peer_id == "renamed"
+
+
+def test_a_renewed_delegation_keeps_its_member_in() -> None:
+    members = membership()
+    offer(members, record(FIRST, delegation(ALICE, FIRST, 1, not_after=BEGIN + DAY)))
+    offer(members, record(FIRST, delegation(ALICE, FIRST, 2), sequence=2))
+
+    members.wake(at(2 * DAY))
+    assert list(members.roster.by_key) == [FIRST.public]
+
+
+# ---------------------------------------------------------------- refused
+
+
+REFUSED = [
+    (record(FIRST), Standing.UNKNOWN_KEY),
+    (record(FIRST, b"junk"), Standing.MALFORMED),
+    (record(FIRST, delegation(ALICE, FIRST, genesis=b"")), Standing.OTHER_CHAIN),
+    (record(FIRST, delegation(ALICE, FIRST, genesis=bytes(32))), Standing.OTHER_CHAIN),
+    (record(FIRST, delegation(ALICE, FIRST, network="another")), Standing.OTHER_NETWORK),
+    (record(FIRST, delegation(EVE, FIRST)), Standing.UNKNOWN_ACCOUNT),
+    (record(FIRST, delegation(ALICE, FIRST, not_before=BEGIN + 1600)), Standing.NOT_YET),
+    (record(FIRST, delegation(ALICE, FIRST, not_after=BEGIN + 400)), Standing.EXPIRED),
+    (record(FIRST, delegation(ALICE, SECOND)), Standing.NOT_HELD),
+    (record(FIRST, delegation(ALICE, SECOND, key=FIRST.public)), Standing.NOT_HELD),
+    (record(FIRST, delegation(EVE, FIRST, account=ALICE.account)), Standing.FORGED),
+]
+
+
+@pytest.mark.parametrize("offered, reason", REFUSED, ids=[f"{n}-{reason}" for n, (_, reason) in enumerate(REFUSED)])
+def test_each_refusal_has_its_reason_its_counter_and_one_line_of_log(
+    offered: Record, reason: Standing, caplog: pytest.LogCaptureFixture
+) -> None:
+    members = membership()
+
+    assert [offer(members, offered) for _ in range(3)] == [reason] * 3
+    assert len(members.roster) == 0
+    assert members.counters == Counter({reason.value: 3})
+    assert len(caplog.records) == 1
+    said = caplog.records[0].getMessage()
+    assert reason.value in said
+    assert FIRST.public.hex() in said
+
+
+def test_a_clock_that_is_off_by_ten_minutes_is_what_the_log_suggests(caplog: pytest.LogCaptureFixture) -> None:
+    members = membership()
+    offer(members, record(FIRST, delegation(ALICE, FIRST, not_before=int(NOON.wall) + 600)))
+    offer(members, record(FIRST, delegation(ALICE, FIRST, not_after=int(NOON.wall) - 600)))
+
+    said = [entry.getMessage() for entry in caplog.records]
+    assert "its delegation begins in 600 s: if that is wrong, one of the two clocks is" in said[0]
+    assert "its delegation ended 600 s ago: if that is wrong, one of the two clocks is" in said[1]
+    assert all("5Alice" in one for one in said)
+
+
+def test_nothing_is_verified_for_an_account_that_the_registry_does_not_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def verified(_: Delegation) -> bool:
+        raise AssertionError("a stranger bought a verification")
+
+    monkeypatch.setattr(Delegation, "held_by_key", verified)
+    monkeypatch.setattr(Delegation, "signed_by_account", verified)
+    members = membership()
+
+    assert offer(members, record(FIRST, delegation(EVE, FIRST))) is Standing.UNKNOWN_ACCOUNT
+    assert offer(members, record(FIRST, delegation(ALICE, FIRST, network="x"))) is Standing.OTHER_NETWORK
+
+
+def test_a_delegation_is_verified_once_however_often_its_record_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = membership()
+    made = delegation(ALICE, FIRST)
+    offer(members, record(FIRST, made))
+    monkeypatch.setattr(Delegation, "signed_by_account", None)
+
+    assert offer(members, record(FIRST, made, sequence=2)) is Standing.ADMITTED
+
+
+def test_junk_beside_a_text_that_is_known_is_refused() -> None:
+    """Passed on, it would make honest relays look like forgers to those who do not know the text."""
+    members = membership()
+    made = delegation(ALICE, FIRST)
+    offer(members, record(FIRST, made))
+    fields = msgpack.unpackb(made.encoded)
+    fields[11] = bytes(64)
+
+    assert offer(members, record(FIRST, msgpack.packb(fields), sequence=2)) is Standing.NOT_HELD
+
+
+def test_forged_ecdsa_costs_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+    by = signer(1, Scheme.ECDSA)
+    found = ValidatorSet(accounts={by.account: account(by, "Alice")}, genesis=GENESIS)
+    members = membership(found)
+    good = delegation(by, FIRST)
+
+    def no(_: Delegation) -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Delegation, "signed_by_account", no)
+        standings = Counter(members.judge(record(FIRST, good), NOON) for _ in range(100))
+    assert standings == Counter({Standing.FORGED: module.SLOW_BURST, Standing.BUSY: 100 - module.SLOW_BURST})
+    assert asked == module.SLOW_BURST
+    # Whose public key is another's costs a hash, and needs no turn.
+    fields = msgpack.unpackb(good.encoded)
+    fields[10] = signer(2, Scheme.ECDSA).public
+    assert members.judge(record(FIRST, msgpack.packb(fields)), NOON) is Standing.FORGED
+    assert members.judge(record(FIRST, good), at(1)) is Standing.ADMITTED
+
+
+# ---------------------------------------------------------------- one key per account, one account per key
+
+
+def test_the_highest_sequence_of_an_account_ends_the_others_for_ever() -> None:
+    members = membership()
+    assert offer(members, record(FIRST, delegation(ALICE, FIRST, 1))) is Standing.ADMITTED
+    assert offer(members, record(SECOND, delegation(ALICE, SECOND, 2, not_after=BEGIN + DAY))) is Standing.ADMITTED
+
+    assert list(members.roster.by_key) == [SECOND.public]
+    assert offer(members, record(FIRST, delegation(ALICE, FIRST, 1), sequence=2)) is Standing.SUPERSEDED
+    assert members.deadline == BEGIN + DAY + 1
+    members.wake(at(DAY))
+    assert len(members.roster) == 0
+    assert offer(members, record(FIRST, delegation(ALICE, FIRST, 1), sequence=3), at(DAY)) is Standing.SUPERSEDED
+    assert offer(members, record(SECOND, delegation(ALICE, SECOND, 1), sequence=3), at(DAY)) is Standing.SUPERSEDED
+    assert offer(members, record(FIRST, delegation(ALICE, FIRST, 3), sequence=4), at(DAY)) is Standing.ADMITTED
+    assert list(members.roster.by_key) == [FIRST.public]
+
+
+def test_a_revocation_counts_at_once_also_in_a_record_that_is_not_taken() -> None:
+    """A stolen key is out with the first delegation that says so, whoever brings it, before its own node is reached."""
+    members = membership()
+    offer(members, record(FIRST, delegation(ALICE, FIRST, 1)))
+    members.wake(NOON)
+
+    assert members.judge(record(SECOND, delegation(ALICE, SECOND, 2)), NOON) is Standing.ADMITTED
+    assert members.deadline == 0.0
+    members.wake(NOON)
+    assert len(members.roster) == 0
+
+
+def test_two_with_one_sequence_are_evidence_and_all_go_on_with_the_same() -> None:
+    one, other = delegation(ALICE, FIRST, 5), delegation(ALICE, SECOND, 5)
+    first = min((one, other), key=lambda made: made.statement.text)
+    for order in ((one, other), (other, one)):
+        members = membership()
+        for made in (*order, *order):
+            node = FIRST if made is one else SECOND
+            offer(members, record(node, made))
+        assert list(members.roster.by_key) == [first.statement.key]
+        assert members.counters["delegation_equivocation"] == 1
+        assert {two.statement for two in members.proofs[0]} == {one.statement, other.statement}
+
+
+def test_a_key_speaks_for_the_account_with_the_highest_sequence() -> None:
+    for order in ((1, 2), (2, 1)):
+        members = membership()
+        standings = {}
+        for which in order:
+            made = delegation(ALICE, FIRST, 1) if which == 1 else delegation(BOB, FIRST, 2)
+            standings[which] = offer(members, record(FIRST, made, sequence=which))
+        assert [member.account for member in members.roster.members] == ["5Bob"]
+        assert standings == {1: Standing.ADMITTED if order == (1, 2) else Standing.KEY_TAKEN, 2: Standing.ADMITTED}
+        # When Bob moves on, Alice has the key that agreed to speak for her.
+        offer(members, record(SECOND, delegation(BOB, SECOND, 3)))
+        assert {member.account: member.key for member in members.roster.members} == {
+            "5Alice": FIRST.public,
+            "5Bob": SECOND.public,
+        }
+
+
+def test_a_key_that_the_registry_names_cannot_be_claimed_by_an_account() -> None:
+    members = membership(ValidatorSet(Roster((Member(FIRST.public, "first", "first"),)), SET.accounts, GENESIS))
+
+    assert offer(members, record(FIRST, delegation(ALICE, FIRST))) is Standing.ADMITTED  # as the registry's
+    assert [member.account for member in members.roster.members] == ["first"]
+
+
+def test_a_key_and_its_negative_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can sign with the negative by the usual means; so here all keys share one image."""
+    monkeypatch.setattr(module, "curve_image", lambda key: bytes(32))
+    members = membership()
+
+    assert offer(members, record(FIRST, delegation(ALICE, FIRST, 2))) is Standing.ADMITTED
+    assert offer(members, record(SECOND, delegation(BOB, SECOND, 1))) is Standing.COLLIDES
+    assert list(members.roster.by_key) == [FIRST.public]
+    assert offer(members, record(SECOND, delegation(BOB, SECOND, 3))) is Standing.ADMITTED
+    assert list(members.roster.by_key) == [SECOND.public]
+
+
+# ---------------------------------------------------------------- change and time
+
+
+def test_an_account_that_leaves_is_out_at_once_and_back_when_it_returns() -> None:
+    members = membership()
+    offer(members, record(FIRST, delegation(ALICE, FIRST)))
+    offer(members, record(SECOND, delegation(BOB, SECOND)))
+    alone = ValidatorSet(accounts={BOB.account: SET.accounts[BOB.account]}, genesis=GENESIS)
+
+    members.registered(alone, NOON)
+    assert list(members.roster.by_key) == [SECOND.public]
+    assert offer(members, record(FIRST, delegation(ALICE, FIRST), sequence=2)) is Standing.UNKNOWN_ACCOUNT
+    members.registered(SET, NOON)
+    assert set(members.roster.by_key) == {FIRST.public, SECOND.public}
+
+
+def test_what_the_registry_says_of_an_account_changes_its_member() -> None:
+    members = membership()
+    offer(members, record(FIRST, delegation(ALICE, FIRST)))
+    poorer = SET.accounts[ALICE.account]._replace(stake=1, is_validator=False)
+
+    members.registered(ValidatorSet(accounts={ALICE.account: poorer}, genesis=GENESIS), NOON)
+    assert [(member.stake, member.is_validator) for member in members.roster.members] == [(1, False)]
+
+
+def test_a_delegation_ends_on_time() -> None:
+    members = membership()
+    offer(members, record(FIRST, delegation(ALICE, FIRST)))
+    offer(members, record(SECOND, delegation(BOB, SECOND, not_after=END + 9)))
+    members.wake(NOON)
+    assert members.deadline == END + 1
+
+    members.wake(Now(0.0, END + 0.9))
+    assert len(members.roster) == 2
+    members.wake(Now(0.0, END + 1))
+    assert list(members.roster.by_key) == [SECOND.public]
+    assert members.deadline == END + 10
+
+
+def test_a_clock_that_is_set_back_lets_nobody_in_early_and_throws_nobody_out_for_good() -> None:
+    members = membership()
+    offer(members, record(FIRST, delegation(ALICE, FIRST)))
+    members.registered(SET, Now(0.0, BEGIN - 100))
+    assert len(members.roster) == 0
+    assert members.deadline == BEGIN
+    members.wake(Now(0.0, BEGIN))
+    assert list(members.roster.by_key) == [FIRST.public]
+
+
+def test_another_chain_starts_afresh() -> None:
+    members = membership()
+    offer(members, record(FIRST, delegation(ALICE, FIRST, 9)))
+
+    members.registered(ValidatorSet(accounts=SET.accounts, genesis=bytes(32)), NOON)
+    assert len(members.roster) == 0
+    assert offer(members, record(FIRST, delegation(ALICE, FIRST, 9))) is Standing.OTHER_CHAIN
+    assert offer(members, record(FIRST, delegation(ALICE, FIRST, 1, genesis=bytes(32)))) is Standing.ADMITTED
+
+
+def test_sequences_survive_a_restart_and_count_for_their_chain_alone() -> None:
+    before = membership()
+    offer(before, record(SECOND, delegation(ALICE, SECOND, 5)))
+    saved = json.loads(json.dumps(before.export()))
+    assert saved == {"genesis": GENESIS.hex(), "sequences": {ALICE.account.hex(): 5}}
+
+    after = Membership(NETWORK)
+    after.restore(saved)
+    assert after.export() == saved
+    after.registered(SET, NOON)
+    assert offer(after, record(FIRST, delegation(ALICE, FIRST, 4))) is Standing.SUPERSEDED
+    assert offer(after, record(SECOND, delegation(ALICE, SECOND, 5))) is Standing.ADMITTED
+    assert after.export() == saved
+
+    elsewhere = Membership(NETWORK)
+    elsewhere.restore(saved)
+    elsewhere.registered(ValidatorSet(accounts=SET.accounts, genesis=bytes(32)), NOON)
+    assert offer(elsewhere, record(FIRST, delegation(ALICE, FIRST, 4, genesis=bytes(32)))) is Standing.ADMITTED
+
+
+@pytest.mark.parametrize("saved", [{}, {"genesis": 1, "sequences": {}}, {"genesis": "", "sequences": {"x": 1}}, []])
+def test_saved_sequences_that_are_damaged_are_refused_in_one_sentence(saved: Any) -> None:
+    with pytest.raises(ConfigError, match="the saved sequences of delegations cannot be read"):
+        Membership(NETWORK).restore(saved)
+
+
+# ---------------------------------------------------------------- names
+
+
+def test_a_name_that_two_claim_stays_with_both_and_is_counted_once() -> None:
+    members = membership()
+    offer(members, record(FIRST, delegation(ALICE, FIRST), "validator"))
+    offer(members, record(SECOND, delegation(BOB, SECOND), "validator"))
+
+    assert [member.peer_id for member in members.roster.members] == ["validator"] * 2
+    assert members.contested == {"validator"}
+    members.registered(ValidatorSet(accounts=SET.accounts, genesis=GENESIS, block=2), NOON)
+    assert len(members.roster) == 2
+    assert members.counters["name_contested"] == 1
+
+
+@pytest.mark.parametrize("name", ["5Bob", SECOND.public.hex(), SECOND.public.hex().upper()])
+def test_a_name_that_is_somebodys_account_or_could_be_a_key_catches_nothing(name: str) -> None:
+    members = membership()
+    offer(members, record(FIRST, delegation(ALICE, FIRST), name))
+    offer(members, record(SECOND, delegation(BOB, SECOND), "bob"))
+
+    assert {member.account: member.peer_id for member in members.roster.members} == {"5Alice": "5Alice", "5Bob": "bob"}
+
+
+# ---------------------------------------------------------------- open
+
+
+def test_in_an_open_mesh_any_key_with_a_record_is_a_guest() -> None:
+    members = membership(admission="open")
+
+    assert offer(members, record(FIRST, name="guest")) is Standing.ADMITTED
+    assert offer(members, record(SECOND, delegation(ALICE, SECOND), name="alice")) is Standing.ADMITTED
+    assert offer(members, record(THIRD, delegation(EVE, THIRD), name="eve")) is Standing.ADMITTED
+    assert {
+        member.peer_id: (member.account, member.is_validator, member.stake) for member in members.roster.members
+    } == {
+        "guest": (FIRST.public.hex(), False, 0),
+        "alice": ("5Alice", True, 10),
+        "eve": (THIRD.public.hex(), False, 0),
+    }
+
+
+def test_an_open_mesh_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_GUESTS", 2)
+    members = membership(admission="open")
+
+    assert [offer(members, record(node)) for node in NODES[:3]] == [Standing.ADMITTED] * 2 + [Standing.FULL]
+    assert offer(members, record(NODES[3], delegation(ALICE, NODES[3]))) is Standing.ADMITTED
+    assert offer(members, record(FIRST, sequence=2)) is Standing.ADMITTED
+    assert len(members.roster) == 3
+
+
+def test_a_key_that_is_none_is_no_guest() -> None:
+    junk = record(FIRST)
+    members = membership(admission="open")
+    broken = Record(junk.network, bytes(32), "x", (), None, None, (), (1,), 1, 0, None, junk.encoded)
+
+    assert members.judge(broken, NOON) is Standing.MALFORMED
+
+
+# ---------------------------------------------------------------- bounds
+
+
+def test_what_strangers_make_for_nothing_is_logged_within_bounds(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(standing_module, "MAX_TOLD", 3)
+    members = membership()
+    for node in NODES:
+        offer(members, record(node))
+    assert len(caplog.records) == 3
+    offer(members, record(FIRST), at(standing_module.TOLD_FOR))
+    assert len(caplog.records) == 4
+    assert members.counters["unknown_key"] == len(NODES) + 1
+
+
+def test_former_accounts_are_remembered_by_their_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_FORMER", 0)
+    members = membership()
+    offer(members, record(SECOND, delegation(ALICE, SECOND, 5)))
+    members.registered(ValidatorSet(accounts={}, genesis=GENESIS), NOON)
+    members.registered(SET, NOON)
+
+    assert len(members.roster) == 0
+    assert offer(members, record(FIRST, delegation(ALICE, FIRST, 4))) is Standing.SUPERSEDED
+    assert offer(members, record(SECOND, delegation(ALICE, SECOND, 5))) is Standing.ADMITTED
+    assert list(members.roster.by_key) == [SECOND.public]
+
+
+def test_names_are_forgotten_of_keys_that_are_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_NAMES", 2)
+    members = membership()
+    offer(members, record(FIRST, delegation(ALICE, FIRST, 1)))
+    offer(members, record(SECOND, delegation(ALICE, SECOND, 2)))
+    offer(members, record(THIRD, delegation(BOB, THIRD, 1)))
+
+    assert set(members.roster.by_key) == {SECOND.public, THIRD.public}
+
+
+def test_a_thousand_join_and_the_roster_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made when it is read, and not for each who joins; signatures are not what is looked at here."""
+    made = 0
+
+    def counted(members: tuple[Member, ...]) -> Roster:
+        nonlocal made
+        made += 1
+        return Roster(members)
+
+    monkeypatch.setattr(module, "Roster", counted)
+    monkeypatch.setattr(Delegation, "held_by_key", lambda self: True)
+    monkeypatch.setattr(Delegation, "signed_by_account", lambda self: True)
+    accounts, records = {}, []
+    for number in range(1000):
+        node = Identity.from_seed(number.to_bytes(32))
+        by = Signer(Scheme.ED25519, node.public, lambda message: bytes(64))
+        accounts[by.account] = account(by, f"{number:04}")
+        records.append(record(node, delegation(by, node)))
+    members = membership(ValidatorSet(accounts=accounts, genesis=GENESIS))
+
+    assert [offer(members, one) for one in records] == [Standing.ADMITTED] * 1000
+    assert members.deadline == 0.0
+    members.wake(NOON)
+    assert len(members.roster) == 1000
+    assert made == 1
