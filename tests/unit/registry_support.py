@@ -57,6 +57,10 @@ def _kind(path: list[str], definition: dict[str, Any]) -> dict[str, Any]:
     return {"path": path, "params": [], "def": definition, "docs": []}
 
 
+def _field(name: str | None, kind: int) -> dict[str, Any]:
+    return {"name": name, "type": kind, "typeName": None, "docs": []}
+
+
 def _struct(path: list[str], fields: Mapping[str, int]) -> dict[str, Any]:
     listed: list[dict[str, Any]] = [
         {"name": name, "type": kind, "typeName": None, "docs": []} for name, kind in fields.items()
@@ -65,14 +69,13 @@ def _struct(path: list[str], fields: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _types() -> list[dict[str, Any]]:
-    inner: list[dict[str, Any]] = [{"name": None, "type": BYTES32, "typeName": None, "docs": []}]
     kinds = {
         U8: _kind([], {"primitive": "u8"}),
         U16: _kind([], {"primitive": "u16"}),
         U32: _kind([], {"primitive": "u32"}),
         U128: _kind([], {"primitive": "u128"}),
         BYTES32: _kind([], {"array": {"len": 32, "type": U8}}),
-        ACCOUNT: _kind(["sp_core", "crypto", "AccountId32"], {"composite": {"fields": inner}}),
+        ACCOUNT: _kind(["sp_core", "crypto", "AccountId32"], {"composite": {"fields": [_field(None, BYTES32)]}}),
         BYTES64: _kind([], {"array": {"len": 64, "type": U8}}),
         BYTES: _kind([], {"sequence": {"type": U8}}),
         VALIDATOR: _struct(["pallet_belize_staking", "ValidatorInfo"], VALIDATOR_FIELDS),
