@@ -157,7 +157,8 @@ class Belonging:
         self._membership.took(record, now)
         self._apply(now)
         # The engine takes an address of members only, and may hear of this one just now.
-        self._submit(Located(record.key, record.endpoints))
+        if record.endpoints:
+            self._submit(Located(record.key, record.endpoints))
 
     # ------------------------------------------------------------ what goes out
 
