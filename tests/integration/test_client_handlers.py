@@ -69,8 +69,10 @@ async def test_a_handler_that_hangs_fills_its_own_queue_only() -> None:
         assert b._message_queue.qsize() == 2
         # Full: its sender is told, and nothing is lost in silence.
         # (A repetition that is under way when the time is over makes it a timeout: it could have been taken.)
-        results = {await a.send("b", MessageType.GOSSIP, {"n": 3}, timeout=0.3) for _ in range(4)}
-        assert SendResult.BACKPRESSURE in results <= {SendResult.BACKPRESSURE, SendResult.TIMEOUT}
+        results: set[SendResult] = set()
+        while SendResult.BACKPRESSURE not in results:
+            results.add(await a.send("b", MessageType.GOSSIP, {"n": 3}, timeout=0.3))
+            assert results <= {SendResult.BACKPRESSURE, SendResult.TIMEOUT}
         assert counted(b, "handler", "refused_queue_full") >= 1
         # Another handler of the same type, and other types, are served all the same.
         beside, others = Inbox(b, MessageType.GOSSIP), Inbox(b, MessageType.MODEL_DELTA_OFFER)
@@ -182,6 +184,8 @@ async def test_receive_messages_gives_every_type_until_the_client_stops() -> Non
 
         async def read(into: list[str]) -> None:
             async for message in b.receive_messages():
+                if message.message_type is MessageType.PEER_ANNOUNCE:
+                    continue  # from the start; repair may bring it at any time
                 into.append(message.message_type.value)
                 if len(into) == 2:
                     await both.wait()
