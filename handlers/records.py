@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, Final
@@ -31,7 +32,7 @@ import msgpack
 from zmesh.core.envelope import Envelope
 from zmesh.core.errors import WireError
 from zmesh.core.events import Broadcast, Command, Located, SendDirect
-from zmesh.core.types import Member, MessageType, Now, PeerKey, Verdict
+from zmesh.core.types import Endpoint, Member, MessageType, Now, PeerKey, Verdict
 from zmesh.core.wire import malformed
 from zmesh.handlers.introductions import Introductions
 from zmesh.handlers.offers import FALSE, UNJUDGED, VERDICTS, Offer, RecordPorts, Taken
@@ -152,6 +153,11 @@ class Records:
             self._own = own
             self._unsigned = True
             self.deadline = 0.0
+
+    def move(self, endpoints: tuple[Endpoint, ...]) -> None:
+        """Announce the same from another place."""
+        if self._own is not None:
+            self.describe(replace(self._own, endpoints=endpoints))
 
     # ------------------------------------------------------------ the handler port
 

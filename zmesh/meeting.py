@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from zmesh.core.errors import WireError
 from zmesh.core.types import Endpoint, PeerKey
-from zmesh.handlers import Offer, Taken, decode_record
+from zmesh.handlers import Offer, Taken, decode_record, is_local
 from zmesh.log import get_logger
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class Ports:
     """Judge somebody else's record, and keep it."""
     located: Callable[[PeerKey, tuple[Endpoint, ...]], None]
     """Tell the engine where a peer is."""
+    toward: Callable[[Endpoint], None]
+    """The way to this address says which of our own others may reach, if nobody told."""
     links: Callable[[], int]
     """How many links are live."""
     known: Callable[[], tuple[int, int]]
@@ -170,6 +172,9 @@ class Meeting:
         self._lost = found.count([])
         places = [(seed, place) for seed, some in zip(self._seeds, found, strict=True) for place in some]
         self._places = {place: self._places.get(place) or _Place(seed) for seed, place in places}
+        # A seed on this machine says little about the way to those elsewhere.
+        for place in sorted(self._places, key=lambda place: is_local(place.host))[:1]:
+            self._ports.toward(place)
         others = [place for place in self._places if place not in self._own_places]
         self._rng.shuffle(others)
         for begin in range(0, len(others), ENOUGH):

@@ -22,7 +22,7 @@ from zmesh.core.bounds import Bounds
 from zmesh.core.engine import Engine
 from zmesh.core.events import LinkClosed, Located, SendDirect, Start, Wake
 from zmesh.core.link import Link, LinkState
-from zmesh.core.types import MessageType, PeerKey
+from zmesh.core.types import Endpoint, MessageType, PeerKey
 from zmesh.dialer import Dialer, resolve
 from zmesh.dispatch import Dispatcher
 from zmesh.handlers import Description, Offer, Record, RecordPorts, Taken, default_handlers
@@ -94,8 +94,9 @@ class Running:
             self.server.fetch,
             self.server.post,
             own=self._record,
-            offer=lambda encoded: self.handlers.records.offer(encoded),
+            offer=self._offer,
             located=lambda key, places: self.node.submit(Located(key, places)),
+            toward=self._toward,
             links=lambda: len(self._live()),
             known=self._records_known,
         )
@@ -214,12 +215,22 @@ class Running:
         """A dial brought a record."""
         self.handlers.records.offer(record.encoded)
 
+    def _offer(self, encoded: bytes) -> Offer:
+        """A seed told its record."""
+        return self.handlers.records.offer(encoded)
+
     def _post(self, encoded: bytes) -> Offer:
         """HTTP brought a record: if it is news, its handler wants to be woken, to introduce the newcomer."""
         offer = self.handlers.records.post(encoded)
         if offer.taken is Taken.NEW:
             self.node.submit(Wake())
         return offer
+
+    def _toward(self, place: Endpoint) -> None:
+        """Seeds are that way: our record may now tell where we are."""
+        if self.server.toward(place):
+            self.handlers.records.move(self.server.advertised())
+            self.node.submit(Wake())
 
     def _belonging_changed(self) -> None:
         self._dialer.join(self.belonging.network)

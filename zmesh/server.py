@@ -9,6 +9,7 @@ Rules
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ class Server:
         self._settings = settings
         self._answers = (health, metrics, record, post)
         self._knocks = Knocks()
+        self._source: str | None = None
         self._runner: AppRunner | None = None
         self._door: FrontDoor | None = None
 
@@ -89,13 +91,41 @@ class Server:
     def advertised(self) -> tuple[Endpoint, ...]:
         """Where others reach this door, as far as this node can tell.
 
-        Listening on every interface says nothing about that: then only ``advertise`` does, or the registry.
+        Listening on every interface says nothing about that: then ``advertise`` does, or the registry, or the way to
+        the seeds.
         """
         told = self._settings.advertised()
         if told is not None:
             return (told,)
         host = self._settings.listen_host
-        return () if ipaddress.ip_address(host).is_unspecified else (Endpoint(host, self.port),)
+        if not ipaddress.ip_address(host).is_unspecified:
+            return (Endpoint(host, self.port),)
+        return () if self._source is None else (Endpoint(self._source, self.port),)
+
+    def toward(self, place: Endpoint) -> bool:
+        """Find out which of its addresses this node speaks from when it speaks to ``place``, an IP literal.
+
+        Whether that changed what is advertised. Right in one network of machines or containers; behind a translator of
+        addresses it is one that leads nowhere, and ``advertise`` is needed.
+        """
+        before = self.advertised()
+        self._source = _source_toward(place, self._settings.listen_host) or self._source
+        return self.advertised() != before
+
+
+def _source_toward(place: Endpoint, listen_host: str) -> str | None:
+    """The address that the kernel would send from; None without a way there, or where its family is not listened to."""
+    version = ipaddress.ip_address(listen_host).version
+    try:
+        if ipaddress.ip_address(place.host).version != version:
+            return None
+        # Connecting a datagram socket sends nothing: it asks the routing table.
+        with socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(tuple(place))
+            source = str(probe.getsockname()[0])
+    except (OSError, ValueError):
+        return None
+    return None if ipaddress.ip_address(source).is_unspecified else source
 
 
 def _reachable(host: str) -> str:

@@ -13,7 +13,7 @@ from tests.support import Inbox, client, counted, engine, http_get, registry_fil
 from zmesh import MeshNetworkClient, MessageType
 from zmesh.core import wire
 from zmesh.core.types import Endpoint
-from zmesh.handlers import Description, encode_record
+from zmesh.handlers import Description, Record, encode_record
 from zmesh.http_client import Posted, post_record
 from zmesh.identity import Identity
 
@@ -47,6 +47,12 @@ def door(of: MeshNetworkClient) -> Endpoint:
     return Endpoint("127.0.0.1", of.listen_port)
 
 
+def own(of: MeshNetworkClient) -> Record:
+    found = of.handlers.records.own
+    assert found is not None
+    return found
+
+
 async def test_after_one_meeting_everybody_knows_everybody(registry: Path) -> None:
     async with (
         node(registry, "a") as a,
@@ -63,6 +69,24 @@ async def test_after_one_meeting_everybody_knows_everybody(registry: Path) -> No
         _, _, body = await http_get(c.listen_port, "/health")
         assert json.loads(body)["meeting"]["records"] == "3 of 4"
         assert sum(counted(one, "record", "introduced") for one in everybody) >= 2
+
+
+async def test_who_listens_everywhere_and_advertises_nothing_tells_the_address_it_has_toward_the_seed(
+    registry: Path,
+) -> None:
+    async with (
+        node(registry, "a") as a,
+        node(registry, "b", door(a), listen_host="0.0.0.0") as b,
+        node(registry, "c", door(a), listen_host="0.0.0.0") as c,
+    ):
+        await until(lambda: are_linked(a, b, c), a, b, c)
+        assert [own(one).endpoints for one in (b, c)] == [(door(b),), (door(c),)]
+
+
+async def test_a_seed_that_does_not_know_its_own_address_is_dialled_where_it_was_met(registry: Path) -> None:
+    async with node(registry, "a", listen_host="0.0.0.0") as a, node(registry, "b", door(a)) as b:
+        await until(lambda: are_linked(a, b), a, b)
+        assert (own(a).endpoints, b.peers["a"].multiaddr) == ((), f"/ip4/127.0.0.1/tcp/{a.listen_port}")
 
 
 async def test_a_peer_whose_address_changed_is_dialled_at_its_new_one(registry: Path) -> None:

@@ -320,6 +320,18 @@ def test_it_announces_at_once_then_every_ten_minutes_and_when_it_changes() -> No
     assert _announcements(held.wake(later(1302.0))) == []
 
 
+def test_who_moves_announces_the_same_from_another_place() -> None:
+    held = records(own=PUBLIC)
+    held.wake(NOON)
+    held.move((Endpoint("203.0.113.8", 9090),))
+    held.move((Endpoint("203.0.113.8", 9090),))
+    (moved,) = _announcements(held.wake(later(1.0)))
+    assert (moved.endpoints, moved.capabilities) == ((Endpoint("203.0.113.8", 9090),), PUBLIC.capabilities)
+    listener = records()
+    listener.move(PUBLIC.endpoints)
+    assert _announcements(listener.wake(NOON)) == []
+
+
 def test_a_record_from_a_former_life_with_a_faster_clock_is_outbid() -> None:
     held = records(own=PUBLIC)
     held.wake(NOON)

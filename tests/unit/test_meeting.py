@@ -39,6 +39,7 @@ class World:
         self.own = record(ME, Endpoint("198.51.100.1", 9090))
         self.links = 0
         self.now = 0.0
+        self.ways: list[Endpoint] = []
         self.fetched: list[Endpoint] = []
         self.posted: list[tuple[Endpoint, bytes]] = []
         self.arrived = asyncio.Semaphore(0)
@@ -57,6 +58,7 @@ class World:
             lambda: self.own,
             self.offer,
             self.located.__setitem__,
+            self.ways.append,
             lambda: self.links,
             lambda: (len(self.offered), 100),
         )
@@ -109,6 +111,14 @@ async def test_three_seeds_of_many_are_asked_and_get_our_record() -> None:
         node.public: (place,) for place, node in zip(PLACES, NODES, strict=True) if place in world.fetched
     }
     assert meeting.status() == {"seeds_met": "3 of 3", "records": "3 of 100", "problems": []}
+
+
+async def test_the_way_to_a_seed_on_another_machine_says_more_than_that_to_one_on_this() -> None:
+    world = World(NODES[0])
+    local = Endpoint("127.0.0.1", 9090)
+    world.answers[local] = [ME]
+    await world.meeting(local, PLACES[0]).step()
+    assert world.ways == [PLACES[0]]
 
 
 async def test_whom_is_not_reached_others_stand_in_for() -> None:
