@@ -26,7 +26,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from zmesh.core.bounds import MAX_NAME, Bounds
 from zmesh.core.errors import ConfigError
-from zmesh.core.types import Endpoint
+from zmesh.core.types import Endpoint, PeerKey
+from zmesh.delegation import Delegation, load_delegation
 from zmesh.identity import Identity, load_key
 from zmesh.multiaddr import parse_endpoint
 from zmesh.sentence import shown
@@ -199,6 +200,10 @@ class Settings(BaseSettings):
         None, "64 hexadecimal digits, 32 bytes or the path of a key file are right"
     )
     """Ed25519 key as ``identity.load_key`` takes it; none makes a fresh one that nobody knows yet."""
+    delegation: str | Path | None = _setting(
+        None, "the path of a file that `zmesh key delegate` wrote, or what is in it, is right"
+    )
+    """What the account signed for this node's key: needed where the registry names accounts (a chain)."""
     network: Annotated[str, AfterValidator(_network)] = _setting("zmesh", "a name is right", min_length=1)
     """Name of the mesh: messages of another name are refused, so that test and production never mix."""
     listen_host: Annotated[str, AfterValidator(_interface)] = _setting("0.0.0.0", "an IP address is right")  # noqa: S104
@@ -348,6 +353,27 @@ class Settings(BaseSettings):
             return load_key(None if self.private_key is None else self.private_key.get_secret_value())
         except ConfigError as error:
             raise ConfigError(f"private_key ({PREFIX}PRIVATE_KEY): {error}") from None
+
+    def delegated(self, key: PeerKey) -> Delegation | None:
+        """``delegation`` itself, which must be for this key and this mesh. Raises ``ConfigError``.
+
+        Whether it holds now is the registry's and the clock's to say, at any moment anew.
+        """
+        if self.delegation is None:
+            return None
+        named = f"delegation ({PREFIX}DELEGATION)"
+        try:
+            found = load_delegation(self.delegation)
+        except ConfigError as error:
+            raise ConfigError(f"{named}: {error}") from None
+        said = found.statement
+        if said.key != key:
+            raise ConfigError(f"{named} is for the key {said.key.hex()}, and this node's is {key.hex()}: sign another")
+        if said.network != self.network:
+            raise ConfigError(f"{named} is for the mesh {shown(said.network)}, and this one is {shown(self.network)}")
+        if not (found.held_by_key() and found.signed_by_account()):
+            raise ConfigError(f"{named} holds a signature that is not true: make it anew with `zmesh key delegate`")
+        return found
 
     def seeds(self) -> tuple[Endpoint, ...]:
         """``bootstrap`` as endpoints."""

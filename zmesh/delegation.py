@@ -12,17 +12,21 @@ Rules
 
 from __future__ import annotations
 
+import os
+import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum, unique
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgpack
 
-from zmesh.core.errors import ConfigError
+from zmesh.core.errors import ConfigError, WireError
 from zmesh.core.types import PeerKey
 from zmesh.core.wire import KEY_SIZE, MAX_UINT, SIGNATURE_SIZE, malformed, network_id
+from zmesh.files import read_regular
 from zmesh.identity import verify
 from zmesh.sentence import shown
 
@@ -41,6 +45,12 @@ USUAL_DAYS: Final = 30
 MAX_TEXT: Final = 1024
 """Bytes of the text: the longest one has 567, and whoever reads a file has a bound."""
 
+MAX_FILE: Final = 2048
+"""Bytes read of a file: 1,024 digits, and room to see that it is something else."""
+
+_HEX: Final = frozenset(string.hexdigits)
+_LEAST_DIGITS: Final = 128
+"""Digits of the two signatures are twice as many; no path looks like that."""
 _LABELS: Final = ("network", "genesis", "account", "mesh key", "not before", "not after", "sequence")
 _NO_GENESIS: Final = "none"
 _PLAIN: Final = frozenset(range(0x21, 0x7F)) - {ord("%")}
@@ -261,6 +271,31 @@ def _escape(name: str) -> str:
 def _unescape(text: str) -> str:
     first, *rest = text.encode().split(b"%")
     return b"".join([first, *(bytes.fromhex(part[:2].decode()) + part[2:] for part in rest)]).decode()
+
+
+# ---------------------------------------------------------------- where a node finds its own
+
+
+def load_delegation(value: str | Path) -> Delegation:
+    """The delegation that ``value`` stands for: its hexadecimal digits, or the path of a file that holds them.
+
+    Raises ``ConfigError`` with one sentence.
+    """
+    text = str(value).strip()
+    if not _is_hex(text):
+        named = f"delegation file {value}"
+        text = read_regular(Path(os.path.expanduser(text)), named, MAX_FILE)[0].decode("ascii", "replace").strip()
+        if not _is_hex(text):
+            raise ConfigError(f"{named} does not hold one: the digits that `zmesh key delegate` writes are right")
+    try:
+        return decode_delegation(bytes.fromhex(text.removeprefix("0x")))
+    except WireError as error:
+        raise ConfigError(f"{shown(text)} is not a delegation: {error.detail}") from None
+
+
+def _is_hex(text: str) -> bool:
+    digits = text.removeprefix("0x")
+    return len(digits) >= _LEAST_DIGITS and len(digits) % 2 == 0 and _HEX.issuperset(digits)
 
 
 # ---------------------------------------------------------------- signatures of accounts

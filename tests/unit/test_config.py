@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.delegation_support import NETWORK, delegation, signer
 from zmesh.config import Settings, suspicious_variables, variable_of
 from zmesh.core.bounds import Bounds
 from zmesh.core.errors import ConfigError
@@ -265,3 +266,43 @@ def test_who_gets_in_is_the_registrys_choice_unless_the_mesh_is_open() -> None:
     assert Settings(peer_id="me").admission == "registry"
     assert Settings(peer_id="me", admission="OPEN").admission == "open"
     assert refusal(admission="all") == "admission (MESH_ADMISSION) is 'all': registry or open is right"
+
+
+# ---------------------------------------------------------------- delegation
+
+
+def test_a_delegation_is_taken_from_a_file_or_from_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Identity.from_seed(bytes([101]) * 32)
+    made = delegation(signer(), node)
+    path = tmp_path / "node.delegation"
+    path.write_text(made.encoded.hex() + "\n")
+    for given in (path, str(path), made.encoded.hex(), f"0x{made.encoded.hex()}"):
+        assert Settings(peer_id="me", network=NETWORK, delegation=given).delegated(node.public) == made
+    monkeypatch.setenv("MESH_DELEGATION", str(path))
+    assert Settings(peer_id="me", network=NETWORK).delegated(node.public) == made
+    monkeypatch.setenv("MESH_DELEGATION", "")
+    assert Settings(peer_id="me").delegated(node.public) is None
+
+
+def test_a_delegation_that_cannot_be_this_nodes_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    node, other = (Identity.from_seed(bytes([number]) * 32) for number in (101, 102))
+    made = delegation(signer(), node)
+    empty = tmp_path / "empty"
+    empty.write_text("")
+    forged = bytearray(made.encoded)
+    forged[-1] ^= 1
+    for given, key, network, said in (
+        (made.encoded.hex(), other.public, NETWORK, f"is for the key {node.public.hex()}, and this node's is"),
+        (made.encoded.hex(), node.public, "zmesh", "is for the mesh 'belize', and this one is 'zmesh'"),
+        (forged.hex(), node.public, NETWORK, "holds a signature that is not true"),
+        ("00" * 70, node.public, NETWORK, "is not a delegation"),
+        (str(empty), node.public, NETWORK, "does not hold one"),
+        (str(tmp_path / "none"), node.public, NETWORK, "cannot be read: No such file"),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            Settings(peer_id="me", network=network, delegation=given).delegated(key)
+        assert str(refused.value).startswith("delegation (MESH_DELEGATION)")
+        assert said in str(refused.value)
+        assert "\n" not in str(refused.value)
