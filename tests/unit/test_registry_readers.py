@@ -58,8 +58,10 @@ class Words:
             elif name[:-1] == keys:
                 yield name[-1], value
 
-    def values(self, pallet: str, item: str, keys: Sequence[bytes]) -> Mapping[bytes, Any]:
-        return {key: self.items[pallet, item][key] for key in keys if key in self.items[pallet, item]}
+    def values(self, pallet: str, item: str, accounts: Sequence[bytes], *keys: Any) -> Mapping[bytes, Any]:
+        held = self.items[pallet, item]
+        names = {one: (*keys, one) if keys else one for one in accounts}
+        return {one: held[name] for one, name in names.items() if name in held}
 
 
 def read(chain: Words, name: str = "") -> list[Found]:

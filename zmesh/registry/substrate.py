@@ -16,6 +16,7 @@ from scalecodec.base import ScaleBytes
 from scalecodec.utils.ss58 import ss58_encode
 from substrateinterface import SubstrateInterface
 from substrateinterface.storage import StorageKey
+from substrateinterface.utils.hasher import blake2_128_concat, identity, two_x64_concat
 
 from zmesh.registry.chains.port import ACCOUNT_BYTES, MAX_ACCOUNTS, ChainError
 from zmesh.sentence import shown
@@ -28,8 +29,13 @@ MAX_PREFIX = 16_383
 """14 bits."""
 _NO_PREFIXES = (46, 47)
 """Reserved by SS58, and refused by every decoder."""
-_HASHED = {"Blake2_128Concat": 16, "Twox64Concat": 8, "Identity": 0}
-"""Bytes of the hash in front of a key, for the hashers that leave the key readable."""
+_HASHERS: Mapping[str, tuple[Callable[[bytes], bytes], int]] = {
+    "Blake2_128Concat": (blake2_128_concat, 16),
+    "Twox64Concat": (two_x64_concat, 8),
+    "Identity": (identity, 0),
+}
+"""Those that leave the key readable, as every map does that is meant to be listed: the function, and the bytes of the
+hash in front of the key."""
 
 
 class SubstrateChain:
@@ -40,7 +46,9 @@ class SubstrateChain:
     """
 
     def __init__(self, url: str, timeout: float, progress: Callable[[], None]) -> None:
-        self._client = SubstrateInterface(url=url, ws_options={"timeout": timeout}, auto_reconnect=False)
+        # JSON checks UTF-8 again, in C: the websocket library's own check takes a second for one chain's metadata.
+        options = {"timeout": timeout, "skip_utf8_validation": True}
+        self._client = SubstrateInterface(url=url, ws_options=options, auto_reconnect=False)
         self._progress = progress
         self._block = ""
         self._spec: object = None
@@ -112,24 +120,23 @@ class SubstrateChain:
     def entries(self, pallet: str, item: str, *keys: Any) -> Iterator[tuple[bytes, Any]]:
         """See ``chains.port.Chain``."""
         found = self._offered(pallet, item)
-        hashed = _HASHED.get(found.get_param_hashers()[-1])
-        if hashed is None:
-            raise ChainError(f"{pallet}.{item} hides its keys: a map whose keys can be read is needed")
+        _, hidden = _hasher(found)
         prefix = self._storage_key(pallet, item, keys)
         kind, count, last = found.get_value_type_string(), 0, prefix
         while page := self._call("state_getKeysPaged", prefix, PAGE, last, self._block):
             for name, value in self._at(page, kind):
-                yield bytes.fromhex(name[len(prefix) + 2 * hashed :]), value
+                yield bytes.fromhex(name[len(prefix) + 2 * hidden :]), value
             count, before, last = count + len(page), last, page[-1]
             if count > MAX_ACCOUNTS or last == before:
                 raise ChainError(f"{pallet}.{item} has no end: at most {MAX_ACCOUNTS} entries are read")
             if len(page) < PAGE:
                 return
 
-    def values(self, pallet: str, item: str, keys: Sequence[bytes]) -> Mapping[bytes, Any]:
+    def values(self, pallet: str, item: str, accounts: Sequence[bytes], *keys: Any) -> Mapping[bytes, Any]:
         """See ``chains.port.Chain``."""
-        kind = self._offered(pallet, item).get_value_type_string()
-        names = {self._storage_key(pallet, item, (key,)): key for key in keys}
+        found = self._offered(pallet, item)
+        kind, prefix, (hashed, _) = found.get_value_type_string(), self._storage_key(pallet, item, keys), _hasher(found)
+        names = {prefix + hashed(account).hex(): account for account in accounts}
         listed = list(names)
         pages = (listed[start : start + PAGE] for start in range(0, len(listed), PAGE))
         return {names[name]: value for page in pages for name, value in self._at(page, kind) if name in names}
@@ -183,6 +190,15 @@ class SubstrateChain:
 def address(account: bytes, prefix: int) -> str:
     """An account as SS58."""
     return str(ss58_encode(account, prefix))
+
+
+def _hasher(item: Any) -> tuple[Callable[[bytes], bytes], int]:
+    """Of the last key of a map."""
+    hashers = item.get_param_hashers()
+    found = _HASHERS.get(hashers[-1]) if hashers else None
+    if found is None:
+        raise ChainError(f"{item.value['name']} is no map whose keys can be read")
+    return found
 
 
 def _key(value: Any) -> Any:

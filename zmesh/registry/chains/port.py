@@ -70,8 +70,11 @@ class Chain(Protocol):
         """
         ...
 
-    def values(self, pallet: str, item: str, keys: Sequence[bytes]) -> Mapping[bytes, Any]:
-        """The values of a map at these accounts; those without one are left out."""
+    def values(self, pallet: str, item: str, accounts: Sequence[bytes], *keys: Any) -> Mapping[bytes, Any]:
+        """The values of a map at these accounts, its last keys; those without one are left out.
+
+        ``keys`` are all but the last. Cheaper than ``entries`` where the accounts are known.
+        """
         ...
 
 

@@ -18,15 +18,15 @@ _EXPOSURES = ("ErasStakersOverview", "ErasStakers")
 def stakes_of(chain: Chain, accounts: Sequence[bytes]) -> dict[bytes, int]:
     """Account -> stake, in the chain's smallest unit; those without any are left out. Raises ``ChainError``."""
     found: dict[bytes, int] = {}
-    wanted = set(accounts)
     era = _era(chain)
     for item in _EXPOSURES:
-        if wanted and era is not None and chain.offers("Staking", item):
-            exposures = chain.entries("Staking", item, era)
-            found |= {account: stake(field(value, "total")) for account, value in exposures if account in wanted}
-            wanted.difference_update(found)
-    if wanted and chain.offers("Staking", "Bonded") and chain.offers("Staking", "Ledger"):
-        found |= _bonded(chain, sorted(wanted))
+        missing = [account for account in accounts if account not in found]
+        if missing and era is not None and chain.offers("Staking", item):
+            exposures = chain.values("Staking", item, missing, era)
+            found |= {account: stake(field(value, "total")) for account, value in exposures.items()}
+    missing = [account for account in accounts if account not in found]
+    if missing and chain.offers("Staking", "Bonded") and chain.offers("Staking", "Ledger"):
+        found |= _bonded(chain, missing)
     return found
 
 
