@@ -121,6 +121,7 @@ class Belonging:
         if self._engine.network != self.network:
             self._submit(JoinNetwork(self.network))
             records.join(self.network)
+            self._submit(Wake())  # now the own record is signed for the new mesh
         if records.own is not None:
             self._membership.took(records.own, now)
         self._apply(now)

@@ -76,11 +76,15 @@ class MeshNetworkClient:
             **settings,
         )
         bounds, identity = self.settings.bounds(), self.settings.identity()
+        delegation = self.settings.delegated(identity.public)
+        genesis = self.settings.chain(delegation)
         self._setup = Setup(
             settings=self.settings,
             bounds=bounds,
             identity=identity,
-            registry=source if source is not None else self._named_registry(),
+            delegation=delegation,
+            genesis=genesis,
+            registry=source if source is not None else self._named_registry(genesis),
             state=State(self.settings.state_dir),
             dispatcher=Dispatcher(
                 self.settings.handler_queue, self.settings.handler_concurrency, self.settings.handler_timeout
@@ -92,7 +96,7 @@ class MeshNetworkClient:
         self._broadcasts = 0
         self._pause = 0.0
 
-    def _named_registry(self) -> Registry | None:
+    def _named_registry(self, genesis: bytes) -> Registry | None:
         """The registry that the settings name."""
         file, chain = self.settings.registry_file(), self.settings.registry_chain()
         if file is not None:
@@ -102,7 +106,6 @@ class MeshNetworkClient:
         if chain is not None:
             from zmesh.registry.chain import ChainRegistry
 
-            genesis = bytes.fromhex(self.settings.genesis or "")
             return ChainRegistry(self.settings.rpc_urls(), chain, self.settings.state_dir, genesis=genesis)
         return None
 

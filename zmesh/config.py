@@ -231,7 +231,8 @@ class Settings(BaseSettings):
     metadata suggests, or ``substrate:NAME`` by the reader of that name. If not given, the chain where
     ``blockchain_rpc`` is given, else nobody: then only peers added by hand are admitted."""
     genesis: Annotated[str, AfterValidator(_genesis)] | None = _setting(None, "64 hexadecimal digits are right")
-    """Genesis hash of the chain: with it a node that never reached its chain knows which mesh it is in."""
+    """Genesis hash of the chain, for a node without a delegation, which tells it too: so one that never reached its
+    chain knows which mesh it is in, and no endpoint can pass another chain off for it."""
     admission: Annotated[Literal["registry", "open"], BeforeValidator(_lower)] = _setting(
         "registry", "registry or open is right"
     )
@@ -374,6 +375,18 @@ class Settings(BaseSettings):
         if not (found.held_by_key() and found.signed_by_account()):
             raise ConfigError(f"{named} holds a signature that is not true: make it anew with `zmesh key delegate`")
         return found
+
+    def chain(self, delegation: Delegation | None) -> bytes:
+        """Genesis hash of the chain as far as settings tell it, by itself or within a delegation; else empty.
+
+        Raises ``ConfigError`` when the two disagree.
+        """
+        told = bytes.fromhex(self.genesis or "")
+        signed = b"" if delegation is None else delegation.statement.genesis
+        if told and signed and told != signed:
+            named = f"delegation ({PREFIX}DELEGATION) is for the chain {signed.hex()}"
+            raise ConfigError(f"{named}, and genesis ({PREFIX}GENESIS) is {told.hex()}: one chain for both is right")
+        return told or signed
 
     def seeds(self) -> tuple[Endpoint, ...]:
         """``bootstrap`` as endpoints."""

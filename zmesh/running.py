@@ -23,6 +23,7 @@ from zmesh.core.engine import Engine
 from zmesh.core.events import LinkClosed, Located, SendDirect, Start, Wake
 from zmesh.core.link import Link, LinkState
 from zmesh.core.types import Endpoint, MessageType, PeerKey
+from zmesh.delegation import Delegation
 from zmesh.dialer import Dialer, resolve
 from zmesh.dispatch import Dispatcher
 from zmesh.handlers import Description, Offer, Record, RecordPorts, Taken, default_handlers
@@ -52,6 +53,10 @@ class Setup:
     settings: Settings
     bounds: Bounds
     identity: Identity
+    delegation: Delegation | None
+    """Of the account that the key speaks for."""
+    genesis: bytes
+    """32 bytes where it is known which chain this is, else empty."""
     registry: Registry | None
     state: State
     dispatcher: Dispatcher
@@ -69,9 +74,8 @@ class Running:
         self._background: set[asyncio.Task[None]] = set()
         self._sends: dict[int, asyncio.Future[Resolved]] = {}
         self._token = 0
-        genesis = bytes.fromhex(settings.genesis or "")
         self.belonging = Belonging(
-            settings.network, genesis, identity.public, Membership(settings.network, settings.admission)
+            settings.network, setup.genesis, identity.public, Membership(settings.network, settings.admission)
         )
         self._transport = ZeroMqTransport(
             identity,
@@ -144,7 +148,11 @@ class Running:
         setup.dispatcher.reopen()
         self.handlers.records.describe(
             Description(
-                settings.peer_id, self.server.advertised(), bound.direct.port, bound.gossip and bound.gossip.port
+                settings.peer_id,
+                self.server.advertised(),
+                bound.direct.port,
+                bound.gossip and bound.gossip.port,
+                delegation=None if setup.delegation is None else setup.delegation.encoded,
             )
         )
         engine.peers.reputation.restore(await asyncio.to_thread(setup.state.reputation), read_clocks().mono)
