@@ -39,6 +39,7 @@ from zmesh.core.types import (
 NETWORK = wire.network_id("core tests")
 NOON = Now(1000.0, 1_700_000_000.0)
 EPOCH = 1_699_999_000
+FLOOD_WAIT = Bounds().flood_wait
 """When everybody but the engine under test started."""
 
 A = TypeVar("A")

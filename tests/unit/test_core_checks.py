@@ -9,7 +9,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from tests.unit.core_support import EPOCH, ME, NETWORK, NOON, Bench, Person, short
+from tests.unit.core_support import EPOCH, FLOOD_WAIT, ME, NETWORK, NOON, Bench, Person, opened, short
 from zmesh.core import wire
 from zmesh.core.actions import Deliver, Dropped, Hangup, Offence, Send, Verify
 from zmesh.core.bounds import MAX_BODY, MAX_CONTROL, Bounds
@@ -252,7 +252,10 @@ RELAYED = {DropReason.UNKNOWN_KIND, DropReason.RELAYED_ONLY, DropReason.LOW_REPU
 @pytest.mark.parametrize("reason", DropReason)
 def test_only_what_others_may_need_is_relayed(reason: DropReason) -> None:
     made = CASES[reason].play()
-    relayed = [frames for _, frames in made.sends(wire.ENVELOPE) if wire.decode_body(frames[1]).recipient is None]
+    made.advance(FLOOD_WAIT)
+    ended = {drop.message_id for drop in made.of(Dropped) if drop.reason is reason}
+    sent = (opened(frames) for _, frames in made.sends(wire.ENVELOPE))
+    relayed = [envelope for envelope in sent if envelope.recipient is None and envelope.id in ended]
 
     assert bool(relayed) == (reason in RELAYED)
 
@@ -305,6 +308,7 @@ def test_more_head_and_more_fields_than_we_know_are_ignored() -> None:
     body = msgpack.packb(fields)
     signature = CAROL.sign(wire.signing_input(wire.message_id(body)))
     made.receive(ALICE, (b"\x01\x05\x00 and more", body, signature))
+    made.advance(FLOOD_WAIT)
 
     assert [delivered.envelope.body for delivered in made.of(Deliver)] == [body]
     assert [frames for _, frames in made.sends(wire.ENVELOPE)] == [(b"\x01\x04\x01", body, signature)]
@@ -380,9 +384,9 @@ def test_a_duplicate_is_known_before_its_signature_is_looked_at() -> None:
 def test_a_good_message_is_relayed_and_delivered() -> None:
     made = bench()
     message = CAROL.says(content={"hello": "mesh"})
-    actions = made.hear(ALICE, message, ttl=3, hops=2)
+    verify, deliver = made.hear(ALICE, message, ttl=3, hops=2)
+    (relay,) = [action for action in made.advance(FLOOD_WAIT) if isinstance(action, Send)]
 
-    verify, relay, deliver = actions[:3]
     assert isinstance(verify, Verify)
     assert (verify.key, verify.data, verify.signature) == (
         CAROL.public,
@@ -412,6 +416,7 @@ def test_a_message_of_an_unknown_kind_is_relayed_and_not_delivered() -> None:
     made = bench()
     message = CAROL.says(kind=200, payload=b"whatever it is")
     made.hear(ALICE, message)
+    made.advance(FLOOD_WAIT)
 
     assert [(key, frames[1]) for key, frames in made.sends(wire.ENVELOPE)] == [(BOB.public, message.body)]
     assert (made.drops(), made.offences(), made.of(Deliver)) == ([DropReason.UNKNOWN_KIND], [], [])
@@ -432,6 +437,7 @@ def test_a_verdict_decides_who_gets_it(verdict: Verdict, delivered: int, heard_b
     made.connect(ALICE, BOB)
     message = CAROL.says()
     made.hear(ALICE, message)
+    made.advance(FLOOD_WAIT)
 
     assert (len(made.of(Deliver)), len(judge.heard), len(made.sends(wire.ENVELOPE))) == (
         delivered,
@@ -603,6 +609,7 @@ def test_a_member_removed_is_a_stranger_at_once() -> None:
 
 def test_who_is_ignored_is_still_relayed_and_counts_as_alive() -> None:
     made = low_reputation()
+    made.advance(FLOOD_WAIT)
 
     assert [key for key, _ in made.sends(wire.ENVELOPE)] == [BOB.public]
     assert made.engine.peers.last_heard(CAROL.public) == NOON.mono

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.core_support import ME, NOON, Bench, Person, opened, people, short
+from tests.unit.core_support import FLOOD_WAIT, ME, NOON, Bench, Person, opened, people, short
 from zmesh.core import wire
 from zmesh.core.actions import Deliver, Published
 from zmesh.core.bounds import Bounds
@@ -94,9 +94,32 @@ def test_a_relay_passes_on_two_copies_of_a_flood_and_fanout_of_the_rest(size: in
     made = bench(crowd)
     message = crowd[0].says(content={"pad": b"x" * size}, ttl=7)
     made.hear(crowd[1], message, ttl=6, hops=1)
+    made.advance(FLOOD_WAIT)
 
     assert [(ttl, hops) for _, ttl, hops in pushed(made)] == [(5, 2)] * copies
     assert not {crowd[0].public, crowd[1].public} & {key for key, _, _ in pushed(made)}, "neither author nor bringer"
+
+
+def test_copies_of_a_flood_wait_for_the_first_ones_and_spare_whoever_is_heard_to_have_it() -> None:
+    made = bench()
+    message = ALICE.says(ttl=5)
+    made.hear(ALICE, message)
+    made.advance(FLOOD_WAIT / 2)
+    made.hear(BOB, message, ttl=4, hops=1)
+    assert pushed(made) == []
+
+    made.advance(FLOOD_WAIT / 2)
+    assert pushed(made) == [(CAROL.public, 4, 1)]
+
+
+def test_who_is_removed_while_a_flood_waits_is_not_passed_on() -> None:
+    made = bench()
+    made.hear(BOB, ALICE.says())
+    made.roster([BOB, CAROL])
+    made.fresh()
+    made.advance(FLOOD_WAIT)
+
+    assert pushed(made) == []
 
 
 def test_in_a_sparse_mesh_even_small_messages_are_passed_on_in_full_measure() -> None:
@@ -113,6 +136,7 @@ def test_in_a_sparse_mesh_even_small_messages_are_passed_on_in_full_measure() ->
 def test_a_message_without_hops_left_goes_no_further_by_push(ttl: int) -> None:
     made = bench()
     made.hear(ALICE, ALICE.says(), ttl=ttl)
+    made.advance(FLOOD_WAIT)
 
     assert (pushed(made), len(made.of(Deliver))) == ([], 1)
 
@@ -122,9 +146,11 @@ def test_a_starved_copy_is_passed_on_once_a_better_one_comes_and_only_once() -> 
     message = ALICE.says(ttl=5)
     made.hear(ALICE, message, ttl=1)
     made.hear(BOB, message, ttl=4, hops=3)
+    made.advance(FLOOD_WAIT)
     assert pushed(made) == [(CAROL.public, 3, 4)]
 
     made.hear(CAROL, message, ttl=5)
+    made.advance(FLOOD_WAIT)
     assert len(pushed(made)) == 1
     assert len(made.of(Deliver)) == 1
 
@@ -134,6 +160,7 @@ def test_a_copy_that_claims_more_than_was_signed_re_arms_nothing() -> None:
     message = ALICE.says(ttl=5)
     made.hear(ALICE, message, ttl=1)
     made.hear(BOB, message, ttl=6)
+    made.advance(FLOOD_WAIT)
 
     assert (pushed(made), made.drops()) == ([], [DropReason.DUPLICATE])
 
@@ -141,6 +168,7 @@ def test_a_copy_that_claims_more_than_was_signed_re_arms_nothing() -> None:
 def test_hops_are_counted_up_to_what_a_byte_holds() -> None:
     made = bench()
     made.hear(ALICE, ALICE.says(), hops=255)
+    made.advance(FLOOD_WAIT)
 
     assert {hops for _, _, hops in pushed(made)} == {255}
 
@@ -153,10 +181,11 @@ def test_a_message_is_offered_to_those_not_known_to_have_it() -> None:
     made = bench(crowd)
     message = crowd[0].says()
     made.hear(crowd[0], message)
+    made.advance(FLOOD_WAIT)
     given = {key for key, _, _ in pushed(made)} | {crowd[0].public}
     made.fresh()
 
-    made.advance(0.029)
+    made.advance(0.029 - FLOOD_WAIT)
     assert told(made, message) == []
     made.advance(0.002)
     assert len(told(made, message)) <= 6

@@ -65,6 +65,8 @@ class Bounds:
     """Links that such a push reaches at most."""
     flood_relay: int = 2
     """Copies a relay passes on of what the origin already pushed to everybody: cover for a lost link."""
+    flood_wait: float = 0.01
+    """Seconds until then: a push takes less on a busy host, and a longer way is not made much longer by it."""
     fanout: int = 5
     """Copies a relay passes on otherwise. Random push with 5 reaches 99 % of a large mesh; repair does the rest."""
 

@@ -64,7 +64,7 @@ class _Batch:
 class Gossip:
     """Push and repair over the live links."""
 
-    __slots__ = ("_batch", "_bounds", "_context", "_out", "_seen", "_wants")
+    __slots__ = ("_batch", "_bounds", "_context", "_flooded", "_out", "_seen", "_wants")
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -73,6 +73,8 @@ class Gossip:
         self._out = context.out
         self._batch: _Batch | None = None
         """The batch that still takes ids."""
+        self._flooded: list[tuple[Seen, int, int]] = []
+        """What waits to be passed on within a full mesh, with the ttl and the hops it came with."""
         self._wants: dict[bytes, _Want] = {}
 
     # ------------------------------------------------------------ push
@@ -93,17 +95,33 @@ class Gossip:
         self.offer_later(envelope, now)
         return tuple(targets)
 
-    def relay(self, entry: Seen, envelope: Envelope, ttl: int, hops: int) -> None:
+    def relay(self, entry: Seen, envelope: Envelope, ttl: int, hops: int, now: Now) -> None:
         """Pass a message on that arrived with ``ttl`` hops left, to some who may lack it.
 
-        In a full mesh the origin pushed a small message to everybody already: a few copies cover lost links.
+        In a full mesh the origin pushed a small message to everybody already: a few copies cover lost links, and wait
+        until the first ones, which all nodes of a host work on at once, have had their turn.
         """
         if ttl <= 1:
             return
-        flooded = self._context.full_mesh and len(envelope.body) <= self._bounds.flood_size
-        count = self._bounds.flood_relay if flooded else self._bounds.fanout
-        targets = self._pick(count, (*entry.holders, envelope.author))
         entry.relayed_ttl = ttl
+        if self._context.full_mesh and len(envelope.body) <= self._bounds.flood_size:
+            if not self._flooded:
+                self._context.agenda.note(now.mono + self._bounds.flood_wait, self._relay_flooded)
+            self._flooded.append((entry, ttl, hops))
+        else:
+            self._pass_on(self._bounds.fanout, entry, envelope, ttl, hops)
+
+    def _relay_flooded(self, _: None, now: Now) -> None:
+        """By now more is known of who has them."""
+        flooded, self._flooded = self._flooded, []
+        for entry, ttl, hops in flooded:
+            envelope = entry.envelope
+            # Its author may have been removed meanwhile, and with it the right to be passed on.
+            if envelope is not None and self._context.peers.author(envelope.author) is not None:
+                self._pass_on(self._bounds.flood_relay, entry, envelope, ttl, hops)
+
+    def _pass_on(self, count: int, entry: Seen, envelope: Envelope, ttl: int, hops: int) -> None:
+        targets = self._pick(count, (*entry.holders, envelope.author))
         self._push(entry, envelope, targets, ttl - 1, min(hops + 1, 255))
 
     def _push(self, entry: Seen, envelope: Envelope, targets: Collection[PeerKey], ttl: int, hops: int) -> None:

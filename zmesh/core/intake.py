@@ -159,7 +159,7 @@ class Intake:
             seen.held_by(link.key)
             cached = seen.envelope
             if seen.relayed_ttl == 0 and cached is not None and 1 < ttl <= cached.ttl:
-                self._gossip.relay(seen, cached, ttl, hops)
+                self._gossip.relay(seen, cached, ttl, hops, now)
             return
         envelope = open_envelope(identifier, body, signature)
         copy = _Copy(envelope, link.key, ttl, hops)
@@ -254,7 +254,7 @@ class Intake:
         self._gossip.arrived(envelope.short, now)
         if not carried:
             return
-        self._gossip.relay(entry, envelope, copy.ttl, copy.hops)
+        self._gossip.relay(entry, envelope, copy.ttl, copy.hops, now)
         self._gossip.offer_later(envelope, now)
         if payload is None:
             return  # of an unknown kind, which is counted already
