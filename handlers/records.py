@@ -448,14 +448,17 @@ class Records:
         return (SendDirect(envelope.author, MessageType.PEER_DISCOVERY, payload),)
 
     def _lacking(self, asker: PeerKey, question: Mapping[str, Any]) -> list[Record]:
-        """What the asker lacks of the range that it asks about, in the order of the keys."""
+        """What the asker lacks of the range that it asks about, in the order of the keys.
+
+        Its own record is among that if an earlier life of it signed one with a higher sequence: it has to outbid that.
+        """
         has = dict(question["known"])
         after = question.get("after") or b""
         until = question.get("until") or b"\xff" * 32
         return [
             self._records[key]
             for key in sorted(self._records)
-            if after < key <= until and key != asker and has.get(key, -1) < self._records[key].sequence
+            if after < key <= until and (key != asker or key in has) and has.get(key, -1) < self._records[key].sequence
         ]
 
     def _lot(self, envelope: Envelope) -> int:

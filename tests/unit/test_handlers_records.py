@@ -343,6 +343,23 @@ def test_a_record_from_a_former_life_with_a_faster_clock_is_outbid() -> None:
     assert [each.sequence for each in announced] == [former.sequence + 1]
 
 
+def test_whose_clock_was_set_back_is_told_what_it_has_to_outbid() -> None:
+    """Or nobody would take its record until the clock is there again."""
+    corrected, other = records(CAROL, own=PUBLIC), records(BOB)
+    corrected.wake(NOON)
+    former = record(CAROL, NOON.wall_ms + 600_000)
+    other.offer(former.encoded)
+    other.wake(NOON)
+
+    question = CAROL.says(MessageType.PEER_DISCOVERY, corrected.question().payload)
+    take(other, question)
+    (answer,) = question.commands
+    assert isinstance(answer, SendDirect)
+    take(corrected, BOB.says(answer.kind, answer.payload, to=CAROL.public))
+    (own,) = _announcements(corrected.wake(later(1.0)))
+    assert own.sequence == former.sequence + 1
+
+
 def test_a_newcomer_asks_and_is_told_what_it_lacks() -> None:
     newcomer, settled = records(CAROL, own=replace(PUBLIC, peer_id="carol")), records(BOB, own=PUBLIC)
     settled.wake(NOON)
