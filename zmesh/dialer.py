@@ -160,6 +160,10 @@ class Dialer:
 async def resolve(endpoint: Endpoint) -> list[Endpoint]:
     """Every address of a host, in the resolver's order. Raises ``OSError``, and ``TimeoutError`` after 5 s."""
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(RESOLVE_SECONDS):
-        found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    try:
+        async with asyncio.timeout(RESOLVE_SECONDS):
+            found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    except UnicodeError:
+        # A label that is empty or too long: Python encodes names before it looks them up.
+        raise socket.gaierror(socket.EAI_NONAME, "no such name can be") from None
     return list(dict.fromkeys(Endpoint(str(info[4][0]), endpoint.port) for info in found))

@@ -111,6 +111,12 @@ async def test_a_dial_without_an_address_ends() -> None:
     assert await Desk().outcome() == "no address is known"
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example", "a" * 253])
+async def test_a_name_that_cannot_be_leads_nowhere(host: str) -> None:
+    """A record may name it; the dial must still end, or the link would wait for ever."""
+    assert await Desk().outcome(Endpoint(host, 9090)) == f"{host}:9090: no such name can be"
+
+
 async def test_a_name_that_leads_to_this_machine_is_not_followed_unless_the_mesh_is_on_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
