@@ -49,6 +49,11 @@ Storage = Mapping[str, Mapping[str, Any]]
 """Pallet -> item -> value, as chopsticks takes it: accounts as SS58 or hex; of a map, a list of [[keys], value]."""
 
 
+def session(accounts: Sequence[str]) -> Storage:
+    """That exactly these accounts (SS58) validate, and nobody else stands for the next session."""
+    return {"Session": {"Validators": list(accounts), "QueuedKeys": []}}
+
+
 class ChopsticksError(ZmeshError):
     """The chain did not come up, or refused what it was asked."""
 
@@ -209,8 +214,8 @@ class Chopsticks:
         await self.rpc("dev_setStorage", storage)
 
     async def set_validators(self, accounts: Sequence[str]) -> str:
-        """From the next block on, which is built here, exactly these (SS58) are in ``Session.Validators``."""
-        await self.set_storage({"Session": {"Validators": list(accounts)}})
+        """From the next block on, which is built here, exactly these (SS58) validate. Gives its hash."""
+        await self.set_storage(session(accounts))
         return await self.new_block()
 
     async def set_head(self, block: str | int) -> None:

@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Protocol, Self
 
-from zmesh.demo.chopsticks import Chopsticks
+from zmesh.demo.chopsticks import Chopsticks, session
 from zmesh.files import create_private, replace_private
 from zmesh.identity import load_key
 
@@ -113,7 +113,7 @@ class ChainGround:
         from zmesh.demo.accounts import dev_account
 
         accounts = await asyncio.to_thread(lambda: [dev_account(f"//v{number}") for number in range(len(names))])
-        self._chain = chain = Chopsticks({"Session": {"Validators": [one.address for one in accounts]}}, self._folder)
+        self._chain = chain = Chopsticks(session([one.address for one in accounts]), self._folder)
         self._stack.callback(chain.stop)
         await asyncio.to_thread(chain.start)
         genesis = await chain.genesis()
