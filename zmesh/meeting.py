@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from zmesh.core.bounds import MAX_ENDPOINTS
 from zmesh.core.errors import WireError
 from zmesh.core.types import Endpoint, PeerKey
 from zmesh.handlers import Offer, Taken, decode_record, is_local
@@ -226,18 +228,21 @@ class Meeting:
         if len(keys) < MAX_KEYS_BEHIND:
             keys.add(key)
         if offer.taken is not Taken.OLDER:
-            # One that tells no place of its own is where it was met.
-            self._ports.located(key, record.endpoints or (self._seat(place),))
+            self._ports.located(key, record.endpoints or self._met_at(key))
         if key not in self._holders:
             posted = await self._ports.post(place, own, EXCHANGE_SECONDS)
             if not posted.is_taken:
                 raise ValueError(f"{who} does not take our record: {posted.why}")
             self._holders.add(key)
 
-    def _seat(self, place: Endpoint) -> Endpoint:
-        """Where to dial whoever answered at ``place``: by the name, if it stands for nobody else."""
-        seed = self._places[place].seed
-        return seed if sum(other.seed == seed for other in self._places.values()) == 1 else place
+    def _met_at(self, key: PeerKey) -> tuple[Endpoint, ...]:
+        """Where to dial one that tells no place of its own: everywhere it answered, for anybody can serve its record.
+
+        By the name, if that stands for nobody else.
+        """
+        shared = Counter(known.seed for known in self._places.values())
+        found = [(place, known.seed) for place, known in self._places.items() if key in known.keys]
+        return tuple(dict.fromkeys(seed if shared[seed] == 1 else place for place, seed in found))[:MAX_ENDPOINTS]
 
     # ------------------------------------------------------------ within
 

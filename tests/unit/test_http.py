@@ -249,6 +249,15 @@ async def test_a_body_over_its_bound_is_refused_unread(size: int, status: int) -
     assert [len(body) for body in posted] == ([size] if status == 202 else [])
 
 
+async def test_a_body_that_tells_no_size_is_bounded_too() -> None:
+    app, posted = taking(NEW)
+    chunks = b"1000\r\n" + bytes(4096) + b"\r\n"
+    request = get("/records", "POST", "Transfer-Encoding: chunked\r\n") + chunks * 100 + b"0\r\n\r\n"
+    async with serving(app) as endpoint:
+        assert (await exchange(endpoint, request))[0] == 413
+    assert posted == []
+
+
 async def test_a_body_that_would_unpack_to_a_thousand_times_its_size_stays_packed() -> None:
     app, posted = taking(Offer(Taken.MALFORMED, "malformed"))
     packed = zlib.compress(bytes(1_000_000))

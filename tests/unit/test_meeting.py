@@ -269,6 +269,13 @@ async def test_who_tells_no_place_of_its_own_is_where_it_was_met() -> None:
     assert world.located[NODES[1].public] == (PLACES[1],)
 
 
+async def test_who_serves_the_record_of_another_does_not_draw_it_away_from_its_place() -> None:
+    world = World()
+    world.answers = {place: [record(NODES[0])] for place in PLACES[:2]}
+    await world.meeting().step()
+    assert set(world.located[NODES[0].public]) == set(PLACES[:2])
+
+
 @pytest.mark.parametrize(
     "answer, said",
     [
