@@ -21,7 +21,7 @@ from zmesh.core.types import EMPTY_ROSTER, Now, PeerKey
 from zmesh.handlers import Record, Records
 from zmesh.log import get_logger
 from zmesh.node import read_clocks
-from zmesh.registry.membership import Membership
+from zmesh.registry.membership import Admission, Membership
 from zmesh.registry.port import Account, ValidatorSet
 from zmesh.registry.standing import Standing
 from zmesh.state import DELEGATIONS_FILE, RECORDS_FILE, State
@@ -35,12 +35,13 @@ _log = get_logger(__name__)
 class Belonging:
     """``name``: of the mesh. ``genesis``: of its chain where the operator says so, else empty. ``me``: the own key."""
 
-    def __init__(self, name: str, genesis: bytes, me: PeerKey, membership: Membership) -> None:
+    def __init__(self, name: str, genesis: bytes, me: PeerKey, admission: Admission) -> None:
         self._name = name
         self._genesis = genesis
         self._me = me
-        self._membership = membership
-        self._found = ValidatorSet()
+        self._membership = Membership(name, admission)
+        self._is_open = admission == "open"
+        self._found = ValidatorSet(genesis=genesis)
         self._roster = EMPTY_ROSTER
         self._saved: bytes | None = None
         self._was_missing = False
@@ -49,11 +50,17 @@ class Belonging:
         self._records: Records | None = None
         self._submit: Callable[[Event], None] = _nobody
         self._changed: Callable[[], None] = _nothing
+        self._membership.registered(self._found, read_clocks())
 
     @property
     def network(self) -> bytes:
         """32 bytes: which mesh this is, as far as this node knows."""
         return wire.network_id(self._name, self._genesis)
+
+    @property
+    def is_told(self) -> bool:
+        """Did the registry ever name anybody? Before, this node could but refuse everybody it meets."""
+        return len(self._found) > 0 or self._is_open
 
     @property
     def counters(self) -> dict[str, int]:

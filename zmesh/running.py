@@ -34,7 +34,6 @@ from zmesh.meeting import Ports as MeetingPorts
 from zmesh.messages import MeshMessage
 from zmesh.node import Node, read_clocks
 from zmesh.peer_table import PeerTable
-from zmesh.registry.membership import Membership
 from zmesh.server import Server
 from zmesh.state import State
 from zmesh.status import health, metrics
@@ -74,9 +73,7 @@ class Running:
         self._background: set[asyncio.Task[None]] = set()
         self._sends: dict[int, asyncio.Future[Resolved]] = {}
         self._token = 0
-        self.belonging = Belonging(
-            settings.network, setup.genesis, identity.public, Membership(settings.network, settings.admission)
-        )
+        self.belonging = Belonging(settings.network, setup.genesis, identity.public, settings.admission)
         self._transport = ZeroMqTransport(
             identity,
             host=settings.listen_host,
@@ -97,7 +94,7 @@ class Running:
             resolve,
             self.server.fetch,
             self.server.post,
-            own=self._record,
+            own=lambda: self._record() if setup.registry is None or self.belonging.is_told else b"",
             offer=self._offer,
             located=lambda key, places: self.node.submit(Located(key, places)),
             toward=self._toward,
