@@ -1,0 +1,169 @@
+"""Who belongs, with real clients: a registry that is told what to say, accounts that delegate, and real sockets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import Inbox, client, counted, engine, introduce, linked, until
+from tests.unit.delegation_support import Signer, signer
+from zmesh import MeshNetworkClient, MessageType
+from zmesh.core import wire
+from zmesh.delegation import DAY, Delegation, Scheme, Statement, encode_delegation
+from zmesh.identity import Identity
+from zmesh.registry.port import Account, OnChange, RegistryStatus, ValidatorSet
+
+GENESIS = bytes([7]) * 32
+ACCOUNTS = {name: signer(number, Scheme.ED25519) for number, name in enumerate("abc", 1)}
+
+
+def accounts(names: Sequence[str], **changes: Any) -> ValidatorSet:
+    """The set of a chain that names these."""
+    listed = [Account(ACCOUNTS[name].account, f"account of {name}", stake=5)._replace(**changes) for name in names]
+    return ValidatorSet(accounts={account.id: account for account in listed}, genesis=GENESIS, block=1)
+
+
+class Told:
+    """A registry (port: ``zmesh.registry.port``) that says what it was told to."""
+
+    def __init__(self, found: ValidatorSet | None = None) -> None:
+        self.found = found or ValidatorSet()
+        self._on_change: OnChange | None = None
+
+    def tell(self, found: ValidatorSet) -> None:
+        self.found = found
+        if self._on_change is not None:
+            self._on_change(found)
+
+    async def start(self, on_change: OnChange) -> None:
+        self._on_change = on_change
+        on_change(self.found)
+
+    async def read(self) -> ValidatorSet:
+        return self.found
+
+    async def stop(self) -> None:
+        self._on_change = None
+
+    def describe(self) -> str:
+        return "what it was told"
+
+    def status(self) -> RegistryStatus:
+        return RegistryStatus(self.describe(), len(self.found), 0.0, None, self.found.block)
+
+
+def key(name: str) -> Identity:
+    """The mesh key of ``name``."""
+    return Identity.from_seed(name.encode() * 32)
+
+
+def delegation(name: str, by: Signer | None = None, **changes: Any) -> Delegation:
+    """The account of ``name`` lets the mesh key of ``name`` speak for it."""
+    account, now = by or ACCOUNTS[name], int(time.time())
+    said = Statement("zmesh", GENESIS, account.account, key(name).public, now - 60, now + DAY, 1)._replace(**changes)
+    return encode_delegation(said, account.scheme, account.sign(said.text), key(name).sign)
+
+
+def delegated(name: str, registry: Told, *seeds: MeshNetworkClient, **settings: Any) -> MeshNetworkClient:
+    """A node that speaks for an account, not started."""
+    usual = {"private_key": name.encode() * 32, "delegation": delegation(name).encoded.hex()}
+    bootstrap = ",".join(f"127.0.0.1:{seed.listen_port}" for seed in seeds)
+    return client(name, registry=registry, bootstrap=bootstrap, **{**usual, **settings})
+
+
+def members(of: MeshNetworkClient) -> set[str]:
+    """Names of those whom this node takes for members, itself not."""
+    return {member.peer_id for member in engine(of).peers}
+
+
+async def test_accounts_that_delegate_meet_and_are_out_once_the_registry_names_them_no_more() -> None:
+    told = {name: Told(accounts("abc")) for name in "abc"}
+    async with (
+        delegated("a", told["a"]) as a,
+        delegated("b", told["b"], a) as b,
+        delegated("c", told["c"], a) as c,
+    ):
+        everybody = (a, b, c)
+        await until(lambda: all(len(members(one)) == 2 for one in everybody), *everybody)
+        await linked(*everybody)
+        assert {(peer.peer_id, peer.account_id, peer.stake_amount) for peer in await a.discover_peers()} == {
+            ("b", "account of b", 5),
+            ("c", "account of c", 5),
+        }
+        for name in "ab":
+            told[name].tell(accounts("ab"))
+        assert members(a) == {"b"}, "within the same turn"
+        heard = Inbox(a, MessageType.GOSSIP)
+        await c.broadcast(MessageType.GOSSIP, {"from": "c"})
+        await b.broadcast(MessageType.GOSSIP, {"from": "b"})
+        assert (await heard.next()).payload == {"from": "b"}
+        assert [(peer.peer_id, peer.public_key) for peer in await a.discover_peers()] == [("b", b.public_key)]
+        assert heard.is_empty
+
+        for name in "ab":
+            told[name].tell(accounts("abc"))
+        await until(lambda: all(len(members(one)) == 2 for one in everybody), *everybody)
+        await linked(*everybody)
+
+
+async def test_a_validator_that_nobody_met_is_discovered_by_its_account_alone() -> None:
+    async with delegated("a", Told(accounts("ab"))) as a:
+        (peer,) = await a.discover_peers()
+        assert (peer.peer_id, peer.public_key, peer.is_validator, peer.multiaddr) == ("account of b", "", True, "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"by": ACCOUNTS["c"]}, "unknown_account"),
+        ({"not_before": 1, "not_after": 2}, "expired"),
+        ({"not_before": int(time.time()) + 600}, "not_yet"),
+        ({"genesis": bytes([8]) * 32}, "other_chain"),
+    ],
+)
+async def test_a_delegation_that_does_not_hold_lets_nobody_in(changes: dict[str, Any], reason: str) -> None:
+    async with delegated("a", Told(accounts("ab"))) as a:
+        bad = delegation("b", **changes).encoded.hex()
+        async with delegated("b", Told(accounts("ab")), a, delegation=bad) as b:
+            await until(lambda: counted(a, "admission", reason) > 0, a, b)
+            assert (members(a), a.peers.get("b")) == (set(), None)
+
+
+async def test_a_delegation_ends_by_itself() -> None:
+    async with delegated("a", Told(accounts("ab"))) as a:
+        soon = delegation("b", not_after=int(time.time()) + 3).encoded.hex()
+        async with delegated("b", Told(accounts("ab")), a, delegation=soon) as b:
+            await until(lambda: members(a) == {"b"}, a, b)
+            await until(lambda: members(a) == set(), a, b)
+
+
+async def test_a_node_that_learns_its_chain_late_moves_over_to_its_mesh() -> None:
+    told = {name: Told() for name in "ab"}
+    async with client("a", registry=told["a"]) as a, client("b", registry=told["b"]) as b:
+        introduce(a, b)
+        await linked(a, b)
+        assert engine(a).network == wire.network_id("zmesh")
+        for registry in told.values():
+            registry.tell(accounts("c"))
+        assert engine(a).network == engine(b).network == wire.network_id("zmesh", GENESIS)
+        heard = Inbox(b, MessageType.GOSSIP)
+        await a.broadcast(MessageType.GOSSIP, {"n": 1})
+        assert (await heard.next()).payload == {"n": 1}
+        own = a.handlers.records.own
+        assert own is not None and own.network == engine(a).network
+
+
+async def test_who_restarts_while_its_seed_is_away_finds_everybody_again(tmp_path: Path) -> None:
+    told = Told(accounts("abc"))
+    settings = {"state_dir": tmp_path / "c"}
+    async with delegated("b", Told(accounts("abc"))) as b:
+        async with delegated("a", Told(accounts("abc")), b) as a:
+            async with delegated("c", told, a, **settings) as c:
+                await until(lambda: members(c) == {"a", "b"} and len(c.handlers.records.records) == 3, a, b, c)
+        # The seed is gone, and with it the only address that c was given.
+        async with delegated("c", told, **settings) as c:
+            await until(lambda: c.peers["b"].is_linked, b, c)
