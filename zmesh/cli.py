@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
+from zmesh.cli_keys import keys
 from zmesh.core.errors import ConfigError
 
 HEALTH_SECONDS = 3.0
@@ -32,7 +33,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-keys = typer.Typer(help="Make and read Ed25519 keys.", no_args_is_help=True)
 registries = typer.Typer(help="Look into files of validators.", no_args_is_help=True)
 app.add_typer(keys, name="key")
 app.add_typer(registries, name="registry")
@@ -159,27 +159,6 @@ def _get_health(address: str) -> str:
 
 
 # ---------------------------------------------------------------- what a node needs
-
-
-@keys.command("new")
-def key_new(path: Annotated[Path, typer.Argument(help="The file to make; never overwritten.")]) -> None:
-    """Make a key in a new file that only you can read, and print its public key."""
-    from zmesh.identity import create_key_file
-
-    typer.echo(create_key_file(path).public.hex())
-
-
-@keys.command("show")
-def key_show(
-    path: Annotated[Path | None, typer.Argument(help="The key file; by default what MESH_PRIVATE_KEY says.")] = None,
-) -> None:
-    """Print the public key of a key file."""
-    from zmesh.identity import load_key
-
-    source = path or os.environ.get("MESH_PRIVATE_KEY")
-    if not source:
-        raise ConfigError("no key to show: name a key file, or set MESH_PRIVATE_KEY")
-    typer.echo(load_key(source).public.hex())
 
 
 @registries.command("check")

@@ -163,7 +163,7 @@ def check_statement(statement: Statement) -> str | None:
         return "it ends before it begins"
     if statement.not_after - statement.not_before > MAX_DAYS * DAY:
         return f"it holds for more than {MAX_DAYS} days"
-    return None if 0 <= statement.sequence <= MAX_UINT else f"its sequence is above {MAX_UINT}"
+    return None if 0 <= statement.sequence <= MAX_UINT else f"its sequence is not 0 to {MAX_UINT}"
 
 
 # ---------------------------------------------------------------- bytes

@@ -186,7 +186,7 @@ def _may_be_shown(path: Path) -> bool:
 def _read_key_file(path: Path, named: str) -> Identity:
     """The identity in a file of 64 hexadecimal digits that nobody but its owner can read."""
     content, status = read_regular(path, f"key file {named}", MAX_KEY_FILE)
-    _refuse_exposed(status, named)
+    refuse_exposed(status, f"key file {named}", named)
     seed = _unhex(content.decode("ascii", "replace"))
     if seed is None:
         right = "64 hexadecimal digits are right"
@@ -194,10 +194,10 @@ def _read_key_file(path: Path, named: str) -> Identity:
     return Identity.from_seed(seed)
 
 
-def _refuse_exposed(status: os.stat_result, named: str) -> None:
+def refuse_exposed(status: os.stat_result, what: str, path: str) -> None:
+    """Raise ``ConfigError`` unless the file is ours and nobody else can read it; ``what`` names it."""
     mode = stat.S_IMODE(status.st_mode)
     if status.st_uid != os.geteuid():
-        mend = f"`chown {os.geteuid()} {named}` mends it"
-        raise ConfigError(f"key file {named} belongs to user {status.st_uid}: {mend}")
+        raise ConfigError(f"{what} belongs to user {status.st_uid}: `chown {os.geteuid()} {path}` mends it")
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(f"key file {named} has mode {mode:04o}, open to others: `chmod 600 {named}` mends it")
+        raise ConfigError(f"{what} has mode {mode:04o}, open to others: `chmod 600 {path}` mends it")

@@ -21,13 +21,13 @@ EVERYTHING = (*LIBRARY, "tests", "benchmarks", "examples")
 # Lowest first; a module imports its own layer and those below it.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"core"}),
-    frozenset({"transport", "sentence", "log", "files", "multiaddr", "identity", "delegation"}),
+    frozenset({"transport", "sentence", "log", "files", "multiaddr", "identity", "delegation", "account", "genesis"}),
     frozenset({"transports", "handlers", "registry", "config", "http", "http_client", "knocks", "messages", "state"}),
     frozenset({"node", "dialer", "meeting", "dispatch", "peer_table", "seen_view", "server", "status"}),
     frozenset({"belonging"}),
     frozenset({"running"}),
     frozenset({"client", ""}),
-    frozenset({"cli", "demo", "__main__"}),
+    frozenset({"cli", "cli_keys", "demo", "__main__"}),
 )
 
 # What the pure parts may import besides zmesh.core: values and arithmetic, no clock, no chance, no IO.

@@ -1,0 +1,295 @@
+"""``zmesh key``: make a node's key, and have an account sign that it speaks for it.
+
+Rules
+ 1. The secret of an account comes from a prompt, a file or MESH_ACCOUNT_SECRET, never from the command line, where
+    every process of the machine can read it; and it is never printed. It need not be on this machine at all:
+    ``--print`` gives the text to sign elsewhere, ``--text`` and ``--signature`` take it back.
+ 2. What is written was checked: by both signatures, as every other node checks it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zmesh.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zmesh.account import AccountKey
+    from zmesh.delegation import Delegation, Scheme, Statement
+    from zmesh.identity import Identity
+
+SECRET_VARIABLE = "MESH_ACCOUNT_SECRET"  # noqa: S105 - the name of a variable
+BACKDATED = 600
+"""Seconds that a delegation begins before now: clocks of nodes differ, and it should hold everywhere at once."""
+keys = typer.Typer(help="Make Ed25519 keys, and have accounts sign for them.", no_args_is_help=True)
+
+
+class SchemeName(StrEnum):
+    """How an account signs."""
+
+    sr25519 = "sr25519"
+    ed25519 = "ed25519"
+    ecdsa = "ecdsa"
+
+
+KeyFile = Annotated[Path | None, typer.Option("--key", help="The node's key file.  [MESH_PRIVATE_KEY]")]
+
+
+@keys.command("new")
+def key_new(path: Annotated[Path, typer.Argument(help="The file to make; never overwritten.")]) -> None:
+    """Make a key in a new file that only you can read, and print its public key."""
+    from zmesh.identity import create_key_file
+
+    typer.echo(create_key_file(path).public.hex())
+
+
+@keys.command("show")
+def key_show(
+    path: Annotated[Path | None, typer.Argument(help="The key file; by default what MESH_PRIVATE_KEY says.")] = None,
+) -> None:
+    """Print the public key of a key file."""
+    typer.echo(_identity(path, os.environ).public.hex())
+
+
+@keys.command("delegate")
+def key_delegate(  # noqa: PLR0913, PLR0917 - the options of a command
+    account: Annotated[
+        str | None, typer.Option(metavar="SS58", help="The account that signs; by default that of the secret.")
+    ] = None,
+    key: KeyFile = None,
+    network: Annotated[str | None, typer.Option(help="The mesh's name.  [MESH_NETWORK, zmesh]")] = None,
+    genesis: Annotated[str | None, typer.Option(metavar="HEX", help="The chain's genesis hash.")] = None,
+    rpc: Annotated[str | None, typer.Option(metavar="URL", help="Or a node of the chain to ask for it.")] = None,
+    days: Annotated[int, typer.Option(help="How long it holds.")] = 30,
+    sequence: Annotated[
+        int | None, typer.Option(help="Ends all of the account with a lower one; by default the time in seconds.")
+    ] = None,
+    scheme: Annotated[SchemeName, typer.Option(help="How the account signs.")] = SchemeName.sr25519,
+    secret_file: Annotated[
+        Path | None, typer.Option(help="Read the account's secret there, not from a prompt.  [MESH_ACCOUNT_SECRET]")
+    ] = None,
+    print_text: Annotated[bool, typer.Option("--print", help="Print the text to sign elsewhere, and end.")] = False,
+    text: Annotated[Path | None, typer.Option(help="The text that was printed and signed elsewhere ...")] = None,
+    signature: Annotated[str | None, typer.Option(metavar="HEX", help="... and the signature.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the delegation there, for MESH_DELEGATION.")] = None,
+) -> None:
+    """Have an account sign that a node's key speaks for it, and print the delegation in hexadecimal.
+
+    The account's secret is asked for, or read from a file or MESH_ACCOUNT_SECRET: words, a 0x seed, or //Alice.
+    """
+    from zmesh.delegation import Scheme
+
+    chosen, identity = Scheme[scheme.name.upper()], _identity(key, os.environ)
+    if (text is None) != (signature is None):
+        raise ConfigError("--text and --signature belong together: the text that --print gave, and what signed it")
+    if text is not None and signature is not None:
+        _hand_over(_join(_read_text(text), signature, chosen, identity), out)
+        return
+    terms = _Terms(network or os.environ.get("MESH_NETWORK") or "zmesh", _genesis(genesis, rpc), days, sequence)
+    if print_text:
+        if account is None:
+            raise ConfigError("--print needs --account: the text names the account that is to sign it")
+        from zmesh.account import parse_account
+
+        # Byte for byte where a program reads it; a terminal gets its end of line.
+        typer.echo(terms.statement(parse_account(account), identity).text, nl=sys.stdout.isatty())
+        return
+    _hand_over(_sign(terms, account, _account_key(secret_file, chosen), identity), out)
+
+
+@keys.command("verify")
+def key_verify(
+    delegation: Annotated[str, typer.Argument(metavar="FILE", help="A file of a delegation, or what is in it.")],
+) -> None:
+    """Say what a delegation says, and whether it holds now. Exit status 1 if it does not.
+
+    Whether the account is registered is the chain's to say.
+    """
+    from zmesh.account import write_account
+    from zmesh.delegation import load_delegation
+
+    found = load_delegation(delegation)
+    said = found.statement
+    problem = _problem(found, time.time())
+    for label, value in (
+        ("account", f"{write_account(said.account)} (0x{said.account.hex()}, {found.scheme.name.lower()})"),
+        ("mesh key", said.key.hex()),
+        ("network", said.network),
+        ("genesis", f"0x{said.genesis.hex()}" if said.genesis else "none"),
+        ("from", _date(said.not_before)),
+        ("until", _date(said.not_after)),
+        ("sequence", str(said.sequence)),
+        ("holds", "yes" if problem is None else f"no: {problem}"),
+    ):
+        typer.echo(f"{label + ':':<10}{value}")
+    raise typer.Exit(0 if problem is None else 1)
+
+
+# ---------------------------------------------------------------- within
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """What a delegation is to say, besides who and for which key."""
+
+    network: str
+    genesis: bytes
+    days: int
+    sequence: int | None
+
+    def statement(self, account: bytes, identity: Identity) -> Statement:
+        """The statement as of now. Raises ``ConfigError`` for what nobody may sign."""
+        from zmesh.delegation import DAY, MAX_DAYS, Statement, check_statement
+
+        if not 1 <= self.days <= MAX_DAYS:
+            raise ConfigError(f"--days is {self.days}: 1 to {MAX_DAYS} are right")
+        now = int(time.time())
+        begin, sequence = now - BACKDATED, now if self.sequence is None else self.sequence
+        end = begin + self.days * DAY
+        made = Statement(self.network, self.genesis, account, identity.public, begin, end, sequence)
+        problem = check_statement(made)
+        if problem is not None:
+            raise ConfigError(f"such a delegation cannot be: {problem}")
+        return made
+
+
+def _identity(path: Path | None, environ: Mapping[str, str]) -> Identity:
+    from zmesh.identity import load_key
+
+    source = path or environ.get("MESH_PRIVATE_KEY")
+    if not source:
+        raise ConfigError("no key: name a key file, or set MESH_PRIVATE_KEY")
+    return load_key(source)
+
+
+def _sign(terms: _Terms, address: str | None, by: AccountKey, identity: Identity) -> Delegation:
+    """Both sign here."""
+    from zmesh.account import parse_account, write_account
+    from zmesh.delegation import encode_delegation
+
+    if address is not None and parse_account(address) != by.account:
+        named = f"{by.scheme.name.lower()} account of this secret is {write_account(by.account)}"
+        raise ConfigError(f"the {named}, not {address}: see --scheme, the secret, or --account")
+    statement = terms.statement(by.account, identity)
+    return encode_delegation(statement, by.scheme, by.sign(statement.text), identity.sign, public=by.public)
+
+
+def _join(statement: Statement, signature: str, scheme: Scheme, identity: Identity) -> Delegation:
+    """The account has signed elsewhere, as it is or wrapped by a wallet; the node signs here."""
+    from zmesh.delegation import Scheme, encode_delegation, recover_public, wrap
+
+    if statement.key != identity.public:
+        raise ConfigError(f"the text is for the key {statement.key.hex()}, and --key is {identity.public.hex()}")
+    digits = signature.strip().removeprefix("0x")
+    # The last byte of an ECDSA signature helps to recover the key; the account tells which one it is just as well.
+    right = {130} if scheme is Scheme.ECDSA else {128}
+    if len(digits) not in right or not digits.isalnum():
+        raise ConfigError(
+            f"--signature has {len(digits)} digits: {max(right)} hexadecimal ones are right for {scheme.name.lower()}"
+        )
+    try:
+        raw = bytes.fromhex(digits)[:64]
+    except ValueError:
+        raise ConfigError("--signature is not hexadecimal") from None
+    for wrapped in (False, True):
+        message = wrap(statement.text) if wrapped else statement.text
+        public = recover_public(statement.account, message, raw) if scheme is Scheme.ECDSA else b""
+        if public is not None:
+            made = encode_delegation(statement, scheme, raw, identity.sign, wrapped=wrapped, public=public)
+            if made.signed_by_account():
+                return made
+    raise ConfigError(
+        f"--signature is not a {scheme.name.lower()} signature of this account over this text: see --scheme, and sign "
+        "exactly what --print gave"
+    )
+
+
+def _hand_over(made: Delegation, out: Path | None) -> None:
+    from zmesh.account import write_account
+    from zmesh.files import replace_private
+
+    problem = _problem(made, time.time())
+    if problem is not None:
+        raise ConfigError(f"this delegation would not hold: {problem}")
+    if out is None:
+        typer.echo(made.encoded.hex())
+        return
+    replace_private(out, made.encoded.hex().encode() + b"\n")
+    said = made.statement
+    until = f"until {_date(said.not_after)}"
+    typer.echo(f"{out}: the key {said.key.hex()} speaks for {write_account(said.account)} {until}")
+
+
+def _problem(made: Delegation, wall: float) -> str | None:
+    """Why it does not hold now, as far as can be told without a registry."""
+    said = made.statement
+    if not made.held_by_key():
+        return "the mesh key did not sign it"
+    if not made.signed_by_account():
+        return "the account did not sign it"
+    if wall < said.not_before:
+        return f"it begins at {_date(said.not_before)}"
+    return f"it ended at {_date(said.not_after)}" if wall >= said.not_after + 1 else None
+
+
+def _read_text(path: Path) -> Statement:
+    from zmesh.delegation import MAX_TEXT, parse_text
+    from zmesh.files import read_regular
+
+    return parse_text(read_regular(path, f"the text {path}", MAX_TEXT + 1)[0])
+
+
+def _account_key(path: Path | None, scheme: Scheme) -> AccountKey:
+    """The account of the secret that the operator gives, in whichever of the three ways."""
+    from zmesh.account import MAX_SECRET, AccountKey
+    from zmesh.files import read_regular
+    from zmesh.identity import refuse_exposed
+
+    if path is not None:
+        content, status = read_regular(path, f"the secret's file {path}", MAX_SECRET + 1)
+        refuse_exposed(status, f"the secret's file {path}", str(path))
+        return AccountKey(content.decode("utf-8", "replace"), scheme)
+    secret = os.environ.get(SECRET_VARIABLE)
+    if not secret:
+        if not sys.stdin.isatty():
+            raise ConfigError(
+                f"no secret of the account: --secret-file or {SECRET_VARIABLE}, where nobody can be asked"
+            )
+        secret = str(typer.prompt("The account's secret (not shown)", hide_input=True, err=True))
+    return AccountKey(secret, scheme)
+
+
+def _genesis(digits: str | None, url: str | None) -> bytes:
+    """32 bytes, from the operator or from a node of the chain."""
+    if (digits is None) == (url is None):
+        raise ConfigError("either --genesis or --rpc is needed: a delegation holds on one chain")
+    source = "--genesis"
+    if url is not None:
+        from zmesh.genesis import ask_genesis
+
+        source, digits = "the chain's answer", ask_genesis(url)
+    try:
+        found = bytes.fromhex((digits or "").strip().removeprefix("0x"))
+    except ValueError:
+        found = b""
+    if len(found) != 32:
+        raise ConfigError(f"{source} is no genesis hash: 0x and 64 hexadecimal digits are right")
+    return found
+
+
+def _date(seconds: int) -> str:
+    """A moment for people; the number itself beyond the years that a calendar has."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, OSError, ValueError):
+        return f"second {seconds}"

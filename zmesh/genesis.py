@@ -1,0 +1,58 @@
+"""One question to a node of the chain: its genesis hash, for whoever signs a delegation.
+
+Rules
+ 1. What comes back is bounded in size and time, and refused in one sentence that does not repeat a password.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Final
+from urllib.parse import urlsplit
+
+from zmesh.core.errors import ConfigError
+
+SECONDS: Final = 10.0
+"""For all of it: an answer takes milliseconds."""
+MAX_ANSWER: Final = 64 * 1024
+"""Bytes: the answer has about 110."""
+
+_QUESTION: Final = {"jsonrpc": "2.0", "id": 1, "method": "chain_getBlockHash", "params": [0]}
+
+
+def ask_genesis(url: str) -> str:
+    """The hash in hexadecimal, as the node writes it. Raises ``ConfigError`` where there is none to be had."""
+    return asyncio.run(_ask(url))
+
+
+async def _ask(url: str) -> str:
+    from aiohttp import ClientError, ClientSession, ClientTimeout
+
+    try:
+        parts = urlsplit(url)
+        named = (
+            f"{parts.scheme}://{parts.hostname}:{parts.port}" if parts.port else f"{parts.scheme}://{parts.hostname}"
+        )
+    except ValueError:
+        parts, named = urlsplit(""), "the URL"
+    if parts.scheme not in {"ws", "wss", "http", "https"}:
+        raise ConfigError("the URL (not shown) is none: ws://HOST:PORT, such as ws://localhost:9944, is right")
+    try:
+        async with asyncio.timeout(SECONDS), ClientSession(timeout=ClientTimeout(SECONDS)) as session:
+            if parts.scheme in {"ws", "wss"}:
+                async with session.ws_connect(url, max_msg_size=MAX_ANSWER) as socket:
+                    await socket.send_json(_QUESTION)
+                    content: str | bytes = await socket.receive_str()
+            else:
+                async with session.post(url, json=_QUESTION) as response:
+                    content = await response.content.readexactly(min(response.content_length or 0, MAX_ANSWER))
+        answer = json.loads(content)["result"]
+    except (ClientError, OSError, TimeoutError) as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise ConfigError(f"{named} does not tell the chain's genesis hash: {why}") from None
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(
+            f"{named} does not tell the chain's genesis hash: it is no node of a Substrate chain"
+        ) from None
+    return str(answer)
