@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from zmesh import knocks, meeting
 from zmesh.core import bounds, gossip, intake, links, reputation, seen, wire
 from zmesh.core.types import AckStatus, DropReason, MessageType
-from zmesh.handlers import record
+from zmesh.handlers import introductions, record, records
+from zmesh.http import STATUSES
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "PROTOCOL.md").read_text(encoding="utf-8")
@@ -105,6 +107,34 @@ def test_answers_have_their_numbers() -> None:
     assert told is not None
 
     assert told[1] == ", ".join(f"{status.value} {status.name.lower()}" for status in AckStatus)
+
+
+def test_what_becomes_of_a_posted_record_has_its_status() -> None:
+    told = {
+        name: int(row[1])
+        for row in rows(section("4.6 HTTP"))
+        if row[1].isdigit() or row[1].partition(",")[0].isdigit()
+        for name in row[0].replace("`", "").split(", ")
+    }
+    assert told == {taken.value: status for taken, status in STATUSES.items()}
+
+
+def test_the_numbers_of_meeting_and_introducing_are_those_of_the_code() -> None:
+    every = 1 / introductions.INTRODUCED_RATE
+    sentences = (
+        f"post {knocks.BURST:g} times at once and {knocks.RATE:g} times a second",
+        f"all together {knocks.BURST_OF_ALL:g} and {knocks.RATE_OF_ALL:g} times",
+        f"introduce {introductions.INTRODUCER_BURST:g} at once and {introductions.INTRODUCER_RATE:g} a second",
+        f"introduced {introductions.INTRODUCED_BURST:g} times at once and once in {every:g} s",
+        f"after {meeting.FIRST_PAUSE:g} s, doubled up to {meeting.LONGEST_PAUSE:g} s, +-{100 * meeting.JITTER:g} %",
+        f"no link has been live for {meeting.LONELY:g} s",
+        f"at most {meeting.MAX_PER_NAME} addresses of one",
+        f"is asked {meeting.MAX_ASKS} times",
+        f"within {records.ANSWERED_WITHIN:g} s of one",
+        f"at most {records.MAX_FOLLOW_UPS} times",
+    )
+    told = " ".join(TEXT.split())
+    assert [sentence for sentence in sentences if sentence not in told] == []
 
 
 def test_tags_are_those_of_the_code() -> None:
