@@ -117,7 +117,7 @@ async def test_a_validator_that_nobody_met_is_discovered_by_its_account_alone() 
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    "changes, reason",
     [
         ({"by": ACCOUNTS["c"]}, "unknown_account"),
         ({"not_before": 1, "not_after": 2}, "expired"),
@@ -154,16 +154,16 @@ async def test_a_node_that_learns_its_chain_late_moves_over_to_its_mesh() -> Non
         await a.broadcast(MessageType.GOSSIP, {"n": 1})
         assert (await heard.next()).payload == {"n": 1}
         own = a.handlers.records.own
-        assert own is not None and own.network == engine(a).network
+        assert own is not None
+        assert own.network == engine(a).network
 
 
 async def test_who_restarts_while_its_seed_is_away_finds_everybody_again(tmp_path: Path) -> None:
     told = Told(accounts("abc"))
     settings = {"state_dir": tmp_path / "c"}
     async with delegated("b", Told(accounts("abc"))) as b:
-        async with delegated("a", Told(accounts("abc")), b) as a:
-            async with delegated("c", told, a, **settings) as c:
-                await until(lambda: members(c) == {"a", "b"} and len(c.handlers.records.records) == 3, a, b, c)
+        async with delegated("a", Told(accounts("abc")), b) as a, delegated("c", told, a, **settings) as c:
+            await until(lambda: members(c) == {"a", "b"} and len(c.handlers.records.records) == 3, a, b, c)
         # The seed is gone, and with it the only address that c was given.
         async with delegated("c", told, **settings) as c:
             await until(lambda: c.peers["b"].is_linked, b, c)
