@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -140,6 +141,29 @@ def test_collators_are_the_invulnerable_and_the_candidates(item: str) -> None:
         **{f"CollatorSelection__{item}": candidates},
     )
     assert read(chain, "collators") == [Found(ALICE), Found(BOB, 5), Found(CAROL, 4, False)]
+
+
+def test_the_new_chain_in_the_design_document_works() -> None:
+    section = (
+        (Path(__file__).parents[2] / "DESIGN.md").read_text(encoding="utf-8").partition("## A new chain in 40 lines")[2]
+    )
+    code = section.partition("```python\n")[2].partition("```")[0]
+    assert code.count("\n") <= 40
+    written: dict[str, Any] = {}
+    exec(compile(code, "DESIGN.md", "exec"), written)
+    reader = written["GuildReader"]()
+    chain = Words(Guild__Members={ALICE: {"bond": 5, "rating": 875, "paused": False}})
+    assert reader.suits(chain)
+    assert not reader.suits(Words(Guild__Members={ALICE: {"since": 5}}))
+    assert read_all(reader, chain) == [Found(ALICE, 5, True, 87.5)]
+
+
+def test_a_reader_is_a_small_file() -> None:
+    """What the document promises holds for those that are built in."""
+    folder = Path(port.__file__).parent
+    helpers = {"__init__.py", "port.py", "stakes.py"}
+    lines = {path.name: path.read_text().count("\n") for path in folder.glob("*.py") if path.name not in helpers}
+    assert {name: count for name, count in lines.items() if count > 40} == {}
 
 
 # ---------------------------------------------------------------- the choice

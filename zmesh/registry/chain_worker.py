@@ -168,6 +168,8 @@ def problem_of(error: BaseException, url: str) -> str:
         text = str(error)
     elif isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
         text = "the chain does not answer in time"
+    elif isinstance(error, ConnectionError) or "ConnectionClosed" in type(error).__name__:
+        text = "the chain has closed the connection"
     else:
         words = " ".join(str(error).split())
         text = f"the chain cannot be read: {type(error).__name__}{': ' if words else ''}{words}"

@@ -10,6 +10,7 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from scalecodec.base import ScaleBytes
@@ -41,14 +42,16 @@ hash in front of the key."""
 class SubstrateChain:
     """Raises ``ChainError`` where the chain lacks something, and whatever the library raises where it does not answer.
 
-    ``url``: ws, wss, http or https. ``timeout``: seconds for each call of a websocket. ``progress`` is called after
-    each answer.
+    ``url``: ws, wss, http or https. ``timeout``: seconds for each call. ``progress`` is called after each answer.
     """
 
     def __init__(self, url: str, timeout: float, progress: Callable[[], None]) -> None:
         # JSON checks UTF-8 again, in C: the websocket library's own check takes a second for one chain's metadata.
         options = {"timeout": timeout, "skip_utf8_validation": True}
         self._client = SubstrateInterface(url=url, ws_options=options, auto_reconnect=False)
+        session = getattr(self._client.transport, "session", None)
+        if session is not None:  # over HTTP, where the library leaves out the timeout
+            session.request = partial(session.request, timeout=timeout)
         self._progress = progress
         self._block = ""
         self._spec: object = None
