@@ -222,6 +222,11 @@ def test_a_complete_run_is_counted_to_the_last_copy() -> None:
     assert said["rounds"][0]["last_ms"] == 30.0
 
 
+def test_it_makes_no_difference_whose_report_is_read_first() -> None:
+    heard_first = (*COMPLETE[1:3], COMPLETE[0], *COMPLETE[3:])
+    assert scored(*heard_first).to_dict() == scored(*COMPLETE).to_dict()
+
+
 def test_whatever_is_missed_is_named() -> None:
     assert scored(*COMPLETE[:2], *COMPLETE[3:]).problems == ["round_001 was not heard by validator_03"]
     assert scored(*COMPLETE[:4], *COMPLETE[5:]).problems == ["in round_001 no delta came from validator_03"]

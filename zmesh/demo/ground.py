@@ -120,7 +120,7 @@ class ChainGround:
         for name, account in zip(names, accounts, strict=True):
             mesh = load_key(self._folder / name / KEY_FILE)
             delegation = account.delegate(mesh, account.says(mesh, genesis))
-            create_private(self._delegation(name), delegation.encoded)
+            create_private(self._delegation(name), delegation.encoded.hex().encode())
         self._first = names[0]
 
     def _delegation(self, name: str) -> Path:

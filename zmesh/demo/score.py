@@ -26,8 +26,8 @@ class Announcement:
     """One message of gossip by the coordinator, and what came of it."""
 
     name: str
-    announced_at: float
-    """Monotonic seconds."""
+    announced_at: float = math.nan
+    """Monotonic seconds; NaN while somebody who heard it was read sooner than who announced it."""
     heard_at: dict[str, float] = field(default_factory=dict)
     """By validator, monotonic seconds."""
     deltas: list[str] = field(default_factory=list)
@@ -93,7 +93,7 @@ class Score:
         self.linked[validator] = report["peers"]
 
     def _announced(self, validator: str, report: Mapping[str, Any]) -> None:
-        self.announcements.append(Announcement(report["round"], report["at"]))
+        self._named(report["round"]).announced_at = report["at"]
 
     def _heard(self, validator: str, report: Mapping[str, Any]) -> None:
         announcement = self._named(report["round"])
@@ -120,7 +120,12 @@ class Score:
         self._count(validator, report, last=True)
 
     def _named(self, name: str) -> Announcement:
-        return next(announcement for announcement in self.announcements if announcement.name == name)
+        for announcement in self.announcements:
+            if announcement.name == name:
+                return announcement
+        # Pipes are read in no order: what was said of it may be read before it was.
+        self.announcements.append(Announcement(name))
+        return self.announcements[-1]
 
     # ------------------------------------------------------------ how far it is
 
