@@ -74,10 +74,11 @@ class Introductions:
         """May ``account`` introduce ``key`` now? Charges nothing, as the record may turn out to be none."""
         return self._introducers.has(account, mono) and self._introduced.has(key, mono)
 
-    def charge(self, account: str, key: PeerKey, mono: float) -> None:
-        """``account`` introduced ``key``."""
+    def charge(self, account: str, key: PeerKey, was_news: bool, mono: float) -> None:
+        """``account`` introduced ``key``. Only news costs the key: anybody can repeat what it once signed."""
         self._introducers.take(account, mono)
-        self._introduced.take(key, mono)
+        if was_news:
+            self._introduced.take(key, mono)
 
     def add(self, record: Record) -> bool:
         """Introduce this newcomer as soon as the limits allow; False when too many wait already."""

@@ -188,9 +188,12 @@ class Records:
             return ()
         if envelope.kind is MessageType.PEER_ANNOUNCE:
             record = decode_record(payload["record"])
+            before = self._records.get(record.key)
+            commands = self._learn([record.encoded])
             if record.key != envelope.author:
-                self._introductions.charge(sender.account, record.key, now.mono)
-            return self._learn([record.encoded])
+                was_news = self._records.get(record.key) is not before
+                self._introductions.charge(sender.account, record.key, was_news, now.mono)
+            return commands
         commands = self._learn(payload.get("records") or ())
         # News about others: with news about itself alone an answerer could have us ask for ever.
         news = any(isinstance(command, Located) and command.key != envelope.author for command in commands)

@@ -90,6 +90,15 @@ def test_who_hears_keeps_the_same_limits() -> None:
     assert take(bob, late, later(10.1)) is Verdict.ACCEPT
 
 
+def test_repeating_what_a_key_once_signed_costs_only_who_repeats_it() -> None:
+    """Or anybody could spend the share of one that moves."""
+    bob = records(BOB)
+    for _ in range(100):
+        take(bob, introduction(SEED, record(NEWCOMER).encoded))
+    assert take(bob, introduction(Someone(4), record(NEWCOMER, 2).encoded)) is Verdict.ACCEPT
+    assert bob.records[NEWCOMER.public].sequence == 2
+
+
 def test_one_account_cannot_introduce_a_crowd_and_others_still_can(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zmesh.handlers.introductions.INTRODUCER_BURST", 2.0)
     bob = records(BOB)
