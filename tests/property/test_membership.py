@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from tests.unit.delegation_support import BEGIN, GENESIS, NETWORK, delegation, signer
 from zmesh.core.types import Now, PeerKey
@@ -119,5 +119,5 @@ class Arrival(RuleBasedStateMachine):
             assert node.deadline is None or node.deadline > self.now.wall
 
 
-Arrival.TestCase.settings = settings(max_examples=60, stateful_step_count=20)
-test_whatever_the_order_of_arrival_the_roster_is_the_same = Arrival.TestCase
+def test_whatever_the_order_of_arrival_the_roster_is_the_same() -> None:
+    run_state_machine_as_test(Arrival, settings=settings(max_examples=60, stateful_step_count=20))

@@ -9,16 +9,19 @@ Bytes are lower-case hexadecimal, or ``{"zeros": n}`` for n zero bytes; integers
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from hashlib import blake2b
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Any
 
+import ecdsa
 import msgpack
+import sr25519
 
 from zmesh.core import wire
 from zmesh.core.bounds import MAX_BODY
 from zmesh.core.types import AckStatus, Endpoint, MessageType
+from zmesh.delegation import Scheme, Statement, encode_delegation, possession, wrap
 from zmesh.handlers.record import Description, encode_record
 from zmesh.identity import Identity
 
@@ -28,6 +31,16 @@ RECIPIENT = Identity.from_seed(bytes(range(32, 64)))
 NETWORK = wire.network_id("golden", bytes([7]) * 32)
 EPOCH = 1_700_000_000
 TIME_MS = 1_700_000_123_456
+
+ACCOUNT_SEED = bytes(range(64, 96))
+"""Of the accounts of all three schemes."""
+SR25519_SIGNATURES = {
+    False: "bc9edadc612b9154f2c8eb2dad853a36a17776afa293d893138f4a097acecb1f"
+    "296ef52c5eb302a2e81d8898b29569c768439c3b7873e2dbd960f7fa9d57bc81",
+    True: "b8f6609a212ebc7a81cd82bb946e744a7064a1312fe249d3c1ee9a1f7b90fa74"
+    "c0c9aad9dc687f331163d38f2e8a34e4e85be5cee4436a45b6ed315058fbd281",
+}
+"""Over the text as it is, and wrapped: made once, for sr25519 draws a random number for each signature."""
 
 Vectors = Sequence[Mapping[str, Any]]
 
@@ -192,12 +205,58 @@ def controls() -> Vectors:
     ]
 
 
+def delegations() -> Vectors:
+    """What accounts of all three schemes sign, with and without a wallet around it."""
+    made = [delegation(scheme, wrapped) for scheme in Scheme for wrapped in (False, True)]
+    foreign = {"network": "b\u00e9lize, 100 %", "genesis": b""}
+    return [*made, delegation(Scheme.ED25519, False, **foreign)]
+
+
+def delegation(scheme: Scheme, wrapped: bool, **changed: Any) -> Mapping[str, Any]:
+    """One delegation, from its fields to its bytes."""
+    account, public, sign = account_of(scheme)
+    statement = Statement(
+        "golden", bytes([7]) * 32, account, AUTHOR.public, EPOCH, EPOCH + 30 * 86_400, EPOCH + 600
+    )._replace(**changed)
+    message = wrap(statement.text) if wrapped else statement.text
+    signature = sign(message) if sign is not None else bytes.fromhex(SR25519_SIGNATURES[wrapped])
+    made = encode_delegation(statement, scheme, signature, AUTHOR.sign, wrapped=wrapped, public=public)
+    return {
+        "name": f"{scheme.name.lower()}, {'wrapped' if wrapped else 'plain'}, {statement.network}",
+        "fields": {"scheme": int(scheme), "wrapped": wrapped, **statement._asdict(), "public": public},
+        "network_id": statement.network_id,
+        "text": statement.text.decode("ascii"),
+        "account_signature": signature,
+        "possession": possession(statement, signature),
+        "key_signature": made.key_signature,
+        "encoded": made.encoded,
+    }
+
+
+def account_of(scheme: Scheme) -> tuple[bytes, bytes, Callable[[bytes], bytes] | None]:
+    """The account of ``ACCOUNT_SEED``, its public key if that is another, and how it signs if that can be repeated."""
+    if scheme is Scheme.SR25519:
+        return bytes(sr25519.pair_from_seed(ACCOUNT_SEED)[0]), b"", None
+    if scheme is Scheme.ED25519:
+        identity = Identity.from_seed(ACCOUNT_SEED)
+        return identity.public, b"", identity.sign
+    key = ecdsa.SigningKey.from_string(ACCOUNT_SEED, curve=ecdsa.SECP256k1)
+    public = bytes(key.verifying_key.to_string("compressed"))
+
+    def sign(message: bytes) -> bytes:
+        digest = blake2b(message, digest_size=32).digest()
+        return bytes(key.sign_digest_deterministic(digest, hashfunc=sha256))
+
+    return blake2b(public, digest_size=32).digest(), public, sign
+
+
 def records() -> Vectors:
     """Peer records, signed on their own."""
     described = [
         Description("validator_001", (Endpoint("192.0.2.1", 9090),), 40001, 40002, ("relay",)),
         Description("v", (Endpoint("mesh.example.org", 443), Endpoint("2001:db8::1", 9090)), wire_versions=(1, 2)),
         Description("nowhere"),
+        Description("validator_002", delegation=delegation(Scheme.ED25519, False)["encoded"]),
     ]
     made = []
     for sequence, description in enumerate(described, TIME_MS):
@@ -216,6 +275,7 @@ def records() -> Vectors:
                     "wire_versions": record.wire_versions,
                     "sequence": record.sequence,
                     "time_ms": record.time_ms,
+                    "delegation": record.delegation,
                 },
                 "signing_input": b"zmesh/1 record:" + blake2b(body, digest_size=32).digest(),
                 "encoded": record.encoded,
@@ -302,6 +362,7 @@ def generate() -> Iterable[tuple[Path, str]]:
         "checksums": checksums(),
         "envelopes": envelopes(),
         "controls": controls(),
+        "delegations": delegations(),
         "records": records(),
         "refused": refused(),
     }

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from zmesh import knocks, meeting
+from zmesh import delegation, knocks, meeting
 from zmesh.core import bounds, gossip, intake, links, reputation, seen, wire
 from zmesh.core.types import AckStatus, DropReason, MessageType
+from zmesh.delegation import Scheme
 from zmesh.handlers import introductions, record, records
+from zmesh.handlers.offers import FALSE
 from zmesh.http import STATUSES
+from zmesh.registry.standing import Standing
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "PROTOCOL.md").read_text(encoding="utf-8")
@@ -102,6 +105,21 @@ def test_fields_stand_in_wire_order() -> None:
     ]
 
 
+def test_a_delegation_is_spelt_out_as_it_is() -> None:
+    told = section("11.1 Delegations")
+    fields, reasons = ([row for row in rows(told) if row[0].isdigit() is digits] for digits in (True, False))
+    vectors = json.loads((ROOT / "tests/vectors/delegations.json").read_text(encoding="utf-8"))
+
+    assert [row[1] for row in fields] == ["version", *vectors[0]["fields"], "account_signature", "key_signature"]
+    assert {row[0] for row in reasons} == set(Standing) - {Standing.ADMITTED}
+    assert {row[0] for row in reasons if row[2] == "yes"} == FALSE
+    (written,) = re.findall(r"^```\n(zmesh delegation 1.*?)\n```", told, re.MULTILINE | re.DOTALL)
+    assert written in [vector["text"] for vector in vectors if vector["fields"]["scheme"] == Scheme.SR25519]
+    assert f"at most {delegation.MAX_DAYS} days" in told
+    assert f"{delegation.USUAL_DAYS} days are usual" in told
+    assert f"at most {delegation.MAX_DELEGATION} bytes" in told
+
+
 def test_answers_have_their_numbers() -> None:
     told = re.search(r"`status` \| int: ([^|]+) \|", section("10.1 ACK"))
     assert told is not None
@@ -138,7 +156,7 @@ def test_the_numbers_of_meeting_and_introducing_are_those_of_the_code() -> None:
 
 
 def test_tags_are_those_of_the_code() -> None:
-    for tag in (wire.SIGN_TAG, wire.NETWORK_TAG, record.SIGN_TAG):
+    for tag in (wire.SIGN_TAG, wire.NETWORK_TAG, record.SIGN_TAG, delegation.SIGN_TAG):
         assert f'"{tag.decode()}"' in TEXT
 
 

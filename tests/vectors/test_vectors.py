@@ -19,6 +19,7 @@ from tests.vectors import regenerate
 from zmesh.core import wire
 from zmesh.core.errors import WireError
 from zmesh.core.types import DropReason
+from zmesh.delegation import decode_delegation, encode_delegation, parse_text
 from zmesh.handlers.record import Description, decode_record, encode_record, verify_record
 from zmesh.identity import Identity, curve_image, verify
 from zmesh.transports.publisher import topic_of
@@ -49,6 +50,7 @@ def named(vectors: list[dict[str, Any]]) -> pytest.MarkDecorator:
 
 
 ENVELOPES, CONTROLS, RECORDS, REFUSED = map(load, ("envelopes", "controls", "records", "refused"))
+DELEGATIONS = load("delegations")
 
 
 def reason(decode: Callable[[Any], object], data: object) -> DropReason | None:
@@ -138,11 +140,37 @@ def test_a_record_says_what_it_says(vector: dict[str, Any]) -> None:
         record.gossip_port,
         record.capabilities,
         record.wire_versions,
+        record.delegation,
     )
     again = encode_record(
         described, record.network, record.key, record.sequence, record.time_ms, regenerate.AUTHOR.sign
     )
     assert again.encoded == encoded
+
+
+@named(DELEGATIONS)
+def test_a_delegation_says_what_it_says_and_holds(vector: dict[str, Any]) -> None:
+    made = decode_delegation(bytes.fromhex(vector["encoded"]))
+    said = {"scheme": int(made.scheme), "wrapped": made.wrapped, **made.statement._asdict(), "public": made.public}
+    hashed = blake2b(vector["text"].encode() + made.account_signature, digest_size=32).hexdigest()
+
+    assert regenerate.plain(said) == vector["fields"]
+    assert made.statement.text.decode() == vector["text"]
+    assert parse_text(vector["text"].encode()) == made.statement
+    assert made.statement.network_id.hex() == vector["network_id"]
+    assert made.account_signature.hex() == vector["account_signature"]
+    assert (b"zmesh/1 delegation:".hex() + hashed) == vector["possession"]
+    assert made.held_by_key()
+    assert made.signed_by_account()
+    again = encode_delegation(
+        made.statement,
+        made.scheme,
+        made.account_signature,
+        regenerate.AUTHOR.sign,
+        wrapped=made.wrapped,
+        public=made.public,
+    )
+    assert again == made
 
 
 @named(REFUSED)
@@ -216,6 +244,15 @@ def test_a_control_body_cut_short_is_refused_or_says_less(vector: dict[str, Any]
             assert decode(body[:length]) == whole[: length // size]
     for more in range(1, size):
         assert reason(decode, body + bytes(more)) is DropReason.MALFORMED
+
+
+@named(DELEGATIONS)
+def test_a_delegation_cut_short_or_with_more_behind_is_malformed(vector: dict[str, Any]) -> None:
+    encoded = bytes.fromhex(vector["encoded"])
+    for length in range(len(encoded)):
+        assert reason(decode_delegation, encoded[:length]) is DropReason.MALFORMED
+    for more in (b"\x00", b"\xc0", encoded):
+        assert reason(decode_delegation, encoded + more) is DropReason.MALFORMED
 
 
 @pytest.mark.parametrize("vector", RECORDS, ids=lambda vector: vector["fields"]["peer_id"])
