@@ -17,16 +17,14 @@ from typing import Any
 import msgpack
 import pytest
 
-from tests.unit.registry_support import ACCOUNT, GENESIS, VALIDATOR, Node, account, address, served, validator
-from zmesh.core.errors import ConfigError
+from tests.unit.registry_support import ACCOUNT, ACCOUNTS, GENESIS, VALIDATOR, Node, account, address, served, validator
 from zmesh.registry.cache import FILE, Cache
-from zmesh.registry.chain import ChainRegistry, Patience, rpc_urls
+from zmesh.registry.chain import ChainRegistry, Patience
 from zmesh.registry.codec import Snapshot, packed, plain_of
 from zmesh.registry.port import Account, Registry, ValidatorSet
 
 PATIENCE = 60.0
 QUICK = Patience(silence=20.0, backoff_min=0.01, backoff_max=0.02, first=0.001, read=20.0)
-SEVENTEEN = " ".join(f"ws://a:{port}" for port in range(1, 18))
 OTHER = bytes([0x22]) * 32
 
 
@@ -357,22 +355,6 @@ async def test_a_disk_that_takes_nothing_is_warned_about(tmp_path: Path, chain: 
     assert "cannot be written" in told("registry.not_stored")[0]["problem"]
 
 
-# ---------------------------------------------------------------- settings
-
-
-def test_several_endpoints_are_separated_by_commas_or_blanks() -> None:
-    assert rpc_urls(" ws://a:1, wss://b/x\nhttp://c,ws://a:1 ") == ["ws://a:1", "wss://b/x", "http://c"]
-
-
-@pytest.mark.parametrize(
-    "text", ["", " , ", "ws://a ftp://secret:b@c", "ws://", "ws://a:0", "ws://a:99999", "ws://a " * 17 + "a"]
-)
-def test_what_is_no_endpoint_is_refused_without_showing_it(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"^blockchain_rpc \(BLOCKCHAIN_RPC\)") as refused:
-        rpc_urls(text)
-    assert "secret" not in str(refused.value)
-
-
 # ---------------------------------------------------------------- the real worker
 
 
@@ -406,3 +388,50 @@ async def test_the_real_worker_says_why_a_chain_cannot_be_read(tmp_path: Path) -
             await registry.stop()
     assert problem is not None
     assert problem.endswith(f"it offers nothing of the kind ({url.removeprefix('http://')})")
+
+
+START = """
+import asyncio, sys
+from zmesh.registry.chain import ChainRegistry
+
+async def main():
+    registry = ChainRegistry([sys.argv[1]])
+    sets = asyncio.Queue()
+    await registry.start(sets.put_nowait)
+    await sets.get()
+    assert not {"substrateinterface", "scalecodec", "requests"} & set(sys.modules)
+    print(registry._child.pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_the_real_worker_ends_with_a_parent_that_is_killed_and_never_imported_its_library() -> None:
+    node = Node({"Session.Validators": ACCOUNTS})
+    node.put("Session.Validators", ["0x" + account(1).hex()])
+    with served(node) as url:
+        async with asyncio.timeout(PATIENCE):
+            parent = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", START, url, stdout=asyncio.subprocess.PIPE
+            )
+            assert parent.stdout is not None
+            said = (await parent.stdout.readline()).strip()
+            handle = os.pidfd_open(int(said))
+            parent.kill()
+            try:
+                await readable(handle)  # as soon as the process is gone
+            finally:
+                os.close(handle)
+            assert await parent.wait() == -9
+
+
+async def readable(descriptor: int) -> None:
+    """Wait until there is something to read."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(descriptor, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(descriptor)

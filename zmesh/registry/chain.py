@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from zmesh.core.errors import ConfigError
 from zmesh.log import get_logger
 from zmesh.registry.cache import Cache
 from zmesh.registry.caution import Caution, Claim
@@ -32,8 +30,6 @@ from zmesh.registry.codec import HASH_BYTES, Snapshot, snapshot_of, unpacked
 from zmesh.registry.port import OnChange, RegistryStatus, ValidatorSet
 from zmesh.registry.probe import probe_rpc, rpc_endpoint
 
-MAX_URLS = 16
-"""Endpoints of one chain: an operator's own and a few public ones."""
 SAVE_SECONDS = 600.0
 """Seconds between saves of a set that stays the same: a set from the disk then says its age to ten minutes."""
 
@@ -61,32 +57,12 @@ class Patience:
     backoff_max: float = 30.0
 
 
-def rpc_urls(text: str) -> list[str]:
-    """The endpoints in a setting that holds several, separated by commas or blanks; each checked.
-
-    Raises ``ConfigError`` in one sentence that does not show them, for they may carry passwords.
-    """
-    urls = list(dict.fromkeys(filter(None, re.split(r"[,\s]+", text))))
-    if not 1 <= len(urls) <= MAX_URLS:
-        raise ConfigError(f"blockchain_rpc (BLOCKCHAIN_RPC) holds {len(urls)} URLs: 1 to {MAX_URLS} are right")
-    for number, url in enumerate(urls, 1):
-        try:
-            parts = urlsplit(url)
-            whole = parts.scheme in {"ws", "wss", "http", "https"} and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            whole = False
-        if not whole:
-            right = "ws://HOST:PORT, such as ws://localhost:9944, is right"
-            raise ConfigError(f"blockchain_rpc (BLOCKCHAIN_RPC), URL {number} (not shown) is none: {right}")
-    return urls
-
-
 class ChainRegistry:
     """The ``Registry`` behind a Substrate chain.
 
-    ``urls``: its RPC endpoints, as ``rpc_urls`` gives them. ``kind``: what ``MESH_REGISTRY`` says (``substrate``,
-    ``substrate:session`` ...). ``folder``: where the last good set is kept; None keeps none. ``genesis``: 32 bytes if
-    the operator says which chain it has to be. Raises ``ConfigError``.
+    ``urls``: its RPC endpoints (ws, wss, http or https), at least one, checked before. ``kind``: what
+    ``MESH_REGISTRY`` says (``substrate``, ``substrate:session`` ...). ``folder``: where the last good set is kept; None
+    keeps none. ``genesis``: 32 bytes if the operator says which chain it has to be. Raises ``ConfigError``.
     """
 
     def __init__(
