@@ -26,6 +26,9 @@ STEPS = (0, 25, 50)
 """Links at which memory is measured."""
 SETTLE = 6.0
 """Seconds between the last link and a measurement: HELLO, records, offers and a round of digests have passed."""
+QUIET = 35.0
+"""Seconds from the last node's start until nobody asks for records any more: ``records.ASK_AFTER`` ends with 30. Until
+then fifty nodes that were started together ask all others, and that is starting, not idling."""
 NOWHERE = "127.0.0.1:1"
 """Where the other nodes say that they listen: in vain, so that two processes need not carry a full mesh of fifty. The
 measured node knows better."""
@@ -59,6 +62,7 @@ async def hub(line: Line, name: str, seconds: float) -> None:
             await asyncio.sleep(SETTLE)
             gc.collect()
             resident.append(_resident())
+        await asyncio.sleep(QUIET)
         before = _cpu()
         await asyncio.sleep(seconds)
         line.tell(Idle(resident, (_cpu() - before) / seconds * 100))
@@ -104,7 +108,7 @@ def idle(seconds: float) -> Idle:
             worker.tell([*known, *(member._replace(endpoints=()) for member in others)])
             worker.hear()
         middle.tell(others)
-        found: Idle = middle.hear(seconds + 120)
+        found: Idle = middle.hear(seconds + QUIET + 120)
         for worker in (middle, *rims):
             worker.tell("stop")
     return found
@@ -147,8 +151,11 @@ def measure(options: argparse.Namespace) -> Report:
             Figure("from zmesh import MeshNetworkClient", full, "s", at_most=MAX_IMPORT),
             Figure("zmesh on disk, without byte code", size_on_disk() / 1000, "KB"),
         ],
-        {"seconds": options.seconds},
-        [f"resident set: {links}", f"CPU: all threads of the node over {options.seconds:g} s, in per cent of one core"],
+        {"seconds": options.seconds, "quiet": QUIET},
+        [
+            f"resident set: {links}",
+            f"CPU: all threads of the node over {options.seconds:g} s, in per cent of one core",
+        ],
     )
 
 
