@@ -212,11 +212,13 @@ async def test_a_worker_gets_no_setting_of_the_node(
     tmp_path: Path, chain: str, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MESH_PRIVATE_KEY", "11" * 32)
+    monkeypatch.setenv("BLOCKCHAIN_RPC", chain)
     watched = Watched(tmp_path, [["environment"]], urls=[chain])
     async with running(watched) as registry:
         await until(registry, lambda: registry.status().problem is not None)
         assert "PATH" in str(registry.status().problem)
         assert "MESH_" not in str(registry.status().problem)
+        assert "BLOCKCHAIN_RPC" not in str(registry.status().problem)
 
 
 async def test_a_worker_that_cannot_be_started_is_a_problem_and_no_end(tmp_path: Path, chain: str) -> None:

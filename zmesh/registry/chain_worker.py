@@ -3,14 +3,15 @@
 It is a process because decoding a chain's metadata holds Python's lock for a second, in which no node may be deaf.
 
 Rules
- 1. Frames (``codec``) on standard input and output, and nothing else on either: what a library prints goes to standard
-    error. The first frame in says what to read (``Orders``); each later one asks for a reading now.
+ 1. Frames (``codec``) on the socket that is its standard input, both ways. Standard output leads nowhere, so that
+    nothing a library prints gets between them. The first frame in says what to read (``Orders``); each later one asks
+    for a reading now.
  2. One endpoint, one life: whatever goes wrong is told in one sentence, and the process ends. Trying again, and
     where, is the parent's business.
  3. Finalized heads only, looked for every ``poll`` seconds and whenever a subscription says so. A set is sent whole
     when it changed, else that it is the same; beats fill the time of a long reading. A head may have a lower number
     than the one before: the chain was rolled back, and what it says now counts.
- 4. It ends when standard input does, and when its parent is another than at its start.
+ 4. It ends when the socket does, and when its parent is another than at its start.
 """
 
 from __future__ import annotations
@@ -177,10 +178,8 @@ def problem_of(error: BaseException, url: str) -> str:
 
 
 def main() -> int:
-    """Serve standard input and output until one of them ends. The exit status is 1 after a problem."""
-    out = os.fdopen(os.dup(1), "wb")
-    # A library that prints must not write into the frames.
-    os.dup2(2, 1)
+    """Serve the socket until it ends. The exit status is 1 after a problem."""
+    out = os.fdopen(os.dup(0), "wb")
     try:
         orders = Orders(**read_frame(sys.stdin.buffer))
     except (EOFError, ValueError, TypeError) as error:

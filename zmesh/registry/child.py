@@ -2,8 +2,8 @@
 
 Rules
  1. It gets no setting of the node by its environment: the mesh key may be one of them. What it needs, the URL with its
-    password too, goes through the pipe and never through a command line that others can list.
- 2. Both of its standard streams are one socket, so that closing it is the end of both.
+    password too, goes through the socket and never through a command line that others can list.
+ 2. Its standard input is one end of a socket, for both ways; it has no other stream that it could fill or spoil.
  3. ``close`` leaves neither a process nor a zombie, and ends this process's own child only.
 """
 
@@ -22,6 +22,8 @@ import zmesh
 from zmesh.registry.codec import next_body, packed
 
 COMMAND = (sys.executable, "-m", "zmesh.registry.chain_worker")
+SETTINGS = ("MESH_", "BLOCKCHAIN_RPC")
+"""How the variables of a node's settings begin."""
 FAREWELL = 1.0
 """Seconds in which a worker ends by itself when its pipe does; one that is stopped or hangs is killed then."""
 
@@ -45,7 +47,7 @@ class Child:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=theirs.fileno(),
-                stdout=theirs.fileno(),
+                stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
                 env=_environment(),
                 start_new_session=True,
@@ -92,7 +94,7 @@ class Child:
 
 def _environment() -> dict[str, str]:
     """This process's, without the node's settings, and with the place that zmesh was imported from."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MESH_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
     root = str(Path(zmesh.__file__).parents[1])
     path = [*filter(None, kept.get("PYTHONPATH", "").split(os.pathsep)), root]
     return {**kept, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}
