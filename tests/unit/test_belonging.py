@@ -1,0 +1,87 @@
+"""Who belongs, as the engine is told it: at once, and not a thousand times for a thousand who come together."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from tests.unit.delegation_support import END, GENESIS, NETWORK, Signer, delegation, signer
+from zmesh import belonging as module
+from zmesh.belonging import Belonging
+from zmesh.core.events import Event, Located, RosterChanged
+from zmesh.core.types import Endpoint, Now
+from zmesh.core.wire import network_id
+from zmesh.handlers import Description, Record, encode_record
+from zmesh.identity import Identity
+from zmesh.registry.port import Account, ValidatorSet
+
+NODES = [Identity.from_seed(bytes([number]) * 32) for number in range(101, 105)]
+SIGNERS = [signer(number) for number in range(1, 4)]
+SET = ValidatorSet(accounts={by.account: Account(by.account, f"5{n}") for n, by in enumerate(SIGNERS)}, genesis=GENESIS)
+SECONDS = 20
+
+
+def record(by: Signer, node: Identity, sequence: int = 1) -> Record:
+    made = delegation(by, node, sequence).encoded
+    described = Description(f"n{node.public.hex()[:4]}", (Endpoint("192.0.2.1", 9090),), delegation=made)
+    return encode_record(described, network_id(NETWORK, GENESIS), node.public, sequence, 0, node.sign)
+
+
+class Told:
+    """What the engine is told, and the moment when it is."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "read_clocks", lambda: Now(asyncio.get_running_loop().time(), END - 100.0))
+        self.events: list[Event] = []
+        self.came = asyncio.Event()
+        engine = SimpleNamespace(network=network_id(NETWORK, GENESIS), peers=SimpleNamespace(manual={}))
+        records = SimpleNamespace(own=None, retain=lambda keys: None, ask_soon=lambda now: None)
+        self.belonging = Belonging(NETWORK, GENESIS, Identity.from_seed(bytes(32)).public, "registry")
+        self.belonging.attach(cast(Any, engine), cast(Any, records), self._submit, lambda: None)
+        self.belonging.registered(SET)
+        self.events.clear()
+
+    def _submit(self, event: Event) -> None:
+        self.events.append(event)
+        self.came.set()
+
+    def offer(self, offered: Record) -> None:
+        assert self.belonging.judge(offered) is None
+        self.belonging.took(offered)
+
+    def rosters(self) -> list[set[bytes]]:
+        return [set(event.roster.keys) for event in self.events if isinstance(event, RosterChanged)]
+
+    async def rest(self, rosters: int) -> None:
+        """Until the engine was told of so many rosters."""
+        async with asyncio.timeout(SECONDS):
+            while len(self.rosters()) < rosters:
+                self.came.clear()
+                await self.came.wait()
+
+
+async def test_who_comes_together_is_in_one_roster_and_located_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told(monkeypatch)
+    for by, node in zip(SIGNERS, NODES, strict=False):
+        told.offer(record(by, node))
+    await told.rest(1)
+
+    assert told.rosters() == [{node.public for node in NODES[:3]}]
+    kinds = [type(event) for event in told.events]
+    assert kinds.index(RosterChanged) < kinds.index(Located)
+    assert kinds.count(Located) == 3
+    told.belonging.detach()
+
+
+async def test_a_revocation_takes_effect_although_its_record_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told(monkeypatch)
+    told.offer(record(SIGNERS[0], NODES[0]))
+    await told.rest(1)
+
+    assert told.belonging.judge(record(SIGNERS[0], NODES[1], 2)) is None
+    await told.rest(2)
+    assert told.rosters() == [{NODES[0].public}, set()]
+    told.belonging.detach()
