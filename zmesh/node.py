@@ -170,7 +170,8 @@ class Node:
             self._carry_out(actions)
         finally:
             self._stepping = False
-        self._step()
+        if self._events:
+            self._step()
         return actions
 
     def _step(self) -> None:

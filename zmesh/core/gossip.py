@@ -17,6 +17,7 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from math import ceil, log
 
 from zmesh.core import wire
@@ -36,6 +37,12 @@ MIN_TTL = 5
 """Hops that even the smallest mesh allows."""
 SPARE_TTL = 4
 """Hops beyond the log of the size: random push needs a few more than the ideal tree."""
+
+
+@lru_cache(maxsize=64)  # asked for every message, and a mesh seldom changes its size
+def _usual_ttl(fanout: int, size: int) -> int:
+    k, n = max(2, fanout), max(2, size)
+    return min(MAX_TTL, max(MIN_TTL, ceil(log(n) / log(k)) + SPARE_TTL))
 
 
 class _Want:
@@ -81,8 +88,7 @@ class Gossip:
 
     def default_ttl(self, size: int) -> int:
         """Hops for a mesh of ``size`` nodes: ceil(log_k N) and some to spare, defined for every k and N."""
-        k, n = max(2, self._bounds.fanout), max(2, size)
-        return min(MAX_TTL, max(MIN_TTL, ceil(log(n) / log(k)) + SPARE_TTL))
+        return _usual_ttl(self._bounds.fanout, size)
 
     def publish(self, envelope: Envelope, now: Now) -> tuple[PeerKey, ...]:
         """Push an own message: a small one to all links, a large one to a few. Says to whom."""
@@ -104,6 +110,9 @@ class Gossip:
         if ttl <= 1:
             return
         entry.relayed_ttl = ttl
+        live = self._context.live
+        if len(live) == 1 and live[0] in entry.holders:
+            return  # a mesh of two, or of one so far
         if self._context.full_mesh and len(envelope.body) <= self._bounds.flood_size:
             if not self._flooded:
                 self._context.agenda.note(now.mono + self._bounds.flood_wait, self._relay_flooded)

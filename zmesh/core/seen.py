@@ -56,7 +56,7 @@ class Seen:
         self.author = envelope.author
         self.epoch = envelope.epoch
         self.sequence = envelope.sequence
-        self.slot = envelope.slot
+        self.slot = envelope.timestamp_ms // DIGEST_SLOT_MS
         self.size = len(envelope.body)
         self.envelope: Envelope | None = envelope
         self.relayed_ttl = relayed_ttl

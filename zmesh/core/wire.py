@@ -226,18 +226,26 @@ def _holds_timestamp(value: Any) -> bool:
 # ---------------------------------------------------------------- payload
 
 
+_TEXT: Final = frozenset((str,))
+_PLAIN: Final = frozenset((int, float, bool, str, bytes, type(None)))
+"""Types whose values everybody can read once msgpack wrote them: nothing is nested in them."""
+
+
 def encode_payload(payload: Mapping[str, Any]) -> bytes:
     """The bytes of an application's payload: a msgpack map with string keys.
 
     Raises ``PayloadError`` when it holds what msgpack cannot carry, or is larger than ``bounds.MAX_PAYLOAD``.
     """
-    if not isinstance(payload, Mapping):
-        raise PayloadError(f"a payload is a mapping with string keys, not {type(payload).__name__}")
-    for key in payload:
-        if not isinstance(key, str):
-            raise PayloadError(f"a payload's keys are strings: {key!r} is {type(key).__name__}")
+    if type(payload) is not dict:
+        if not isinstance(payload, Mapping):
+            raise PayloadError(f"a payload is a mapping with string keys, not {type(payload).__name__}")
+        payload = dict(payload)
+    if not _TEXT.issuperset(map(type, payload)):
+        for key in payload:
+            if not isinstance(key, str):
+                raise PayloadError(f"a payload's keys are strings: {key!r} is {type(key).__name__}")
     try:
-        encoded: bytes = msgpack.packb(dict(payload), use_bin_type=True, strict_types=False)
+        encoded: bytes = msgpack.packb(payload, use_bin_type=True, strict_types=False)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise PayloadError(f"msgpack cannot carry this payload: {error}") from None
     if len(encoded) > bounds.MAX_PAYLOAD:
@@ -245,15 +253,14 @@ def encode_payload(payload: Mapping[str, Any]) -> bytes:
             f"a payload of {len(encoded)} bytes is over the limit of {bounds.MAX_PAYLOAD}: "
             "send a reference (a hash or CID) and let peers fetch it"
         )
+    if _PLAIN.issuperset(map(type, payload.values())):
+        return encoded
     # What we send must be what others accept, for instance nested maps with odd keys or extension types.
     try:
         decode_payload(encoded)
     except WireError as error:
         raise PayloadError(f"this payload would be refused by every peer: {error.detail}") from None
     return encoded
-
-
-_TEXT: Final = frozenset((str,))
 
 
 def decode_payload(data: bytes) -> dict[str, Any]:
