@@ -113,6 +113,23 @@ def test_a_secret_is_read_from_a_file_that_nobody_else_can_read(key: Path, run: 
     assert load_delegation(digits).statement.account == AccountKey(SECRET, Scheme.SR25519).account
 
 
+def test_a_person_is_asked_for_the_secret_without_an_echo(key: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stdin", terminal)
+
+    def getpass(prompt: str, **_: object) -> str:
+        asked.append(prompt)
+        return "//Alice"
+
+    monkeypatch.setattr("getpass.getpass", getpass)
+
+    _, digits = run(*delegate(key, "--account", ALICE))
+    assert load_delegation(digits).statement.account == AccountKey("//Alice", Scheme.SR25519).account
+    assert len(asked) == 1
+
+
 def test_a_secret_of_another_account_is_noticed(key: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MESH_ACCOUNT_SECRET", "//Alice")
     with pytest.raises(ConfigError, match=f"the sr25519 account of this secret is {ALICE}, not {BOB}: see --scheme"):

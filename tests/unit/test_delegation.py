@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 
 import msgpack
 import pytest
+import sr25519
 
-from tests.unit.delegation_support import BEGIN, END, GENESIS, NETWORK, delegation, signer
+from tests.unit.delegation_support import BEGIN, END, GENESIS, NETWORK, Signer, delegation, signer
 from zmesh.core.errors import ConfigError, WireError
 from zmesh.core.types import DropReason
 from zmesh.core.wire import network_id
@@ -124,13 +126,14 @@ def test_junk_signatures_and_keys_hold_nothing_and_raise_nothing(scheme: Scheme,
             assert not replace(made, public=public).signed_by_account()
 
 
-def test_the_neutral_element_is_no_account() -> None:
-    """Its signatures can be made by anybody: R = sB, and no secret in it."""
-    import sr25519
+def test_nobody_signs_as_the_neutral_element() -> None:
+    """The account of 32 zero bytes has the secret zero, which everybody knows, and schnorrkel itself takes it."""
+    zero = Signer(Scheme.SR25519, bytes(32), partial(sr25519.sign, (bytes(32), bytes(64))))
+    forged = delegation(zero, NODE)
 
-    public, secret = sr25519.pair_from_seed(bytes(32))
-    forged = delegation(signer(), NODE, account=bytes(32))
-    assert not replace(forged, account_signature=sr25519.sign((public, secret), b"")).signed_by_account()
+    assert sr25519.verify(forged.account_signature, forged.statement.text, bytes(32))
+    assert forged.held_by_key()
+    assert not forged.signed_by_account()
 
 
 def test_an_ecdsa_account_is_recovered_from_its_signature() -> None:
