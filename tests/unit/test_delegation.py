@@ -28,6 +28,7 @@ from zmesh.delegation import (
     wrap,
 )
 from zmesh.handlers import record
+from zmesh.handlers.record import Description, decode_record, encode_record
 from zmesh.identity import Identity
 
 NODE, OTHER = (Identity.from_seed(bytes([number]) * 32) for number in (101, 102))
@@ -276,3 +277,24 @@ def test_checking_signatures_logs_nothing(caplog: pytest.LogCaptureFixture) -> N
         assert made.signed_by_account()
         assert not replace(made, account_signature=bytes(64)).signed_by_account()
     assert caplog.records == []
+
+
+# ---------------------------------------------------------------- in a record
+
+
+def test_a_record_carries_up_to_512_opaque_bytes_or_none() -> None:
+    for carried in (None, b"\x00", bytes(MAX_DELEGATION)):
+        described = Description("node", delegation=carried)
+        assert encode_record(described, bytes(32), NODE.public, 1, 0, NODE.sign).delegation == carried
+    for refused in (b"", bytes(MAX_DELEGATION + 1), "text", 1):
+        with pytest.raises(ConfigError, match="own peer record: delegation"):
+            Description("node", delegation=refused)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("slot", [b"", bytes(MAX_DELEGATION + 1), "text", 1, False, [b"x"], {}])
+def test_a_record_with_anything_else_in_its_slot_is_malformed(slot: object) -> None:
+    whole = encode_record(Description("node"), bytes(32), NODE.public, 1, 0, NODE.sign).encoded
+    fields = msgpack.unpackb(whole[:-64])
+    fields[11] = slot
+    with pytest.raises(WireError, match="delegation is out of bounds"):
+        decode_record(msgpack.packb(fields) + whole[-64:])
