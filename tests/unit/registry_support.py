@@ -85,7 +85,9 @@ def _types() -> list[dict[str, Any]]:
     return [{"id": number, "type": kinds[number]} for number in sorted(kinds)]
 
 
-def _pallet(index: int, name: str, items: Mapping[str, int | tuple[int, int]]) -> dict[str, Any]:
+def _pallet(
+    index: int, name: str, items: Mapping[str, int | tuple[int, int]], constants: Mapping[str, int]
+) -> dict[str, Any]:
     entries: list[dict[str, Any]] = []
     for item, kind in items.items():
         hashed = (
@@ -98,7 +100,10 @@ def _pallet(index: int, name: str, items: Mapping[str, int | tuple[int, int]]) -
         "storage": {"prefix": name, "entries": entries},
         "calls": None,
         "event": None,
-        "constants": [],
+        "constants": [
+            {"name": one, "type": U16, "value": "0x" + value.to_bytes(2, "little").hex(), "documentation": []}
+            for one, value in constants.items()
+        ],
         "error": None,
         "index": index,
     }
@@ -107,8 +112,11 @@ def _pallet(index: int, name: str, items: Mapping[str, int | tuple[int, int]]) -
 class Node:
     """What a node of that chain answers: one block after another, each with its storage."""
 
-    def __init__(self, items: Mapping[str, int | tuple[int, int]]) -> None:
-        """``items``: ``Pallet.Item`` -> the type of its value, or for a map of its key and value."""
+    def __init__(self, items: Mapping[str, int | tuple[int, int]], prefix: int | None = PREFIX) -> None:
+        """``items``: ``Pallet.Item`` -> the type of its value, or for a map of its key and value.
+
+        ``prefix``: what the constant System.SS58Prefix says; None leaves it out.
+        """
         self._items = dict(items)
         self._config = RuntimeConfigurationObject()
         self._config.update_type_registry(load_type_registry_preset("core"))
@@ -116,9 +124,13 @@ class Node:
         for name, kind in items.items():
             pallet, _, item = name.partition(".")
             pallets.setdefault(pallet, {})[item] = kind
+        constants = {} if prefix is None else {"SS58Prefix": prefix}
         described = {
             "types": {"types": _types()},
-            "pallets": [_pallet(at, name, pallets[name]) for at, name in enumerate(pallets)],
+            "pallets": [
+                _pallet(at, name, pallets[name], constants if name == "System" else {})
+                for at, name in enumerate(pallets)
+            ],
             "extrinsic": {"ty": U8, "version": 4, "signed_extensions": []},
             "runtime_type": U8,
         }
@@ -135,8 +147,8 @@ class Node:
         self._storage: dict[str, str] = {}
         self.lock = threading.Lock()
 
-    def put(self, name: str, value: Any) -> None:
-        """The value of a plain item, or the entries of a map: account number -> value."""
+    def put(self, name: str, value: Any, blocks: int = 1) -> None:
+        """The value of a plain item, or the entries of a map: account number -> value. So many blocks later."""
         kind = self._items[name]
         with self.lock:
             if isinstance(kind, tuple):
@@ -146,7 +158,7 @@ class Node:
                     self._storage[self._key(name, "0x" + account(number).hex())] = self._encoded(kind[1], one)
             else:
                 self._storage[self._key(name)] = self._encoded(kind, value)
-            self.number += 1
+            self.number += blocks
 
     def _key(self, name: str, *keys: str) -> str:
         pallet, _, item = name.partition(".")

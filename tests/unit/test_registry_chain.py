@@ -283,7 +283,7 @@ async def test_a_large_loss_waits_for_another_block(tmp_path: Path, chain: str) 
 async def test_a_large_loss_is_asked_of_the_next_endpoint(tmp_path: Path, chain: str) -> None:
     other = chain.replace("127.0.0.1", "localhost")
     plans = [says(snapshot(1, 2, 3)), says(snapshot(1, block=2))], [says(snapshot(1, block=2))]
-    watched = Watched(tmp_path, *plans, urls=[chain, other])
+    watched = Watched(tmp_path, *plans, urls=[chain, other], patience=replace(QUICK, silence=10 * PATIENCE))
     async with running(watched):
         assert await watched.change() == [1, 2, 3]
         assert await watched.change() == [1]
@@ -376,6 +376,9 @@ async def test_the_real_worker_reads_a_chain_and_follows_it(tmp_path: Path) -> N
             await registry.read()
             assert {one[0] for one in changes.get_nowait().accounts} == {1, 2, 3}
             assert registry.describe() == f"chain {url} (belize)"
+            # Whoever asks gets a reading, also of a block that was read before.
+            await asyncio.to_thread(node.put, "Staking.Validators", {2: validator(2), 3: validator(3)}, 0)
+            assert len(await registry.read()) == 2
             await registry.stop()
     assert (tmp_path / FILE).exists()
 

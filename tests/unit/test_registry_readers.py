@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -199,6 +200,7 @@ def test_an_unknown_pallet_is_answered_with_what_the_chain_offers() -> None:
     "chain, reason",
     [
         (Words(Session__Validators=[named(ALICE), named(ALICE)]), "names the account 0x0000.* twice"),
+        (Words(Session__Validators=[], Session__QueuedKeys=[[named(BOB), {}], [named(BOB), {}]]), "twice"),
         (Words(Session__Validators=None), "gives None where a list of accounts is right"),
         (Words(Session__Validators=["0x" + "11" * 20]), "an account of 20 bytes"),
         (Words(Session__Validators=["nobody"]), "gives 'nobody' where an account is right"),
@@ -258,7 +260,7 @@ def test_a_metadata_map_is_read_from_scale_bytes() -> None:
     assert asked(node)[0] == [Found(ALICE, 3, endpoints=(Endpoint("a.org", 1),)), Found(BOB)]
 
 
-def test_a_thousand_entries_are_read_in_pages_and_decoded_once() -> None:
+def test_a_thousand_entries_are_read_in_pages_and_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     node = Node({"Staking.Validators": (ACCOUNT, VALIDATOR)})
     node.put("Staking.Validators", {number: validator(number, number) for number in range(1100)})
     with served(node) as url:
@@ -268,32 +270,38 @@ def test_a_thousand_entries_are_read_in_pages_and_decoded_once() -> None:
         first = read_all(reader, chain)
         node.asked.clear()
         chain.at(chain.finalized())
+        config = chain._client.runtime_config
+        decode = Mock(wraps=config.create_scale_object)
+        monkeypatch.setattr(config, "create_scale_object", decode)
         again = read_all(reader, chain)
     assert {one.id: one.stake for one in first} == {account(number): number for number in range(1100)}
     assert again == first
+    # The same bytes are not decoded a second time.
+    assert f"scale_info::{VALIDATOR}" not in {call.args[0] for call in decode.call_args_list if call.args}
     # Three pages, and nothing for each account.
     assert (node.asked.count("state_getKeysPaged"), node.asked.count("state_queryStorageAt")) == (3, 3)
 
 
 @pytest.mark.parametrize(
-    "properties, prefix",
+    "properties, constant, prefix",
     [
-        ({"ss58Format": 77}, 77),
-        ({"ss58Format": 46}, 42),
-        ({"ss58Format": [1, 2]}, 42),
-        ({}, 42),
-        ({"ss58Format": -1}, 42),
+        ({"ss58Format": 77}, 5, 77),
+        ({"ss58Format": 46}, 5, 5),
+        ({"ss58Format": [1, 2]}, 5, 5),
+        ({"ss58Format": -1}, None, 42),
+        ({}, 16_384, 42),
+        (None, None, 42),
     ],
 )
-def test_addresses_are_written_in_the_prefix_that_the_chain_says(properties: dict[str, Any], prefix: int) -> None:
-    node = Node({"Session.Validators": ACCOUNTS})
+def test_addresses_are_written_in_the_prefix_that_the_chain_says(properties: Any, constant: int, prefix: int) -> None:
+    node = Node({"Session.Validators": ACCOUNTS}, constant)
     node.properties = properties
     node.put("Session.Validators", [named(ALICE)])
     with served(node) as url:
         chain = SubstrateChain(url, 5.0, lambda: None)
         chain.at(chain.finalized())
         assert chain.prefix() == prefix
-        assert ss58(ALICE, chain.prefix()) == address(0, prefix)
+        assert [ss58(one.id, prefix) for one in read_all(choose(chain, ""), chain)] == [address(0, prefix)]
 
 
 def test_an_item_that_the_chain_lacks_is_said_by_its_name() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from zmesh.registry.chains.port import Chain, Found, account_ids, refuse_twice
+from zmesh.registry.chains.port import Chain, Found, account_ids
 from zmesh.registry.chains.stakes import stakes_of
 
 
@@ -26,6 +26,5 @@ class SessionReader:
             queued = account_ids([account for account, _ in chain.value("Session", "QueuedKeys")])
         known = set(present)
         everybody = present + [account for account in queued if account not in known]
-        refuse_twice(everybody)
         stakes = stakes_of(chain, everybody)
         return [Found(account, stakes.get(account, 0), account in known) for account in everybody]
