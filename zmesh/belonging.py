@@ -106,11 +106,10 @@ class Belonging:
             self._timer.cancel()
         self._timer, self._submit, self._changed = None, _nobody, _nothing
 
-    def save(self, state: State) -> None:
-        """Keep what is known of others. Blocking."""
-        if self._records is not None:
-            state.save_learnt(RECORDS_FILE, self._records.export())
-        state.save_learnt(DELEGATIONS_FILE, json.dumps(self._membership.export()).encode())
+    def learnt(self) -> dict[str, bytes]:
+        """What to keep of others, by the file's name; for ``restore`` of the next life."""
+        kept = {DELEGATIONS_FILE: json.dumps(self._membership.export()).encode()}
+        return kept if self._records is None else {RECORDS_FILE: self._records.export(), **kept}
 
     # ------------------------------------------------------------ what comes in
 

@@ -181,7 +181,7 @@ class Running:
             self.is_open = False
             setup.peers.detach()
             await node.stop(setup.settings.stop_timeout / 2)
-            await asyncio.to_thread(self._save)
+            await self._save()
         await self._dialer.stop()
         await self.server.stop()
 
@@ -286,9 +286,9 @@ class Running:
         """Save what was learnt now and then, so that a crash loses little."""
         while True:
             await asyncio.sleep(self._setup.state.interval)
-            await asyncio.to_thread(self._save)
+            await self._save()
 
-    def _save(self) -> None:
-        state = self._setup.state
-        state.save_reputation(self.engine.peers.reputation.snapshot(read_clocks().mono))
-        self.belonging.save(state)
+    async def _save(self) -> None:
+        """Gathered here, where nothing else runs meanwhile; written in a thread, for a disk may be slow."""
+        scores = self.engine.peers.reputation.snapshot(read_clocks().mono)
+        await asyncio.to_thread(self._setup.state.save, scores, self.belonging.learnt())

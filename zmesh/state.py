@@ -70,15 +70,11 @@ class State:
             _log.warning("reputation_not_restored", file=str(path), why=str(error) or type(error).__name__)
             return {}
 
-    def save_reputation(self, scores: Scores) -> None:
-        """Replace what was saved."""
-        if self._folder is None:
-            return
-        path = self._folder / REPUTATION_FILE
-        try:
-            replace_private(path, json.dumps({"at": time.time(), "scores": scores}).encode())
-        except ConfigError as error:
-            _log.warning("reputation_not_saved", file=str(path), why=str(error))
+    def save(self, scores: Scores, learnt: Mapping[str, bytes]) -> None:
+        """Replace what was saved: the scores, and what was learnt of others by the name of its file."""
+        reputation = json.dumps({"at": time.time(), "scores": scores}).encode()
+        for name, content in {REPUTATION_FILE: reputation, **learnt}.items():
+            self._replace(name, content)
 
     def learnt(self, name: str) -> bytes | None:
         """What was saved under this file name; None if there is nothing that can be read."""
@@ -92,8 +88,7 @@ class State:
             return None
         return content if len(content) <= MAX_LEARNT else None
 
-    def save_learnt(self, name: str, content: bytes) -> None:
-        """Replace what was saved under this file name."""
+    def _replace(self, name: str, content: bytes) -> None:
         if self._folder is None:
             return
         path = self._folder / name

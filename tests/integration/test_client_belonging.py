@@ -166,4 +166,4 @@ async def test_who_restarts_while_its_seed_is_away_finds_everybody_again(tmp_pat
             await until(lambda: members(c) == {"a", "b"} and len(c.handlers.records.records) == 3, a, b, c)
         # The seed is gone, and with it the only address that c was given.
         async with delegated("c", told, **settings) as c:
-            await until(lambda: c.peers["b"].is_linked, b, c)
+            await until(lambda: "b" in c.peers and c.peers["b"].is_linked, b, c)
