@@ -3,8 +3,8 @@
 Rules
  1. ``offer`` is synchronous and says whether the message was queued: that answer is what an ACK stands for.
  2. Each handler has its own queue and its own workers: a handler that hangs fills its own queue and no other.
- 3. A coroutine handler runs for at most ``timeout`` seconds, then it is cancelled. A plain callable runs on the event
-    loop, as any callback does; one that blocks it is measured and named in the log.
+ 3. A coroutine handler that has to wait may do so for ``timeout`` seconds, then it is cancelled. A plain callable runs
+    on the event loop, as any callback does; one that blocks it is measured and named in the log.
  4. What a handler raises is logged with the message's id and counted. It is never the sender's fault.
  5. Under light load messages reach a handler in their order of arrival; beyond that, up to ``concurrency`` run at once.
 """
@@ -14,8 +14,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
+import types
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from zmesh.core.types import MessageType
@@ -46,6 +47,7 @@ class _Lane:
         self.queue: deque[MeshMessage] = deque()
         self._dispatcher = dispatcher
         self._workers: set[asyncio.Task[None]] = set()
+        self._name = f"zmesh handler of {kind.value}"
         self._free = 0
         """Workers that will look at the queue again without waiting for a call."""
 
@@ -63,7 +65,7 @@ class _Lane:
     def _engage(self) -> None:
         if len(self._workers) < self._dispatcher.concurrency:
             self._free += 1
-            worker = asyncio.get_running_loop().create_task(self._work(), name=f"zmesh handler of {self.kind.value}")
+            worker = asyncio.get_running_loop().create_task(self._work(), name=self._name)
             self._workers.add(worker)
             worker.add_done_callback(self._workers.discard)
 
@@ -77,15 +79,23 @@ class _Lane:
                     await asyncio.sleep(0)
         finally:
             self._free -= 1
+            # Now, not when its end is told: a message that comes in between needs a new one, however few may be.
+            if (worker := asyncio.current_task()) is not None:
+                self._workers.discard(worker)
 
     async def wait_for(self, outcome: Awaitable[None]) -> None:
-        """Await what a call gave back, while others work on the queue."""
+        """Await what a call gave back; if it has to wait, others work on the queue and the clock runs."""
+        steps = outcome.__await__()
+        try:
+            waiting = next(steps)  # most never come to a first pause: a timer for each would cost as much as they do
+        except StopIteration:
+            return
         self._free -= 1
         if self.queue and not self._free:
             self._engage()
         try:
             async with asyncio.timeout(self._dispatcher.timeout):
-                await outcome
+                await _go_on(steps, waiting)
         finally:
             self._free += 1
 
@@ -93,6 +103,21 @@ class _Lane:
     def workers(self) -> list[asyncio.Task[None]]:
         """The calls under way; they end when the queue is empty."""
         return list(self._workers)
+
+
+@types.coroutine
+def _go_on(steps: Generator[Any, Any, None], waiting: Any) -> Generator[Any, Any, None]:
+    """The rest of an awaitable that was begun by hand and pauses for ``waiting``."""
+    while True:
+        try:
+            try:
+                yield waiting
+            except BaseException as error:  # noqa: BLE001  # a cancellation: for whoever waits to see
+                waiting = steps.throw(error)
+            else:
+                waiting = next(steps)
+        except StopIteration:
+            return
 
 
 class Dispatcher:

@@ -13,6 +13,10 @@ def _message(number: int) -> MeshMessage:
     return MeshMessage("a" * 64, MessageType.GOSSIP, "peer", 1.0, {"n": number}, "b" * 128, 5)
 
 
+def _timers(loop: asyncio.AbstractEventLoop) -> list[asyncio.TimerHandle]:
+    return [timer for timer in loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
+
+
 def _workers() -> int:
     return sum("zmesh handler" in task.get_name() for task in asyncio.all_tasks())
 
@@ -87,6 +91,64 @@ async def test_a_handler_cut_off_at_the_end_works_again_after_a_restart() -> Non
         dispatcher.offer(_message(1))
         await started.wait()
     await dispatcher.close(1.0)
+
+
+async def test_a_call_that_never_waits_sets_no_timer_and_one_that_does_gets_what_it_waits_for() -> None:
+    dispatcher = Dispatcher(limit=10, concurrency=1, timeout=60)
+    loop = asyncio.get_running_loop()
+    good, bad = loop.create_future(), loop.create_future()
+    seen: list[object] = []
+    done = asyncio.Event()
+
+    async def handle(message: MeshMessage) -> None:
+        if not seen:
+            seen.append(None)
+            return
+        seen.append(await good)
+        try:
+            await bad
+        except ValueError as error:
+            seen.append(str(error))
+        await asyncio.sleep(0)
+        done.set()
+
+    timers = len(_timers(loop))
+    dispatcher.register(MessageType.GOSSIP, handle)
+    dispatcher.offer(_message(1))
+    await asyncio.sleep(0)
+    assert (len(seen), len(_timers(loop))) == (1, timers)
+
+    dispatcher.offer(_message(2))
+    await asyncio.sleep(0)
+    assert len(_timers(loop)) == timers + 1
+    good.set_result("an answer")
+    bad.set_exception(ValueError("a failure"))
+    async with asyncio.timeout(5):
+        await done.wait()
+    await asyncio.sleep(0)
+    assert (seen[1:], dispatcher.counters["handled"]) == (["an answer", "a failure"], 2)
+
+
+async def test_a_call_that_waits_too_long_is_cancelled_and_may_clean_up() -> None:
+    dispatcher = Dispatcher(limit=10, concurrency=1, timeout=0.01)
+    cleaned: list[str] = []
+    done = asyncio.Event()
+
+    async def handle(message: MeshMessage) -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+            cleaned.append(message.message_id)
+            done.set()
+            raise
+
+    dispatcher.register(MessageType.GOSSIP, handle)
+    dispatcher.offer(_message(1))
+    async with asyncio.timeout(5):
+        await done.wait()
+    await dispatcher.close(5)
+    assert (cleaned, dispatcher.counters["handler_timeout"]) == ([_message(1).message_id], 1)
 
 
 async def test_a_plain_callable_that_gives_something_back_is_not_awaited() -> None:
