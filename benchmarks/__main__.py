@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("one_hop", "flood", "propagation", "footprint", "simulate")
+NAMES = ("one_hop", "flood", "propagation", "footprint", "simulate", "discovery")
 
 
 def main() -> int:

@@ -342,6 +342,19 @@ async def test_a_stored_set_of_another_chain_gives_way_to_the_chain(tmp_path: Pa
     assert len(told("registry.cache_of_another_chain")) == 1
 
 
+async def test_a_chain_that_names_nobody_takes_no_stored_set_away(tmp_path: Path, chain: str, told: Told) -> None:
+    Cache(tmp_path).store(snapshot(1, 2, 3, genesis=OTHER), 1_000.0)
+    plan = [says(snapshot()), ["hear"], same(2, asked=1)], [says(snapshot(1, 2, genesis=OTHER, block=3))]
+    watched = Watched(tmp_path, [*plan[0], ["exit", 0]], plan[1], urls=[chain], folder=tmp_path)
+    async with running(watched) as registry:
+        assert await watched.change() == [1, 2, 3]
+        assert len(await registry.read()) == 3
+        assert "names no validator" in str(registry.status().problem)
+        # An endpoint of the chain that the set is of is welcome still.
+        assert await watched.change() == [1, 2]
+    assert told("registry.cache_of_another_chain") == []
+
+
 async def test_a_stored_set_of_another_chain_than_the_operators_is_not_used(tmp_path: Path, told: Told) -> None:
     Cache(tmp_path).store(snapshot(1, genesis=OTHER), 1_000.0)
     watched = Watched(tmp_path, urls=["ws://127.0.0.1:1"], folder=tmp_path, genesis=GENESIS)

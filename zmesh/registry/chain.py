@@ -32,7 +32,6 @@ from zmesh.registry.probe import probe_rpc, rpc_endpoint
 
 SAVE_SECONDS = 600.0
 """Seconds between saves of a set that stays the same: a set from the disk then says its age to ten minutes."""
-
 MAX_WARNED = 64
 """Reasons remembered, and so the warnings between two times that all is well: a lying chain writes new ones."""
 
@@ -81,7 +80,7 @@ class ChainRegistry:
         self._rng = rng or random.Random()
         self._cache = Cache(folder)
         self._caution = Caution()
-        # Which chain it is: from the operator, or from the first endpoint that said so.
+        # Which chain it is: from the operator, or from the first set that was taken.
         self._genesis = genesis
         self._set = ValidatorSet(genesis=genesis)
         self._snapshot: Snapshot | None = None
@@ -217,24 +216,21 @@ class ChainRegistry:
         else:
             raise ValueError(f"a frame of the kind {kind!r:.40}")
         problem = self._judge(self._said, source)
-        if self._saved_at is None or self._mono() - self._saved_at > SAVE_SECONDS:
-            await self._save()
         asked = frame.get("asked")
         self._answer = asked if isinstance(asked, int) else 0
         self._notify()
+        if self._saved_at is None or self._mono() - self._saved_at > SAVE_SECONDS:
+            await self._save()
         return problem
 
     def _judge(self, found: Snapshot, source: str) -> str | None:
         """Take the set if it may be believed; why the endpoint should be left, if it should."""
         if self._genesis and found.genesis != self._genesis:
             return f"{source} is another chain: its genesis is 0x{found.genesis.hex()}, not 0x{self._genesis.hex()}"
-        if self._set.genesis not in (b"", found.genesis):
-            _log.warning("registry.cache_of_another_chain", genesis=found.genesis, cached=self._set.genesis)
-            self._set = ValidatorSet()
-        self._genesis = found.genesis
         claim = Claim(found.accounts.keys(), found.block, found.hash, source)
-        same = found.accounts is self._set.accounts
-        doubt = None if same else self._caution.judge(self._set.accounts.keys(), claim)
+        # Members of another chain, known from the disk, are no reason to doubt this one.
+        in_force = {} if self._is_foreign(found) else self._set.accounts
+        doubt = None if found.accounts is in_force else self._caution.judge(in_force.keys(), claim)
         if doubt is not None:
             self._warn(doubt)
             # Another endpoint can end the doubt sooner than the next block.
@@ -244,8 +240,10 @@ class ChainRegistry:
 
     def _agree(self, found: Snapshot) -> None:
         """The chain says so now, and it is believed."""
+        if self._is_foreign(found):
+            _log.warning("registry.cache_of_another_chain", genesis=found.genesis, cached=self._set.genesis)
         changed = (self._set.genesis, self._set.accounts) != (found.genesis, found.accounts)
-        self._snapshot = found
+        self._genesis, self._snapshot = found.genesis, found
         self._set = ValidatorSet(accounts=found.accounts, genesis=found.genesis, block=found.block)
         self._agreed_at = self._mono()
         if self._problem is not None:
@@ -256,6 +254,10 @@ class ChainRegistry:
             self._saved_at = None
             _log.info("registry.changed", source=self.describe(), members=len(self._set), block=found.block)
             self._hand_over()
+
+    def _is_foreign(self, found: Snapshot) -> bool:
+        """Is the set in force of another chain?"""
+        return self._set.genesis not in (b"", found.genesis)
 
     def _hand_over(self) -> None:
         try:
