@@ -130,7 +130,7 @@ def curve_image(public: PeerKey) -> bytes:
     """The 32-byte X25519 public key of an Ed25519 one: its birational image (RFC 7748, section 4.1).
 
     A key and its negative share one image. Raises ``ConfigError`` for bytes that are no point of the
-    prime-order group: nobody holds such a key.
+    prime-order group: of these some can sign (``verify`` takes points of mixed order), and none can connect.
     """
     if len(public) == KEY_BYTES:
         try:

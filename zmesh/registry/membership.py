@@ -19,12 +19,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from math import inf
 from typing import Any, Final, Literal, NamedTuple
 
 from zmesh.core.errors import ConfigError, WireError
 from zmesh.core.types import EMPTY_ROSTER, Member, Now, PeerKey, Roster
 from zmesh.delegation import Delegation, Scheme, decode_delegation
+from zmesh.handlers.introductions import Limits
 from zmesh.handlers.record import Record
 from zmesh.identity import curve_image
 from zmesh.log import get_logger
@@ -46,6 +48,12 @@ SLOW_BURST: Final = 20
 """Forged ECDSA signatures that are looked at in one go: each costs 10 ms of Python, and anybody can make them."""
 SLOW_RATE: Final = 2.0
 """The same a second after that: at most 2 % of a core."""
+RENEWAL_BURST: Final = 64
+"""New delegations of one account that are looked at in one go: it signs one a month."""
+RENEWAL_RATE: Final = 0.1
+"""The same a second after that: each may cost 10 ms, a roster, and a connection with every other node."""
+MAX_SIGNED: Final = 16_384
+"""Signatures of accounts remembered as good, about 2 MiB: showing an old one again costs a hash."""
 
 _log = get_logger(__name__)
 
@@ -101,12 +109,14 @@ class Membership:
         self._now = Now(0.0, 0.0)
         self._roster = EMPTY_ROSTER
         self._stale = False
+        self._made_at = -inf
         self._due = inf
         self._contested: frozenset[str] = frozenset()
         self._proofs: dict[tuple[bytes, int], tuple[Delegation, Delegation]] = {}
         self._refusals = Refusals()
-        self._slow = float(SLOW_BURST)
-        self._slow_at = 0.0
+        self._forgeries = Limits(SLOW_RATE, SLOW_BURST)
+        self._renewals = Limits(RENEWAL_RATE, RENEWAL_BURST)
+        self._signed: dict[bytes, None] = {}
         self.counters: Counter[str] = Counter()
 
     # ------------------------------------------------------------ what comes in
@@ -159,7 +169,8 @@ class Membership:
     def wake(self, now: Now) -> None:
         """Let what is due take effect."""
         self._now = now
-        if self._stale or self._due <= now.wall:
+        # Set back, the clock may have put somebody in again whose time seemed to be over.
+        if self._stale or self._due <= now.wall or now.wall < self._made_at:
             self._rebuild()
 
     # ------------------------------------------------------------ what comes out
@@ -209,8 +220,9 @@ class Membership:
             sequences = {bytes.fromhex(account): int(number) for account, number in exported["sequences"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ConfigError(f"the saved sequences of delegations cannot be read: {type(error).__name__}") from None
-        self._sequences_of = genesis
-        self._sequences = dict(list(sequences.items())[:MAX_SEQUENCES])
+        if self._found.genesis in (b"", genesis):  # those of another chain count nothing here
+            self._sequences_of = genesis
+            self._sequences = dict(list(sequences.items())[:MAX_SEQUENCES])
 
     # ------------------------------------------------------------ judging
 
@@ -262,20 +274,32 @@ class Membership:
         return Standing.SUPERSEDED if superseded else Standing.ADMITTED
 
     def _by_signatures(self, delegation: Delegation) -> Standing:
+        """What both signatures say, if there is time to look at them."""
+        said, mono = delegation.statement, self._now.mono
         if not delegation.held_by_key():
             return Standing.NOT_HELD
+        try:
+            curve_image(said.key)
+        except ConfigError:  # a point of mixed order can sign, and nobody can connect with it
+            return Standing.MALFORMED
         if not delegation.is_of_account():
             return Standing.FORGED
-        slow = delegation.scheme is Scheme.ECDSA
-        if slow:
-            passed = max(0.0, self._now.mono - self._slow_at)
-            self._slow, self._slow_at = min(SLOW_BURST, self._slow + passed * SLOW_RATE), self._now.mono
-            if self._slow < 1:
-                return Standing.BUSY
-        if delegation.signed_by_account():
+        # What is new of an account only the account can make: whoever stole its mesh key cannot use up its share.
+        mark = blake2b(said.text + bytes([delegation.wrapped]) + delegation.account_signature, digest_size=32).digest()
+        if mark in self._signed:
             return Standing.ADMITTED
-        self._slow -= slow
-        return Standing.FORGED
+        slow = delegation.scheme is Scheme.ECDSA
+        if not self._renewals.has(said.account, mono) or (slow and not self._forgeries.has(None, mono)):
+            return Standing.BUSY
+        if not delegation.signed_by_account():
+            if slow:
+                self._forgeries.take(None, mono)
+            return Standing.FORGED
+        self._renewals.take(said.account, mono)
+        if len(self._signed) >= MAX_SIGNED:
+            del self._signed[next(iter(self._signed))]
+        self._signed[mark] = None
+        return Standing.ADMITTED
 
     def _remember(self, delegation: Delegation) -> None:
         account = delegation.statement.account
@@ -334,7 +358,7 @@ class Membership:
 
     def _rebuild(self) -> None:
         self._stale = False
-        wall = self._now.wall
+        self._made_at = wall = self._now.wall
         taken = set(self._static_images)
         accounts = {member.account for member in self._found.roster.members}
         chosen: list[Member] = []

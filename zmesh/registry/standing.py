@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from enum import StrEnum, unique
 from typing import Final
 
+from zmesh.core.errors import WireError
 from zmesh.core.types import Now, PeerKey
-from zmesh.delegation import decode_delegation
+from zmesh.delegation import Statement, decode_delegation
 from zmesh.handlers.record import Record
 from zmesh.log import get_logger
 from zmesh.registry.port import Account
@@ -56,7 +57,7 @@ class Standing(StrEnum):
     FULL = "full"
     """The mesh is open, and has as many guests as it takes."""
     BUSY = "busy"
-    """Too many forged ECDSA signatures came to look at another one now: it may come again."""
+    """Too many new ones of its account, or forged ECDSA signatures of anybody, came to look at it now: it may come again."""
 
     __hash__ = str.__hash__
 
@@ -77,8 +78,8 @@ class Refusals:
             return
         self._told.add((record.key, standing))
         account, why = None, _WHY[standing]
-        if record.delegation is not None and standing is not Standing.MALFORMED:
-            statement = decode_delegation(record.delegation).statement
+        statement = _statement(record)
+        if statement is not None:
             known = accounts.get(statement.account)
             account = known.address if known is not None else f"0x{statement.account.hex()}"
             edge = {Standing.NOT_YET: statement.not_before, Standing.EXPIRED: statement.not_after}.get(standing, 0)
@@ -91,6 +92,14 @@ class Refusals:
             reason=standing.value,
             why=why,
         )
+
+
+def _statement(record: Record) -> Statement | None:
+    """What its delegation says, if it carries one: a guest of an open mesh may be refused for another reason."""
+    try:
+        return None if record.delegation is None else decode_delegation(record.delegation).statement
+    except WireError:
+        return None
 
 
 _WHY: Final[Mapping[Standing, str]] = {
@@ -107,5 +116,5 @@ _WHY: Final[Mapping[Standing, str]] = {
     Standing.KEY_TAKEN: "the key speaks for another account",
     Standing.COLLIDES: "the negative of this key is a member, and both have one CURVE key",
     Standing.FULL: f"this mesh is open and has {MAX_GUESTS} guests already",
-    Standing.BUSY: "too many forged ECDSA signatures came to look at another one now",
+    Standing.BUSY: "its account brings too many new delegations, or somebody many forged ones, to look at one now",
 }

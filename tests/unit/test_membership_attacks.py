@@ -1,0 +1,129 @@
+"""Membership against whoever means harm: a validator gone bad, a thief of a mesh key, and anybody at the front door."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, cast
+
+import msgpack
+import pytest
+
+from tests.unit.delegation_support import BEGIN, END, GENESIS, NETWORK, Signer, delegation, signer
+from tests.unit.mixed_order import MixedOrder
+from zmesh.core.types import Now
+from zmesh.core.wire import network_id
+from zmesh.delegation import Delegation, Scheme
+from zmesh.handlers.record import Description, Record, encode_record
+from zmesh.identity import Identity, verify
+from zmesh.registry import membership as module
+from zmesh.registry.membership import Membership
+from zmesh.registry.port import Account, ValidatorSet
+from zmesh.registry.standing import Standing
+
+NOON = Now(1000.0, BEGIN + 1000.0)
+FIRST, SECOND = (Identity.from_seed(bytes([number]) * 32) for number in (101, 102))
+
+
+def members_of(*accounts: Signer, **options: Any) -> Membership:
+    made = Membership(NETWORK, **options)
+    named = {one.account: Account(one.account, f"5{number}") for number, one in enumerate(accounts)}
+    made.registered(ValidatorSet(accounts=named, genesis=GENESIS), NOON)
+    return made
+
+
+def record(of: Identity, carrying: Delegation | bytes, sequence: int = 1) -> Record:
+    encoded = carrying.encoded if isinstance(carrying, Delegation) else carrying
+    described = Description("somebody", delegation=encoded)
+    return encode_record(described, network_id(NETWORK, GENESIS), of.public, sequence, 0, of.sign)
+
+
+def test_a_key_of_mixed_order_signs_well_and_is_refused_without_a_fault() -> None:
+    bad = signer(1)
+    key = cast(Identity, MixedOrder())
+    made = delegation(bad, key)
+    assert verify(key.public, b"anything", key.sign(b"anything"))
+    assert made.held_by_key()
+    assert made.signed_by_account()
+
+    assert members_of(bad).judge(record(key, made), NOON) is Standing.MALFORMED
+    assert members_of(bad, admission="open").judge(record(key, made), NOON) is Standing.MALFORMED
+
+
+def test_junk_for_a_delegation_is_no_fault_where_a_guest_is_refused_for_another_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_GUESTS", 0)
+    members = members_of(admission="open")
+
+    assert members.judge(record(FIRST, b"junk"), NOON) is Standing.FULL
+
+
+def test_showing_an_old_delegation_again_costs_no_verification(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It needs no secret: whoever kept it can put it into a record with a junk signature."""
+    asked: list[int] = []
+    check = Delegation.signed_by_account
+
+    def counted(self: Delegation) -> bool:
+        asked.append(self.statement.sequence)
+        return check(self)
+
+    monkeypatch.setattr(Delegation, "signed_by_account", counted)
+    by = signer(1, Scheme.ECDSA)
+    members = members_of(by)
+    old, new = (delegation(by, FIRST, sequence) for sequence in (1, 2))
+    for made in (old, new):
+        members.took(record(FIRST, made), NOON)
+
+    standings = Counter(members.judge(record(FIRST, old), NOON) for _ in range(50))
+    assert standings == Counter({Standing.ADMITTED: 50})
+    assert asked == [1, 2]
+
+
+def test_an_account_that_signs_without_end_costs_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RENEWAL_BURST", 3)
+    bad, good = signer(1), signer(2)
+    members = members_of(bad, good)
+
+    standings = [members.judge(record(FIRST, delegation(bad, FIRST, number)), NOON) for number in range(1, 8)]
+    assert standings == [Standing.ADMITTED] * 3 + [Standing.BUSY] * 4
+    assert members.judge(record(SECOND, delegation(good, SECOND)), NOON) is Standing.ADMITTED
+    later = Now(NOON.mono + 1 / module.RENEWAL_RATE, NOON.wall)
+    assert members.judge(record(FIRST, delegation(bad, FIRST, 9)), later) is Standing.ADMITTED
+
+
+def test_a_thief_of_the_mesh_key_cannot_use_up_the_share_of_its_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key's own signature can be made in many ways, the account's cannot: else no revocation would be heard."""
+    monkeypatch.setattr(module, "RENEWAL_BURST", 2)
+    by = signer(1)
+    members = members_of(by)
+    stolen = delegation(by, FIRST)
+    for number in range(20):
+        fields = msgpack.unpackb(stolen.encoded)
+        fields[12] = bytes([number]) * 64
+        with monkeypatch.context() as patch:
+            patch.setattr(Delegation, "held_by_key", lambda _: True)
+            members.judge(record(FIRST, msgpack.packb(fields), number), NOON)
+
+    assert members.judge(record(SECOND, delegation(by, SECOND, 2)), NOON) is Standing.ADMITTED
+    assert members.judge(record(FIRST, stolen), NOON) is Standing.SUPERSEDED
+
+
+def test_a_clock_that_ran_ahead_and_is_set_right_throws_nobody_out_for_good() -> None:
+    by = signer(1)
+    members = members_of(by)
+    members.took(record(FIRST, delegation(by, FIRST)), NOON)
+    members.wake(Now(1001.0, END + 1))
+    assert len(members.roster) == 0
+    assert members.deadline is None
+
+    members.wake(Now(1002.0, END - 1))
+    assert list(members.roster.by_key) == [FIRST.public]
+    assert members.deadline == END + 1
+
+
+def test_sequences_of_another_chain_in_the_same_folder_count_nothing() -> None:
+    by = signer(1)
+    members = members_of(by)
+    members.restore({"genesis": bytes(32).hex(), "sequences": {by.account.hex(): 9}})
+
+    assert members.judge(record(FIRST, delegation(by, FIRST)), NOON) is Standing.ADMITTED
