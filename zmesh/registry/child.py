@@ -18,7 +18,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import zmesh
 from zmesh.registry.codec import next_body, packed
 
 COMMAND = (sys.executable, "-m", "zmesh.registry.chain_worker")
@@ -95,6 +94,6 @@ class Child:
 def _environment() -> dict[str, str]:
     """This process's, without the node's settings, and with the place that zmesh was imported from."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
-    root = str(Path(zmesh.__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     path = [*filter(None, kept.get("PYTHONPATH", "").split(os.pathsep)), root]
     return {**kept, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}
