@@ -87,7 +87,7 @@ class Belonging:
             return
         try:
             self._membership.restore(json.loads(sequences))
-        except (ConfigError, ValueError) as error:
+        except (ConfigError, ValueError, RecursionError) as error:
             _log.warning("delegations_not_restored", why=str(error))
 
     def attach(

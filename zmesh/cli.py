@@ -57,7 +57,9 @@ def run(
         str | None, typer.Option(metavar="PORT", help="The port of its front door.  [MESH_LISTEN_PORT]")
     ] = None,
     key: Annotated[Path | None, typer.Option(help="Its key file.  [MESH_PRIVATE_KEY]")] = None,
-    registry: Annotated[Path | None, typer.Option(help="The file of validators.  [MESH_REGISTRY]")] = None,
+    registry: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The file of validators, or substrate.  [MESH_REGISTRY]")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.  [MESH_LOG_LEVEL]")] = None,
 ) -> None:
     """Run a node until SIGINT or SIGTERM.

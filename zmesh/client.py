@@ -39,6 +39,8 @@ MAX_PAUSE = 0.05
 YIELD_EVERY = 16
 """Broadcasts after which a loop that only broadcasts lets the node read, too."""
 
+_REGISTRY_PORT = ("start", "read", "stop", "describe", "status")
+
 _log = get_logger(__name__)
 
 
@@ -67,6 +69,11 @@ class MeshNetworkClient:
         from zmesh.config import Settings  # takes longer to import than everything else together
 
         source = None if registry is None or isinstance(registry, str) or hasattr(registry, "__fspath__") else registry
+        if source is not None and not all(hasattr(source, name) for name in _REGISTRY_PORT):
+            raise ConfigError(
+                f"registry is of type {type(source).__name__}: a path, substrate, or an object with the port of "
+                "zmesh.registry.port.Registry is right"
+            )
         self.settings = Settings(
             peer_id=peer_id,
             listen_port=listen_port,
@@ -177,7 +184,7 @@ class MeshNetworkClient:
         try:
             await self._life.start()
         except BaseException:
-            await self.stop()
+            await self._end(self._life)
             raise
         _log.info("started", peer_id=self.peer_id, public_key=self.public_key, listen_port=self.listen_port)
 
@@ -186,12 +193,15 @@ class MeshNetworkClient:
         life = self._life
         if life is None or self._stopping:
             return
+        await self._end(life)
+        _log.info("stopped", peer_id=self.peer_id)
+
+    async def _end(self, life: Running) -> None:
         self._stopping = True
         try:
             await life.stop()
         finally:
             self._life, self._stopping = None, False
-        _log.info("stopped", peer_id=self.peer_id)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -220,7 +220,10 @@ class Settings(BaseSettings):
     # ---------------------------------------------------------------- who else
 
     blockchain_rpc: Annotated[str, AfterValidator(_rpc)] = Field(
-        "ws://localhost:9944", validation_alias="BLOCKCHAIN_RPC", repr=False
+        "ws://localhost:9944",
+        validation_alias="BLOCKCHAIN_RPC",
+        repr=False,
+        json_schema_extra={"right": "a URL such as ws://localhost:9944 is right"},
     )
     """The chain's RPC endpoints, tried in turn; several stand between commas. A node runs without any: it warns once
     and keeps the peers it knows. Not part of a repr, for a URL may carry a password."""

@@ -73,6 +73,9 @@ class PeerTable(MutableMapping[str, PeerInfo]):
     def __len__(self) -> int:
         return len(self._listed())
 
+    def __repr__(self) -> str:
+        return f"<PeerTable {dict(self)}>"
+
     def __setitem__(self, peer_id: str, info: PeerInfo) -> None:
         where = f"peers[{peer_id!r}]"
         if not isinstance(info, PeerInfo):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,10 @@ async def test_the_other_ports_can_be_fixed_and_be_taken(port: str) -> None:
             await client("a", **{port: number}).start()
 
 
-async def test_a_malformed_registry_is_one_sentence_and_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_a_malformed_registry_is_one_sentence_and_leaves_nothing_behind(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     path = tmp_path / "registry.toml"
     path.write_text("[[validator]]\npeer_id = 7\n", encoding="utf-8")
     a = client("a", registry=path)
@@ -98,6 +102,13 @@ async def test_a_malformed_registry_is_one_sentence_and_leaves_nothing_behind(tm
         await a.start()
     assert "\n" not in str(refused.value)
     assert not a.is_running
+    assert "stopped" not in caplog.text, "it never started"
+
+
+@pytest.mark.parametrize("registry", [5, b"validators.toml", object()])
+def test_a_registry_that_is_none_is_refused_when_the_client_is_made(registry: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"registry is of type {type(registry).__name__}: a path, .* is right"):
+        client("a", registry=registry)
 
 
 BAD: dict[str, dict[str, Any]] = {
@@ -239,8 +250,14 @@ async def test_a_state_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> 
         client("a", state_dir=tmp_path / "file" / "state")
 
 
-async def test_a_damaged_reputation_file_locks_nobody_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "reputation.json").write_text('{"at": "yesterday"}', encoding="utf-8")
+@pytest.mark.parametrize("content", ['{"at": "yesterday"}', "[" * 100_000], ids=["words", "depth"])
+@pytest.mark.parametrize(
+    "name, said", [("reputation", "reputation_not_restored"), ("delegations", "delegations_not_restored")]
+)
+async def test_a_damaged_file_of_state_locks_nobody_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, said: str, content: str
+) -> None:
+    (tmp_path / f"{name}.json").write_text(content, encoding="utf-8")
     async with client("a", state_dir=tmp_path) as a:
         assert a.is_running
-    assert "reputation_not_restored" in caplog.text
+    assert said in caplog.text

@@ -153,6 +153,15 @@ async def end(process: asyncio.subprocess.Process, number: signal.Signals) -> No
     assert SECRET not in err.decode()
 
 
+async def test_the_chain_can_be_chosen_by_an_option_too() -> None:
+    away = {"BLOCKCHAIN_RPC": "ws://127.0.0.1:1"}
+    async with running("--registry", "substrate", **away) as (process, port):
+        status, out, _ = await zmesh("health", f"127.0.0.1:{port}")
+        assert (status, json.loads(out)["registry"]["source"]) == (0, "chain ws://127.0.0.1:1")
+        process.terminate()
+        assert await process.wait() == 0
+
+
 async def test_a_mistyped_variable_is_warned_about() -> None:
     process = await start(
         "run", MESH_PEER_ID="me", MESH_LISTEN_HOST="127.0.0.1", MESH_LISTEN_PORT="0", MESH_GOSIP_FANOUT="3"

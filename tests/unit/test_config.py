@@ -139,6 +139,11 @@ def test_a_value_with_a_grammar_is_refused_in_its_own_words(field: str, value: s
     assert said in sentence
 
 
+def test_a_chain_url_of_another_type_is_refused_with_what_is_right() -> None:
+    said = "blockchain_rpc (BLOCKCHAIN_RPC) is 5: a URL such as ws://localhost:9944 is right"
+    assert refusal(blockchain_rpc=5) == said
+
+
 def test_a_missing_name_is_asked_for() -> None:
     with pytest.raises(ConfigError, match=r"^peer_id \(MESH_PEER_ID\) is missing: a name of your own choice"):
         Settings()

@@ -48,3 +48,10 @@ def test_nobody_passes_for_this_node_by_its_name() -> None:
 
     assert list(peers) == ["5Eve"]
     assert peers["5Eve"].peer_id == "me"
+
+
+def test_the_table_prints_as_what_it_holds() -> None:
+    peers = table(Member(BOB, "5Bob", "bob"))
+
+    assert repr(peers) == f"<PeerTable {dict(peers)}>"
+    assert "account_id='5Bob'" in repr(peers)
