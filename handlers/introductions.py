@@ -23,7 +23,7 @@ INTRODUCER_RATE: Final = 8.0
 INTRODUCER_BURST: Final = 256.0
 """At once: a mesh that starts whole at one seed."""
 INTRODUCED_RATE: Final = 0.1
-"""Introductions a second of one key: a node that moves, not one that makes everybody verify."""
+"""Introductions a second of one key, by itself or by others: a node that moves, not one that makes all verify."""
 INTRODUCED_BURST: Final = 8.0
 """At once: a newcomer asks several seeds, and may move soon after."""
 MAX_BUCKETS: Final = 4096
@@ -73,6 +73,14 @@ class Introductions:
     def allows(self, account: str, key: PeerKey, mono: float) -> bool:
         """May ``account`` introduce ``key`` now? Charges nothing, as the record may turn out to be none."""
         return self._introducers.has(account, mono) and self._introduced.has(key, mono)
+
+    def allows_news(self, key: PeerKey, mono: float) -> bool:
+        """May ``key`` have another record now, by its own word too? Each one costs a signature and perhaps a roster."""
+        return self._introduced.has(key, mono)
+
+    def charge_news(self, key: PeerKey, mono: float) -> None:
+        """``key`` announced news of itself."""
+        self._introduced.take(key, mono)
 
     def charge(self, account: str, key: PeerKey, was_news: bool, mono: float) -> None:
         """``account`` introduced ``key``. Only news costs the key: anybody can repeat what it once signed."""

@@ -33,7 +33,7 @@ from zmesh.core.envelope import Envelope
 from zmesh.core.errors import WireError
 from zmesh.core.events import Broadcast, Command, Located, SendDirect
 from zmesh.core.types import Endpoint, Member, MessageType, Now, PeerKey, Verdict
-from zmesh.core.wire import malformed
+from zmesh.core.wire import MAX_UINT, malformed
 from zmesh.handlers.introductions import Introductions
 from zmesh.handlers.offers import FALSE, UNJUDGED, VERDICTS, Offer, RecordPorts, Taken
 from zmesh.handlers.record import (
@@ -173,8 +173,12 @@ class Records:
             record = decode_record(payload["record"])
         except WireError:
             return Verdict.REJECT
-        if record.key != envelope.author and not self._introductions.allows(sender.account, record.key, now.mono):
+        limits, introduces = self._introductions, record.key != envelope.author
+        if introduces and not limits.allows(sender.account, record.key, now.mono):
             self.counters["introduction_limited"] += 1
+            return Verdict.IGNORE
+        if self._standing(record) is Taken.NEW and not limits.allows_news(record.key, now.mono):
+            self.counters["news_limited"] += 1
             return Verdict.IGNORE
         taken, name = self._weigh(record)
         verdict = Verdict.REJECT if name in FALSE else VERDICTS[taken]
@@ -190,9 +194,11 @@ class Records:
             record = decode_record(payload["record"])
             before = self._records.get(record.key)
             commands = self._learn([record.encoded])
+            was_news = self._records.get(record.key) is not before
             if record.key != envelope.author:
-                was_news = self._records.get(record.key) is not before
                 self._introductions.charge(sender.account, record.key, was_news, now.mono)
+            elif was_news:
+                self._introductions.charge_news(record.key, now.mono)
             return commands
         commands = self._learn(payload.get("records") or ())
         # News about others: with news about itself alone an answerer could have us ask for ever.
@@ -336,7 +342,10 @@ class Records:
         for encoded in offered:
             taken, name = self.offer(encoded)
             if taken in (Taken.NEW, Taken.EQUIVOCATION):
-                kept = self._records[decode_record(encoded).key]
+                # Taken, it may make a roster, and time may have ended a delegation since it was judged.
+                kept = self._records.get(decode_record(encoded).key)
+                if kept is None:
+                    continue
                 if kept.key in learnt:
                     break
                 learnt[kept.key] = kept
@@ -407,7 +416,8 @@ class Records:
         self._unsigned = False
         own = self.own
         # The clock is the sequence's floor: it stays ahead of what a lost disk forgot.
-        sequence = max(now.wall_ms, own.sequence + 1 if own else 0)
+        # Above the highest there is none: whoever stole our key and signed that is contradicted by an equal.
+        sequence = min(MAX_UINT, max(now.wall_ms, own.sequence + 1 if own else 0))
         signer = self._ports.signer
         own = encode_record(self._own, self._network, signer.public, sequence, now.wall_ms, signer.sign)
         self._records[own.key] = own

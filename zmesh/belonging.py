@@ -19,6 +19,7 @@ from zmesh.core.errors import ConfigError, WireError
 from zmesh.core.events import Event, JoinNetwork, Located, RosterChanged, Wake
 from zmesh.core.types import EMPTY_ROSTER, Endpoint, Now, PeerKey
 from zmesh.handlers import Record, Records
+from zmesh.handlers.offers import FALSE
 from zmesh.log import get_logger
 from zmesh.node import read_clocks
 from zmesh.registry.membership import Admission, Membership
@@ -41,7 +42,7 @@ class Belonging:
         self._name = name
         self._genesis = genesis
         self._me = me
-        self._membership = Membership(name, admission)
+        self._membership = Membership(name, admission, lambda: self._records is not None and self._records.takes_local)
         self._is_open = admission == "open"
         self._found = ValidatorSet(genesis=genesis)
         self._roster = EMPTY_ROSTER
@@ -158,7 +159,8 @@ class Belonging:
 
     def judge(self, record: Record) -> str | None:
         """For ``Records``: why the key of this record may not take part, or None if it may."""
-        if self._engine is not None and record.key in self._engine.peers.manual:
+        by_hand = self._engine is not None and record.key in self._engine.peers.manual
+        if by_hand and record.delegation is None:
             return None
         now = read_clocks()
         standing = self._membership.judge(record, now)
@@ -166,7 +168,9 @@ class Belonging:
             # The delegation counts from now on, also if the record is not taken: it may end somebody else's.
             self._is_soon = True
             self._sleep(SETTLE)
-        return None if standing is Standing.ADMITTED else standing.value
+        # Whom the operator vouches for needs nobody else's word; a false one, passed on, would be this node's fault.
+        admitted = standing is Standing.ADMITTED or (by_hand and standing.value not in FALSE)
+        return None if admitted else standing.value
 
     def took(self, record: Record) -> None:
         """For ``Records``: this is the newest record of its key now."""

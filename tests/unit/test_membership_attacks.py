@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.delegation_support import BEGIN, END, GENESIS, NETWORK, Signer, delegation, signer
 from tests.unit.mixed_order import MixedOrder
-from zmesh.core.types import Now
+from zmesh.core.types import Endpoint, Now
 from zmesh.core.wire import network_id
 from zmesh.delegation import Delegation, Scheme
 from zmesh.handlers.record import Description, Record, encode_record
@@ -127,3 +127,16 @@ def test_sequences_of_another_chain_in_the_same_folder_count_nothing() -> None:
     members.restore({"genesis": bytes(32).hex(), "sequences": {by.account.hex(): 9}})
 
     assert members.judge(record(FIRST, delegation(by, FIRST)), NOON) is Standing.ADMITTED
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "169.254.169.254", "0.0.0.0"])
+def test_what_the_chain_says_leads_to_this_machine_only_in_a_mesh_on_one(host: str) -> None:
+    """The map of addresses is filled by the accounts themselves."""
+    by, places = signer(1), (Endpoint(host, 6379), Endpoint("192.0.2.1", 9090))
+    found = ValidatorSet(accounts={by.account: Account(by.account, "5A", endpoints=places)}, genesis=GENESIS)
+
+    for takes_local, right in ((False, places[1:]), (True, places)):
+        members = Membership(NETWORK, takes_local=lambda takes=takes_local: takes)  # type: ignore[misc]
+        members.registered(found, NOON)
+        members.took(record(FIRST, delegation(by, FIRST)), NOON)
+        assert members.roster.members[0].endpoints == right

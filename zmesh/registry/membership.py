@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from math import inf
 from typing import Any, Final, Literal, NamedTuple
@@ -27,7 +27,7 @@ from zmesh.core.errors import ConfigError, WireError
 from zmesh.core.types import EMPTY_ROSTER, Member, Now, PeerKey, Roster
 from zmesh.delegation import Delegation, Scheme, decode_delegation
 from zmesh.handlers.introductions import Limits
-from zmesh.handlers.record import Record
+from zmesh.handlers.record import Record, is_local
 from zmesh.identity import curve_image
 from zmesh.log import get_logger
 from zmesh.registry.port import Account, ValidatorSet
@@ -90,8 +90,11 @@ class _Said(NamedTuple):
 class Membership:
     """Combines what the registry, the accounts and the operator say into the engine's roster. No IO but its log."""
 
-    def __init__(self, network: str, admission: Admission = "registry") -> None:
-        """``network``: the mesh's name."""
+    def __init__(
+        self, network: str, admission: Admission = "registry", takes_local: Callable[[], bool] = lambda: False
+    ) -> None:
+        """``network``: the mesh's name. ``takes_local``: may accounts be on this machine, as in a mesh on one?"""
+        self._takes_local = takes_local
         self._network = network
         self._open = admission == "open"
         self._found = ValidatorSet()
@@ -393,7 +396,8 @@ class Membership:
                 key,
                 account.address,
                 said.peer_id,
-                account.endpoints,
+                # Each account writes its own into the chain, and could have everybody knock at services of theirs.
+                tuple(place for place in account.endpoints if not is_local(place.host) or self._takes_local()),
                 account.stake,
                 account.is_validator,
                 account.reputation,

@@ -57,7 +57,7 @@ class Standing(StrEnum):
     FULL = "full"
     """The mesh is open, and has as many guests as it takes."""
     BUSY = "busy"
-    """Too many new ones of its account, or forged ECDSA signatures of anybody, came to look at it now: it may come again."""
+    """Too many new ones of its account, or forged ones of anybody, came to look at it now: it may come again."""
 
     __hash__ = str.__hash__
 
