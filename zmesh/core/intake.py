@@ -75,6 +75,7 @@ class Intake:
         "_gossip",
         "_inbox",
         "_links",
+        "_me",
         "_out",
         "_outbox",
         "_peers",
@@ -86,6 +87,7 @@ class Intake:
 
     def __init__(self, context: Context, gossip: Gossip, links: Links, outbox: Outbox, behaviours: Behaviours) -> None:
         self._context = context
+        self._me = context.composer.public
         self._out = context.out
         self._peers = context.peers
         self._seen = context.seen
@@ -167,7 +169,7 @@ class Intake:
             self._context.drop(DropReason.WRONG_NETWORK, link.key, identifier)
         elif envelope.recipient is None:
             self._check_gossip(copy, now)
-        elif envelope.recipient != self._context.composer.public:
+        elif envelope.recipient != self._me:
             self._context.drop(DropReason.WRONG_RECIPIENT, link.key, identifier)
             self._context.blame(link.key, Fault.MISROUTED_DIRECT, now)
         elif envelope.author != link.key:
@@ -197,7 +199,7 @@ class Intake:
             self._pass_over(copy, DropReason.UNKNOWN_AUTHOR, now)
         elif (reason := self._untimely(envelope, now, pulled=copy.pulled)) is not None:
             self._pass_over(copy, reason, now)
-        elif author.key != self._context.composer.public and not self._bucket(author).has(now.mono):
+        elif author.key != self._me and not self._bucket(author).has(now.mono):
             self._pass_over(copy, DropReason.AUTHOR_RATE, now)
         else:
             copy.checked_at = now.mono
@@ -242,7 +244,7 @@ class Intake:
         if self._seen.get(envelope.short) is not None:
             self._context.drop(DropReason.DUPLICATE, link, envelope.id)
             return
-        own = author.key == self._context.composer.public
+        own = author.key == self._me
         if not own and not self._bucket(author).take(now.mono):
             self._pass_over(copy, DropReason.AUTHOR_RATE, now)
             return

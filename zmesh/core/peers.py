@@ -73,7 +73,8 @@ class Peers:
 
     def author(self, key: PeerKey) -> Member | None:
         """Whoever may have written a message: a member, or this node itself."""
-        return self.myself if key == self._me else self.get(key)
+        member = self.roster.by_key.get(key) or self.manual.get(key)
+        return self.myself if member is None and key == self._me else member
 
     def __contains__(self, key: object) -> bool:
         return key != self._me and (key in self.roster.by_key or key in self.manual)
