@@ -16,15 +16,17 @@ from zmesh.identity import Identity
 
 NODE = Identity.from_seed(bytes([101]) * 32)
 WHOLE = [delegation(signer(1, scheme), NODE) for scheme in Scheme]
+WHOLE_NUMBERS = st.integers(-(2**63), 2**64 - 1)
+"""Those that msgpack carries."""
 VALUES = st.one_of(
     st.none(),
     st.booleans(),
-    st.integers(-(2**63), 2**64 - 1),
+    WHOLE_NUMBERS,
     st.floats(),
     st.text(max_size=70),
     st.binary(max_size=70),
     st.sampled_from([bytes(32), bytes(33), bytes(64), b"\xff" * 32, b"\xff" * 64]),
-    st.lists(st.integers(), max_size=2),
+    st.lists(WHOLE_NUMBERS, max_size=2),
 )
 
 
