@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("one_hop", "flood", "propagation", "footprint", "simulate", "discovery")
+NAMES = ("one_hop", "flood", "propagation", "footprint", "simulate", "discovery", "membership")
 
 
 def main() -> int:
