@@ -52,6 +52,8 @@ class Patience:
     """Between looks at the finalized head, where no subscription tells of it."""
     silence: float = 30.0
     """Of the worker: longer than a call, and than a busy machine needs to import and decode."""
+    reading: float = 180.0
+    """For a whole reading: 100,000 validators take half a minute, and an endpoint could drip for ever."""
     backoff_min: float = 1.0
     backoff_max: float = 30.0
 
@@ -148,12 +150,20 @@ class ChainRegistry:
         while True:
             for url in self._urls:
                 self._url, self._hopeful = url, True
-                answered, problem = await self._attempt(url)
+                answered, problem = await self._survive(url)
                 failures = 0 if answered else failures + 1
                 self._warn(problem)
                 self._hopeful = False
                 self._notify()
             await asyncio.sleep(self._pause(failures // len(self._urls)))
+
+    async def _survive(self, url: str) -> tuple[bool, str]:
+        """``_attempt``, whatever comes of it: nobody else would ask the chain again."""
+        try:
+            return await self._attempt(url)
+        except Exception as error:  # noqa: BLE001 - a fault of ours, logged whole; the next attempt may do better
+            _log.error("registry.attempt_failed", exc_info=error)
+            return False, f"asking the chain at {rpc_endpoint(url)} failed: {type(error).__name__}"
 
     async def _attempt(self, url: str) -> tuple[bool, str]:
         """Ask one endpoint until that fails: whether a set was taken from it, and why it ended."""
@@ -180,6 +190,7 @@ class ChainRegistry:
         if self._asked > self._answer:
             child.say({"ask": self._asked})
         source = str(rpc_endpoint(url))
+        answered = self._mono()
         try:
             while True:
                 body = await child.hear(wait.silence)
@@ -188,6 +199,10 @@ class ChainRegistry:
                 problem = await self._take(frame, source)
                 if problem is not None:
                     return problem
+                if frame.get("kind") != "beat":
+                    answered = self._mono()
+                elif self._mono() - answered > wait.reading:
+                    return f"the chain at {source} has not come to an end of its answer for {wait.reading:g} s"
         except TimeoutError:
             return f"the chain at {source} has been silent for {wait.silence:g} s"
         except (EOFError, OSError):

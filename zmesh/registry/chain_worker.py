@@ -11,19 +11,22 @@ Rules
  3. Finalized heads only, looked for every ``poll`` seconds and whenever a subscription says so. A set is sent whole
     when it changed, else that it is the same; beats fill the time of a long reading. A head may have a lower number
     than the one before: the chain was rolled back, and what it says now counts.
- 4. It ends when the socket does, and when its parent is another than at its start.
+ 4. It ends when the socket does, and when its parent is another than at its start. Its memory is bounded.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, BinaryIO, NoReturn
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from zmesh.registry.chains import choose, read_all
 from zmesh.registry.chains.port import ChainError
@@ -38,6 +41,14 @@ QUIET = 60.0
 """Seconds without a finalized block after which a subscription is made anew: it may have died in silence."""
 MAX_PROBLEM = 300
 """Characters of a problem: an HTTP error carries whole pages."""
+MAX_MEMORY = 4 * 1024**3
+"""Bytes of addresses that the process may use, several times what 100,000 validators need: the library reads answers
+of any size, and what an endpoint sends without end must not take the node's memory."""
+HEAD_GAP = 0.5
+"""Seconds between heads that a subscription is heard to tell of: chains finalize every few seconds, a liar whenever it
+likes, and each head may cost a reading."""
+MIN_SECRET = 4
+"""Letters from which on a part of a URL is cut out of a problem: providers put keys into paths and queries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +155,8 @@ def subscribe(url: str, wake: Callable[[], None]) -> NoReturn:
 
     def told(message: object, number: int, subscription: str) -> None:
         wake()
+        # Here: what it tells meanwhile stays on its side of the connection.
+        time.sleep(HEAD_GAP)
 
     while True:
         try:
@@ -164,7 +177,7 @@ def listen(stream: BinaryIO, ask: Callable[[int], None]) -> NoReturn:
 
 
 def problem_of(error: BaseException, url: str) -> str:
-    """An error in one sentence without the URL, which may carry a password."""
+    """An error in one sentence without the URL or a part of it, which may be a password or a key."""
     if isinstance(error, ChainError):
         text = str(error)
     elif isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
@@ -174,11 +187,30 @@ def problem_of(error: BaseException, url: str) -> str:
     else:
         words = " ".join(str(error).split())
         text = f"the chain cannot be read: {type(error).__name__}{': ' if words else ''}{words}"
-    return text.replace(url, "its endpoint")[:MAX_PROBLEM]
+    for secret in secrets_of(url):
+        text = text.replace(secret, "...")
+    return text[:MAX_PROBLEM]
+
+
+def secrets_of(url: str) -> list[str]:
+    """Whatever of a URL is nobody's business, longest first: all but its scheme, host and port."""
+    parts = urlsplit(url)
+    said = [url, parts.path, parts.query, parts.username, parts.password, parts.fragment]
+    said += [*parts.path.split("/"), *(value for _, value in parse_qsl(parts.query))]
+    spelt = {form for one in said if one for form in (one, unquote(one))}
+    return sorted((one for one in spelt if len(one) >= MIN_SECRET), key=len, reverse=True)
+
+
+def bound_memory(size: int) -> None:
+    """Let this process have so many bytes of addresses at most; more is a ``MemoryError`` of its own."""
+    # Not every system has this limit; there the parent's patience is the only one.
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 
 def main() -> int:
     """Serve the socket until it ends. The exit status is 1 after a problem."""
+    bound_memory(MAX_MEMORY)
     out = os.fdopen(os.dup(0), "wb")
     try:
         orders = Orders(**read_frame(sys.stdin.buffer))
