@@ -24,11 +24,13 @@ from zmesh.log import get_logger
 from zmesh.node import read_clocks
 from zmesh.registry.membership import Admission, Membership
 from zmesh.registry.port import Account, ValidatorSet
-from zmesh.registry.standing import Standing
+from zmesh.registry.standing import Standing, own_trouble, statement_of
 from zmesh.state import DELEGATIONS_FILE, RECORDS_FILE, State
 
 MAX_SLEEP = 3600.0
 """Seconds until the wall clock is looked at again: it may be set while a timer runs."""
+NOTICE = 3 * 86_400.0
+"""Seconds before the own delegation ends in which that is warned about: a weekend."""
 SETTLE = 0.05
 """Seconds between two rosters that records make: a roster costs 10 us for each member."""
 
@@ -47,7 +49,9 @@ class Belonging:
         self._found = ValidatorSet(genesis=genesis)
         self._roster = EMPTY_ROSTER
         self._saved: bytes | None = None
-        self._was_missing = False
+        self._own: Record | None = None
+        self._refused: Standing | None = None
+        self._is_warned = False
         self._timer: asyncio.TimerHandle | None = None
         self._applied_at = float("-inf")
         self._is_soon = False
@@ -73,10 +77,27 @@ class Belonging:
         """Judgements by their outcome."""
         return dict(self._membership.counters)
 
+    def troubles(self) -> list[str]:
+        """What keeps this node from others, in one sentence each."""
+        found = []
+        if self._own is not None and self._refused is not None:
+            found.append(own_trouble(self._own, self._refused, read_clocks().wall))
+        strangers = self.strangers()
+        if strangers and not self._roster.keys - {self._me}:
+            found.append(f"none of {len(strangers)} other accounts in the registry has shown its mesh key yet")
+        return found
+
+    def ends_in(self) -> float | None:
+        """Seconds until the own delegation ends, below 0 once it did; None without one."""
+        said = None if self._own is None else statement_of(self._own)
+        return None if said is None else said.not_after + 1 - read_clocks().wall
+
     def strangers(self) -> list[Account]:
         """Those whom the registry names and whose mesh keys nobody has shown yet."""
         met = {member.account for member in self._roster.members}
-        return [account for account in self._found.accounts.values() if account.address not in met]
+        said = None if self._own is None else statement_of(self._own)
+        mine = b"" if said is None else said.account
+        return [one for one in self._found.accounts.values() if one.address not in met and one.id != mine]
 
     # ------------------------------------------------------------ starting and stopping
 
@@ -143,7 +164,6 @@ class Belonging:
             records.ask_soon(now)
         # Handlers have more to say now than the engine knows.
         self._submit(Wake())
-        self._tell_if_missing()
         self._changed()
 
     def _read_saved(self, saved: bytes) -> None:
@@ -204,6 +224,7 @@ class Belonging:
         found_at, self._found_at = self._found_at, {}
         for key, endpoints in found_at.items():
             self._submit(Located(key, endpoints))
+        self._look_at_itself(now)
         due = self._membership.deadline
         self._sleep(None if due is None else min(MAX_SLEEP, max(0.0, due - now.wall)))
 
@@ -219,12 +240,23 @@ class Belonging:
         self._timer = None
         self._apply(read_clocks())
 
-    def _tell_if_missing(self) -> None:
-        """Once each time that the registry stops naming this node."""
-        missing = len(self._found) > 0 and self._me not in self._roster.keys
-        if missing and not self._was_missing:
-            _log.warning("not_in_registry", public_key=self._me.hex(), effect="other nodes will refuse this one")
-        self._was_missing = missing
+    def _look_at_itself(self, now: Now) -> None:
+        """Others judge this node as it can judge itself: say what is wrong, once each time that this changes."""
+        self._own = own = None if self._records is None else self._records.own
+        refused = None
+        if own is not None and len(self._found) and self._me not in self._roster.keys:
+            standing = self._membership.standing_of(own, now)
+            refused = None if standing is Standing.ADMITTED else standing
+            if refused is not None and refused is not self._refused:
+                why = own_trouble(own, refused, now.wall)
+                _log.warning("not_admitted", public_key=self._me.hex(), why=why, effect="other nodes refuse this one")
+        self._refused = refused
+        left = self.ends_in()
+        is_short = left is not None and 0 < left < NOTICE
+        if is_short and not self._is_warned:
+            mend = "have its account sign anew (`zmesh key delegate`), and start again with that"
+            _log.warning("delegation_ends_soon", seconds=left, mend=mend)
+        self._is_warned = is_short
 
 
 def _nobody(_event: Event) -> None:

@@ -47,6 +47,18 @@ LONELY = 30.0
 WATCH = 5.0
 """Seconds between two looks at how many links there are."""
 
+_MENDS = {
+    "local_address": "on one machine every node needs MESH_LISTEN_HOST=127.0.0.1, elsewhere this one MESH_ADVERTISE",
+    "unknown_key": "the registry there does not name our key, and we show no delegation: see MESH_DELEGATION",
+    "unknown_account": "the registry there does not name our account",
+    "other_network": "the chain or MESH_NETWORK is another one there",
+    "other_chain": "our delegation is for another chain",
+    "not_yet": "our delegation has not begun, or one of the two clocks is wrong",
+    "expired": "our delegation has ended, or one of the two clocks is wrong",
+    "superseded": "our account signed a later delegation",
+}
+"""What would help, by the reason that a seed gives."""
+
 _log = get_logger(__name__)
 
 
@@ -113,7 +125,11 @@ class Meeting:
     async def run(self) -> None:
         """Meet, and watch over it, until cancelled."""
         while self._seeds:
-            pause = await self.step()
+            try:
+                pause = await self.step()
+            except Exception as error:  # noqa: BLE001 - a fault of ours, logged whole; nobody else would meet again
+                _log.error("meeting_failed", exc_info=error)
+                pause, self._pause = self._pause, min(LONGEST_PAUSE, self._pause * 2)
             try:
                 async with asyncio.timeout(pause):
                     await self._wakeup.wait()
@@ -151,14 +167,9 @@ class Meeting:
             self._begin_anew()
         if self._is_met:
             return WATCH
-        own = self._ports.own()
-        if not own:
+        if not self._ports.own():
             return self._varied(FIRST_PAUSE)
-        if own != self._held:
-            # A new record is as good as no record to those who have the old one.
-            self._held = own
-            self._holders.clear()
-        await self._attempt(own)
+        await self._attempt()
         if len(self._holders) >= self._wanted() and self._ports.links():
             self._is_met = True
             _log.info("met", seeds=len(self._holders))
@@ -168,7 +179,7 @@ class Meeting:
 
     # ------------------------------------------------------------ one attempt
 
-    async def _attempt(self, own: bytes) -> None:
+    async def _attempt(self) -> None:
         self._problems.clear()
         found = await asyncio.gather(*(self._addresses(seed) for seed in self._seeds))
         self._lost = found.count([])
@@ -177,6 +188,12 @@ class Meeting:
         # A seed on this machine says little about the way to those elsewhere.
         for place in sorted(self._places, key=lambda place: is_local(place.host))[:1]:
             self._ports.toward(place)
+        # Only now it says where we are.
+        own = self._ports.own()
+        if own != self._held:
+            # A new record is as good as no record to those who have the old one.
+            self._held = own
+            self._holders.clear()
         others = [place for place in self._places if place not in self._own_places]
         self._rng.shuffle(others)
         for begin in range(0, len(others), ENOUGH):
@@ -232,7 +249,8 @@ class Meeting:
         if key not in self._holders:
             posted = await self._ports.post(place, own, EXCHANGE_SECONDS)
             if not posted.is_taken:
-                raise ValueError(f"{who} does not take our record: {posted.why}")
+                mend = _MENDS.get(posted.why)
+                raise ValueError(f"{who} does not take our record: {posted.why}" + (f" ({mend})" if mend else ""))
             self._holders.add(key)
 
     def _met_at(self, key: PeerKey) -> tuple[Endpoint, ...]:

@@ -260,7 +260,12 @@ class Running:
         registry = self._setup.registry
         status = None if registry is None else registry.status()
         meeting = self._meeting.status() if self._setup.settings.bootstrap else None
-        return health(self._setup.settings.peer_id, self.engine, len(self._setup.peers), status, meeting)
+        name, known, troubles = self._setup.settings.peer_id, len(self._setup.peers), self.belonging.troubles()
+        said = health(name, self.engine, known, status, meeting, troubles)
+        left = self.belonging.ends_in()
+        if left is not None:
+            said["delegation_ends_in_seconds"] = round(left)
+        return said
 
     def metrics(self) -> str:
         """What GET /metrics says."""

@@ -2,14 +2,15 @@
 
 Rules
  1. Health tells the truth: "healthy" is a node that reaches somebody, or that knows of nobody to reach; one that
-    knows of others and reaches none, or whose registry never told it of anybody, is "degraded", and says why.
+    knows of others and reaches none, whom others refuse, whose seeds do not answer, or whose registry never told it of
+    anybody, is "degraded", and says why.
  2. Every counter of every layer is in the metrics. No key, no payload, no secret is.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from zmesh.core.bounds import AHEAD
@@ -27,8 +28,12 @@ def health(
     known: int,
     registry: RegistryStatus | None,
     meeting: Mapping[str, Any] | None = None,
+    troubles: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The answer of GET /health. ``known``: peers listed. ``meeting``: how it goes, where there are seeds to meet."""
+    """The answer of GET /health. ``known``: peers listed. ``meeting``: how it goes, where there are seeds to meet.
+
+    ``troubles``: what else keeps this node from others, in sentences.
+    """
     live = [link for link in engine.links.values() if link.state is LinkState.LIVE]
     away = [link for link in engine.links.values() if link.state is not LinkState.LIVE]
     reasons = Counter(link.why for link in away if link.why)
@@ -41,10 +46,12 @@ def health(
         "links_away": len(away),
         "messages_seen": len(engine.seen),
     }
-    why = []
+    why = list(troubles)
     if known and not live:
         why.append(f"none of {known} known peers is reached")
         why += [f"{count} peer(s): {reason}" for reason, count in reasons.most_common(MAX_REASONS)]
+    if meeting is not None and not live:
+        why += meeting["problems"][:MAX_REASONS]
     if registry is not None and registry.age is None:
         why.append(registry.problem or "the registry has not been read yet")
     if why:

@@ -33,13 +33,15 @@ def record(by: Signer, node: Identity, sequence: int = 1) -> Record:
 class Told:
     """What the engine is told, and the moment when it is."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "read_clocks", lambda: Now(asyncio.get_running_loop().time(), END - 100.0))
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, own: Record | None = None) -> None:
+        self.wall = END - 100.0
+        monkeypatch.setattr(module, "read_clocks", lambda: Now(asyncio.get_running_loop().time(), self.wall))
         self.events: list[Event] = []
         self.came = asyncio.Event()
         engine = SimpleNamespace(network=network_id(NETWORK, GENESIS), peers=SimpleNamespace(manual={}))
-        records = SimpleNamespace(own=None, retain=lambda keys: None, ask_soon=lambda now: None)
-        self.belonging = Belonging(NETWORK, GENESIS, Identity.from_seed(bytes(32)).public, "registry")
+        records = SimpleNamespace(own=own, retain=lambda keys: None, ask_soon=lambda now: None)
+        me = Identity.from_seed(bytes(32)).public if own is None else own.key
+        self.belonging = Belonging(NETWORK, GENESIS, me, "registry")
         self.belonging.attach(cast(Any, engine), cast(Any, records), self._submit, lambda: None)
         self.belonging.registered(SET)
         self.events.clear()
@@ -84,4 +86,82 @@ async def test_a_revocation_takes_effect_although_its_record_is_not_taken(monkey
     assert told.belonging.judge(record(SIGNERS[0], NODES[1], 2)) is None
     await told.rest(2)
     assert told.rosters() == [{NODES[0].public}, set()]
+    told.belonging.detach()
+
+
+def own_record(by: Signer | None, **changed: Any) -> Record:
+    """Of the fourth node, with a delegation if ``by`` signs one."""
+    node = NODES[3]
+    made = None if by is None else delegation(by, node, **changed).encoded
+    described = Description("me", (Endpoint("192.0.2.1", 9090),), delegation=made)
+    return encode_record(described, network_id(NETWORK, GENESIS), node.public, 1, 0, node.sign)
+
+
+NOBODY_MET = "none of 2 other accounts in the registry has shown its mesh key yet"
+ALL_UNMET = "none of 3 other accounts in the registry has shown its mesh key yet"
+
+
+@pytest.mark.parametrize(
+    "own, troubles",
+    [
+        (own_record(SIGNERS[0]), [NOBODY_MET]),
+        (
+            own_record(None),
+            [
+                "the registry does not name this node's key: list it there, or, where the registry names accounts, "
+                "have one sign for it (`zmesh key delegate`, MESH_DELEGATION)",
+                ALL_UNMET,
+            ],
+        ),
+        (
+            own_record(SIGNERS[0], not_after=int(END - 160)),
+            [
+                "this node's delegation ended 60 s ago: have its account sign anew (`zmesh key delegate`), or set this "
+                "machine's clock right",
+                NOBODY_MET,
+            ],
+        ),
+        (
+            own_record(SIGNERS[0], not_before=int(END - 40)),
+            ["this node's delegation begins in 60 s: wait, or set this machine's clock right", NOBODY_MET],
+        ),
+        (
+            own_record(signer(9)),
+            [
+                f"the registry does not name 0x{signer(9).account.hex()}, the account of this node's delegation",
+                ALL_UNMET,
+            ],
+        ),
+        (
+            own_record(SIGNERS[0], genesis=bytes(32)),
+            [
+                "this node's delegation is for another chain than its registry's: have its account sign anew",
+                NOBODY_MET,
+            ],
+        ),
+    ],
+    ids=["well", "no delegation", "expired", "not yet", "unknown account", "other chain"],
+)
+async def test_a_node_says_why_others_refuse_it_and_that_it_met_nobody(
+    own: Record, troubles: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = Told(monkeypatch, own)
+
+    assert told.belonging.troubles() == troubles
+    warned = [entry.__dict__["zmesh"] for entry in caplog.records if entry.__dict__["zmesh"]["event"] == "not_admitted"]
+    assert [entry["why"] for entry in warned] == troubles[:-1], "once"
+    told.belonging.detach()
+
+
+async def test_the_end_of_the_own_delegation_is_warned_about_before_it_comes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = Told(monkeypatch, own_record(SIGNERS[0]))
+    events = [entry.__dict__["zmesh"]["event"] for entry in caplog.records]
+    assert (events, told.belonging.ends_in()) == (["delegation_ends_soon"], 101.0)
+
+    told.wall = END + 1.0
+    told.belonging.registered(ValidatorSet(accounts=dict(SET.accounts), genesis=GENESIS, block=2))
+    events = [entry.__dict__["zmesh"]["event"] for entry in caplog.records]
+    assert (events, told.belonging.ends_in()) == (["delegation_ends_soon", "not_admitted"], 0.0)
     told.belonging.detach()

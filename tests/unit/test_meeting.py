@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -332,3 +333,27 @@ async def test_news_hurries_a_pause_but_not_a_node_that_is_in() -> None:
 async def test_without_seeds_there_is_nothing_to_run() -> None:
     async with asyncio.timeout(20):
         await Meeting((), ME.public, World().ports(), random.Random(7), lambda: 0.0).run()
+
+
+async def test_the_record_that_is_left_says_where_the_way_to_the_seeds_begins() -> None:
+    world = World(*NODES[:3])
+    moved = record(ME, Endpoint("198.51.100.7", 9090), sequence=2)
+    meeting = Meeting(
+        tuple(world.answers),
+        ME.public,
+        replace(world.ports(), toward=lambda place: setattr(world, "own", moved)),
+        random.Random(7),
+        lambda: world.now,
+    )
+    await meeting.step()
+    assert [posted for _, posted in world.posted] == [moved] * 3
+
+
+async def test_what_would_help_is_said_where_it_is_known() -> None:
+    world = World(NODES[0])
+    world.reply = Posted(403, "expired")
+    meeting = world.meeting()
+    await meeting.step()
+    (problem,) = meeting.status()["problems"]
+    why = "expired (our delegation has ended, or one of the two clocks is wrong)"
+    assert problem.endswith(f"does not take our record: {why}")

@@ -148,6 +148,11 @@ class Membership:
             self._refusals.tell(record, standing, self._found.accounts, now)
         return standing
 
+    def standing_of(self, record: Record, now: Now) -> Standing:
+        """``judge`` of a node's own record: neither counted nor logged."""
+        self._now = now
+        return self._standing(record)
+
     def took(self, record: Record, now: Now) -> None:
         """This is the newest record of its key, and verified: if its key may take part, it is a member by that name."""
         self._now = now

@@ -78,7 +78,7 @@ class Refusals:
             return
         self._told.add((record.key, standing))
         account, why = None, _WHY[standing]
-        statement = _statement(record)
+        statement = statement_of(record)
         if statement is not None:
             known = accounts.get(statement.account)
             account = known.address if known is not None else f"0x{statement.account.hex()}"
@@ -94,13 +94,40 @@ class Refusals:
         )
 
 
-def _statement(record: Record) -> Statement | None:
-    """What its delegation says, if it carries one: a guest of an open mesh may be refused for another reason."""
+def statement_of(record: Record) -> Statement | None:
+    """What the delegation of a record says, if it carries one: a guest of an open mesh may do without."""
     try:
         return None if record.delegation is None else decode_delegation(record.delegation).statement
     except WireError:
         return None
 
+
+def own_trouble(own: Record, standing: Standing, wall: float) -> str:
+    """Why others refuse this node, and what would help, in one sentence for its operator."""
+    statement = statement_of(own)
+    edge, account = 0, ""
+    if statement is not None:
+        edge = {Standing.NOT_YET: statement.not_before, Standing.EXPIRED: statement.not_after}.get(standing, 0)
+        account = f"0x{statement.account.hex()}"
+    why = _OWN.get(standing, f"this node's delegation is refused: {standing.value}")
+    return why.format(seconds=abs(wall - edge), account=account)
+
+
+_OWN: Final[Mapping[Standing, str]] = {
+    Standing.UNKNOWN_KEY: (
+        "the registry does not name this node's key: list it there, or, where the registry names accounts, have one "
+        "sign for it (`zmesh key delegate`, MESH_DELEGATION)"
+    ),
+    Standing.OTHER_CHAIN: "this node's delegation is for another chain than its registry's: have its account sign anew",
+    Standing.UNKNOWN_ACCOUNT: "the registry does not name {account}, the account of this node's delegation",
+    Standing.NOT_YET: "this node's delegation begins in {seconds:.0f} s: wait, or set this machine's clock right",
+    Standing.EXPIRED: (
+        "this node's delegation ended {seconds:.0f} s ago: have its account sign anew (`zmesh key delegate`), or set "
+        "this machine's clock right"
+    ),
+    Standing.SUPERSEDED: "the account of this node's delegation signed a later one: MESH_DELEGATION needs that one",
+    Standing.KEY_TAKEN: "this node's key speaks for another account by now: each account needs a key of its own",
+}
 
 _WHY: Final[Mapping[Standing, str]] = {
     Standing.UNKNOWN_KEY: "the registry does not name this key, and its record carries no delegation",
