@@ -206,6 +206,20 @@ def demo(
 
 
 @app.command()
+def chain(
+    validators: Annotated[list[str], typer.Argument(metavar="//NAME...", help="Accounts, such as //Alice //Bob.")],
+    port: Annotated[int, typer.Option(help="Where it listens, on loopback; 0 is any free port.")] = 9944,
+) -> None:
+    """Run a Substrate chain on this machine, to try things out: its validators are accounts that everybody knows.
+
+    Needs node and npm: a genuine runtime is installed the first time. Ends with Ctrl-C, and keeps nothing.
+    """
+    from zmesh.demo import run_chain
+
+    raise typer.Exit(run_chain(validators, port))
+
+
+@app.command()
 def version() -> None:
     """Print the versions that a bug report needs."""
     import platform

@@ -13,6 +13,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ import pytest
 from tests.support import PATIENCE, Inbox, client, registry_file
 from zmesh import MessageType, Settings
 from zmesh.config import variable_of
+from zmesh.demo.npm import NoChainError, install
 from zmesh.identity import create_key_file
 from zmesh.registry.roster_file import parse_roster
 
@@ -43,7 +46,10 @@ def block(language: str, begins: str) -> str:
 MAKE = block("bash", "make demo")
 PROGRAM = block("python", "import asyncio")
 VALIDATORS = block("toml", "[[validator]]")
-RUN = block("bash", "zmesh key new")
+RUN = block("bash", "zmesh key new mesh.key\nMESH_PEER_ID")
+CHAIN = block("bash", "zmesh chain")
+JOIN = block("bash", "zmesh key new mesh.key\nzmesh key delegate")
+LOOK = block("bash", "zmesh health")
 SIMULATION = block("pycon", ">>> from zmesh")
 
 
@@ -99,7 +105,7 @@ async def shell(folder: Path, line: str) -> str:
 
 
 def test_no_block_is_left_out() -> None:
-    assert {text for _, text in BLOCKS} == {MAKE, PROGRAM, VALIDATORS, RUN, SIMULATION}
+    assert {text for _, text in BLOCKS} == {MAKE, PROGRAM, VALIDATORS, RUN, CHAIN, JOIN, LOOK, SIMULATION}
 
 
 def test_every_link_leads_somewhere() -> None:
@@ -169,6 +175,65 @@ async def test_the_commands_make_a_key_check_a_registry_and_run_a_node(folder: P
         if node.returncode is None:
             node.kill()
         await node.communicate()
+
+
+async def test_from_nothing_to_a_connected_validator_on_a_chain(folder: Path) -> None:
+    """As it stands, but for ports: the chain, Alice as the first, Bob as written, and what his node says then."""
+    try:
+        await asyncio.to_thread(install)
+    except NoChainError as error:
+        pytest.skip(str(error))
+    async with AsyncExitStack() as stack:
+        chain = await stack.enter_async_context(running(folder, f"exec {CHAIN.strip()} --port 0"))
+        url = (await heard(chain.stdout, "is a chain whose validators are //Alice, //Bob")).split()[0]
+        alice = JOIN.replace(
+            "MESH_PEER_ID=bob MESH_LISTEN_PORT=9091 MESH_BOOTSTRAP=localhost:9090", "MESH_PEER_ID=alice"
+        )
+        assert alice != JOIN
+        ports: dict[str, str] = {}
+        for name, lines in (("alice", alice), ("bob", JOIN)):
+            (folder / name).mkdir()
+            script = lines.replace("MESH_LISTEN_PORT=9091 ", "").replace("ws://localhost:9944", url)
+            script = script.replace("localhost:9090", f"localhost:{ports.get('alice')}")
+            script = script.replace("MESH_PEER_ID=", "exec env MESH_PEER_ID=")
+            secret = f"MESH_ACCOUNT_SECRET=//{name.capitalize()}"
+            node = await stack.enter_async_context(running(folder, f"cd {name}; export {secret}\n{script}"))
+            entry = await heard(node.stderr, "listen_port")
+            ports[name] = json.loads(entry)["listen_port"]
+            assert node.stdout is not None
+            printed = [(await node.stdout.readline()).decode() for _ in range(10)]
+            assert "mesh.delegation: the key " in "".join(printed)
+            assert "holds:    yes" in "".join(printed)
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                said = json.loads(await shell(folder, f"zmesh health localhost:{ports['bob']}"))
+                if said["links_live"] == 1:
+                    break
+        assert (said["status"], said["peer_id"], said["registry"]["members"]) == ("healthy", "bob", 2)
+        assert said["registry"]["block"] >= 1
+        strict = LOOK.replace("localhost:9091", f"localhost:{ports['bob']}")
+        assert json.loads(await shell(folder, strict))["status"] == "healthy"
+
+
+@asynccontextmanager
+async def running(folder: Path, script: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A script that runs until the block is left."""
+    process = await start(folder, "bash", "-ec", script)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.communicate()
+
+
+async def heard(stream: asyncio.StreamReader | None, words: str) -> str:
+    """The first line with these words."""
+    assert stream is not None
+    async with asyncio.timeout(3 * PATIENCE):
+        while words not in (line := (await stream.readline()).decode()):
+            assert line, f"it ended without saying {words!r}"
+    return line
 
 
 def test_the_simulation_says_what_it_prints() -> None:

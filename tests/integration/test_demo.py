@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -19,7 +20,7 @@ import pytest
 from rich.console import Console
 
 from zmesh import ConfigError
-from zmesh.demo import INSTALL, digits, run_demo
+from zmesh.demo import INSTALL, digits, run_chain, run_demo
 from zmesh.demo.score import RESULT, Score
 from zmesh.demo.screen import Lines, screen, screen_table, summary
 
@@ -133,6 +134,23 @@ def test_numbers_out_of_range_are_refused() -> None:
         run_demo(peers=51)
     with pytest.raises(ConfigError, match="--rounds is 0"):
         run_demo(rounds=0)
+
+
+@pytest.mark.parametrize("name", ["Alice", "//", "//Al ice", "/Alice"])
+def test_a_chain_whose_validators_are_no_names_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="is no validator: names such as //Alice are right"):
+        run_chain([name], 0)
+
+
+def test_without_node_the_chain_says_so_and_so_does_the_demo(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    said = "a chain on this machine needs node and npm, and node is not installed"
+    assert run_chain(["//Alice"], 0) == 1
+    assert capsys.readouterr().err == f"{said}\n"
+    assert run_demo(peers=2, as_json=True, on_chain=True) == 1
+    assert capsys.readouterr().err == f"the demo failed: {said}\n"
 
 
 # ---------------------------------------------------------------- what it learns

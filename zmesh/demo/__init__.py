@@ -15,11 +15,17 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import signal
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
 from zmesh.core.errors import ConfigError, ZmeshError
 
 MOST = 50
 """Validators: each is a process of about 60 MB."""
+BLOCK_SECONDS = 6.0
+"""Between two blocks, as on Polkadot."""
 INSTALL = 'the demo needs scikit-learn and its pictures: `pip install "zmesh-net[demo]"` installs it'
 
 
@@ -58,3 +64,45 @@ def run_demo(
         return 130
     echo(json.dumps(score.to_dict(), indent=2) if as_json else f"\n{summary(score)}")
     return 1 if score.problems else 0
+
+
+def run_chain(names: Sequence[str], port: int) -> int:
+    """Run a chain on this machine whose validators are the accounts of these names (``//Alice``); the exit status.
+
+    It ends with Ctrl-C or SIGTERM. Raises ``ConfigError`` for names that are none.
+    """
+    from typer import echo
+
+    wrong = [name for name in names if not name.startswith("//") or not name[2:].isalnum()]
+    if wrong or not names:
+        raise ConfigError(f"{wrong[0] if wrong else 'nobody'} is no validator: names such as //Alice are right")
+    try:
+        asyncio.run(_run_chain(names, port))
+    except ZmeshError as error:
+        echo(str(error), err=True)
+        return 1
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        echo("stopped; the chain is gone", err=True)
+    return 0
+
+
+async def _run_chain(names: Sequence[str], port: int) -> None:
+    from typer import echo
+
+    from zmesh.demo.accounts import dev_account
+    from zmesh.demo.chopsticks import Chopsticks, session
+
+    task = asyncio.current_task()
+    assert task is not None  # a coroutine that runs is in one
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    accounts = await asyncio.to_thread(lambda: [dev_account(name) for name in names])
+    with tempfile.TemporaryDirectory(prefix="zmesh-chain-") as folder:
+        chain = Chopsticks(session([one.address for one in accounts]), Path(folder), port=port)
+        try:
+            await asyncio.to_thread(chain.start)
+            echo(f"{chain.url} is a chain whose validators are {', '.join(names)}")
+            while True:
+                await asyncio.sleep(BLOCK_SECONDS)
+                await chain.new_block()
+        finally:
+            chain.stop()

@@ -62,11 +62,11 @@ class Chopsticks:
     """One chain in a process of its own.
 
     ``storage`` stands in the first block. ``staking``: run a relay chain with Staking (``Installed.staking``) and not
-    one with collators (``Installed.collators``). Use it as a context manager, or call ``start`` and ``stop``; these
-    block for seconds: in a coroutine through a thread.
+    one with collators (``Installed.collators``). ``port``: 0 takes any free one. Use it as a context manager, or call
+    ``start`` and ``stop``; these block for seconds: in a coroutine through a thread.
     """
 
-    def __init__(self, storage: Storage, folder: Path, *, staking: bool = False) -> None:
+    def __init__(self, storage: Storage, folder: Path, *, staking: bool = False, port: int = 0) -> None:
         self._installed: Installed | None = None
         self._staking = staking
         self._config = folder / "chopsticks.json"
@@ -74,7 +74,7 @@ class Chopsticks:
         self._process: subprocess.Popen[str] | None = None
         self._listener: threading.Thread | None = None
         self._said: deque[str] = deque(maxlen=LINES)
-        self._port = 0
+        self._port = port
 
     def __enter__(self) -> Self:
         self.start()
@@ -132,7 +132,7 @@ class Chopsticks:
             raise ChopsticksError(f"the chain ended instead of coming up: {self._last()}")
         if self._port not in {0, port}:
             self.kill()
-            raise ChopsticksError(f"port {self._port} is taken, so the chain cannot come back there")
+            raise ChopsticksError(f"port {self._port} is taken: end what listens there, or name another port")
         self._port = port
 
     def _listen(self, process: subprocess.Popen[str], ports: queue.SimpleQueue[int | None]) -> None:
