@@ -15,8 +15,13 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
+import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import Any
 
 from zmesh.core.errors import WireError
 from zmesh.core.events import LinkClosed
@@ -32,8 +37,12 @@ RESOLVE_SECONDS = 5.0
 """Seconds for one name: the usual time limit of a resolver."""
 MAX_ADDRESSES = 4
 """Addresses tried of one name: a name behind which hundreds stand must not hold up a dial."""
+MAX_LOOKUPS = 32
+"""Names looked up at once. One that nobody answers for holds its thread for half a minute, however soon it is given up;
+so these are no threads that anything else waits for, such as reading the registry, or the end of the process."""
 
 _log = get_logger(__name__)
+_lookups = threading.BoundedSemaphore(MAX_LOOKUPS)
 
 Fetch = Callable[[Endpoint, float], Awaitable[bytes]]
 
@@ -69,7 +78,7 @@ class Dialer:
         """Begin; a dial to the same peer that is still under way gives way to this one."""
         if (task := self._tasks.get(key)) is not None:
             task.cancel()
-        task = asyncio.get_running_loop().create_task(self._dial(key, endpoints), name=f"zmesh dial {key.hex()[:12]}")
+        task = asyncio.get_running_loop().create_task(self._try(key, endpoints), name=f"zmesh dial {key.hex()[:12]}")
         self._tasks[key] = task
         task.add_done_callback(lambda done: self._tasks.pop(key) if self._tasks.get(key) is done else None)
 
@@ -92,6 +101,13 @@ class Dialer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _try(self, key: PeerKey, endpoints: tuple[Endpoint, ...]) -> None:
+        try:
+            await self._dial(key, endpoints)
+        except Exception as error:  # noqa: BLE001 - a fault of ours, logged whole; unreported, the link would wait for ever
+            _log.error("dial_failed", peer=key.hex(), exc_info=error)
+            self._failed(LinkClosed(key, f"dialling failed: {type(error).__name__}"))
 
     async def _dial(self, key: PeerKey, endpoints: tuple[Endpoint, ...]) -> None:
         why = "no address is known"
@@ -159,11 +175,56 @@ class Dialer:
 
 async def resolve(endpoint: Endpoint) -> list[Endpoint]:
     """Every address of a host, in the resolver's order. Raises ``OSError``, and ``TimeoutError`` after 5 s."""
-    loop = asyncio.get_running_loop()
+    host, port = endpoint
+    if _is_address(host):
+        return [endpoint]
     try:
         async with asyncio.timeout(RESOLVE_SECONDS):
-            found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+            found = await _look_up(host, port)
     except UnicodeError:
         # A label that is empty or too long: Python encodes names before it looks them up.
         raise socket.gaierror(socket.EAI_NONAME, "no such name can be") from None
-    return list(dict.fromkeys(Endpoint(str(info[4][0]), endpoint.port) for info in found))
+    return list(dict.fromkeys(Endpoint(str(info[4][0]), port) for info in found))
+
+
+async def _look_up(host: str, port: int) -> list[Any]:
+    """``socket.getaddrinfo`` in a thread of its own. Raises ``OSError`` and ``UnicodeError``."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[Any]] = loop.create_future()
+
+    def tell(found: list[Any], problem: Exception | None) -> None:
+        if answer.done():
+            return
+        if problem is None:
+            answer.set_result(found)
+        else:
+            answer.set_exception(problem)
+
+    def look() -> None:
+        found: list[Any] = []
+        problem: Exception | None = None
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            problem = error
+        finally:
+            _lookups.release()
+        with suppress(RuntimeError):  # the loop was closed before the answer came
+            loop.call_soon_threadsafe(tell, found, problem)
+
+    if not _lookups.acquire(blocking=False):
+        raise OSError(errno.EAGAIN, "too many names are being looked up")
+    try:
+        threading.Thread(target=look, name=f"zmesh lookup of {host}", daemon=True).start()
+    except RuntimeError as error:
+        _lookups.release()
+        raise OSError(errno.EAGAIN, str(error)) from None
+    return await answer
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

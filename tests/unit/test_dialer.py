@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from zmesh.core import wire
 from zmesh.core.events import LinkClosed
 from zmesh.core.types import Endpoint, PeerKey
-from zmesh.dialer import Dialer
+from zmesh.dialer import RESOLVE_SECONDS, Dialer, resolve
 from zmesh.handlers import Description, Record, encode_record
 from zmesh.identity import Identity
 from zmesh.transport import Routes
@@ -19,6 +20,7 @@ from zmesh.transport import Routes
 NETWORK = wire.network_id("zmesh")
 PEER, OTHER = Identity.from_seed(b"p" * 32), Identity.from_seed(b"o" * 32)
 DOOR = Endpoint("127.0.0.1", 9090)
+PATIENCE = 60.0
 PORTS = Routes(Endpoint("127.0.0.1", 1111), Endpoint("127.0.0.1", 2222))
 
 
@@ -120,11 +122,11 @@ async def test_a_name_that_cannot_be_leads_nowhere(host: str) -> None:
 async def test_a_name_that_leads_to_this_machine_is_not_followed_unless_the_mesh_is_on_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def lookup(_loop: object, host: str, port: int, **_: object) -> list[Any]:
+    def lookup(host: str, port: int, **_: object) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (names.get(host, host), port))]
 
     names = {"rebinding.example": "127.0.0.1", "node.localhost": "127.0.0.1"}
-    monkeypatch.setattr(type(asyncio.get_running_loop()), "getaddrinfo", lookup)
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
     desk = Desk(at_9090=record())
     trap = Endpoint("rebinding.example", 9090)
     assert await desk.outcome(trap) == "rebinding.example:9090: its name leads to an address of this machine"
@@ -134,6 +136,34 @@ async def test_a_name_that_leads_to_this_machine_is_not_followed_unless_the_mesh
     desk.dialer.worked(PEER.public)
     desk.takes_local = True
     assert await desk.outcome(trap) == PORTS
+
+
+async def test_names_that_nobody_answers_for_hold_up_nothing_but_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member may name eight of them in its record; the registry is read in threads, too."""
+    given_up = threading.Event()
+
+    def lookup(host: str, port: int, **_: object) -> list[Any]:
+        if host != "good.example":
+            given_up.wait(PATIENCE)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    slow = [asyncio.ensure_future(resolve(Endpoint(f"slow{number}.example", 1))) for number in range(16)]
+    try:
+        async with asyncio.timeout(RESOLVE_SECONDS / 2):
+            assert await asyncio.to_thread(lambda: "read") == "read"
+            assert await resolve(Endpoint("good.example", 9090)) == [Endpoint("192.0.2.1", 9090)]
+            assert await resolve(Endpoint("198.51.100.7", 9090)) == [Endpoint("198.51.100.7", 9090)]
+    finally:
+        given_up.set()
+        await asyncio.gather(*slow)
+
+
+async def test_a_fault_of_ours_ends_the_dial_and_not_the_dialling(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(at_9090=RuntimeError("what nobody thought of"))
+    assert await desk.outcome(DOOR) == "dialling failed: RuntimeError"
+    desk.served = {"at_9090": record()}
+    assert await desk.outcome(DOOR) == PORTS
 
 
 async def test_one_place_that_two_keys_claim_is_its_owners_alone() -> None:

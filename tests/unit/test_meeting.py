@@ -357,3 +357,17 @@ async def test_what_would_help_is_said_where_it_is_known() -> None:
     (problem,) = meeting.status()["problems"]
     why = "expired (our delegation has ended, or one of the two clocks is wrong)"
     assert problem.endswith(f"does not take our record: {why}")
+
+
+async def test_a_fault_of_ours_does_not_end_the_meeting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that ends silently would leave the node alone for ever."""
+    monkeypatch.setattr("zmesh.meeting.FIRST_PAUSE", 0.0)
+    world = World(*NODES[:1])
+    world.answers[PLACES[0]] = [RuntimeError("what nobody thought of"), NODES[0]]
+    meeting = world.meeting()
+    meeting._pause = 0.0
+    running = asyncio.create_task(meeting.run())
+    async with asyncio.timeout(20):
+        await world.arrived.acquire()
+    running.cancel()
+    assert world.posted == [(PLACES[0], world.own)]
