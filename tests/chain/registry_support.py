@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.support import PATIENCE
 from zmesh.registry.chain import ChainRegistry, Patience
-from zmesh.registry.port import ValidatorSet
+from zmesh.registry.port import OnChange, RegistryStatus, ValidatorSet
 
 BRISK = Patience(first=60.0, read=30.0, call=2.0, poll=0.5, silence=10.0, backoff_min=0.1, backoff_max=0.2)
 """A busy machine may take long to answer first; a chain that hangs is noticed soon."""
@@ -61,3 +61,45 @@ async def watched(
         yield one
     finally:
         await registry.stop()
+
+
+class Shared:
+    """One registry for several nodes of a test: what it costs to decode a runtime is paid once."""
+
+    def __init__(self, url: str) -> None:
+        self._registry = ChainRegistry([url], patience=BRISK)
+        self._takers: list[OnChange] = []
+        self._found = ValidatorSet()
+        self._starting = asyncio.Lock()
+        self._started = False
+
+    async def start(self, on_change: OnChange) -> None:
+        """Hand over the set that there is by now."""
+        self._takers.append(on_change)
+        async with self._starting:
+            if not self._started:
+                self._started = True
+                await self._registry.start(self._take)
+            else:
+                on_change(self._found)
+
+    def _take(self, found: ValidatorSet) -> None:
+        self._found = found
+        for take in self._takers:
+            take(found)
+
+    async def read(self) -> ValidatorSet:
+        """As the chain says now."""
+        return await self._registry.read()
+
+    async def stop(self) -> None:
+        """With the first node that stops, as they all do then."""
+        await self._registry.stop()
+
+    def describe(self) -> str:
+        """The chain."""
+        return self._registry.describe()
+
+    def status(self) -> RegistryStatus:
+        """Of the chain."""
+        return self._registry.status()

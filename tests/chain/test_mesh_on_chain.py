@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.chain.mesh_support import are_linked, is_linked, linked, mesh, node
+from tests.chain.registry_support import Shared
 from tests.support import Inbox, counted, engine, until
 from zmesh import MeshNetworkClient, MessageType
 from zmesh.demo.accounts import DevAccount, dev_account
@@ -99,7 +100,7 @@ def keys(of: MeshNetworkClient) -> set[str]:
 async def test_the_mesh_goes_on_while_its_chain_hangs_dies_and_goes_back(
     chain: Chopsticks, five: list[DevAccount]
 ) -> None:
-    async with mesh(chain, five[:3]) as nodes:
+    async with mesh(chain, five[:3], registry=Shared(chain.url)) as nodes:
         alice, bob, charlie = nodes
         await linked(*nodes)
         inbox = Inbox(bob, MessageType.GOSSIP)

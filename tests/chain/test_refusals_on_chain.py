@@ -17,6 +17,7 @@ import msgpack
 import pytest
 
 from tests.chain.mesh_support import GENESIS, is_linked, linked, mesh, mesh_key, name, node
+from tests.chain.registry_support import Shared
 from tests.support import Inbox, counted, engine, until
 from zmesh import ConfigError, MessageType, SendResult
 from zmesh.core import wire
@@ -79,7 +80,7 @@ async def test_everybody_who_may_not_take_part_is_refused_for_a_reason_of_its_ow
         "not_held": record(dave, signed(charlie)),
         "malformed": record(dave, b"\x93\x01\x02\x03"),
     }
-    async with mesh(chain, [alice, bob]) as nodes:
+    async with mesh(chain, [alice, bob], registry=Shared(chain.url)) as nodes:
         door = Endpoint("127.0.0.1", nodes[0].listen_port)
         await linked(*nodes)
         for reason, posted in refused.items():
@@ -138,9 +139,10 @@ async def test_a_node_without_an_account_is_told_so_and_linked_by_nobody(
     chain: Chopsticks, accounts: list[DevAccount]
 ) -> None:
     stranger = dev_account(STRANGER)
-    async with mesh(chain, accounts[:2]) as nodes:
+    registry = Shared(chain.url)
+    async with mesh(chain, accounts[:2], registry=registry) as nodes:
         await linked(*nodes)
-        async with node(chain, stranger, *nodes) as sixth:
+        async with node(chain, stranger, *nodes, registry=registry) as sixth:
             await until(lambda: all(counted(one, "admission", "unknown_account") for one in nodes), *nodes, sixth)
             await until(lambda: sixth.health()["status"] == "degraded", sixth)
             assert "unknown_account" in " ".join(sixth.health()["meeting"]["problems"])
@@ -161,7 +163,11 @@ async def test_of_two_accounts_with_one_name_neither_is_lost_and_the_name_means_
     chain: Chopsticks, accounts: list[DevAccount]
 ) -> None:
     alice, bob, charlie, _ = accounts
-    async with mesh(chain, [alice, bob]) as (a, b), node(chain, charlie, a, peer_id="bob") as c:
+    registry = Shared(chain.url)
+    async with (
+        mesh(chain, [alice, bob], registry=registry) as (a, b),
+        node(chain, charlie, a, peer_id="bob", registry=registry) as c,
+    ):
         await linked(a, b, c)
         inboxes = [Inbox(one, MessageType.GOSSIP) for one in (b, c)]
         assert await a.send("bob", MessageType.GOSSIP, {"for": "whom"}) is SendResult.AMBIGUOUS
@@ -175,11 +181,12 @@ async def test_three_nodes_behind_one_address_are_told_apart_and_nobody_is_lost(
     chain: Chopsticks, accounts: list[DevAccount], caplog: pytest.LogCaptureFixture
 ) -> None:
     *three, dave = accounts
-    async with mesh(chain, three) as nodes:
+    registry = Shared(chain.url)
+    async with mesh(chain, three, registry=registry) as nodes:
         await linked(*nodes)
         async with (
             balancer([one.listen_port for one in nodes]) as port,
-            node(chain, dave, bootstrap=f"127.0.0.1:{port}") as d,
+            node(chain, dave, bootstrap=f"127.0.0.1:{port}", registry=registry) as d,
         ):
             await linked(*nodes, d)
             await until(lambda: "answers as" in caplog.text, d)
