@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zmesh.core.errors import ConfigError
+from zmesh.sentence import shown
 
 if TYPE_CHECKING:
     from zmesh.account import AccountKey
@@ -151,6 +152,8 @@ class _Terms:
         """The statement as of now. Raises ``ConfigError`` for what nobody may sign."""
         from zmesh.delegation import DAY, MAX_DAYS, Statement, check_statement
 
+        if not self.network.isprintable() or self.network != self.network.strip():
+            raise ConfigError(f"--network {shown(self.network)}: a printable name without blanks around it is right")
         if not 1 <= self.days <= MAX_DAYS:
             raise ConfigError(f"--days is {self.days}: 1 to {MAX_DAYS} are right")
         now = int(time.time())

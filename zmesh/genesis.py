@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -46,13 +47,27 @@ async def _ask(url: str) -> str:
                     content: str | bytes = await socket.receive_str()
             else:
                 async with session.post(url, json=_QUESTION) as response:
-                    content = await response.content.readexactly(min(response.content_length or 0, MAX_ANSWER))
+                    content = b""
+                    # Without a length before it, it comes in pieces.
+                    while len(content) < MAX_ANSWER and (piece := await response.content.read(MAX_ANSWER)):
+                        content += piece
         answer = json.loads(content)["result"]
     except (ClientError, OSError, TimeoutError) as error:
-        why = getattr(error, "strerror", None) or type(error).__name__
-        raise ConfigError(f"{named} does not tell the chain's genesis hash: {why}") from None
-    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"{named} does not tell the chain's genesis hash: {_reason(error)}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ConfigError(
             f"{named} does not tell the chain's genesis hash: it is no node of a Substrate chain"
         ) from None
     return str(answer)
+
+
+def _reason(error: Exception) -> str:
+    """In the system's words, where it has any; libraries put their own in their place."""
+    number, status = getattr(error, "errno", None), getattr(error, "status", None)
+    if isinstance(error, TimeoutError):
+        return f"no answer within {SECONDS:g} s"
+    if isinstance(number, int) and number > 0:
+        return os.strerror(number)
+    if isinstance(status, int):
+        return f"it answers with status {status}, as no node of a chain does"
+    return str(getattr(error, "strerror", None) or type(error).__name__)

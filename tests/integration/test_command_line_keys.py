@@ -195,6 +195,7 @@ def test_a_signature_that_does_not_fit_the_text_is_refused(key: Path, run: Run, 
         (["--print", "--account", ALICE, "--days", "0"], "--days is 0"),
         (["--print", "--account", ALICE, "--sequence", "-1"], "its sequence is"),
         (["--print", "--account", ALICE, "--network", "x" * 65], "no name of 1 to 64 bytes"),
+        (["--print", "--account", ALICE, "--network", "belize "], "--network 'belize ': a printable name without"),
         (["--print", "--account", ALICE, "--rpc", "ws://127.0.0.1:1"], "either --genesis or --rpc"),
         ([], "no secret of the account"),
     ],
@@ -234,7 +235,10 @@ async def served(answer: Callable[[Any], str], use: Callable[[int], Coroutine[An
 
     async def both(request: web.Request) -> web.StreamResponse:
         if request.method == "POST":
-            return web.Response(text=answer(await request.json()))
+            whole = web.Response(text=answer(await request.json()))
+            if request.query:
+                whole.enable_chunked_encoding()
+            return whole
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         await socket.send_str(answer(await socket.receive_json()))
@@ -253,8 +257,8 @@ async def served(answer: Callable[[Any], str], use: Callable[[int], Coroutine[An
         await runner.cleanup()
 
 
-@pytest.mark.parametrize("protocol", ["ws", "http"])
-async def test_the_genesis_is_asked_of_a_node_of_the_chain(protocol: str) -> None:
+@pytest.mark.parametrize("protocol, path", [("ws", ""), ("http", ""), ("http", "/?in=pieces")])
+async def test_the_genesis_is_asked_of_a_node_of_the_chain(protocol: str, path: str) -> None:
     from zmesh.genesis import ask_genesis
 
     asked: list[Any] = []
@@ -263,7 +267,8 @@ async def test_the_genesis_is_asked_of_a_node_of_the_chain(protocol: str) -> Non
         asked.append((question["method"], question["params"]))
         return json.dumps({"jsonrpc": "2.0", "id": question["id"], "result": GENESIS})
 
-    said = await served(answer, lambda port: asyncio.to_thread(ask_genesis, f"{protocol}://u:hunter2@127.0.0.1:{port}"))
+    at = f"{protocol}://u:hunter2@127.0.0.1"
+    said = await served(answer, lambda port: asyncio.to_thread(ask_genesis, f"{at}:{port}{path}"))
     assert said == GENESIS
     assert asked == [("chain_getBlockHash", [0])]
 
@@ -291,6 +296,26 @@ def test_an_address_where_no_chain_is_is_refused_in_one_sentence(url: str) -> No
         ask_genesis(url)
     assert "\n" not in str(refused.value)
     assert "hunter2" not in str(refused.value)
+
+
+def test_why_no_chain_answers_is_said_in_the_systems_words() -> None:
+    from zmesh.genesis import ask_genesis
+
+    with pytest.raises(ConfigError) as refused:
+        ask_genesis("ws://127.0.0.1:1")
+    assert str(refused.value) == "ws://127.0.0.1:1 does not tell the chain's genesis hash: Connection refused"
+
+
+async def test_a_web_site_that_is_no_chain_is_refused_by_its_status() -> None:
+    from zmesh.genesis import ask_genesis
+
+    async def ask(port: int) -> str:
+        with pytest.raises(ConfigError) as refused:
+            await asyncio.to_thread(ask_genesis, f"ws://127.0.0.1:{port}/elsewhere")
+        return str(refused.value)
+
+    said = await served(lambda question: "", ask)
+    assert said.endswith("genesis hash: it answers with status 404, as no node of a chain does")
 
 
 # ---------------------------------------------------------------- the secret
