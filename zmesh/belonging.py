@@ -27,8 +27,8 @@ from zmesh.registry.port import Account, ValidatorSet
 from zmesh.registry.standing import Standing, own_trouble, statement_of
 from zmesh.state import DELEGATIONS_FILE, RECORDS_FILE, State
 
-MAX_SLEEP = 3600.0
-"""Seconds until the wall clock is looked at again: it may be set while a timer runs."""
+MAX_SLEEP = 60.0
+"""Seconds until the wall clock is looked at again: it may be set, and a machine may sleep, while a timer runs."""
 NOTICE = 3 * 86_400.0
 """Seconds before the own delegation ends in which that is warned about: a weekend."""
 SETTLE = 0.05
@@ -226,7 +226,7 @@ class Belonging:
             self._submit(Located(key, endpoints))
         self._look_at_itself(now)
         due = self._membership.deadline
-        self._sleep(None if due is None else min(MAX_SLEEP, max(0.0, due - now.wall)))
+        self._sleep(MAX_SLEEP if due is None else min(MAX_SLEEP, max(0.0, due - now.wall)))
 
     def _sleep(self, delay: float | None) -> None:
         """Wake in so many seconds and not before, or never."""
@@ -238,7 +238,11 @@ class Belonging:
 
     def _wake(self) -> None:
         self._timer = None
-        self._apply(read_clocks())
+        try:
+            self._apply(read_clocks())
+        except Exception as error:  # noqa: BLE001 - a fault of ours, logged whole; nobody else would end a delegation
+            _log.error("roster_not_applied", exc_info=error)
+            self._sleep(MAX_SLEEP)
 
     def _look_at_itself(self, now: Now) -> None:
         """Others judge this node as it can judge itself: say what is wrong, once each time that this changes."""

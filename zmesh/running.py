@@ -162,7 +162,13 @@ class Running:
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"zmesh {name} of {self._setup.settings.peer_id}")
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Work in the background goes on until it is cancelled; whatever ends otherwise says so."""
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("background_ended", task=task.get_name(), exc_info=error)
 
     # ------------------------------------------------------------ stopping
 
@@ -295,5 +301,8 @@ class Running:
 
     async def _save(self) -> None:
         """Gathered here, where nothing else runs meanwhile; written in a thread, for a disk may be slow."""
-        scores = self.engine.peers.reputation.snapshot(read_clocks().mono)
-        await asyncio.to_thread(self._setup.state.save, scores, self.belonging.learnt())
+        try:
+            scores = self.engine.peers.reputation.snapshot(read_clocks().mono)
+            await asyncio.to_thread(self._setup.state.save, scores, self.belonging.learnt())
+        except Exception as error:  # noqa: BLE001 - a fault of ours, logged whole: the next save, and the stop, go on
+            _log.error("state_not_saved", exc_info=error)

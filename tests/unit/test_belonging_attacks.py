@@ -6,8 +6,10 @@ from typing import Any, cast
 
 import pytest
 
-from tests.unit.delegation_support import GENESIS, NETWORK, delegation
-from tests.unit.test_belonging import NODES, SIGNERS, Told
+from tests.unit.delegation_support import END, GENESIS, NETWORK, delegation
+from tests.unit.test_belonging import NODES, SIGNERS, Told, record
+from zmesh import belonging as module
+from zmesh.core.types import Now
 from zmesh.core.wire import network_id
 from zmesh.handlers import Description, encode_record
 
@@ -26,7 +28,40 @@ async def test_whom_the_operator_vouches_for_cannot_have_us_pass_on_what_is_fals
         else delegation(SIGNERS[0], by_hand, network="x")
     )
     described = Description("by hand", delegation=None if carrying is None else made.encoded)
-    record = encode_record(described, network_id(NETWORK, GENESIS), by_hand.public, 1, 0, by_hand.sign)
+    offered = encode_record(described, network_id(NETWORK, GENESIS), by_hand.public, 1, 0, by_hand.sign)
 
-    assert told.belonging.judge(record) == why
+    assert told.belonging.judge(offered) == why
+    told.belonging.detach()
+
+
+async def test_a_fault_of_ours_does_not_keep_in_whose_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_SLEEP", 0.01)
+    told = Told(monkeypatch)
+    told.offer(record(SIGNERS[0], NODES[0]))
+    await told.rest(1)
+    membership = cast(Any, told.belonging)._membership
+    wake, faults = membership.wake, [RuntimeError("what nobody thought of")]
+
+    def broken(now: Now) -> None:
+        if faults:
+            raise faults.pop()
+        wake(now)
+
+    monkeypatch.setattr(membership, "wake", broken)
+    told.wall = END + 1.0
+    await told.rest(2)
+    assert told.rosters() == [{NODES[0].public}, set()]
+    told.belonging.detach()
+
+
+async def test_a_clock_that_is_set_right_is_noticed_where_nothing_else_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_SLEEP", 0.01)
+    told = Told(monkeypatch)
+    told.offer(record(SIGNERS[0], NODES[0]))
+    await told.rest(1)
+    told.wall = END + 1.0
+    await told.rest(2)
+    told.wall = END - 100.0
+    await told.rest(3)
+    assert told.rosters() == [{NODES[0].public}, set(), {NODES[0].public}]
     told.belonging.detach()

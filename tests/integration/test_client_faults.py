@@ -1,0 +1,55 @@
+"""What goes wrong in the background is said, and ends nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.support import client
+from zmesh.meeting import Meeting
+from zmesh.state import State
+
+SECONDS = 20
+
+
+async def test_a_state_that_cannot_be_saved_is_tried_again_and_keeps_nobody_from_stopping(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried: asyncio.Queue[None] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def save(*_: Any) -> None:
+        loop.call_soon_threadsafe(tried.put_nowait, None)
+        raise RuntimeError("what nobody thought of")
+
+    monkeypatch.setattr(State, "interval", 0.01)
+    monkeypatch.setattr(State, "save", save)
+    a = client("a")
+    await a.start()
+    async with asyncio.timeout(SECONDS):
+        await tried.get()
+        await tried.get()
+    port = a.listen_port
+    await a.stop()
+
+    with pytest.raises(OSError):
+        await asyncio.open_connection("127.0.0.1", port)
+    assert "state_not_saved" in caplog.text
+
+
+async def test_work_in_the_background_that_ends_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = asyncio.Event()
+
+    async def run(_: Meeting) -> None:
+        ended.set()
+        raise RuntimeError("what nobody thought of")
+
+    monkeypatch.setattr(Meeting, "run", run)
+    async with client("a"), asyncio.timeout(SECONDS):
+        await ended.wait()
+    assert "background_ended" in caplog.text
+    assert "what nobody thought of" in caplog.text
