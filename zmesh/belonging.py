@@ -2,7 +2,7 @@
 
 Rules
  1. Whichever of the three changes something, the engine has the new roster within the same turn, or, where many records
-    come at once, within ``SETTLE``; and the records of those who left are forgotten.
+    come at once, a moment later; and the records of those who left are forgotten.
  2. Which mesh this is follows from the chain: a node that learns the genesis only after its start moves over then.
  3. What a node knows of others is kept on disk, and judged anew when it is read: nothing is trusted for its place.
 """
@@ -32,7 +32,9 @@ MAX_SLEEP = 60.0
 NOTICE = 3 * 86_400.0
 """Seconds before the own delegation ends in which that is warned about: a weekend."""
 SETTLE = 0.05
-"""Seconds between two rosters that records make: a roster costs 10 us for each member."""
+"""Seconds between two rosters that records make, at least: a roster costs 15 us for each member."""
+SHARE = 10.0
+"""Times that a roster took to make and to follow until records may make another: a tenth of a core at most."""
 
 _log = get_logger(__name__)
 
@@ -54,6 +56,7 @@ class Belonging:
         self._is_warned = False
         self._timer: asyncio.TimerHandle | None = None
         self._applied_at = float("-inf")
+        self._pause = SETTLE
         self._is_soon = False
         self._found_at: dict[PeerKey, tuple[Endpoint, ...]] = {}
         self._engine: Engine | None = None
@@ -204,11 +207,11 @@ class Belonging:
 
     def _apply_soon(self, now: Now) -> None:
         """At once, or a moment after the last time: a thousand who come together cost a few rosters, not a thousand."""
-        if now.mono - self._applied_at >= SETTLE:
+        if now.mono - self._applied_at >= self._pause:
             self._apply(now)
         elif not self._is_soon:
             self._is_soon = True
-            self._sleep(SETTLE)
+            self._sleep(self._pause)
 
     def _apply(self, now: Now) -> None:
         """Tell the engine if somebody came or left, and be back when the next delegation begins or ends."""
@@ -225,6 +228,7 @@ class Belonging:
         for key, endpoints in found_at.items():
             self._submit(Located(key, endpoints))
         self._look_at_itself(now)
+        self._pause = max(SETTLE, SHARE * (read_clocks().mono - now.mono))
         due = self._membership.deadline
         self._sleep(MAX_SLEEP if due is None else min(MAX_SLEEP, max(0.0, due - now.wall)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, cast
 
 import pytest
@@ -64,4 +65,25 @@ async def test_a_clock_that_is_set_right_is_noticed_where_nothing_else_happens(m
     told.wall = END - 100.0
     await told.rest(3)
     assert told.rosters() == [{NODES[0].public}, set(), {NODES[0].public}]
+    told.belonging.detach()
+
+
+async def test_a_mesh_in_which_rosters_take_long_makes_fewer_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or one member that comes again and again under other names could keep everybody busy."""
+    told = Told(monkeypatch)
+    loop, membership, lost = asyncio.get_running_loop(), cast(Any, told.belonging)._membership, [0.0]
+    monkeypatch.setattr(module, "read_clocks", lambda: Now(loop.time() + lost[0], told.wall))
+    wake = membership.wake
+
+    def slow(now: Now) -> None:
+        lost[0] += 3.0
+        wake(now)
+
+    monkeypatch.setattr(membership, "wake", slow)
+    told.offer(record(SIGNERS[0], NODES[0]))
+    await told.rest(1)
+    told.belonging.took(record(SIGNERS[0], NODES[0], 2))
+    timer = cast(Any, told.belonging)._timer
+
+    assert 3.0 * module.SHARE - 1 < timer.when() - loop.time() < 3.0 * module.SHARE + 1
     told.belonging.detach()

@@ -101,3 +101,9 @@ async def test_a_fault_of_ours_does_not_end_the_asking(tmp_path: Path, monkeypat
         async with running(watched):
             assert await watched.change() == [1]
     assert faults == []
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example"])
+async def test_a_name_that_cannot_be_is_a_problem_and_no_end(host: str) -> None:
+    problem = await probe_rpc(f"ws://{host}:9944", PATIENCE)
+    assert problem == f"the chain's RPC endpoint at {host}:9944 cannot be reached: no such name can be"

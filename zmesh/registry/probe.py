@@ -28,6 +28,9 @@ async def probe_rpc(url: str, timeout: float) -> str | None:  # noqa: ASYNC109 -
             _, writer = await asyncio.open_connection(*endpoint)
     except TimeoutError:
         return f"the chain's RPC endpoint at {endpoint} does not answer within {timeout:g} s"
+    except UnicodeError:
+        # A label that is empty or too long: Python encodes names before it looks them up.
+        return f"the chain's RPC endpoint at {endpoint} cannot be reached: no such name can be"
     except OSError as error:
         return f"the chain's RPC endpoint at {endpoint} cannot be reached: {_reason(error)}"
     writer.close()
