@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,8 +94,19 @@ async def _run_until_told(explicit: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)
-    async with MeshNetworkClient(**explicit):
-        await told.wait()
+    mesh = MeshNetworkClient(**explicit)
+    starting, waiting = loop.create_task(mesh.start()), loop.create_task(told.wait())
+    try:
+        # A start may wait seconds for a chain; whoever was told to end meanwhile ends.
+        await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if told.is_set():
+            starting.cancel()
+        with suppress(asyncio.CancelledError):
+            await starting
+            await waiting
+    finally:
+        waiting.cancel()
+        await mesh.stop()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

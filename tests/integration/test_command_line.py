@@ -153,6 +153,24 @@ async def end(process: asyncio.subprocess.Process, number: signal.Signals) -> No
     assert SECRET not in err.decode()
 
 
+async def test_a_node_that_waits_for_its_chain_ends_when_it_is_told_to() -> None:
+    asked = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as chain, asyncio.timeout(SECONDS):
+        url = f"ws://127.0.0.1:{chain.sockets[0].getsockname()[1]}"
+        named = {"MESH_PEER_ID": "me", "MESH_LISTEN_HOST": "127.0.0.1", "MESH_LISTEN_PORT": "0"}
+        process = await start("run", "--registry", "substrate", BLOCKCHAIN_RPC=url, **named)
+        await asked.wait()
+        process.terminate()
+        out, err = await process.communicate()
+    assert (process.returncode, out, err) == (0, b"", b"")
+
+
 async def test_the_chain_can_be_chosen_by_an_option_too() -> None:
     away = {"BLOCKCHAIN_RPC": "ws://127.0.0.1:1"}
     async with running("--registry", "substrate", **away) as (process, port):
