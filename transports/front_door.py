@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from zmesh.core.errors import ConfigError
+from zmesh.core.limits import machine
 from zmesh.core.types import Endpoint
 from zmesh.transports.sockets import SocketBounds, reachable
 
@@ -41,6 +42,8 @@ class DoorBounds:
     """Those of one address: all peers of a mesh of 100 behind one load balancer, coming back at once."""
     connections: int = 2048
     """Connections in all; one that is passed through counts as two, and costs four file handles."""
+    per_address: int = 512
+    """Those that came from one address, whatever they said: one machine cannot shut the door for all others."""
     http_lifetime: float = 120.0
     """Seconds until an HTTP connection is closed, whatever it is doing: header by header it could stay for ever."""
     backlog: int = 128
@@ -73,6 +76,9 @@ class FrontDoor:
         self._server: asyncio.Server | None = None
         self._waiting: Counter[str] = Counter()
         self._open: dict[asyncio.Transport, asyncio.TimerHandle | None] = {}
+        self._from: dict[asyncio.Transport, str] = {}
+        self._came: Counter[str] = Counter()
+        """How many of the open ones came from each address."""
         self._dials: set[asyncio.Task[None]] = set()
 
     @property
@@ -123,10 +129,13 @@ class FrontDoor:
 
     def enter(self, address: str) -> str | None:
         """Somebody came from ``address``: None, or the name of the limit that is reached."""
-        if len(self._open) >= self.bounds.connections:
+        bounds = self.bounds
+        if len(self._open) >= bounds.connections or self._came[address] >= bounds.per_address:
             self._forget_closed()
-        if len(self._open) >= self.bounds.connections:
+        if len(self._open) >= bounds.connections:
             return "full"
+        if self._came[address] >= bounds.per_address:
+            return "too_many_from_address"
         if self._waiting.total() >= self.bounds.waiting:
             return "crowded"
         if self._waiting[address] >= self.bounds.waiting_per_address:
@@ -140,6 +149,12 @@ class FrontDoor:
         if not self._waiting[address]:
             del self._waiting[address]
 
+    def came(self, transport: asyncio.Transport, address: str) -> None:
+        """Keep account of a connection that somebody made to us from ``address``."""
+        self._from[transport] = address
+        self._came[address] += 1
+        self.opened(transport)
+
     def opened(self, transport: asyncio.Transport, lifetime: float | None = None) -> None:
         """Keep account of an open connection; with ``lifetime`` it is closed after so many seconds."""
         loop = asyncio.get_running_loop()
@@ -152,6 +167,11 @@ class FrontDoor:
         """A connection ended; whether that is news."""
         known = transport in self._open
         timer = self._open.pop(transport, None)
+        address = self._from.pop(transport, None)
+        if address is not None:
+            self._came[address] -= 1
+            if not self._came[address]:
+                del self._came[address]
         if timer is not None:
             timer.cancel()
         return known
@@ -196,7 +216,7 @@ class Visitor(asyncio.Protocol):
         door = self._door
         stream = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
-        self._address = str(peer[0]) if peer else "unknown"
+        self._address = machine(str(peer[0]) if peer else None)
         limit = door.enter(self._address)
         if limit is not None:
             door.count(limit)
@@ -205,7 +225,7 @@ class Visitor(asyncio.Protocol):
         keep_asking(transport.get_extra_info("socket"))
         self._transport = stream
         self._timer = asyncio.get_running_loop().call_later(door.bounds.first_byte, self._silent)
-        door.opened(stream)
+        door.came(stream, self._address)
 
     def data_received(self, data: bytes) -> None:
         """The first bytes decide."""

@@ -9,9 +9,8 @@ Rules
 from __future__ import annotations
 
 from collections import Counter
-from ipaddress import IPv6Address, ip_address, ip_network
 
-from zmesh.core.limits import TokenBucket
+from zmesh.core.limits import TokenBucket, machine
 
 RATE = 4.0
 """Posts a second from one address."""
@@ -49,7 +48,7 @@ class Knocks:
         return whose
 
     def _of(self, address: str | None, now: float) -> TokenBucket:
-        name = _machine(address)
+        name = machine(address)
         bucket = self._buckets.pop(name, None) or TokenBucket(RATE, BURST, now)
         if len(self._buckets) >= MAX_ADDRESSES:
             del self._buckets[next(iter(self._buckets))]
@@ -60,13 +59,3 @@ class Knocks:
         if self._all is None:
             self._all = TokenBucket(RATE_OF_ALL, BURST_OF_ALL, now)
         return self._all
-
-
-def _machine(address: str | None) -> str:
-    try:
-        parsed = ip_address((address or "").partition("%")[0])
-    except ValueError:
-        return "unknown"
-    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
-        return str(ip_network((parsed, 64), strict=False))
-    return str(getattr(parsed, "ipv4_mapped", None) or parsed)

@@ -323,6 +323,30 @@ async def test_waiting_connections_have_a_limit_in_all(house: House) -> None:
         writer.close()
 
 
+async def test_one_address_cannot_shut_the_door_for_all_others(house: House) -> None:
+    """Whoever begins a request and never ends it waits no longer, and still takes a place for two minutes."""
+    door = await house.door(NOWHERE, DoorBounds(per_address=3))
+    begun = [await asyncio.open_connection("127.0.0.1", door.port) for _ in range(3)]
+    for _, writer in begun:
+        writer.write(b"GET /health HTTP/1.1\r\n")
+    await house.counted.until_counted("door_http", 3)
+    assert await told(door.port, b"GET /health HTTP/1.1\r\nConnection: close\r\nHost: x\r\n\r\n") == b""
+    assert house.counted["door_too_many_from_address"] == 1
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port, local_addr=("127.0.0.2", 0))
+    writer.write(b"GET /health HTTP/1.1\r\nConnection: close\r\nHost: x\r\n\r\n")
+    async with asyncio.timeout(PATIENCE):
+        assert b'"healthy"' in await reader.read()
+    writer.close()
+    # Its places are its own again when its connections end.
+    for begun_reader, begun_writer in begun:
+        begun_writer.write(b"Connection: close\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(PATIENCE):
+            assert b'"healthy"' in await begun_reader.read()
+        begun_writer.close()
+    assert b'"healthy"' in await told(door.port, b"GET /health HTTP/1.1\r\nConnection: close\r\nHost: x\r\n\r\n")
+
+
 async def test_connections_have_a_limit_in_all(house: House) -> None:
     """Ended HTTP connections do not count."""
     door = await house.door(NOWHERE, DoorBounds(connections=3))

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from tests.unit.core_support import NOON, later
 from zmesh.core.agenda import Agenda
-from zmesh.core.limits import TokenBucket
+import pytest
+
+from zmesh.core.limits import TokenBucket, machine
 from zmesh.core.types import Now
 
 
@@ -68,3 +70,18 @@ def test_what_the_agenda_adds_for_the_past_runs_in_the_same_call() -> None:
     agenda.run(NOON)
 
     assert (ran, agenda.next) == (["first", "second"], None)
+
+
+@pytest.mark.parametrize(
+    "address, counted_as",
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("a socket", "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_an_address_counts_for_the_machine_that_has_it(address: str | None, counted_as: str) -> None:
+    assert machine(address) == counted_as

@@ -8,6 +8,8 @@ Rules
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address, ip_address, ip_network
+
 
 class TokenBucket:
     """``rate`` units a second, ``burst`` at once. Times are monotonic seconds."""
@@ -36,3 +38,14 @@ class TokenBucket:
         taken = tokens >= amount
         self._tokens = tokens - amount if taken else tokens
         return taken
+
+
+def machine(address: str | None) -> str:
+    """Whose limit an address counts for: of IPv6 its /64, which is what one machine has; None is one not known."""
+    try:
+        parsed = ip_address((address or "").partition("%")[0])
+    except ValueError:
+        return "unknown"
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
+        return str(ip_network((parsed, 64), strict=False))
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)
