@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.core_support import NOON, later
 from zmesh.core.agenda import Agenda
-import pytest
-
 from zmesh.core.limits import TokenBucket, machine
 from zmesh.core.types import Now
 
