@@ -48,7 +48,8 @@ WATCH = 5.0
 """Seconds between two looks at how many links there are."""
 
 _MENDS = {
-    "local_address": "on one machine every node needs MESH_LISTEN_HOST=127.0.0.1, elsewhere this one MESH_ADVERTISE",
+    "local_address": "if the mesh is on one machine, every node needs MESH_LISTEN_HOST=127.0.0.1, else this one "
+    "MESH_ADVERTISE: otherwise others cannot dial it",
     "unknown_key": "the registry there does not name our key, and we show no delegation: see MESH_DELEGATION",
     "unknown_account": "the registry there does not name our account",
     "other_network": "the chain or MESH_NETWORK is another one there",
@@ -83,6 +84,8 @@ class Ports:
     """How many links are live."""
     known: Callable[[], tuple[int, int]]
     """How many records of others are held, and how many others belong."""
+    withdraw: Callable[[], None] = lambda: None
+    """A seed takes no record that tells of an address on one machine: ours should tell none that nobody gave us."""
 
 
 @dataclass(slots=True)
@@ -249,6 +252,8 @@ class Meeting:
         if key not in self._holders:
             posted = await self._ports.post(place, own, EXCHANGE_SECONDS)
             if not posted.is_taken:
+                if posted.why == "local_address":
+                    self._ports.withdraw()
                 mend = _MENDS.get(posted.why)
                 raise ValueError(f"{who} does not take our record: {posted.why}" + (f" ({mend})" if mend else ""))
             self._holders.add(key)

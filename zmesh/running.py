@@ -98,6 +98,7 @@ class Running:
             offer=self._offer,
             located=lambda key, places: self.node.submit(Located(key, places)),
             toward=self._toward,
+            withdraw=self._withdraw,
             links=lambda: len(self._live()),
             known=self._records_known,
         )
@@ -239,7 +240,14 @@ class Running:
 
     def _toward(self, place: Endpoint) -> None:
         """Seeds are that way: our record may now tell where we are."""
-        if self.server.toward(place):
+        self._moved(self.server.toward(place))
+
+    def _withdraw(self) -> None:
+        """A seed does not take a record that tells of this machine alone."""
+        self._moved(self.server.withdraw_local())
+
+    def _moved(self, is_elsewhere: bool) -> None:
+        if is_elsewhere:
             self.handlers.records.move(self.server.advertised())
             self.node.submit(Wake())
 

@@ -40,6 +40,7 @@ class Server:
         self._answers = (health, metrics, record, post)
         self._knocks = Knocks()
         self._source: str | None = None
+        self._is_local_refused = False
         self._runner: AppRunner | None = None
         self._door: FrontDoor | None = None
 
@@ -109,7 +110,19 @@ class Server:
         addresses it is one that leads nowhere, and ``advertise`` is needed.
         """
         before = self.advertised()
-        self._source = _source_toward(place, self._settings.listen_host) or self._source
+        source = _source_toward(place, self._settings.listen_host)
+        if source is not None and not (self._is_local_refused and ipaddress.ip_address(source).is_loopback):
+            self._source = source
+        return self.advertised() != before
+
+    def withdraw_local(self) -> bool:
+        """A seed takes no addresses that lead nowhere but to one machine: tell none that was only found out by itself.
+
+        Whether that changed what is advertised.
+        """
+        before, self._is_local_refused = self.advertised(), True
+        if self._source is not None and ipaddress.ip_address(self._source).is_loopback:
+            self._source = None
         return self.advertised() != before
 
 

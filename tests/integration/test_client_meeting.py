@@ -89,6 +89,19 @@ async def test_a_seed_that_does_not_know_its_own_address_is_dialled_where_it_was
         assert (own(a).endpoints, b.peers["a"].multiaddr) == ((), f"/ip4/127.0.0.1/tcp/{a.listen_port}")
 
 
+async def test_who_tells_no_address_that_a_seed_takes_is_met_without_one_and_told_what_would_help(
+    registry: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        node(registry, "a", listen_host="0.0.0.0") as a,
+        node(registry, "b", door(a), listen_host="0.0.0.0") as b,
+    ):
+        await until(lambda: are_linked(a, b), a, b)
+        await until(lambda: b.health()["meeting"]["seeds_met"] == "1 of 1", a, b)
+        assert (own(a).endpoints, own(b).endpoints) == ((), ())
+    assert "every node needs MESH_LISTEN_HOST=127.0.0.1" in caplog.text
+
+
 async def test_a_peer_whose_address_changed_is_dialled_at_its_new_one(registry: Path) -> None:
     async with node(registry, "a") as a, node(registry, "c", door(a)) as c:
         async with node(registry, "b", door(a)) as b:
