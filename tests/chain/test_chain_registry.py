@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from scalecodec.utils.ss58 import ss58_encode
 
 from tests.chain.registry_support import watched
-from zmesh.demo.accounts import DevAccount, dev_account
-from zmesh.demo.chopsticks import Chopsticks, session
-
-NAMES = ("//Alice", "//Bob", "//Charlie", "//Dave", "//Eve", "//Ferdie")
-
-
-@pytest.fixture(scope="module")
-def accounts() -> list[DevAccount]:
-    return [dev_account(name) for name in NAMES]
-
-
-@pytest.fixture(scope="module")
-def chain(run_chain: Callable[..., Chopsticks], accounts: list[DevAccount]) -> Chopsticks:
-    return run_chain(session([one.address for one in accounts]))
+from zmesh.demo.accounts import DevAccount
+from zmesh.demo.chopsticks import Chopsticks
 
 
 @pytest.fixture

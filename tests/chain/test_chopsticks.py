@@ -6,7 +6,6 @@ import asyncio
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -33,12 +32,8 @@ sys.stdin.read()
 SECONDS = 60.0
 
 
-@pytest.fixture(scope="module")
-def chain(run_chain: Callable[..., Chopsticks]) -> Chopsticks:
-    return run_chain({"Session": {"Validators": [ALICE]}})
-
-
 async def test_it_builds_blocks_takes_storage_and_goes_back(chain: Chopsticks) -> None:
+    await chain.set_validators([ALICE])
     number, first = await chain.head()
     assert await chain.rpc("state_getStorage", VALIDATORS) == ONE
     await chain.new_block()  # for storage is changed in the newest block, and seen from the next one on

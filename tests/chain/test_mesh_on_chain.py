@@ -14,23 +14,12 @@ from tests.chain.registry_support import Shared
 from tests.support import Inbox, counted, engine, until
 from zmesh import MeshNetworkClient, MessageType
 from zmesh.demo.accounts import DevAccount, dev_account
-from zmesh.demo.chopsticks import Chopsticks, session
+from zmesh.demo.chopsticks import Chopsticks
 
-NAMES = ("//Alice", "//Bob", "//Charlie", "//Dave", "//Eve", "//Ferdie")
 MEETING = 10.0
 """Seconds in which five nodes with one address between them have to be a full mesh."""
 JOINING = 5.0
 """Seconds from a block until whom it names is in the mesh, and whom it names no longer is out."""
-
-
-@pytest.fixture(scope="module")
-def accounts() -> list[DevAccount]:
-    return [dev_account(uri) for uri in NAMES]
-
-
-@pytest.fixture(scope="module")
-def chain(run_chain: Callable[..., Chopsticks], accounts: list[DevAccount]) -> Chopsticks:
-    return run_chain(session([one.address for one in accounts[:5]]))
 
 
 @pytest.fixture

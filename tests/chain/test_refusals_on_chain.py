@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from hashlib import blake2b
 from itertools import cycle
@@ -24,12 +24,11 @@ from zmesh.core import wire
 from zmesh.core.types import Endpoint
 from zmesh.core.wire import SIGNATURE_SIZE
 from zmesh.demo.accounts import DevAccount, dev_account
-from zmesh.demo.chopsticks import Chopsticks, session
+from zmesh.demo.chopsticks import Chopsticks
 from zmesh.handlers import Description, encode_record
 from zmesh.handlers.record import SIGN_TAG
 from zmesh.http_client import Posted, post_record
 
-NAMES = ("//Alice", "//Bob", "//Charlie", "//Dave")
 STRANGER = "//Stranger"
 TEN_MINUTES = 600
 DAY = 86_400
@@ -37,14 +36,11 @@ ENDPOINTS = 4
 """The place of that field in a record."""
 
 
-@pytest.fixture(scope="module")
-def accounts() -> list[DevAccount]:
-    return [dev_account(uri) for uri in NAMES]
-
-
-@pytest.fixture(scope="module")
-def chain(run_chain: Callable[..., Chopsticks], accounts: list[DevAccount]) -> Chopsticks:
-    return run_chain(session([one.address for one in accounts]))
+@pytest.fixture
+async def four(chain: Chopsticks, accounts: list[DevAccount]) -> list[DevAccount]:
+    """Alice to Dave are validators."""
+    await chain.set_validators([one.address for one in accounts[:4]])
+    return accounts[:4]
 
 
 def record(of: DevAccount, delegation: bytes | None, **changes: Any) -> bytes:
@@ -64,9 +60,9 @@ def signed(by: DevAccount, pen: DevAccount | None = None, **lies: Any) -> bytes:
 
 
 async def test_everybody_who_may_not_take_part_is_refused_for_a_reason_of_its_own(
-    chain: Chopsticks, accounts: list[DevAccount], caplog: pytest.LogCaptureFixture
+    chain: Chopsticks, four: list[DevAccount], caplog: pytest.LogCaptureFixture
 ) -> None:
-    alice, bob, charlie, dave = accounts
+    alice, bob, charlie, dave = four
     stranger = dev_account(STRANGER)
     now = int(time.time())
     refused = {
@@ -103,8 +99,8 @@ async def test_everybody_who_may_not_take_part_is_refused_for_a_reason_of_its_ow
     assert told["unknown_account"]["account"] == f"0x{stranger.id.hex()}"
 
 
-async def test_records_that_are_none_of_this_mesh_are_refused(chain: Chopsticks, accounts: list[DevAccount]) -> None:
-    alice, dave = accounts[0], accounts[3]
+async def test_records_that_are_none_of_this_mesh_are_refused(chain: Chopsticks, four: list[DevAccount]) -> None:
+    alice, dave = four[0], four[3]
     valid = signed(dave)
     places = tuple(Endpoint("192.0.2.1", 9000 + n) for n in range(9))
     async with node(chain, alice) as one:
@@ -136,11 +132,11 @@ def with_endpoints(encoded: bytes, of: DevAccount, endpoints: Sequence[Endpoint]
 
 
 async def test_a_node_without_an_account_is_told_so_and_linked_by_nobody(
-    chain: Chopsticks, accounts: list[DevAccount]
+    chain: Chopsticks, four: list[DevAccount]
 ) -> None:
     stranger = dev_account(STRANGER)
     registry = Shared(chain.url)
-    async with mesh(chain, accounts[:2], registry=registry) as nodes:
+    async with mesh(chain, four[:2], registry=registry) as nodes:
         await linked(*nodes)
         async with node(chain, stranger, *nodes, registry=registry) as sixth:
             await until(lambda: all(counted(one, "admission", "unknown_account") for one in nodes), *nodes, sixth)
@@ -149,8 +145,8 @@ async def test_a_node_without_an_account_is_told_so_and_linked_by_nobody(
             assert not any(is_linked(one, sixth) or is_linked(sixth, one) for one in nodes)
 
 
-def test_a_delegation_that_is_not_true_does_not_start(chain: Chopsticks, accounts: list[DevAccount]) -> None:
-    alice, bob, *_ = accounts
+def test_a_delegation_that_is_not_true_does_not_start(chain: Chopsticks, four: list[DevAccount]) -> None:
+    alice, bob, *_ = four
     with pytest.raises(ConfigError, match="holds a signature that is not true"):
         node(chain, alice, delegation=signed(alice, pen=bob).hex())
     with pytest.raises(ConfigError, match="is for the key"):
@@ -160,9 +156,9 @@ def test_a_delegation_that_is_not_true_does_not_start(chain: Chopsticks, account
 
 
 async def test_of_two_accounts_with_one_name_neither_is_lost_and_the_name_means_nobody(
-    chain: Chopsticks, accounts: list[DevAccount]
+    chain: Chopsticks, four: list[DevAccount]
 ) -> None:
-    alice, bob, charlie, _ = accounts
+    alice, bob, charlie, _ = four
     registry = Shared(chain.url)
     async with (
         mesh(chain, [alice, bob], registry=registry) as (a, b),
@@ -178,9 +174,9 @@ async def test_of_two_accounts_with_one_name_neither_is_lost_and_the_name_means_
 
 
 async def test_three_nodes_behind_one_address_are_told_apart_and_nobody_is_lost(
-    chain: Chopsticks, accounts: list[DevAccount], caplog: pytest.LogCaptureFixture
+    chain: Chopsticks, four: list[DevAccount], caplog: pytest.LogCaptureFixture
 ) -> None:
-    *three, dave = accounts
+    *three, dave = four
     registry = Shared(chain.url)
     async with mesh(chain, three, registry=registry) as nodes:
         await linked(*nodes)

@@ -8,31 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 from scalecodec.utils.ss58 import ss58_encode
 
 from tests.chain.mesh_support import GENESIS, node
-from zmesh.demo.accounts import DevAccount, dev_account
+from zmesh.demo.accounts import DevAccount
 from zmesh.demo.chopsticks import Chopsticks
 
 STAKE = 5_000_000_000_000
 BONDED = 7_000_000_000_000
 
 
-@pytest.fixture(scope="module")
-def accounts() -> list[DevAccount]:
-    return [dev_account(uri) for uri in ("//Alice", "//Bob", "//Charlie")]
-
-
-@pytest.fixture(scope="module")
-def chain(run_chain: Callable[..., Chopsticks]) -> Chopsticks:
-    return run_chain({}, staking=True)
-
-
 async def test_stake_from_exposures_and_from_ledgers_reaches_whoever_asks_for_peers(
-    chain: Chopsticks, accounts: list[DevAccount]
+    run_chain: Callable[..., Chopsticks], accounts: list[DevAccount]
 ) -> None:
-    alice, bob, charlie = (one.address for one in accounts)
+    chain = run_chain({}, staking=True)
+    alice, bob, charlie = (one.address for one in accounts[:3])
     ledger = {"stash": bob, "total": BONDED, "active": BONDED, "unlocking": [], "lastReward": None}
     await chain.set_storage(
         {
