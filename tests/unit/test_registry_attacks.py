@@ -15,7 +15,8 @@ import substrateinterface
 from tests.unit.registry_support import ACCOUNTS, Node, served
 from tests.unit.test_registry_chain import PATIENCE, QUICK, Watched, running, says, snapshot
 from zmesh.registry import chain_worker as worker
-from zmesh.registry.codec import packed
+from zmesh.registry.cache import Cache
+from zmesh.registry.codec import Snapshot, packed
 from zmesh.registry.probe import probe_rpc
 
 URL = "https://user:pass%21word@rpc.example:443/v3/0123456789abcdef?token=s3cr3t-token"
@@ -101,6 +102,26 @@ async def test_a_fault_of_ours_does_not_end_the_asking(tmp_path: Path, monkeypat
         async with running(watched):
             assert await watched.change() == [1]
     assert faults == []
+
+
+async def test_an_endpoint_that_names_another_set_with_every_block_does_not_wear_out_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored: list[int] = []
+
+    def store(_: Cache, what: Snapshot, wall: float) -> None:
+        stored.append(len(what.accounts))
+
+    monkeypatch.setattr(Cache, "store", store)
+    monkeypatch.setattr("zmesh.registry.chain.SAVE_GAP", 3600.0)
+    node = Node({"Session.Validators": ACCOUNTS})
+    plan = [says(snapshot(*range(1, count + 1), block=count)) for count in range(1, 7)]
+    with served(node) as url:
+        watched = Watched(tmp_path, [*plan, ["hear"]], urls=[url])
+        async with running(watched):
+            for count in range(1, 7):
+                assert await watched.change() == list(range(1, count + 1))
+    assert stored == [1, 6], "at once, and at the stop what is in force then"
 
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example"])

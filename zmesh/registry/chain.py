@@ -32,6 +32,9 @@ from zmesh.registry.probe import probe_rpc, rpc_endpoint
 
 SAVE_SECONDS = 600.0
 """Seconds between saves of a set that stays the same: a set from the disk then says its age to ten minutes."""
+SAVE_GAP = 5.0
+"""Seconds between any two: an endpoint could name another set with every block, and wear out the disk."""
+
 MAX_WARNED = 64
 """Reasons remembered, and so the warnings between two times that all is well: a lying chain writes new ones."""
 
@@ -101,6 +104,7 @@ class ChainRegistry:
         self._said: Snapshot | None = None
         self._agreed_at: float | None = None
         self._saved_at: float | None = None
+        self._stored_at = float("-inf")
         self._problem: str | None = None
         self._warned: set[str] = set()
         self.command: Sequence[str] = COMMAND
@@ -234,7 +238,8 @@ class ChainRegistry:
         asked = frame.get("asked")
         self._answer = asked if isinstance(asked, int) else 0
         self._notify()
-        if self._saved_at is None or self._mono() - self._saved_at > SAVE_SECONDS:
+        changed, due = self._saved_at is None, self._mono() - (self._saved_at or 0.0) > SAVE_SECONDS
+        if (changed or due) and self._mono() - self._stored_at > SAVE_GAP:
             await self._save()
         return problem
 
@@ -302,6 +307,7 @@ class ChainRegistry:
         if self._snapshot is None or self._agreed_at is None or self._agreed_at == self._saved_at:
             return
         agreed = self._agreed_at
+        self._stored_at = self._mono()
         problem = await asyncio.to_thread(self._cache.store, self._snapshot, self._wall() - (self._age() or 0.0))
         self._saved_at = agreed
         if problem is not None:
