@@ -83,6 +83,9 @@ def run(
     configure(settings.log_level, settings.log_format)
     for sentence in suspicious_variables(os.environ):
         get_logger(__name__).warning("suspicious_variable", problem=sentence)
+    if settings.private_key is None:
+        mend = "`zmesh key new PATH` makes one that stays, MESH_PRIVATE_KEY names it"
+        get_logger(__name__).warning("temporary_key", effect="this node is another one after each start", mend=mend)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_run_until_told(explicit))
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from zmesh.core.actions import Composed, Published
@@ -48,10 +49,10 @@ class MeshNetworkClient:
     """A validator's connection to all others.
 
     ``peer_id``: this node's name, unique in the mesh. ``listen_port``: the front door, HTTP and ZMTP (9090).
-    ``blockchain_rpc``: the chain's endpoint (ws://localhost:9944). ``private_key``: 64 hex digits, 32 bytes or the path
-    of a key file; None makes a new key. ``registry``: a path, or an object with the port of ``zmesh.registry``. All
-    other keyword arguments are the fields of ``zmesh.config.Settings``. An explicit argument beats the environment
-    variable, which beats the default.
+    ``blockchain_rpc``: the chain's endpoint (ws://localhost:9944). ``private_key``: 64 hex digits, 32 bytes or the
+    path of a key file; None makes a new key. ``registry``: a path, ``substrate``, or an object with the port of
+    ``zmesh.registry``. All other keyword arguments are the fields of ``zmesh.config.Settings``. An explicit argument
+    beats the environment variable, which beats the default.
 
     Raises ``ConfigError`` for anything unusable.
     """
@@ -61,14 +62,14 @@ class MeshNetworkClient:
         peer_id: str | None = None,
         listen_port: int | None = None,
         blockchain_rpc: str | None = None,
-        private_key: str | bytes | None = None,
+        private_key: str | bytes | Path | None = None,
         *,
-        registry: Registry | str | None = None,
+        registry: Registry | str | Path | None = None,
         **settings: Any,
     ) -> None:
         from zmesh.config import Settings  # takes longer to import than everything else together
 
-        source = None if registry is None or isinstance(registry, str) or hasattr(registry, "__fspath__") else registry
+        source = None if registry is None or isinstance(registry, str | Path) else registry
         if source is not None and not all(hasattr(source, name) for name in _REGISTRY_PORT):
             raise ConfigError(
                 f"registry is of type {type(source).__name__}: a path, substrate, or an object with the port of "

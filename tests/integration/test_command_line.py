@@ -163,7 +163,7 @@ async def test_a_node_that_waits_for_its_chain_ends_when_it_is_told_to() -> None
 
     async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as chain, asyncio.timeout(SECONDS):
         url = f"ws://127.0.0.1:{chain.sockets[0].getsockname()[1]}"
-        named = {"MESH_PEER_ID": "me", "MESH_LISTEN_HOST": "127.0.0.1", "MESH_LISTEN_PORT": "0"}
+        named = {"MESH_PEER_ID": "me", "MESH_LISTEN_PORT": "0", "MESH_PRIVATE_KEY": SECRET}
         process = await start("run", "--registry", "substrate", BLOCKCHAIN_RPC=url, **named)
         await asked.wait()
         process.terminate()
@@ -180,15 +180,16 @@ async def test_the_chain_can_be_chosen_by_an_option_too() -> None:
         assert await process.wait() == 0
 
 
-async def test_a_mistyped_variable_is_warned_about() -> None:
+async def test_a_mistyped_variable_and_a_key_that_does_not_stay_are_warned_about() -> None:
     process = await start(
         "run", MESH_PEER_ID="me", MESH_LISTEN_HOST="127.0.0.1", MESH_LISTEN_PORT="0", MESH_GOSIP_FANOUT="3"
     )
     assert process.stderr is not None
     try:
         async with asyncio.timeout(SECONDS):
-            first = json.loads(await process.stderr.readline())
+            first, second = [json.loads(await process.stderr.readline()) for _ in range(2)]
         assert first["problem"] == "MESH_GOSIP_FANOUT is set but is no setting: did you mean MESH_GOSSIP_FANOUT?"
+        assert (second["event"], second["level"]) == ("temporary_key", "warning")
     finally:
         process.kill()
         await process.communicate()
