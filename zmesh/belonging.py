@@ -259,11 +259,11 @@ class Belonging:
                 why = own_trouble(own, refused, now.wall)
                 _log.warning("not_admitted", public_key=self._me.hex(), why=why, effect="other nodes refuse this one")
         self._refused = refused
-        left = self.ends_in()
-        is_short = left is not None and 0 < left < NOTICE
+        left = self.ends_in() or 0.0
+        is_short = 0 < left < NOTICE
         if is_short and not self._is_warned:
             mend = "have its account sign anew (`zmesh key delegate`), and start again with that"
-            _log.warning("delegation_ends_soon", seconds=left, mend=mend)
+            _log.warning("delegation_ends_soon", seconds=round(left), mend=mend)
         self._is_warned = is_short
 
 
