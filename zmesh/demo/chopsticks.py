@@ -161,29 +161,35 @@ class Chopsticks:
 
     def kill(self) -> None:
         """End it at once (SIGKILL), as a crash would."""
-        if self._process is not None:
-            self._process.kill()
-            self._reap(self._process)
+        process = self._release()
+        if process is not None:
+            process.kill()
+            self._reap(process)
 
     def stop(self) -> None:
-        """End it. Safe to call twice, and before ``start``."""
-        if self._process is None:
+        """End it. Safe to call twice, before ``start``, and while that waits in another thread."""
+        process = self._release()
+        if process is None:
             return
-        self._process.terminate()
+        process.terminate()
         # A process that hangs hears SIGTERM only when it goes on.
-        self._process.send_signal(signal.SIGCONT)
+        process.send_signal(signal.SIGCONT)
         try:
-            self._process.wait(END_SECONDS)
+            process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-        self._reap(self._process)
+            process.kill()
+        self._reap(process)
+
+    def _release(self) -> subprocess.Popen[str] | None:
+        """The process, to whoever asks first."""
+        process, self._process = self._process, None
+        return process
 
     def _reap(self, process: subprocess.Popen[str]) -> None:
         process.wait(END_SECONDS)
         if self._listener is not None:
             self._listener.join(END_SECONDS)
         process.__exit__(None, None, None)  # closes the pipes
-        self._process = None
 
     # ------------------------------------------------------------ asking
 
