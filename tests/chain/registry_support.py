@@ -12,7 +12,7 @@ from tests.support import PATIENCE
 from zmesh.registry.chain import ChainRegistry, Patience
 from zmesh.registry.port import OnChange, RegistryStatus, ValidatorSet
 
-BRISK = Patience(first=60.0, read=30.0, call=2.0, poll=0.5, silence=10.0, backoff_min=0.1, backoff_max=0.2)
+BRISK = Patience(first=60.0, read=30.0, call=4.0, poll=0.5, silence=30.0, backoff_min=0.1, backoff_max=0.2)
 """A busy machine may take long to answer first; a chain that hangs is noticed soon."""
 
 
@@ -39,9 +39,9 @@ class Watched:
         except TimeoutError:
             raise AssertionError(f"not within {seconds:g} s; {self.registry.status()}") from None
 
-    async def problem(self) -> str:
-        """What the registry says is wrong, once it does."""
-        await self.until(lambda: self.registry.status().problem is not None)
+    async def problem(self, words: str = "") -> str:
+        """What the registry says is wrong, once it does so in these words."""
+        await self.until(lambda: (said := self.registry.status().problem) is not None and words in said)
         return str(self.registry.status().problem)
 
     async def well(self) -> None:
