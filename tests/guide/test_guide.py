@@ -383,7 +383,9 @@ async def test_custom_message_handlers(pair: tuple[MeshNetworkClient, MeshNetwor
 @runs("Gossip Forwarding")
 async def test_gossip_forwarding(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a line, the one in the middle forwards with one hop less; what has none left it does not push on."""
-    a, b, c = (client(f"validator_00{n}") for n in (1, 2, 3))
+    # The ends learn each other's records, and must not find each other by them: nobody listens where they say they do.
+    nowhere = {"advertise": "127.0.0.1:1"}
+    a, b, c = (client(f"validator_00{n}", **settings) for n, settings in ((1, nowhere), (2, {}), (3, nowhere)))
     async with a, b, c:
         for one, other in ((a, b), (b, a), (b, c), (c, b)):
             one.peers[other.peer_id] = card(other)
