@@ -2,8 +2,8 @@
 
 Rules
  1. Files are replaced whole, so that a crash leaves the old one or the new one.
- 2. A lost or damaged folder locks nobody out: the epoch is at least the present second, and the rest starts afresh,
-    with a warning.
+ 2. A lost folder locks nobody out: the epoch is at least the present second, and the rest starts afresh. What is
+    damaged starts afresh too, with a warning, but for the epoch: a wrong one could repeat, so that start refuses it.
  3. Blocking: called in a thread.
 """
 
