@@ -144,7 +144,7 @@ class Connections:
         self._receive = bare_receive(bound.monitor)
         self._refused = 0
         self._unfinished = False
-        self._endless = 2 * bounds.max_message if port == "direct" else 64 * bounds.max_subscription
+        self._endless = bounds.unread if port == "direct" else 64 * bounds.max_subscription
         self._drain = Drain(bound.monitor, self._read, lambda: None, counters)
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(TICK, self._tick)

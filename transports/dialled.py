@@ -26,17 +26,10 @@ from zmesh.core.types import Endpoint, Frames, PeerKey
 from zmesh.transport import Routes
 from zmesh.transports.connections import EVENT, Connection, second_handle
 from zmesh.transports.links import Links
-from zmesh.transports.publisher import NONCE, topic_of
-from zmesh.transports.readiness import (
-    NOBLOCK,
-    NOBLOCK_MORE,
-    Drain,
-    ZmqSocket,
-    bare_receive,
-    bare_send,
-    has_input,
-)
-from zmesh.transports.sockets import MAX_FRAMES, Sockets, address_of
+from zmesh.transports.packing import pack, unpack
+from zmesh.transports.publisher import TOPIC
+from zmesh.transports.readiness import NOBLOCK, Drain, ZmqSocket, bare_receive, bare_send, has_input
+from zmesh.transports.sockets import Sockets, address_of
 
 WHY = {
     int(zmq.Event.CLOSED): "could not connect: refused or unreachable",
@@ -138,8 +131,6 @@ class Neighbour:
     key: PeerKey
     image: bytes
     """32 bytes: the X25519 key of ``key``, which the far end must prove to hold."""
-    own_id: str
-    """Our own key in hex, the name under which we subscribe there."""
 
 
 class Dial:
@@ -189,11 +180,8 @@ class Dial:
         dealer = self._dealer
         if dealer is None or not dealer.up:
             return False
-        send = self._send
         try:
-            for frame in frames[:-1]:
-                send(frame, NOBLOCK_MORE)
-            send(frames[-1], NOBLOCK)
+            self._send(pack(frames), NOBLOCK)
         except zmq.Again:
             self._counters["direct_lane_full"] += 1
             return False
@@ -203,7 +191,7 @@ class Dial:
 
     def look(self) -> None:
         """Once a tick: does the far end fill the memory with messages that never end?"""
-        limit = 2 * self._sockets.bounds.max_message
+        limit = self._sockets.bounds.unread
         if self._dealer is not None and self._dealer.is_endless(limit):
             self._counters["dialled_endless"] += 1
             self._end("sent a message without end")
@@ -244,12 +232,12 @@ class Dial:
             self._feed.drain_rest(bound)
 
     def _read(self) -> None:
-        frames = receive_message(self._receive)
-        if frames is None:
+        frame = self._receive(NOBLOCK, False)
+        if frame.more:
             self._counters["too_many_frames"] += 1
             self._end("sent a message of too many frames")
             raise zmq.Again
-        self._links.pending.append(FrameReceived(self._neighbour.key, frames))
+        self._links.pending.append(FrameReceived(self._neighbour.key, unpack(frame.bytes)))
 
 
 class Feed:
@@ -272,7 +260,7 @@ class Feed:
         self._retry = None
         try:
             socket = self._sockets.subscriber(self._endpoint.host)
-            socket.set(zmq.SUBSCRIBE, topic_of(self._neighbour.own_id, secrets.token_hex(NONCE // 2)))
+            socket.set(zmq.SUBSCRIBE, secrets.token_bytes(TOPIC))
             self._receive = bare_receive(socket)
             self._client = Client(
                 self._sockets,
@@ -318,12 +306,12 @@ class Feed:
         self._delay = min(2 * self._delay, self._sockets.bounds.feed_max_retry)
 
     def _read(self) -> None:
-        frames = receive_message(self._receive)
-        if frames is None or len(frames) < 2:
-            self._counters["too_many_frames" if frames is None else "gossip_without_frames"] += 1
-            self._changed(False, "sent what is no message")
+        frame = self._receive(NOBLOCK, False)
+        if frame.more:
+            self._counters["too_many_frames"] += 1
+            self._changed(False, "sent a message of too many frames")
             raise zmq.Again
-        self._links.pending.append(FrameReceived(self._neighbour.key, frames[1:]))
+        self._links.pending.append(FrameReceived(self._neighbour.key, unpack(frame.bytes, TOPIC)))
 
 
 def read_rest(read: Callable[[], None], bound: int) -> None:
@@ -331,18 +319,3 @@ def read_rest(read: Callable[[], None], bound: int) -> None:
     with contextlib.suppress(zmq.Again):
         for _ in range(bound):
             read()
-
-
-def receive_message(receive: Callable[..., zmq.Frame]) -> Frames | None:
-    """One message from a socket whose far end is known; None if it has too many frames (its socket must go).
-
-    Raises ``zmq.Again`` when there is none.
-    """
-    frame = receive(NOBLOCK, False)
-    parts = [frame.bytes]
-    while frame.more:
-        frame = receive(NOBLOCK, False)
-        parts.append(frame.bytes)
-        if len(parts) > MAX_FRAMES + 1:
-            return None
-    return tuple(parts)

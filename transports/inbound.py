@@ -20,21 +20,16 @@ from zmesh.core.types import Frames, PeerKey
 from zmesh.transports.admission import Admission
 from zmesh.transports.connections import Connection, Connections
 from zmesh.transports.links import Links
-from zmesh.transports.readiness import (
-    NOBLOCK,
-    NOBLOCK_MORE,
-    Drain,
-    bare_receive,
-    bare_send,
-)
-from zmesh.transports.sockets import MAX_FRAMES, Bound, SocketBounds
+from zmesh.transports.packing import pack, unpack
+from zmesh.transports.readiness import NOBLOCK, NOBLOCK_MORE, Drain, bare_receive, bare_send
+from zmesh.transports.sockets import Bound, SocketBounds
 
 AUTOMATIC_ID = 5
 """Bytes of a routing id that ROUTER made: a zero and a 32-bit counter."""
 LAST_WORDS = 1.0
 """Seconds after the end of a connection in which what it still delivered is read, however busy the socket is."""
 DISCARDED_AT_ONCE = 256
-"""Frames of an overlong message thrown away before others get their turn."""
+"""Frames of a message that has too many, thrown away before others get their turn."""
 
 
 class Caller:
@@ -83,9 +78,7 @@ class Inbound:
         send = self._send
         try:
             send(caller.routing_id, NOBLOCK_MORE)
-            for frame in frames[:-1]:
-                send(frame, NOBLOCK_MORE)
-            send(frames[-1], NOBLOCK)
+            send(pack(frames), NOBLOCK)
         except zmq.Again:
             self._counters["direct_lane_full"] += 1
             return False
@@ -114,38 +107,33 @@ class Inbound:
         self._newest.clear()
 
     def _read(self) -> None:
-        """One message. All but the routing id are received as ``Frame``: only those know whether more follows."""
+        """One message: the routing id, and a ``Frame``, for only those know whose they are and whether more follows."""
         receive = self._receive
         if self._discarding:
             self._discard(receive(NOBLOCK, False))
             return
         routing_id = receive(NOBLOCK)
         frame = receive(NOBLOCK, False)
-        first = frame
-        parts = [frame.bytes]
-        while frame.more:
-            frame = receive(NOBLOCK, False)
-            parts.append(frame.bytes)
-            if len(parts) > MAX_FRAMES:
-                self.connections.cut(self.connections.of(first), "too_many_frames")
-                self._discard(frame)
-                return
+        if frame.more:
+            self.connections.cut(self.connections.of(frame), "too_many_frames")
+            self._discard(frame)
+            return
         try:
-            user_id = first.get(b"User-Id")
+            user_id = frame.get(b"User-Id")
         except zmq.ZMQError:
             # Every frame of a CURVE connection that passed ZAP has one; never guess for one that has not.
-            self.connections.cut(self.connections.of(first), "no_user_id")
+            self.connections.cut(self.connections.of(frame), "no_user_id")
             return
         caller = self._callers.get(routing_id)
         if caller is None or caller.user_id != user_id:
-            caller = self._meet(routing_id, user_id, first)
+            caller = self._meet(routing_id, user_id, frame)
             if caller is None:
                 return
         if caller.barred:
             self._counters["after_cut"] += 1
             return
         caller.connection.spoke = True
-        self._links.pending.append(FrameReceived(caller.key, tuple(parts)))
+        self._links.pending.append(FrameReceived(caller.key, unpack(frame.bytes)))
 
     def _discard(self, frame: zmq.Frame) -> None:
         """Throw away the rest of a message, a part at a time."""

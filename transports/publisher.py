@@ -3,11 +3,11 @@
 Theory
     A publisher drops what a slow subscriber cannot take, or waits for the slowest. With one topic for each
     destination a message goes to exactly one subscriber, and "full" is that one's alone.
-    A topic is ``d/<key in hex>/<nonce in hex>``. The nonce is fresh for every connection, so what is published to the
-    newest never waits behind a dead twin of it.
+    A topic is ``TOPIC`` random bytes that the subscriber drew for this one connection. Nobody else can name it, and
+    what is published to the newest connection never waits behind a dead twin of it.
 Rules
- 1. A subscription counts only if the ``User-Id`` of its connection owns the topic; everything else a subscriber
-    may send ends its connection.
+ 1. A topic belongs to the ``User-Id`` of the connection that named it first; everything else a subscriber may send ends
+    its connection.
  2. One subscription for each connection, one connection for each key: the newest.
  3. ZeroMQ hands a manual subscription to "the connection of the message read last", and loses count when
     a subscriber sends an ordinary message: the next ones would be accepted for the wrong connection. After such a
@@ -23,25 +23,13 @@ import zmq
 from zmesh.core.types import Frames, PeerKey
 from zmesh.transports.admission import Admission
 from zmesh.transports.connections import Connection, Connections
-from zmesh.transports.readiness import (
-    NOBLOCK,
-    NOBLOCK_MORE,
-    Drain,
-    bare_receive,
-    bare_send,
-)
+from zmesh.transports.packing import pack
+from zmesh.transports.readiness import NOBLOCK, Drain, bare_receive, bare_send
 from zmesh.transports.sockets import Bound, SocketBounds
 
-NONCE = 32
-"""Hexadecimal digits: 128 bits, so that nobody guesses another's topic."""
-TOPIC = 2 + 64 + 1 + NONCE
-"""Bytes of a topic, exactly: none is ever the beginning of another."""
+TOPIC = 16
+"""Bytes of a topic, exactly, so that none is the beginning of another: 128 bits, so that nobody guesses another's."""
 UNSUBSCRIBE, SUBSCRIBE = 0, 1
-
-
-def topic_of(user_id: str, nonce: str) -> bytes:
-    """The topic on which the key ``user_id`` (64 hexadecimal digits) listens."""
-    return f"d/{user_id}/{nonce}".encode()
 
 
 class Lane:
@@ -80,12 +68,8 @@ class Publisher:
         lane = self._lanes.get(key)
         if lane is None:
             return False
-        send = self._send
         try:
-            send(lane.topic, NOBLOCK_MORE)
-            for frame in frames[:-1]:
-                send(frame, NOBLOCK_MORE)
-            send(frames[-1], NOBLOCK)
+            self._send(lane.topic + pack(frames), NOBLOCK)
         except zmq.Again:
             self._counters["gossip_lane_full"] += 1
             return False
@@ -119,12 +103,11 @@ class Publisher:
 
     def _subscribed(self, topic: bytes, frame: zmq.Frame) -> None:
         connection = self.connections.of(frame)
-        why = self._refusal(topic, frame, connection)
-        if why is not None or connection is None:
+        key = self._key(frame)
+        why = self._refusal(key, topic, connection)
+        if why is not None or key is None or connection is None:
             self.connections.cut(connection, why or "after_end")
             return
-        user_id = topic[2:66].decode()
-        key = self._admission.by_user_id[user_id]
         self.socket.set(zmq.SUBSCRIBE, topic)
         lane = Lane(key, topic, connection)
         connection.owner = lane
@@ -135,16 +118,21 @@ class Publisher:
         self._lanes[key] = lane
         self._counters["gossip_subscribed"] += 1
 
-    def _refusal(self, topic: bytes, frame: zmq.Frame, connection: Connection | None) -> str | None:
-        """Why a subscription is not accepted, or None."""
+    def _key(self, frame: zmq.Frame) -> PeerKey | None:
+        """Whose handshake the connection of ``frame`` passed; None for one that is not admitted (any more)."""
         try:
-            user_id = frame.get("User-Id")
+            return self._admission.by_user_id.get(str(frame.get("User-Id")))
         except zmq.ZMQError:
-            return "no_user_id"
-        if user_id not in self._admission.by_user_id:
+            return None  # every frame of a CURVE connection that passed ZAP has one; never guess for one that has not
+
+    def _refusal(self, key: PeerKey | None, topic: bytes, connection: Connection | None) -> str | None:
+        """Why a subscription is not accepted, or None."""
+        if key is None:
             return "not_admitted"
-        if len(topic) != TOPIC or not topic.startswith(topic_of(user_id, "")):
-            return "topic_not_owned"
+        if len(topic) != TOPIC:
+            return "topic_malformed"
+        if any(lane.topic == topic for lane in self._lanes.values()):
+            return "topic_taken"
         if self._out_of_step:
             return "gossip_out_of_step"
         if connection is None or connection.cut:

@@ -26,8 +26,6 @@ from zmesh.core.types import Endpoint
 from zmesh.transports.admission import ZAP_DOMAIN, ZAP_ENDPOINT, CurveIdentity
 from zmesh.transports.readiness import ZmqSocket
 
-MAX_FRAMES = 6
-"""Frames of one message: envelopes have three; the rest is room for later kinds."""
 MAX_SOCKETS = 4096
 """ZeroMQ sockets of one context: six for each neighbour (DEALER, SUB, and a monitor's two ends for each), times 500
 neighbours, and some."""
@@ -47,7 +45,7 @@ class SocketBounds:
     max_frame: int = MAX_FRAME
     """Bytes of one frame; ZeroMQ cuts a connection that announces more."""
     max_subscription: int = 1024
-    """Bytes of one frame towards the publisher: a topic has 99, and 256 would already break the handshake."""
+    """Bytes of one frame towards the publisher: a topic has 16, and 256 would already break the handshake."""
     direct_out: int = 512
     """Messages waiting for one peer on the direct lane, 32 MiB at their largest: beyond that, ``send`` says no."""
     gossip_out: int = 1024
@@ -72,9 +70,9 @@ class SocketBounds:
     """Connections accepted on one bound socket. One more ends the oldest that has not proven its key."""
 
     @property
-    def max_message(self) -> int:
-        """Bytes of one message of ``MAX_FRAMES`` frames, at most."""
-        return MAX_FRAMES * self.max_frame
+    def unread(self) -> int:
+        """Bytes that may come from a connection of which nothing becomes a message: twelve of the largest."""
+        return 12 * self.max_frame
 
 
 def raise_file_limit() -> None:

@@ -141,7 +141,7 @@ class ZeroMqTransport:
         if why is not None:
             self._links.closed(key, why, inbound=False)
             return
-        neighbour = Neighbour(key, self._admission.image(key), self._identity.public.hex())
+        neighbour = Neighbour(key, self._admission.image(key))
         dial = self._dials[key] = Dial(self._sockets, self._links, self._counters, neighbour)
         dial.start(routes)
 

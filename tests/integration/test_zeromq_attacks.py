@@ -17,6 +17,7 @@ from zmesh.core.events import FrameReceived, LinkClosed
 from zmesh.core.types import Endpoint
 from zmesh.identity import Identity
 from zmesh.transport import Routes
+from zmesh.transports.packing import pack
 from zmesh.transports.sockets import SocketBounds
 
 
@@ -35,16 +36,16 @@ async def test_a_frame_of_3_mib_is_cut_and_counted(nodes: Nodes, after_hello: bo
     a, b = await nodes.linked()
     _, wire = await admitted_dealer(nodes, a)
     if after_hello:
-        await wire.socket.send_multipart([b"h", b"hello"])
+        await wire.socket.send(pack((b"h", b"hello")))
         await a.until_received(1)
-    await wire.socket.send_multipart([b"h", bytes(3 << 20)])
+    await wire.socket.send(pack((b"h", bytes(3 << 20))))
     await wire.until_cut()
     await a.counted.until_counted("direct_frame_refused")
     wire.close()
     await still_works(a, b)
 
 
-async def test_a_message_of_seven_frames_is_cut_and_counted(nodes: Nodes) -> None:
+async def test_a_message_of_more_than_one_frame_is_cut_and_counted(nodes: Nodes) -> None:
     a, b = await nodes.linked()
     _, wire = await admitted_dealer(nodes, a)
     await wire.socket.send_multipart([b"f"] * 2000)
@@ -54,13 +55,23 @@ async def test_a_message_of_seven_frames_is_cut_and_counted(nodes: Nodes) -> Non
     await still_works(a, b)
 
 
+async def test_bytes_that_no_peer_packs_are_a_message_without_frames(nodes: Nodes) -> None:
+    """Which the engine calls malformed, and blames on the link."""
+    a, b = await nodes.linked()
+    attacker, wire = await admitted_dealer(nodes, a)
+    await wire.socket.send(b"GET / HTTP/1.1")
+    await a.until_received(1)
+    assert a.events[-1] == FrameReceived(attacker.public, ())
+    wire.close()
+    await still_works(a, b)
+
+
 @pytest.mark.parametrize("claimed", [b"squatter", b"\0abc", b"\x01abcd", b"\0abcde", b"x" * 255])
 async def test_a_claimed_routing_id_is_cut_and_counted(nodes: Nodes, claimed: bytes) -> None:
     a, b = await nodes.linked()
     told_before = len(a.events)
     client = await curve_client(nodes, a, routing_id=claimed)
-    client.send(b"h", more=True)
-    client.send(b"hello")
+    client.send(pack((b"h", b"hello")))
     await client.until_cut()
     assert a.counted["routing_id_claimed"] == 1
     assert len(a.events) == told_before
@@ -73,8 +84,7 @@ async def test_the_routing_id_of_another_cannot_be_taken(nodes: Nodes) -> None:
     a, b = await nodes.linked()
     taken = a.zeromq._inbound._newest[b.key].routing_id
     client = await curve_client(nodes, a, routing_id=taken)
-    client.send(b"h", more=True)
-    client.send(b"I am b")
+    client.send(pack((b"h", b"I am b")))
     await still_works(a, b)
     assert a.zeromq._inbound._newest[b.key].routing_id == taken
     assert a.frames(b) == [(b"me", b"too")]
@@ -88,8 +98,7 @@ async def test_the_routing_id_of_one_who_left_gives_no_identity(nodes: Nodes) ->
     await a.until(lambda: not a.opened(b, inbound=True))
     identity = await nodes.attacker(a)
     client = await ByHand.connect(a.routes.direct, identity, a.identity.curve_public, routing_id=left)
-    client.send(b"h", more=True)
-    client.send(b"I am b")
+    client.send(pack((b"h", b"I am b")))
     await a.until_received(1)
     assert [event.link for event in a.events if isinstance(event, FrameReceived)] == [identity.public]
     assert not a.send(b, b"for b alone")
@@ -168,8 +177,7 @@ async def test_a_socket_type_that_does_not_fit_changes_nothing(nodes: Nodes, kin
     identity = await nodes.attacker(a)
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, AssertionError):
         client = await ByHand.connect(a.routes.direct, identity, a.identity.curve_public, kind=kind)
-        client.send(b"h", more=True)
-        client.send(b"hello")
+        client.send(pack((b"h", b"hello")))
         await client.close()
     await still_works(a, b)
 
@@ -178,10 +186,10 @@ async def test_nobody_takes_over_a_reply_route(nodes: Nodes) -> None:
     """Two peers claim one routing id: replies go to keys, and neither gets the other's."""
     a, b = await nodes.linked()
     _, first = await admitted_dealer(nodes, a, b"same")
-    await first.socket.send_multipart([b"h", b"hello"])
+    await first.socket.send(pack((b"h", b"hello")))
     await first.until_cut()
     _, second = await admitted_dealer(nodes, a, b"same")
-    await second.socket.send_multipart([b"h", b"hello"])
+    await second.socket.send(pack((b"h", b"hello")))
     await second.until_cut()
     assert a.counted["routing_id_claimed"] == 2
     await still_works(a, b)
@@ -193,16 +201,16 @@ async def test_nobody_takes_over_a_reply_route(nodes: Nodes) -> None:
 async def test_a_key_has_one_connection_the_newest(nodes: Nodes) -> None:
     a, b = await nodes.linked()
     attacker, first = await admitted_dealer(nodes, a)
-    await first.socket.send_multipart([b"h", b"first"])
+    await first.socket.send(pack((b"h", b"first")))
     await a.until_received(1)
     second = Wire(nodes.bare(zmq.DEALER, attacker, a))
     await second.connect(a.routes.direct)
-    await second.socket.send_multipart([b"h", b"second"])
+    await second.socket.send(pack((b"h", b"second")))
     await a.until_received(2)
     await first.until_cut()
     assert a.counted["superseded"] == 1
     assert a.transport.send(attacker.public, (b"reply",), gossip=False)
-    assert await second.socket.recv_multipart() == [b"reply"]
+    assert await second.socket.recv() == pack((b"reply",))
     first.close()
     second.close()
     await still_works(a, b)
@@ -222,13 +230,13 @@ async def test_a_proven_connection_that_says_nothing_is_cut(nodes: Nodes, kind: 
 async def test_removal_cuts_every_connection_of_a_key(nodes: Nodes) -> None:
     a, b = await nodes.linked()
     attacker, direct = await admitted_dealer(nodes, a)
-    await direct.socket.send_multipart([b"h", b"hello"])
+    await direct.socket.send(pack((b"h", b"hello")))
     await a.until_received(1)
     gossip = Wire(nodes.bare(zmq.SUB, attacker, a))
     gossip.socket.set(zmq.SUBSCRIBE, own_topic(attacker))
     await gossip.connect(a.gossip)
     await a.counted.until_counted("gossip_subscribed", 2)
-    await direct.socket.send_multipart([b"h", b"more"])
+    await direct.socket.send(pack((b"h", b"more")))
     a.admit(b)
     await direct.until_cut()
     await gossip.until_cut()

@@ -22,6 +22,7 @@ from zmesh.core.events import LinkClosed, LinkOpened
 from zmesh.core.types import Endpoint
 from zmesh.identity import Identity
 from zmesh.transport import Routes
+from zmesh.transports.packing import pack
 from zmesh.transports.sockets import SocketBounds
 from zmesh.transports.zeromq import ZeroMqTransport
 
@@ -55,8 +56,7 @@ async def test_a_busy_peer_may_be_reset_at_any_moment(nodes: Nodes) -> None:
         identity = await nodes.attacker(a)
         client = await ByHand.connect(a.routes.direct, identity, a.identity.curve_public)
         for _ in range(2000):
-            client.send(b"h", more=True)
-            client.send(b"busy")
+            client.send(pack((b"h", b"busy")))
         client.reset()
         end = LinkClosed(identity.public, "closed the connection", inbound=True)
         await a.until(partial(operator.contains, a.events, end))
@@ -198,13 +198,13 @@ async def test_gossip_spills_over_to_the_direct_lane(nodes: Nodes) -> None:
     await slow.connect(a.gossip)
     direct = Wire(nodes.bare(zmq.DEALER, identity, a))
     await direct.connect(a.routes.direct)
-    await direct.socket.send_multipart([b"h", b"hello"])
+    await direct.socket.send(pack((b"h", b"hello")))
     await a.until_received(1)
     await a.counted.until_counted("gossip_subscribed")
     while a.zeromq._publisher.send(identity.public, (bytes(60_000),)):
         pass
     assert a.transport.send(identity.public, (b"spilled",), gossip=True)
-    assert await direct.socket.recv_multipart() == [b"spilled"]
+    assert await direct.socket.recv() == pack((b"spilled",))
     slow.close()
     direct.close()
 

@@ -56,7 +56,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-# ---------------------------------------------------------------- keys, networks, topics, checksums
+# ---------------------------------------------------------------- keys, networks, packing, checksums
 
 
 def keys() -> Vectors:
@@ -79,16 +79,23 @@ def networks() -> Vectors:
     return [{"name": name, "genesis": genesis, "id": wire.network_id(name, genesis)} for name, genesis in cases]
 
 
-def topics() -> Vectors:
-    """What a subscriber with this key and nonce subscribes to."""
-    nonce = bytes(range(16))
-    return [
-        {
-            "key": AUTHOR.public,
-            "nonce": nonce,
-            "topic": b"d/" + AUTHOR.public.hex().encode() + b"/" + nonce.hex().encode(),
-        }
+def packed() -> Vectors:
+    """A message's frames as one frame of ZMTP; what cannot be unpacked is a message of no frames."""
+    ids = bytes(range(16))
+    cases: list[tuple[str, Sequence[bytes], bytes]] = [
+        ("an envelope", (b"\x01\x05\x00", b"body", bytes(64)), b"\x03\0\0\0\x03\0\0\0\x04\x01\x05\x00body" + bytes(64)),
+        ("an IHAVE of one id", (b"\x02", ids), b"\x02\0\0\0\x01\x02" + ids),
+        ("a LEAVE", (b"\x06", b""), b"\x02\0\0\0\x01\x06"),
+        ("a frame alone", (b"\x06",), b"\x01\x06"),
+        ("six empty frames", (b"",) * 6, b"\x06" + bytes(20)),
+        ("nothing", (), b""),
+        ("a count of 0", (), b"\0"),
+        ("a count of 7", (), b"\x07" + bytes(24)),
+        ("fewer sizes than counted", (), b"\x03" + bytes(7)),
+        ("a frame that is shorter than its size", (), b"\x02\0\0\0\x02\x06"),
+        ("a size beyond everything", (), b"\x02\xff\xff\xff\xff\x06"),
     ]
+    return [{"name": name, "frames": frames, "packed": data} for name, frames, data in cases]
 
 
 def checksums() -> Vectors:
@@ -358,7 +365,7 @@ def generate() -> Iterable[tuple[Path, str]]:
     made = {
         "keys": keys(),
         "networks": networks(),
-        "topics": topics(),
+        "packed": packed(),
         "checksums": checksums(),
         "envelopes": envelopes(),
         "controls": controls(),

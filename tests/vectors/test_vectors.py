@@ -22,7 +22,7 @@ from zmesh.core.types import DropReason
 from zmesh.delegation import decode_delegation, encode_delegation, parse_text
 from zmesh.handlers.record import Description, decode_record, encode_record, verify_record
 from zmesh.identity import Identity, curve_image, verify
-from zmesh.transports.publisher import topic_of
+from zmesh.transports.packing import pack, unpack
 
 FOLDER = Path(__file__).parent
 CONTROL: dict[int, tuple[Callable[[bytes], Any], int]] = {
@@ -94,9 +94,14 @@ def test_a_network_id_is_a_hash_of_tag_genesis_and_name() -> None:
         assert told == vector["id"] == wire.network_id(vector["name"], genesis).hex()
 
 
-def test_a_topic_is_made_of_key_and_nonce() -> None:
-    for vector in load("topics"):
-        assert topic_of(vector["key"], vector["nonce"]).hex() == vector["topic"]
+@named(load("packed"))
+def test_a_message_travels_as_one_frame(vector: dict[str, Any]) -> None:
+    frames, data = frames_of(vector), bytes.fromhex(vector["packed"])
+
+    assert unpack(data) == frames
+    assert unpack(b"a topic before it" + data, len(b"a topic before it")) == frames
+    if frames:
+        assert pack(frames) == data
 
 
 @named(ENVELOPES)
