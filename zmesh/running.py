@@ -289,6 +289,7 @@ class Running:
             "handler": self._setup.dispatcher.counters,
             "record": self.handlers.records.counters,
             "admission": self.belonging.counters,
+            "registry": {} if self._setup.registry is None else self._setup.registry.status().counters,
         }
         return metrics(self.engine, len(self._setup.peers), layers)
 

@@ -55,7 +55,7 @@ class Told:
         return "what it was told"
 
     def status(self) -> RegistryStatus:
-        return RegistryStatus(self.describe(), len(self.found), 0.0, None, self.found.block)
+        return RegistryStatus(self.describe(), len(self.found), 0.0, None, self.found.block, {"subscription_ended": 3})
 
 
 def key(name: str) -> Identity:
@@ -133,6 +133,11 @@ async def test_a_delegation_that_does_not_hold_lets_nobody_in(changes: dict[str,
         async with delegated("b", Told(accounts("ab")), a, delegation=bad) as b:
             await until(lambda: counted(a, "admission", reason) > 0, a, b)
             assert (members(a), a.peers.get("b")) == (set(), None)
+
+
+async def test_what_the_registry_counts_is_among_the_metrics() -> None:
+    async with delegated("a", Told(accounts("a"))) as a:
+        assert 'zmesh_registry_events_total{event="subscription_ended"} 3' in a.metrics().splitlines()
 
 
 async def test_a_delegation_ends_by_itself() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import time
@@ -12,11 +13,13 @@ from typing import Any
 import pytest
 import substrateinterface
 
-from tests.unit.registry_support import ACCOUNTS, Node, served
-from tests.unit.test_registry_chain import PATIENCE, QUICK, Watched, running, says, snapshot
+from tests.unit.registry_support import ACCOUNTS, GENESIS, Node, served
+from tests.unit.test_registry_chain import PATIENCE, QUICK, Told, Watched, running, same, says, snapshot
 from zmesh.registry import chain_worker as worker
 from zmesh.registry.cache import Cache
-from zmesh.registry.codec import Snapshot, packed
+from zmesh.registry.chain import ChainRegistry
+from zmesh.registry.chains.port import ChainError
+from zmesh.registry.codec import Snapshot, packed, read_frame
 from zmesh.registry.probe import probe_rpc
 
 URL = "https://user:pass%21word@rpc.example:443/v3/0123456789abcdef?token=s3cr3t-token"
@@ -71,8 +74,100 @@ def test_heads_that_come_in_a_flood_are_heard_now_and_then(monkeypatch: pytest.M
     monkeypatch.setattr(substrateinterface, "SubstrateInterface", Flooding)
     monkeypatch.setattr(time, "sleep", happened.append)
     with pytest.raises(SystemExit):
-        worker.subscribe("ws://127.0.0.1:1", lambda: happened.append("head"))
+        worker.subscribe("ws://127.0.0.1:1", lambda: happened.append("head"), happened.append)
     assert happened == ["head", worker.HEAD_GAP] * 3
+
+
+def test_what_ends_a_subscription_is_told_and_a_new_one_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[object] = []
+    reset = ConnectionResetError(104, "Connection reset by peer")
+    ends: list[BaseException] = [reset, SystemExit()]
+
+    def connect(**_: Any) -> None:
+        raise ends.pop(0)
+
+    monkeypatch.setattr(substrateinterface, "SubstrateInterface", connect)
+    monkeypatch.setattr(time, "sleep", happened.append)
+    with pytest.raises(SystemExit):
+        worker.subscribe("ws://127.0.0.1:1", lambda: happened.append("head"), happened.append)
+    assert happened == [reset, worker.RESUBSCRIBE]
+
+
+def test_the_worker_tells_its_parent_between_two_looks_that_a_subscription_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Quiet:
+        """A chain of one block, which is gone at the third look."""
+
+        def __init__(self, *_: object) -> None:
+            self._looks = iter(["0x" + "01" * 32] * 2)
+
+        def genesis(self) -> bytes:
+            return GENESIS
+
+        def finalized(self) -> str:
+            head = next(self._looks, None)
+            if head is None:
+                raise ChainError("the chain is gone")
+            return head
+
+    class Told(worker.Worker):
+        def _read(self, chain: Any, genesis: bytes, head: str) -> Snapshot:
+            return snapshot(1)
+
+        def _subscribe(self) -> None:
+            self.ended(ConnectionResetError(104, f"{URL}: Connection reset by peer"))
+
+    monkeypatch.setattr("zmesh.registry.substrate.SubstrateChain", Quiet)
+    out = io.BytesIO()
+    with pytest.raises(ChainError):
+        Told(worker.Orders(URL, "", timeout=1.0, poll=0.0), out).run()
+    out.seek(0)
+    frames = [read_frame(out) for _ in range(4)]
+    assert [frame["kind"] for frame in frames] == ["beat", "set", "unsubscribed", "same"]
+    assert frames[2]["problem"] == "the chain has closed the connection"
+    assert out.read() == b""
+
+
+async def test_subscriptions_that_end_are_counted_each_and_logged_once_for_each_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = Told(caplog)
+    reasons = ["the chain has closed the connection", "the chain cannot be read: limit of 5 is reached"]
+    ends = [["raw", packed({"kind": "unsubscribed", "problem": why})] for why in reasons * 3]
+    node = Node({"Session.Validators": ACCOUNTS})
+    with served(node) as url:
+        watched = Watched(tmp_path, [says(snapshot(1)), *ends, ["hear"], same(2, asked=1)], urls=[url])
+        async with running(watched) as registry:
+            assert (await registry.read()).block == 2
+            status = registry.status()
+    assert (status.problem, status.counters) == (None, {"subscription_ended": 6})
+    assert [one["problem"] for one in told("registry.subscription_ended")] == reasons
+
+
+async def test_an_end_of_a_subscription_is_no_end_of_a_reading(tmp_path: Path) -> None:
+    ends: list[list[Any]] = [["raw", packed({"kind": "unsubscribed", "problem": "closed"})]] * 5
+    node = Node({"Session.Validators": ACCOUNTS})
+    with served(node) as url:
+        plans = (ends, [says(snapshot(1, 2)), ["hear"]])
+        watched = Watched(tmp_path, *plans, urls=[url], patience=replace(QUICK, reading=0.0, silence=10 * PATIENCE))
+        async with running(watched):
+            assert await watched.change() == [1, 2]
+
+
+async def test_an_endpoint_that_lies_in_turns_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    told = Told(caplog)
+    registry = ChainRegistry(["ws://liar.example:9944"])
+    minutes, looks = 10, 240
+    for number in range(minutes * looks):
+        now = number * 60.0 / looks
+        registry._mono = lambda at=now: at  # type: ignore[misc]
+        lie = number % 2
+        registry._judge(snapshot(*([1] if lie else [1, 2, 3]), block=number % 256), "liar.example:9944")
+        assert (registry.status().problem is not None) == bool(lie)
+    kept, well = told("registry.kept"), told("registry.well_again")
+    assert len(kept) == len(well) == minutes
+    assert sum(one.get("held_back", 0) for one in kept) == pytest.approx(minutes * looks / 2, abs=looks)
 
 
 async def test_an_endpoint_that_drips_for_ever_is_left(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 Rules
  1. The chain never disturbs the node: an unreachable, silent or lying one costs a warning, said once for each reason,
-    and the last good set stays in force. Starting waits for a first answer, but not long.
+    and the last good set stays in force; ``repeats`` keeps one that lies in turns from flooding the log. Starting
+    waits for a first answer, but not long.
  2. One endpoint at a time, all in turn. After a round without success the wait doubles from ``backoff_min`` to
     ``backoff_max`` seconds, with jitter, so that a chain that comes back is not met by all its nodes at once.
  3. A worker that says nothing for ``silence`` seconds is ended and started anew: it beats every few seconds, unless
@@ -16,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,14 +31,14 @@ from zmesh.registry.child import COMMAND, Child
 from zmesh.registry.codec import HASH_BYTES, Snapshot, snapshot_of, unpacked
 from zmesh.registry.port import OnChange, RegistryStatus, ValidatorSet
 from zmesh.registry.probe import probe_rpc, rpc_endpoint
+from zmesh.registry.repeats import Repeats
 
 SAVE_SECONDS = 600.0
 """Seconds between saves of a set that stays the same: a set from the disk then says its age to ten minutes."""
+ANSWERS = frozenset({"set", "same"})
+"""Kinds of frames that end a reading."""
 SAVE_GAP = 5.0
 """Seconds between any two: an endpoint could name another set with every block, and wear out the disk."""
-
-MAX_WARNED = 64
-"""Reasons remembered, and so the warnings between two times that all is well: a lying chain writes new ones."""
 
 _log = get_logger(__name__)
 
@@ -106,7 +108,9 @@ class ChainRegistry:
         self._saved_at: float | None = None
         self._stored_at = float("-inf")
         self._problem: str | None = None
-        self._warned: set[str] = set()
+        self._warnings = Repeats()
+        self._ended = Repeats()  # subscriptions, which are never well for good
+        self._counters: Counter[str] = Counter()
         self.command: Sequence[str] = COMMAND
         """What is started as the worker."""
 
@@ -145,7 +149,8 @@ class ChainRegistry:
 
     def status(self) -> RegistryStatus:
         """How the chain agrees with the set in force."""
-        return RegistryStatus(self.describe(), len(self._set), self._age(), self._problem, self._set.block)
+        counted = dict(self._counters)
+        return RegistryStatus(self.describe(), len(self._set), self._age(), self._problem, self._set.block, counted)
 
     # ---------------------------------------------------------------- the worker's life
 
@@ -203,7 +208,7 @@ class ChainRegistry:
                 problem = await self._take(frame, source)
                 if problem is not None:
                     return problem
-                if frame.get("kind") != "beat":
+                if frame.get("kind") in ANSWERS:
                     answered = self._mono()
                 elif self._mono() - answered > wait.reading:
                     return f"the chain at {source} has not come to an end of its answer for {wait.reading:g} s"
@@ -228,6 +233,9 @@ class ChainRegistry:
             return None
         if kind == "problem":
             return f"{frame.get('problem')} ({source})"
+        if kind == "unsubscribed":
+            self._note_ended(str(frame.get("problem")), source)
+            return None
         if kind == "same" and self._said is not None:
             self._said = again(self._said, frame)
         elif kind == "set":
@@ -266,10 +274,9 @@ class ChainRegistry:
         self._genesis, self._snapshot = found.genesis, found
         self._set = ValidatorSet(accounts=found.accounts, genesis=found.genesis, block=found.block)
         self._agreed_at = self._mono()
-        if self._problem is not None:
-            _log.info("registry.well_again", source=self.describe(), block=found.block)
         self._problem = None
-        self._warned.clear()
+        if self._warnings.end():
+            _log.info("registry.well_again", source=self.describe(), block=found.block)
         if changed:
             self._saved_at = None
             _log.info("registry.changed", source=self.describe(), members=len(self._set), block=found.block)
@@ -320,11 +327,19 @@ class ChainRegistry:
         return None if self._agreed_at is None else self._mono() - self._agreed_at
 
     def _warn(self, problem: str) -> None:
-        """Once for each reason, until all is well again: two endpoints that are away take turns."""
-        if problem not in self._warned and len(self._warned) < MAX_WARNED:
-            self._warned.add(problem)
-            _log.warning("registry.kept", problem=problem, members=len(self._set))
+        """Log it as ``Repeats`` has it: two endpoints that are away take turns, and one may lie in turns."""
+        held_back = self._warnings.take(self._url, problem, self._mono())
+        if held_back is not None:
+            others = {"held_back": held_back} if held_back else {}
+            _log.warning("registry.kept", problem=problem, members=len(self._set), **others)
         self._problem = problem
+
+    def _note_ended(self, problem: str, source: str) -> None:
+        """A subscription ended. No problem of the registry: it is looked at the finalized head all the same."""
+        self._counters["subscription_ended"] += 1
+        if self._ended.take(source, problem, self._mono()) is not None:
+            effect = f"news comes up to {self._patience.poll:g} s later until it is made anew"
+            _log.info("registry.subscription_ended", source=source, problem=problem, effect=effect)
 
     def _notify(self) -> None:
         """Let those who wait look again."""

@@ -10,7 +10,8 @@ Rules
     where, is the parent's business.
  3. Finalized heads only, looked for every ``poll`` seconds and whenever a subscription says so. A set is sent whole
     when it changed, else that it is the same; beats fill the time of a long reading. A head may have a lower number
-    than the one before: the chain was rolled back, and what it says now counts.
+    than the one before: the chain was rolled back, and what it says now counts. That a subscription ended is told,
+    and ends nothing else: the poll stands in for it.
  4. It ends when the socket does, and when its parent is another than at its start. Its memory is bounded.
 """
 
@@ -21,6 +22,7 @@ import resource
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,6 +46,8 @@ MAX_PROBLEM = 300
 MAX_MEMORY = 4 * 1024**3
 """Bytes of addresses that the process may use, several times what 100,000 validators need: the library reads answers
 of any size, and what an endpoint sends without end must not take the node's memory."""
+MAX_ENDS = 8
+"""Ends of subscriptions that wait to be told: as many as fall into half a minute of reading."""
 HEAD_GAP = 0.5
 """Seconds between heads that a subscription is heard to tell of: chains finalize every few seconds, a liar whenever it
 likes, and each head may cost a reading."""
@@ -65,7 +69,7 @@ class Orders:
 
 
 class Worker:
-    """Reads one chain until something goes wrong. Everything but ``ask`` runs in the main thread."""
+    """Reads one chain until something goes wrong. Everything but ``ask`` and ``ended`` runs in the main thread."""
 
     def __init__(self, orders: Orders, out: BinaryIO) -> None:
         self._orders = orders
@@ -73,6 +77,7 @@ class Worker:
         self._parent = os.getppid()
         self._wake = threading.Event()
         self._asked = 0
+        self._ends: deque[str] = deque(maxlen=MAX_ENDS)
         self._last: Snapshot | None = None
         self._said = 0.0
 
@@ -80,6 +85,10 @@ class Worker:
         """Read again now; the answer carries this number. From any thread."""
         self._asked = number
         self._wake.set()
+
+    def ended(self, error: Exception) -> None:
+        """A subscription ended so; told after the next look at the head. From any thread."""
+        self._ends.append(problem_of(error, self._orders.url))
 
     def run(self) -> NoReturn:
         """Raises whatever ended it."""
@@ -100,6 +109,8 @@ class Worker:
                 head, answered = found, asked
             else:
                 self._say_same(asked)
+            while self._ends:
+                self._say({"kind": "unsubscribed", "problem": self._ends.popleft()})
             self._wake.wait(self._orders.poll)
             self._wake.clear()
             if os.getppid() != self._parent:
@@ -133,7 +144,8 @@ class Worker:
     def _subscribe(self) -> None:
         """Once the first set is out, for it needs the processor; HTTP has no subscriptions."""
         if self._orders.url.startswith("ws"):
-            threading.Thread(target=subscribe, args=(self._orders.url, self._wake.set), daemon=True).start()
+            ports = (self._orders.url, self._wake.set, self.ended)
+            threading.Thread(target=subscribe, args=ports, daemon=True).start()
 
     def _progress(self) -> None:
         if time.monotonic() - self._said > BEAT:
@@ -145,11 +157,11 @@ class Worker:
         self._said = time.monotonic()
 
 
-def subscribe(url: str, wake: Callable[[], None]) -> NoReturn:
+def subscribe(url: str, wake: Callable[[], None], ended: Callable[[Exception], None]) -> NoReturn:
     """Call ``wake`` for each finalized head, for ever; on a connection of its own, because a subscription occupies it.
 
-    The plain RPC of ``subscribe_block_headers``, which would decode the chain's metadata a second time. Whatever ends
-    it is no problem worth a word: the poll stands in for it, and says what is wrong with the chain.
+    The plain RPC of ``subscribe_block_headers``, which would decode the chain's metadata a second time. ``ended`` gets
+    whatever ends one; a new one is made soon.
     """
     from substrateinterface import SubstrateInterface
 
@@ -162,8 +174,8 @@ def subscribe(url: str, wake: Callable[[], None]) -> NoReturn:
         try:
             with SubstrateInterface(url=url, ws_options={"timeout": QUIET}, auto_reconnect=False) as client:
                 client.rpc_request("chain_subscribeFinalizedHeads", [], result_handler=told)
-        except Exception:  # noqa: BLE001, S110 - see above; the library's errors have no common base
-            pass
+        except Exception as error:  # noqa: BLE001 - told; the library's errors have no common base
+            ended(error)
         time.sleep(RESUBSCRIBE)
 
 

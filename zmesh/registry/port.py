@@ -69,6 +69,8 @@ class RegistryStatus:
     """Why it does not agree now, in one sentence; None when all is well."""
     block: int | None = None
     """The finalized block that the set is of; None where there is no chain."""
+    counters: Mapping[str, int] = field(default_factory=dict)
+    """Events that are no problem and that /metrics tells, by name."""
 
 
 class Registry(Protocol):
