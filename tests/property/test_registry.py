@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+import pytest
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from scalecodec.utils.ss58 import ss58_encode
 
 from zmesh.core.errors import ConfigError
 from zmesh.identity import Identity
-from zmesh.registry.roster_file import parse_roster
+from zmesh.registry.roster_file import _BASE58, parse_roster
 
 KEYS = [Identity.from_seed(bytes([n]) * 32).public.hex() for n in range(3)]
 VALUES = st.one_of(
@@ -39,3 +41,33 @@ def test_arbitrary_bytes_are_a_roster_or_one_sentence(content: bytes) -> None:
 def test_nearly_right_entries_are_a_roster_or_one_sentence(entries: list[dict[str, str]]) -> None:
     lines = ["[[validator]]\n" + "".join(f"{name} = {value}\n" for name, value in entry.items()) for entry in entries]
     accepts_or_says_why("".join(lines).encode())
+
+
+def with_account(account: str) -> bytes:
+    lines = ["[[validator]]", 'peer_id = "a"', f'account = "{account}"', f'public_key = "{KEYS[0]}"', "address = []"]
+    return "\n".join(lines).encode()
+
+
+PREFIXES = st.integers(0, 16_383).filter(lambda prefix: prefix not in (46, 47))  # reserved
+
+
+@given(st.binary(min_size=32, max_size=32), PREFIXES)
+def test_an_account_of_any_chain_is_taken(account: bytes, prefix: int) -> None:
+    written = str(ss58_encode(account, prefix))
+    (member,) = parse_roster(with_account(written), "f").members
+    assert member.account == written
+
+
+@given(st.binary(min_size=32, max_size=32), PREFIXES.filter(bool), st.integers(0, 48), st.sampled_from(_BASE58))
+def test_an_account_with_one_letter_wrong_is_refused(account: bytes, prefix: int, at: int, letter: str) -> None:
+    written = str(ss58_encode(account, prefix))
+    at %= len(written)
+    assume(written[at] != letter)
+    with pytest.raises(ConfigError, match=r"^f, validator 1: account .* looks like SS58 and its checksum is wrong"):
+        parse_roster(with_account(written[:at] + letter + written[at + 1 :]), "f")
+
+
+@pytest.mark.parametrize("account", ["account of a", "peer_001", KEYS[0], "0x" + KEYS[0], "l" * 48, "5Grw"])
+def test_an_account_that_is_a_name_or_a_key_is_taken_where_there_is_no_chain(account: str) -> None:
+    (member,) = parse_roster(with_account(account), "f").members
+    assert member.account == account

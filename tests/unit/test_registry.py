@@ -94,6 +94,11 @@ NEGATIVE = KEYS[0][:31] + bytes([KEYS[0][31] ^ 0x80])
         (toml(entry(public_key=f'"{"zz" * 32}"')), "f, validator 1: public_key "),
         (toml(entry(public_key="3")), "f, validator 1: public_key 3: 64 hexadecimal digits are right"),
         (toml(entry(public_key=f'"{"00" * 32}"')), f"f, validator 1: public key {'00' * 32} is no Ed25519 key"),
+        (
+            toml(entry(), entry(1, account='"5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQZ"')),
+            "f, validator 2: account '5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQZ' looks like SS58 and its"
+            " checksum is wrong: copy it once more",
+        ),
         (toml(entry(address='"1.2.3.4:9090"')), "f, validator 1: address '1.2.3.4:9090' is not a multiaddr: "),
         (toml(entry(address="3")), "f, validator 1: address 3: a multiaddr or a list of at most 8 is right"),
         (toml(entry(address="[3]")), "f, validator 1: address [3]: a multiaddr or a list of at most 8 is right"),
@@ -115,7 +120,7 @@ NEGATIVE = KEYS[0][:31] + bytes([KEYS[0][31] ^ 0x80])
         (b"x = 1" + b"0" * 10_000, "f is not TOML: "),
         (b"#" * (MAX_FILE + 1), f"f is larger than {MAX_FILE} bytes: "),
     ],
-    ids=range(36),
+    ids=range(37),
 )
 def test_a_malformed_file_is_refused_by_file_entry_and_what_is_right(content: bytes, sentence: str) -> None:
     with pytest.raises(ConfigError) as refusal:

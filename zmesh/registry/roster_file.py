@@ -12,16 +12,21 @@ cannot be dialled), ``stake``, ``capabilities`` and ``is_validator`` may be left
     capabilities = ["train"]
     is_validator = true
 
+``account`` is the SS58 of the chain that the mesh belongs to, or, where there is none, any name.
+
 Rules
  1. All or nothing: the first fault refuses the whole file, with one sentence that names the file and the entry
     (counted from 1).
- 2. Pure: bytes in, roster out; ``static.py`` reads and watches.
+ 2. An account that looks like SS58 must have its checksum: votes, limits and reputation would belong to a mistyped one.
+ 3. Pure: bytes in, roster out; ``static.py`` reads and watches.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any
 
 from zmesh.core.bounds import MAX_ENDPOINTS, MAX_NAME
@@ -39,6 +44,10 @@ MAX_STAKE = 2**128 - 1
 """A chain's balance: u128."""
 MAX_CAPABILITIES = 32
 """Capabilities of one validator: words, not a database."""
+
+_BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_LIKE_SS58 = re.compile(f"[{_BASE58}]{{46,49}}")
+"""How long 32 bytes are with a prefix and a checksum: no name is, and a key in hexadecimal has 64 digits."""
 
 _REQUIRED = ("peer_id", "account", "public_key", "address")
 _OPTIONAL = ("stake", "capabilities", "is_validator")
@@ -107,7 +116,7 @@ def _member(entry: object) -> Member:
         raise ConfigError(f"unknown key {shown(unknown[0])}: only {', '.join(_REQUIRED + _OPTIONAL)} are right")
     return Member(
         key=_key(entry["public_key"]),
-        account=_text("account", entry["account"]),
+        account=_account(entry["account"]),
         peer_id=_text("peer_id", entry["peer_id"]),
         endpoints=_endpoints(entry["address"]),
         stake=_stake(entry.get("stake", 0)),
@@ -125,6 +134,29 @@ def _text(field: str, value: object) -> str:
 
 def _is_name(text: str) -> bool:
     return text.isprintable() and text.strip() == text and 1 <= len(text.encode("utf-8", "replace")) <= MAX_NAME
+
+
+def _account(value: object) -> str:
+    account = _text("account", value)
+    if _LIKE_SS58.fullmatch(account) and not _has_checksum(account):
+        raise ConfigError(f"account {shown(account)} looks like SS58 and its checksum is wrong: copy it once more")
+    return account
+
+
+def _has_checksum(ss58: str) -> bool:
+    """Is it a prefix, 32 bytes, and the first two of their hash? As Substrate's ``sp_core::crypto::Ss58Codec``.
+
+    Not the chain's library, which takes a tenth of a second to import where there may be no chain.
+    """
+    number = 0
+    for digit in ss58:
+        number = number * 58 + _BASE58.index(digit)
+    zeros = len(ss58) - len(ss58.lstrip("1"))
+    raw = bytes(zeros) + number.to_bytes((number.bit_length() + 7) // 8, "big")
+    # From 64 on the prefix has two bytes.
+    if len(raw) != (35 if raw[0] < 64 else 36):
+        return False
+    return blake2b(b"SS58PRE" + raw[:-2]).digest()[:2] == raw[-2:]
 
 
 def _key(value: object) -> PeerKey:
