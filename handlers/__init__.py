@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from zmesh.handlers.heartbeat import Heartbeat
-from zmesh.handlers.offers import Judge, Offer, RecordPorts, Taken, by_key
+from zmesh.handlers.offers import Judge, Offer, RecordPorts, Taken
 from zmesh.handlers.record import Description, Record, decode_record, encode_record, is_local, verify_record
 from zmesh.handlers.records import Records
 from zmesh.handlers.rounds import Delta, Round, Rounds, RoundState
@@ -36,7 +36,6 @@ __all__ = [
     "Taken",
     "Tally",
     "Votes",
-    "by_key",
     "decode_record",
     "default_handlers",
     "encode_record",

@@ -14,7 +14,7 @@ from enum import StrEnum, unique
 from typing import Final, NamedTuple
 
 from zmesh.core.envelope import Signer
-from zmesh.core.types import PeerKey, Verdict
+from zmesh.core.types import Verdict
 from zmesh.handlers.record import Record, Verify
 
 
@@ -51,11 +51,6 @@ checks the signatures of a delegation, not that of the record, and has no side e
 
 FALSE: Final = frozenset({"forged", "not_held", "malformed"})
 """Reasons that are the same for everybody: whoever passes on such a record did not check it, and is to blame."""
-
-
-def by_key(admits: Callable[[PeerKey], bool]) -> Judge:
-    """The judge of a node that knows its members by their mesh keys."""
-    return lambda record: None if admits(record.key) else "unknown_key"
 
 
 def _nobody(_record: Record) -> None:

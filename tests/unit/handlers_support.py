@@ -13,7 +13,11 @@ from zmesh.core import wire
 from zmesh.core.envelope import Composer, Envelope
 from zmesh.core.events import Command
 from zmesh.core.handler import Handler
-from zmesh.core.types import Member, MessageType, Now, PeerKey, Verdict
+from zmesh.core.types import Member, MessageType, Now, PeerKey, Roster, Verdict
+from zmesh.handlers import Judge, Record
+from zmesh.registry.membership import Membership
+from zmesh.registry.port import ValidatorSet
+from zmesh.registry.standing import Standing
 
 NETWORK = wire.network_id("handlers")
 NOON = Now(1000.0, 1_700_000_000.0)
@@ -66,6 +70,18 @@ def verify(key: PeerKey, data: bytes, signature: bytes) -> bool:
     except (BadSignatureError, ValueError):
         return False
     return True
+
+
+def naming(*members: Someone) -> Judge:
+    """Judges records as a node does whose registry names these by their keys."""
+    membership = Membership("handlers")
+    membership.registered(ValidatorSet(Roster.of(each.member for each in members)), NOON)
+
+    def judged(record: Record) -> str | None:
+        standing = membership.judge(record, NOON)
+        return None if standing is Standing.ADMITTED else standing.value
+
+    return judged
 
 
 def judge(handler: Handler, said: Said, now: Now = NOON) -> Verdict:

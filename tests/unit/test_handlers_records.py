@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.handlers_support import NETWORK, NOON, Someone, judge, later, run, take, verify
+from tests.unit.handlers_support import NETWORK, NOON, Someone, judge, later, naming, run, take, verify
 from zmesh.core import wire
 from zmesh.core.errors import ConfigError, WireError
 from zmesh.core.events import Broadcast, Located, SendDirect
@@ -21,7 +21,6 @@ from zmesh.handlers import (
     RecordPorts,
     Records,
     Taken,
-    by_key,
     decode_record,
     encode_record,
     is_local,
@@ -37,8 +36,7 @@ def record(of: Someone, sequence: int = 1, described: Description = PUBLIC, netw
 
 
 def records(of: Someone = BOB, own: Description | None = None, **options: Any) -> Records:
-    known = {ALICE.public, BOB.public, CAROL.public}
-    return Records(RecordPorts(of, NETWORK, verify, by_key(known.__contains__)), own, **options)
+    return Records(RecordPorts(of, NETWORK, verify, naming(ALICE, BOB, CAROL)), own, **options)
 
 
 def announce(of: Someone, what: Record) -> Any:
@@ -174,7 +172,7 @@ def test_local_addresses_are_told_apart(host: str, local: bool) -> None:
 
 
 def test_the_newest_record_of_a_known_key_is_kept() -> None:
-    held = Records(RecordPorts(BOB, NETWORK, verify, by_key({ALICE.public}.__contains__)))
+    held = Records(RecordPorts(BOB, NETWORK, verify, naming(ALICE)))
     first, second = record(ALICE, 1), record(ALICE, 2)
 
     assert [held.offer(each.encoded).taken for each in (first, first, second, first)] == [
@@ -195,7 +193,7 @@ def test_an_address_never_admits_a_key_and_a_stranger_costs_no_verification() ->
         verified.append(key)
         return verify(key, data, signature)
 
-    held = Records(RecordPorts(BOB, NETWORK, counting, by_key({ALICE.public}.__contains__)))
+    held = Records(RecordPorts(BOB, NETWORK, counting, naming(ALICE)))
 
     assert held.offer(record(stranger).encoded) == (Taken.REFUSED, "unknown_key")
     assert judge(held, announce(stranger, record(stranger))) is Verdict.IGNORE
@@ -400,7 +398,7 @@ def test_an_answer_that_no_honest_peer_sends_costs_few_verifications(of: Someone
         asked.append(key)
         return verify(key, data, signature)
 
-    handler = Records(RecordPorts(BOB, NETWORK, counted, by_key({ALICE.public, CAROL.public}.__contains__)))
+    handler = Records(RecordPorts(BOB, NETWORK, counted, naming(ALICE, CAROL)))
     # Its own, newer and newer; or somebody else's, which it cannot sign.
     made = [record(of, sequence).encoded for sequence in range(1, 101)]
     if of is not ALICE:
@@ -423,13 +421,13 @@ def test_one_account_is_answered_once_a_second() -> None:
 
 def test_about_four_of_a_large_mesh_answer_and_between_them_they_tell_everything() -> None:
     crowd = [Someone(number) for number in range(1, 101)]
-    known = {each.public for each in crowd}
-    asker = Records(RecordPorts(Someone(200), NETWORK, verify, by_key(known.__contains__)))
+    known = naming(*crowd)
+    asker = Records(RecordPorts(Someone(200), NETWORK, verify, known))
     everything = [record(each) for each in crowd]
     answers: list[Any] = []
     question = Someone(200).says(MessageType.PEER_DISCOVERY, {"known": []})
     for each in crowd:
-        held = Records(RecordPorts(each, NETWORK, lambda *_: True, by_key(known.__contains__)))
+        held = Records(RecordPorts(each, NETWORK, lambda *_: True, known))
         for one in everything:
             held.offer(one.encoded)
         answers += held.received(question.envelope, question.sender, question.payload, NOON)
@@ -440,7 +438,7 @@ def test_about_four_of_a_large_mesh_answer_and_between_them_they_tell_everything
     for answer in answers:
         for encoded in answer.payload["records"]:
             asker.offer(encoded)
-    assert set(asker.records) == known
+    assert set(asker.records) == {each.public for each in crowd}
 
 
 def test_an_answer_that_says_there_is_more_is_followed_by_another_question() -> None:
@@ -601,7 +599,7 @@ def test_records_survive_a_restart() -> None:
     for each in (ALICE, CAROL):
         before.offer(record(each).encoded)
 
-    after = Records(RecordPorts(BOB, NETWORK, verify, by_key({ALICE.public}.__contains__)))
+    after = Records(RecordPorts(BOB, NETWORK, verify, naming(ALICE)))
     located = after.restore(before.export())
     assert located == [Located(key, PUBLIC.endpoints) for key in (BOB.public, ALICE.public)]
     assert after.own == before.own

@@ -77,7 +77,6 @@ def test_a_delegated_key_becomes_the_member_that_the_registry_describes(scheme: 
     assert len(members.roster) == 0  # its own record is still to be verified
     members.took(record(FIRST, delegation(by, FIRST), "alice"), NOON)
     assert members.roster.members == (Member(FIRST.public, "5Alice", "alice", (), 10, True, 70.0, ("train",)),)
-    assert members.delegation_of(FIRST.public) is not None
     assert members.counters == Counter(admitted=1)
 
 
@@ -87,7 +86,6 @@ def test_whom_the_registry_names_by_key_needs_no_delegation() -> None:
 
     assert offer(members, record(FIRST, name="by record")) is Standing.ADMITTED
     assert members.roster.members == (named,)
-    assert members.delegation_of(FIRST.public) is None
 
 
 def test_the_roster_is_the_same_object_while_nothing_changes() -> None:

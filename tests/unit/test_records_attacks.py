@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tests.unit.handlers_support import NETWORK, NOON, Someone, judge, later, take, verify
+from tests.unit.handlers_support import NETWORK, NOON, Someone, judge, later, naming, take, verify
 from tests.unit.test_handlers_records import ALICE, BOB, CAROL, PUBLIC, announce, record
 from zmesh.core.types import MessageType, Verdict
 from zmesh.core.wire import MAX_UINT
-from zmesh.handlers import RecordPorts, Records, Taken, by_key, verify_record
+from zmesh.handlers import RecordPorts, Records, Taken, verify_record
 from zmesh.handlers.introductions import INTRODUCED_BURST, INTRODUCED_RATE
 
 
 def records(of: Someone = BOB, **options: Any) -> Records:
-    known = {ALICE.public, BOB.public, CAROL.public}
-    return Records(RecordPorts(of, NETWORK, verify, by_key(known.__contains__)), **options)
+    return Records(RecordPorts(of, NETWORK, verify, naming(ALICE, BOB, CAROL)), **options)
 
 
 def test_a_thief_who_signed_the_highest_sequence_is_contradicted_and_stops_nobody() -> None:
@@ -47,7 +46,7 @@ def test_a_member_that_renames_itself_without_end_is_heard_now_and_then() -> Non
 
 def test_a_record_that_is_forgotten_as_it_is_taken_is_no_fault() -> None:
     """Its delegation may end between the judgement and the roster that it makes."""
-    table = Records(RecordPorts(BOB, NETWORK, verify, by_key(lambda _: True), lambda _: table.retain(())))
+    table = Records(RecordPorts(BOB, NETWORK, verify, naming(ALICE, BOB, CAROL), lambda _: table.retain(())))
     answer = ALICE.says(MessageType.PEER_DISCOVERY, {"records": [record(CAROL).encoded]}, to=BOB.public)
 
     assert take(table, answer) is Verdict.ACCEPT

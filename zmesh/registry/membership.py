@@ -98,7 +98,6 @@ class Membership:
         self._network = network
         self._open = admission == "open"
         self._found = ValidatorSet()
-        self._addresses: dict[str, bytes] = {}
         self._static_images: dict[bytes, PeerKey] = {}
         # The highest delegation of each account that was seen to hold, and who claims which image.
         self._claims: dict[bytes, _Claim] = {}
@@ -130,7 +129,6 @@ class Membership:
         before, self._found = self._found, found
         if found.genesis != before.genesis:
             self._forget_chain(found.genesis)
-        self._addresses = {account.address: identifier for identifier, account in found.accounts.items()}
         if found.roster is not before.roster:
             self._static_images = {curve_image(member.key): member.key for member in found.roster.members}
         self._forget_former()
@@ -206,12 +204,6 @@ class Membership:
     def proofs(self) -> Sequence[tuple[Delegation, Delegation]]:
         """Pairs of delegations that one account signed with one sequence."""
         return tuple(self._proofs.values())
-
-    def delegation_of(self, key: PeerKey) -> Delegation | None:
-        """What makes this key a member, if that is a delegation in force."""
-        member = self.roster.by_key.get(key)
-        claim = None if member is None else self._claims.get(self._addresses.get(member.account, b""))
-        return None if claim is None or claim.delegation.statement.key != key else claim.delegation
 
     def export(self) -> dict[str, Any]:
         """What must outlive a restart, or a superseded delegation would count again; plain values for JSON."""
