@@ -257,6 +257,25 @@ def test_two_with_one_sequence_are_evidence_and_all_go_on_with_the_same() -> Non
         assert {two.statement for two in members.proofs[0]} == {one.statement, other.statement}
 
 
+def test_of_two_with_one_sequence_the_first_to_come_after_a_restart_counts_until_the_other_does() -> None:
+    first, second = sorted(
+        (record(node, delegation(ALICE, node, 5)) for node in (FIRST, SECOND)), key=lambda made: made.key
+    )
+    before = membership()
+    for made in (first, second):
+        offer(before, made)
+    members = Membership(NETWORK)
+    members.restore(before.export())
+    members.registered(SET, NOON)
+
+    assert offer(members, second) is Standing.ADMITTED
+    assert list(members.roster.by_key) == [second.key]
+    assert offer(members, first) is Standing.ADMITTED
+    assert list(members.roster.by_key) == [first.key] == list(before.roster.by_key)
+    assert offer(members, second) is Standing.SUPERSEDED
+    assert members.counters["delegation_equivocation"] == 1
+
+
 def test_a_key_speaks_for_the_account_with_the_highest_sequence() -> None:
     for order in ((1, 2), (2, 1)):
         members = membership()

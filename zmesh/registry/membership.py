@@ -2,7 +2,8 @@
 
 Rules
  1. Who is in the roster is a function of the registry's set, of the delegations that were seen to hold, and of the
-    time: the order in which records came changes nothing. So all nodes that saw the same agree.
+    time: the order in which records came changes nothing. So all nodes that saw the same agree. Seen is what was seen
+    since the start; of the time before, the highest sequences alone are known.
  2. Of an account the highest sequence counts, and ends all others for ever, also once it has expired itself. Of two
     with one sequence the one whose text sorts first counts; both are kept as evidence.
  3. One key speaks for one account: of several accounts that it agreed to speak for, the one with the highest sequence.
