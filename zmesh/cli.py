@@ -40,7 +40,7 @@ app.add_typer(registries, name="registry")
 
 
 def main() -> None:
-    """The console script: what is wrong with the input becomes one sentence and exit status 2."""
+    """What is wrong with the input becomes one sentence and exit status 2."""
     try:
         app()
     except ConfigError as error:

@@ -85,6 +85,39 @@ async def test_a_key_is_made_shown_and_never_overwritten(tmp_path: Path) -> None
     )
 
 
+INTERRUPTING = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["INTERRUPT_AT"]:
+            signal.raise_signal(signal.SIGINT)
+# Whoever runs the tests may ignore it, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize(
+    "way", [["-m", "zmesh"], ["-c", "from zmesh.__main__ import main; main()"]], ids=["-m", "script"]
+)
+@pytest.mark.parametrize("module", ["zmesh.cli", "typer", "zmesh.core.errors", "zmesh.config"])
+async def test_ctrl_c_while_it_still_imports_ends_it_without_a_traceback(
+    way: list[str], module: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTING)
+    settings = environment(INTERRUPT_AT=module)
+    async with asyncio.timeout(SECONDS):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, *way, "run"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**settings, "PYTHONPATH": f"{tmp_path}{os.pathsep}{settings['PYTHONPATH']}"},
+        )
+        out, err = await process.communicate()
+    assert (process.returncode, out, err) == (130, b"", b"")
+
+
 async def test_a_registry_is_checked_as_a_node_would(tmp_path: Path) -> None:
     path = tmp_path / "validators.toml"
     key = Identity.from_seed(bytes(32)).public.hex()

@@ -202,4 +202,4 @@ def test_the_wheel_says_what_it_is(wheel: zipfile.Path) -> None:
     metadata = (info / "METADATA").read_text(encoding="utf-8")
     assert "\nName: zmesh-net\n" in metadata
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
-    assert "zmesh = zmesh.cli:main" in (info / "entry_points.txt").read_text(encoding="utf-8")
+    assert "zmesh = zmesh.__main__:main" in (info / "entry_points.txt").read_text(encoding="utf-8")
