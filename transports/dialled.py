@@ -8,6 +8,8 @@ Rules
  1. A dial ends once: ``Links.opened`` or ``Links.closed`` with a reason that an operator understands.
  2. ZeroMQ never reconnects here: a stale address, a dead twin and a queue for nobody would follow.
  3. What was delivered before its connection ended is told before the end is.
+ 4. Where nobody answers as the key that was dialled, the spare route is tried before the dial ends. One that refuses us
+    did answer, and would answer the same there.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ WHY = {
 }
 """What a monitor's event says of a dial, for people."""
 WHY_LOST = "connection lost"
+WHY_REFUSED = WHY[int(zmq.Event.HANDSHAKE_FAILED_AUTH)]
 
 
 class Client:
@@ -145,6 +148,7 @@ class Dial:
         self._dealer: Client | None = None
         self._feed: Feed | None = None
         self._gossip: Endpoint | None = None
+        self._spare: Endpoint | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
     @property
@@ -154,9 +158,9 @@ class Dial:
 
     def start(self, routes: Routes) -> None:
         """Connect. What goes wrong here is told as the end of the dial, not raised."""
-        self._gossip = routes.gossip
+        self._gossip, self._spare = routes.gossip, routes.spare
         timeout = self._sockets.bounds.dial_timeout
-        self._deadline = self._loop.call_later(timeout, self._end, f"no answer within {timeout:g} s")
+        self._deadline = self._loop.call_later(timeout, self._missed, f"no answer within {timeout:g} s")
         try:
             socket = self._sockets.dealer(routes.direct.host)
             self._send = bare_send(socket)
@@ -173,7 +177,7 @@ class Dial:
             self._dealer.connect(routes.direct)
         except zmq.ZMQError as error:
             self._counters["dial_impossible"] += 1
-            self._end(f"cannot dial {routes.direct}: {error.strerror}")
+            self._missed(f"cannot dial {routes.direct}: {error.strerror}")
 
     def send(self, frames: Frames) -> bool:
         """Queue one message; False if the connection is not up or its queue is full."""
@@ -209,7 +213,10 @@ class Dial:
 
     def _changed(self, up: bool, why: str) -> None:
         if not up:
-            self._end(why)
+            if why in (WHY_LOST, WHY_REFUSED):
+                self._end(why)
+            else:
+                self._missed(why)
             return
         if self._deadline is not None:
             self._deadline.cancel()
@@ -217,6 +224,15 @@ class Dial:
         if self._gossip is not None:
             self._feed = Feed(self._sockets, self._links, self._counters, self._neighbour, self._gossip)
             self._feed.start()
+
+    def _missed(self, why: str) -> None:
+        """Nobody answered there as the key that we dialled."""
+        if self._spare is None:
+            self._end(why)
+            return
+        self._counters["dialled_spare"] += 1
+        self.close()
+        self.start(Routes(self._spare))
 
     def _end(self, why: str) -> None:
         if why == WHY_LOST:

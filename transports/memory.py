@@ -24,6 +24,8 @@ from zmesh.transports.links import Links
 
 CAPACITY = 512
 """Messages waiting in one pipe, as on a direct lane of the ZeroMQ transport."""
+UNREACHABLE = "could not connect: refused or unreachable"
+SOMEBODY_ELSE = "ended the handshake: not the expected key, or no mesh node"
 
 
 class MemoryNetwork:
@@ -136,6 +138,9 @@ class MemoryTransport:
             self._shut(pipe, "closed the connection")
         self._links.dialled(key)
         why = self._connect(key, self._network.bound.get(routes.direct))
+        if why in (UNREACHABLE, SOMEBODY_ELSE) and routes.spare is not None:
+            self._counters["dialled_spare"] += 1
+            why = self._connect(key, self._network.bound.get(routes.spare))
         if why is not None:
             self._links.closed(key, why, inbound=False)
 
@@ -167,9 +172,9 @@ class MemoryTransport:
         if key not in self._admission:
             return "not admitted"
         if far is None:
-            return "could not connect: refused or unreachable"
+            return UNREACHABLE
         if far._identity.curve_public != self._admission.image(key):
-            return "ended the handshake: not the expected key, or no mesh node"
+            return SOMEBODY_ELSE
         request = (ZAP_VERSION, b"1", ZAP_DOMAIN, b"", b"", b"CURVE", self._identity.curve_public)
         reply = far._admission.answer(request)
         if reply[2] != b"200":

@@ -171,7 +171,7 @@ class ZeroMqTransport:
         """Why ``key`` is not even tried at ``routes``, or None."""
         if key not in self._admission:
             return "not admitted"
-        for endpoint in (routes.direct, routes.gossip):
+        for endpoint in (routes.direct, routes.gossip, routes.spare):
             # A name would be looked up by ZeroMQ's only thread, and every link would wait for the answer.
             if endpoint is not None and not (is_address(endpoint.host) and 0 < endpoint.port < 65536):
                 return f"{endpoint} is no IP address and port"

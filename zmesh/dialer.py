@@ -5,8 +5,8 @@ Rules
     unrelated links. The transport gets IP literals only, and none of this machine for a name that promised another.
  2. The ports of ROUTER and publisher stand in the peer's signed record, which its front door serves. A record that
     the dialled key did not sign is as good as none.
- 3. Without a usable record, or when the ports behind it could not be reached the last time, the front door itself
-    is dialled: it passes ZMTP through, and gossip then rides on the direct lane.
+ 3. Without a usable record, or where nobody answers at the ports that it names, the front door itself is dialled: it
+    passes ZMTP through, and gossip then rides on the direct lane.
  4. A place that two keys claim belongs to the one whose record is served there: the other's dial fails, and costs
     nobody else anything.
  5. One dial under way per peer; every one ends in exactly one ``transport.dial`` or one ``LinkClosed``.
@@ -71,8 +71,6 @@ class Dialer:
         self._failed = failed
         self._takes_local = takes_local
         self._tasks: dict[PeerKey, asyncio.Task[None]] = {}
-        self._tried: dict[PeerKey, Routes] = {}
-        """The routes behind the last dial that asked for separate ports, while it is not known to have worked."""
 
     def dial(self, key: PeerKey, endpoints: tuple[Endpoint, ...]) -> None:
         """Begin; a dial to the same peer that is still under way gives way to this one."""
@@ -90,10 +88,6 @@ class Dialer:
     def join(self, network: bytes) -> None:
         """The node is in another mesh from now on."""
         self._network = network
-
-    def worked(self, key: PeerKey) -> None:
-        """The link is live: the next dial may ask for separate ports again."""
-        self._tried.pop(key, None)
 
     async def stop(self) -> None:
         """Cancel what is under way."""
@@ -128,7 +122,7 @@ class Dialer:
                 if problem is not None:
                     why = f"{endpoint}: {problem}"
                     continue
-                self._transport.dial(key, self._routes(key, address, record))
+                self._transport.dial(key, _routes(address, record))
                 return
         self._failed(LinkClosed(key, why))
 
@@ -161,16 +155,13 @@ class Dialer:
         self._learnt(record)
         return record, None
 
-    def _routes(self, key: PeerKey, door: Endpoint, record: Record | None) -> Routes:
-        """Separate ports where the record tells them, unless they just failed; else the front door."""
-        if record is None or record.router_port is None:
-            return Routes(door)
-        gossip = None if record.gossip_port is None else Endpoint(door.host, record.gossip_port)
-        routes = Routes(Endpoint(door.host, record.router_port), gossip)
-        if self._tried.pop(key, None) == routes:
-            return Routes(door)
-        self._tried[key] = routes
-        return routes
+
+def _routes(door: Endpoint, record: Record | None) -> Routes:
+    """Separate ports where the record tells them; else the front door."""
+    if record is None or record.router_port is None:
+        return Routes(door)
+    gossip = None if record.gossip_port is None else Endpoint(door.host, record.gossip_port)
+    return Routes(Endpoint(door.host, record.router_port), gossip, spare=door)
 
 
 async def resolve(endpoint: Endpoint) -> list[Endpoint]:

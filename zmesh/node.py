@@ -64,10 +64,6 @@ class Dials(Protocol):
         """The peer was hung up."""
         ...
 
-    def worked(self, key: PeerKey) -> None:
-        """Messages flow."""
-        ...
-
 
 class Application(Protocol):
     """What the node asks of whoever embeds it. Called within a step: must not block or call back in."""
@@ -278,7 +274,6 @@ class Node:
         )
 
     def _log_live(self, action: LinkLive) -> None:
-        self._dialer.worked(action.key)
         _log.info("link_live", peer=self._name(action.key))
 
     def _log_down(self, action: LinkDown) -> None:

@@ -11,6 +11,7 @@ What a transport promises
  5. One dial, one answer: ``LinkOpened(inbound=False)`` when frames can be sent, or ``LinkClosed(inbound=False)`` with a
     reason; the latter too when that connection is lost later. A transport does not redial by itself; whoever
     dials decides, with fresh addresses.
+    Where nobody answers as that key at ``Routes.direct``, ``spare`` is tried first; who refuses us has answered.
  6. A far end's own connection to us is reported in the same way with ``inbound=True`` (opened: before its first
     frame; closed: as soon as the transport can know). ``send`` uses ours if it stands, else theirs. ``hangup`` closes
     both silently.
@@ -44,6 +45,8 @@ class Routes:
 
     direct: Endpoint
     gossip: Endpoint | None = None
+    spare: Endpoint | None = None
+    """Where else the same node can be dialled, all lanes in one, should nobody answer at ``direct``."""
 
 
 class Transport(Protocol):

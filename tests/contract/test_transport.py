@@ -187,6 +187,39 @@ async def test_a_dial_to_nobody_is_answered(mesh: Mesh) -> None:
     assert await a.until_told(1) == [LinkClosed(b.key, "could not connect: refused or unreachable")]
 
 
+@pytest.mark.parametrize("who", ["nobody", "somebody else"])
+async def test_where_nobody_answers_as_that_key_the_spare_route_is_tried(mesh: Mesh, who: str) -> None:
+    """Promise 5."""
+    a, b, other = await mesh.peer(), await mesh.peer(), await mesh.peer()
+    a.admit(b)
+    b.admit(a)
+    if who == "nobody":
+        await other.transport.stop(1.0)
+    a.dial(b, Routes(other.routes.direct, spare=b.routes.direct))
+    assert await a.until_told(1) == [LinkOpened(b.key)]
+    assert a.send(b, b"by the spare route")
+    assert await b.until_received(1) == [(b"by the spare route",)]
+    assert a.transport.counters["dialled_spare"] == 1
+
+
+async def test_nobody_at_the_spare_route_either_is_one_answer(mesh: Mesh) -> None:
+    """Promise 5."""
+    a, b = await mesh.peer(), await mesh.peer()
+    a.admit(b)
+    await b.transport.stop(1.0)
+    a.dial(b, Routes(b.routes.direct, spare=b.routes.direct))
+    assert await a.until_told(1) == [LinkClosed(b.key, "could not connect: refused or unreachable")]
+
+
+async def test_who_refuses_us_has_answered_and_is_not_asked_by_another_way(mesh: Mesh) -> None:
+    """Promise 5: or a link that is refused at first, as a newcomer's is, would keep to the slower way."""
+    a, b = await mesh.peer(), await mesh.peer()
+    a.admit(b)
+    a.dial(b, Routes(b.routes.direct, spare=b.routes.direct))
+    assert await a.until_told(1) == [LinkClosed(b.key, "refused our key")]
+    assert (a.transport.counters["dialled_spare"], b.transport.counters["zap_stranger"]) == (0, 1)
+
+
 async def test_a_dial_to_a_key_that_is_not_admitted_is_answered(mesh: Mesh) -> None:
     """Promises 4 and 5."""
     a, b = await mesh.peer(), await mesh.peer()
