@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -163,6 +164,24 @@ async def test_a_node_that_learns_its_chain_late_moves_over_to_its_mesh() -> Non
         own = a.handlers.records.own
         assert own is not None
         assert own.network == engine(a).network
+
+
+async def test_a_node_is_at_the_door_of_its_seed_once_its_registry_named_somebody_and_not_before(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("zmesh.meeting.FIRST_PAUSE", 3600.0)  # only news makes it try again
+    told = Told()
+    async with delegated("a", Told(accounts("ab"))) as a, delegated("b", told, a) as b:
+        ports = b._running()._meeting._ports
+        assert (b.handlers.records.own is not None, ports.own()) == (True, b"")
+        await asyncio.sleep(0)  # now its meeting, a task that was scheduled before, has begun to wait
+        told.tell(accounts("ab"))
+        own = b.handlers.records.own
+        assert own is not None
+        assert ports.own() == own.encoded
+        await until(lambda: (members(a), members(b)) == ({"b"}, {"a"}), a, b)
+        await linked(a, b)
+    assert "seed_problem" not in caplog.text
 
 
 async def test_who_restarts_while_its_seed_is_away_finds_everybody_again(tmp_path: Path) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from tests.unit.delegation_support import END, GENESIS, NETWORK, Signer, delegation, signer
+from tests.unit.test_meeting import World
+from tests.unit.virtual_time import in_virtual_time, moment
 from zmesh import belonging as module
 from zmesh.belonging import Belonging
 from zmesh.core.events import Event, Located, RosterChanged
@@ -16,6 +21,7 @@ from zmesh.core.types import Endpoint, Now
 from zmesh.core.wire import network_id
 from zmesh.handlers import Description, Record, encode_record
 from zmesh.identity import Identity
+from zmesh.meeting import Meeting
 from zmesh.registry.port import Account, ValidatorSet
 
 NODES = [Identity.from_seed(bytes([number]) * 32) for number in range(101, 105)]
@@ -33,22 +39,27 @@ def record(by: Signer, node: Identity, sequence: int = 1) -> Record:
 class Told:
     """What the engine is told, and the moment when it is."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, own: Record | None = None) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, own: Record | None = None, found: ValidatorSet = SET) -> None:
         self.wall = END - 100.0
         monkeypatch.setattr(module, "read_clocks", lambda: Now(asyncio.get_running_loop().time(), self.wall))
         self.events: list[Event] = []
         self.came = asyncio.Event()
+        self.on_change: list[Callable[[], None]] = []
         engine = SimpleNamespace(network=network_id(NETWORK, GENESIS), peers=SimpleNamespace(manual={}))
         records = SimpleNamespace(own=own, retain=lambda keys: None, ask_soon=lambda now: None)
         me = Identity.from_seed(bytes(32)).public if own is None else own.key
         self.belonging = Belonging(NETWORK, GENESIS, me, "registry")
-        self.belonging.attach(cast(Any, engine), cast(Any, records), self._submit, lambda: None)
-        self.belonging.registered(SET)
+        self.belonging.attach(cast(Any, engine), cast(Any, records), self._submit, self._changed)
+        self.belonging.registered(found)
         self.events.clear()
 
     def _submit(self, event: Event) -> None:
         self.events.append(event)
         self.came.set()
+
+    def _changed(self) -> None:
+        for follow in self.on_change:
+            follow()
 
     def offer(self, offered: Record) -> None:
         assert self.belonging.judge(offered) is None
@@ -165,3 +176,33 @@ async def test_the_end_of_the_own_delegation_is_warned_about_before_it_comes(
     events = [entry.__dict__["zmesh"]["event"] for entry in caplog.records]
     assert (events, told.belonging.ends_in()) == (["delegation_ends_soon", "not_admitted"], 0.0)
     told.belonging.detach()
+
+
+def test_a_node_meets_nobody_before_its_registry_named_somebody_and_then_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It could but refuse whomever it meets, and would say of each seed that it is no member."""
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        told, world = Told(monkeypatch, found=ValidatorSet(genesis=GENESIS)), World(*NODES[:3])
+        ports = replace(world.ports(), own=lambda: world.own if told.belonging.is_told else b"")
+        meeting = Meeting(tuple(world.answers), NODES[3].public, ports, random.Random(7), loop.time)
+        told.on_change.append(meeting.hurry)
+        running = asyncio.create_task(meeting.run())
+        await moment(100.0)
+        assert (told.belonging.is_told, world.fetched, meeting.status()["problems"]) == (False, [], [])
+
+        told.belonging.registered(SET)
+        for _ in range(3):
+            await world.arrived.acquire()
+        assert (told.belonging.is_told, len(world.fetched), loop.time()) == (True, 3, 100.0)
+        assert not running.done()
+        told.belonging.detach()
+
+    in_virtual_time(story())
+
+
+def test_an_open_mesh_needs_nobody_named_to_be_told() -> None:
+    assert Belonging(NETWORK, b"", NODES[0].public, "open").is_told
+    assert not Belonging(NETWORK, b"", NODES[0].public, "registry").is_told

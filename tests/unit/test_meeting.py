@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.virtual_time import in_virtual_time, moment
 from zmesh.core import wire
 from zmesh.core.types import Endpoint, PeerKey
 from zmesh.handlers import Description, Offer, Taken, decode_record, encode_record
@@ -328,6 +329,38 @@ async def test_news_hurries_a_pause_but_not_a_node_that_is_in() -> None:
     meeting.hurry()
     await meeting.step()
     assert len(world.posted) == 6
+
+
+def test_news_ends_a_pause_at_once() -> None:
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        world = World(*NODES[:3])
+        world.reply = REFUSED_BY_ALL
+        meeting = Meeting(tuple(world.answers), ME.public, world.ports(), random.Random(7), loop.time)
+        running = asyncio.create_task(meeting.run())
+        await moment(200.0)
+        refused = len(world.posted)
+        assert 3 * 8 <= refused <= 3 * 14, "it has come to pauses of half a minute"
+
+        world.reply = Posted(202, "new")
+        meeting.hurry()
+        for _ in range(refused + 3):
+            await world.arrived.acquire()
+        assert (loop.time(), len(world.posted)) == (200.0, refused + 3)
+        assert not running.done()
+
+    in_virtual_time(story())
+
+
+async def test_news_hurries_a_node_that_was_in_and_has_lost_its_links() -> None:
+    world = World(*NODES[:3])
+    meeting = world.meeting()
+    world.links = 1
+    assert await meeting.step() == WATCH
+    world.links = 0
+    meeting.hurry()
+    await meeting.step()
+    assert len(world.posted) == 6, "and not only after it was lonely for a while"
 
 
 async def test_without_seeds_there_is_nothing_to_run() -> None:
