@@ -178,7 +178,7 @@ def test_hops_are_counted_up_to_what_a_byte_holds() -> None:
 
 def test_a_message_is_offered_to_those_not_known_to_have_it() -> None:
     crowd = people(30)
-    made = bench(crowd)
+    made = bench(crowd, flood_size=0)
     message = crowd[0].says()
     made.hear(crowd[0], message)
     made.advance(FLOOD_WAIT)
@@ -196,6 +196,17 @@ def test_a_message_is_offered_to_those_not_known_to_have_it() -> None:
     made.fresh()
     made.advance(1.0)
     assert told(made, message) == [], "six rounds, and no more"
+
+
+def test_what_its_origin_pushed_to_everybody_is_offered_to_twelve() -> None:
+    crowd = people(30)
+    made = bench(crowd)
+    message = crowd[0].says()
+    made.hear(crowd[0], message)
+    made.advance(3.0)
+    known = {key for key, _, _ in pushed(made)} | {crowd[0].public}
+
+    assert 12 - len(known) <= len(told(made, message)) <= 12
 
 
 def test_ids_of_one_moment_travel_together() -> None:
@@ -332,6 +343,7 @@ def test_an_offer_is_broken_only_after_three_seconds() -> None:
     made = bench()
     made.control(ALICE, wire.IHAVE, bytes(16))
     made.advance(2.99)
+    made.control(ALICE, wire.DIGEST)
     assert made.offences() == []
     made.advance(1.0)
 
@@ -340,6 +352,17 @@ def test_an_offer_is_broken_only_after_three_seconds() -> None:
     made.fresh()
     made.advance(10.0)
     assert made.offences() == [], "once"
+
+
+def test_who_said_nothing_at_all_meanwhile_broke_no_offer() -> None:
+    """It may be overloaded, or its answer lies unread here, for we are."""
+    made = bench()
+    made.control(ALICE, wire.IHAVE, bytes(16))
+    made.advance(1.4)
+    made.control(ALICE, wire.DIGEST)
+    made.advance(4.0)
+
+    assert (made.offences(), made.engine.links[ALICE.public].asked) == ([], 0)
 
 
 def test_who_serves_as_fast_as_its_budget_lets_it_breaks_no_offer() -> None:
@@ -357,7 +380,9 @@ def test_many_broken_offers_at_once_are_one_offence() -> None:
     made = bench()
     ids = [bytes([number]) * 16 for number in range(200)]
     made.control(ALICE, wire.IHAVE, wire.encode_ids(ids))
-    made.advance(4.0)
+    made.advance(2.0)
+    made.control(ALICE, wire.DIGEST)
+    made.advance(2.0)
 
     assert made.offences() == [(ALICE.public, Fault.BROKEN_OFFER)]
 
@@ -444,7 +469,9 @@ def test_a_broken_window_opens_again_for_what_waits() -> None:
     ids = [number.to_bytes(16) for number in range(300)]
     made.control(ALICE, wire.IHAVE, wire.encode_ids(ids))
     made.fresh()
-    made.advance(4.0)
+    made.advance(2.0)
+    made.control(ALICE, wire.DIGEST)
+    made.advance(2.0)
 
     assert made.offences() == [(ALICE.public, Fault.BROKEN_OFFER)]
     assert set(ids[256:]) == {one for _, asked in made.ids(wire.IWANT) for one in asked} - set(ids[:256])

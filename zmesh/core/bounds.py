@@ -76,13 +76,15 @@ class Bounds:
     offer_interval: float = 0.2
     """Seconds between the rounds of IHAVE."""
     offer_rounds: int = 5
-    """Rounds of IHAVE for one message: six links each round leave nobody out with overwhelming probability."""
+    """Rounds of IHAVE after the first: six links each round leave nobody out with overwhelming probability."""
+    flood_offers: int = 1
+    """The same of what the origin already pushed to everybody: all relays together offer it twelve times to each."""
     offer_links: int = 6
     """Links that one round of IHAVE goes to."""
     want_timeout: float = 0.12
     """Seconds until another holder is asked, or two round trips if that is longer."""
     want_offence: float = 3.0
-    """Seconds until a holder that offered and was silent has committed an offence: far above any honest delay."""
+    """Seconds until a holder that offered, sent nothing and went on talking has committed an offence."""
     want_answers: int = 3
     """Copies sent of one message to one link by request: covers two losses."""
     want_bytes_rate: int = 4 * 1024 * 1024

@@ -9,8 +9,9 @@ Theory
 Rules
  1. Only verified and accepted messages are pushed, offered or served.
  2. A link is served only what it was offered, at most ``want_answers`` times, within its byte budget.
- 3. A want ends with the message, or when no holder is left; a holder that offered and stayed silent is to blame,
-    but only after ``want_offence`` seconds.
+ 3. A want ends with the message, or when no holder is left; a holder that offered, did not send it for ``want_offence``
+    seconds and went on talking meanwhile is to blame. One that said nothing at all may be overloaded, and so may we:
+    what it sent can lie unread here.
  4. Ids that are offered together are offered as one batch: the work is per batch and link, not per message.
 """
 
@@ -60,11 +61,12 @@ class _Want:
 class _Batch:
     """Messages offered together."""
 
-    __slots__ = ("ids", "rounds", "told")
+    __slots__ = ("ids", "last_round", "rounds", "told")
 
     def __init__(self) -> None:
         self.ids: list[bytes] = []
         self.rounds = 0
+        self.last_round = 0
         self.told: set[PeerKey] = set()
 
 
@@ -98,7 +100,7 @@ class Gossip:
         else:
             targets = self._pick(self._bounds.fanout, ())
         self._push(entry, envelope, targets, envelope.ttl, 0)
-        self.offer_later(envelope, now)
+        self._offer_later(envelope, self._bounds.offer_rounds, now)
         return tuple(targets)
 
     def relay(self, entry: Seen, envelope: Envelope, ttl: int, hops: int, now: Now) -> None:
@@ -113,12 +115,16 @@ class Gossip:
         live = self._context.live
         if len(live) == 1 and live[0] in entry.holders:
             return  # a mesh of two, or of one so far
-        if self._context.full_mesh and len(envelope.body) <= self._bounds.flood_size:
+        if self._is_flooded(envelope):
             if not self._flooded:
                 self._context.agenda.note(now.mono + self._bounds.flood_wait, self._relay_flooded)
             self._flooded.append((entry, ttl, hops))
         else:
             self._pass_on(self._bounds.fanout, entry, envelope, ttl, hops)
+
+    def _is_flooded(self, envelope: Envelope) -> bool:
+        """Did its origin push it to everybody?"""
+        return self._context.full_mesh and len(envelope.body) <= self._bounds.flood_size
 
     def _relay_flooded(self, _: None, now: Now) -> None:
         """By now more is known of who has them."""
@@ -162,11 +168,17 @@ class Gossip:
     # ------------------------------------------------------------ offers
 
     def offer_later(self, envelope: Envelope, now: Now) -> None:
-        """Note a message for the next batch of IHAVE."""
-        if self._batch is None:
-            self._batch = _Batch()
-            self._context.agenda.note(now.mono + self._bounds.offer_delay, self._offer_round, self._batch)
-        self._batch.ids.append(envelope.short)
+        """Note a message of somebody else for the next batch of IHAVE."""
+        bounds = self._bounds
+        self._offer_later(envelope, bounds.flood_offers if self._is_flooded(envelope) else bounds.offer_rounds, now)
+
+    def _offer_later(self, envelope: Envelope, rounds: int, now: Now) -> None:
+        batch = self._batch
+        if batch is None:
+            batch = self._batch = _Batch()
+            self._context.agenda.note(now.mono + self._bounds.offer_delay, self._offer_round, batch)
+        batch.ids.append(envelope.short)
+        batch.last_round = max(batch.last_round, rounds)
 
     def _offer_round(self, batch: _Batch, now: Now) -> None:
         if batch is self._batch:
@@ -175,7 +187,7 @@ class Gossip:
             batch.told.add(key)
             self._offer_to(key, batch.ids)
         batch.rounds += 1
-        if batch.rounds <= self._bounds.offer_rounds and len(batch.told) < len(self._context.live):
+        if batch.rounds <= batch.last_round and len(batch.told) < len(self._context.live):
             self._context.agenda.note(now.mono + self._bounds.offer_interval, self._offer_round, batch)
 
     def _offer_to(self, key: PeerKey, ids: Iterable[bytes]) -> int:
@@ -258,7 +270,8 @@ class Gossip:
                     silent.add(key)
                     # Who was never asked, or serves us as fast as its budget lets it, owes nothing.
                     link = self._context.links[key]
-                    if max(link.unsent_at, link.served_at) < first:
+                    talks = link.heard_at >= first + self._bounds.want_offence / 2
+                    if talks and max(link.unsent_at, link.served_at) < first:
                         broken.add(key)
                     self._unhold(short, want, key)
             if not want.holders:
