@@ -1,7 +1,8 @@
 """What a node costs while it does nothing: memory per linked peer, idle CPU, import time, size on disk.
 
-One node is measured; the nodes at the other ends of its links live in two other processes. Memory is the slope of the
-resident set from 0 to 50 links, after a collection; CPU is the time of all threads of the process over the wall clock.
+One node is measured, in a full mesh with 25 and then 50 others, which live in two other processes. Memory is the slope
+of the resident set from 0 to 50 links, after a collection; CPU is the time of all threads of the process over the wall
+clock.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import subprocess
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import zmesh
 from benchmarks.harness import BenchmarkError, Figure, Line, Report, crew, main, median
-from benchmarks.nodes import linked, started
+from benchmarks.nodes import JOINING, linked, started
 from zmesh.core.types import Member
 
 STEPS = (0, 25, 50)
@@ -30,9 +32,6 @@ SETTLE = 6.0
 QUIET = 35.0
 """Seconds from the last node's start until nobody asks for records any more: ``records.ASK_AFTER`` ends with 30. Until
 then fifty nodes that were started together ask all others, and that is starting, not idling."""
-NOWHERE = "127.0.0.1:1"
-"""Where the other nodes say that they listen: in vain, so that two processes need not carry a full mesh of fifty. The
-measured node knows better."""
 IMPORTS = 7
 """Fresh interpreters for each import."""
 MAX_LINK = 250.0
@@ -51,16 +50,16 @@ class Idle:
     """Per cent of one core, with the most links."""
 
 
-async def hub(line: Line, name: str, seconds: float) -> None:
-    """The measured node."""
-    async with started(name) as node:
+async def measured(line: Line, seconds: float) -> None:
+    """The node that is looked at."""
+    async with started("measured") as node:
         line.tell([node.me])
-        others: list[Member] = await line.hear()
         resident = []
         for count in STEPS:
-            node.registry.introduce([node.me, *others[:count]])
+            node.registry.introduce(await line.hear())
             await linked(node.mesh, count)
             await asyncio.sleep(SETTLE)
+            line.tell("settled")
             gc.collect()
             resident.append(_resident())
         await asyncio.sleep(QUIET)
@@ -70,21 +69,19 @@ async def hub(line: Line, name: str, seconds: float) -> None:
         await line.hear()
 
 
-async def rim(line: Line, name: str, count: int) -> None:
-    """``count`` nodes that know everybody, as in any mesh, but are linked with the hub alone."""
+async def others(line: Line, name: str, count: int) -> None:
+    """``count`` nodes in one process."""
     async with AsyncExitStack() as stack:
-        nodes = [await stack.enter_async_context(started(f"{name}{at:02}", advertise=NOWHERE)) for at in range(count)]
+        nodes = [await stack.enter_async_context(started(f"{name}{at:02}")) for at in range(count)]
         line.tell([node.me for node in nodes])
-        known: list[Member] = await line.hear()
-        for node in nodes:
-            node.registry.introduce(known)
-        line.tell("ready")
-        await line.hear()
+        while (known := await line.hear()) != "stop":
+            for node in nodes:
+                node.registry.introduce(known)
 
 
-async def node(line: Line, role: str, name: str, amount: float) -> None:
+async def node(line: Line, name: str, amount: float) -> None:
     """The work of each process."""
-    await (hub(line, name, amount) if role == "hub" else rim(line, name, int(amount)))
+    await (measured(line, amount) if name == "measured" else others(line, name, int(amount)))
 
 
 def _resident() -> float:
@@ -101,16 +98,18 @@ def _cpu() -> float:
 
 def idle(seconds: float) -> Idle:
     """Memory and CPU of a node with up to ``STEPS[-1]`` links."""
-    half = STEPS[-1] // 2
-    with crew(node, [("hub", "hub", seconds), ("rim", "a", half), ("rim", "b", half)]) as (middle, *rims):
-        known = middle.hear()
-        others = [member for worker in rims for member in worker.hear()]
-        for worker in rims:
-            worker.tell([*known, *(member._replace(endpoints=()) for member in others)])
-            worker.hear()
-        middle.tell(others)
-        found: Idle = middle.hear(seconds + QUIET + 120)
-        for worker in (middle, *rims):
+    sizes = [later - earlier for earlier, later in pairwise(STEPS)]
+    roles = [("measured", seconds), *((f"other{at}", size) for at, size in enumerate(sizes))]
+    with crew(node, roles) as (one, *rest):
+        known: list[Member] = one.hear()
+        there = [worker.hear() for worker in rest]
+        for step in range(len(STEPS)):
+            known += there[step - 1] if step else []
+            for worker in (one, *rest[:step]):
+                worker.tell(known)
+            one.hear(SETTLE + JOINING + 60)
+        found: Idle = one.hear(seconds + QUIET + 60)
+        for worker in (one, *rest):
             worker.tell("stop")
     return found
 
