@@ -101,6 +101,8 @@ class MeshNetworkClient:
         )
         self._life: Running | None = None
         self._stopping = False
+        self._unlisted = Member(identity.public, identity.public.hex(), self.peer_id)
+        """This node where no registry lists it."""
         self._broadcasts = 0
         self._pause = 0.0
 
@@ -368,8 +370,7 @@ class MeshNetworkClient:
         return self._life
 
     def _myself(self) -> Member:
-        listed = self._running().engine.peers.roster.by_key.get(self._setup.identity.public)
-        return listed or Member(self._setup.identity.public, self.public_key, self.peer_id)
+        return self._running().engine.peers.roster.by_key.get(self._unlisted.key) or self._unlisted
 
     def _resolve(self, name: str) -> PeerKey:
         found = self._running().engine.peers.named(name)

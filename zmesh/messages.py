@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from zmesh.core.bounds import MAX_TTL
 from zmesh.core.envelope import Envelope
@@ -25,9 +25,8 @@ ALIVE_SECONDS = 300.0
 """Seconds since its last signed frame for which a peer counts as alive, unless caller or settings say otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
-class MeshMessage:
-    """One signed message."""
+class MeshMessage(NamedTuple):
+    """One signed message. A tuple, for it cannot be changed and one is made for each message that comes or goes."""
 
     message_id: str
     """64 hex digits: BLAKE2b-256 of what was signed."""
@@ -54,21 +53,21 @@ class MeshMessage:
         if envelope.kind is None:
             raise ValueError(f"kind {envelope.code} is no message of an application")
         return cls(
-            message_id=envelope.hex_id,
-            message_type=envelope.kind,
-            sender_id=sender.peer_id,
-            timestamp=envelope.timestamp_ms / 1000,
-            payload=payload,
-            signature=envelope.signature.hex(),
-            ttl=envelope.ttl,
-            sender_key=envelope.author.hex(),
-            account_id=sender.account,
-            recipient=None if envelope.recipient is None else envelope.recipient.hex(),
+            envelope.id.hex(),
+            envelope.kind,
+            sender.peer_id,
+            envelope.timestamp_ms / 1000,
+            payload,
+            envelope.signature.hex(),
+            envelope.ttl,
+            envelope.author.hex(),
+            sender.account,
+            None if envelope.recipient is None else envelope.recipient.hex(),
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; ``message_type`` as its string. Bytes inside the payload stay bytes."""
-        return {**asdict(self), "message_type": self.message_type.value, "payload": dict(self.payload)}
+        return {**self._asdict(), "message_type": self.message_type.value, "payload": dict(self.payload)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> MeshMessage:
@@ -76,7 +75,7 @@ class MeshMessage:
 
         Raises ``ValueError`` naming the field that is missing or wrong.
         """
-        known: dict[str, Any] = {name: data[name] for name in cls.__slots__ if name in data}
+        known: dict[str, Any] = {name: data[name] for name in cls._fields if name in data}
         try:
             known["message_type"] = MessageType(data["message_type"])
             message = cls(**known)
