@@ -1,10 +1,11 @@
 """How many singly signed messages a second one node takes from another, with nothing lost.
 
 Two processes, each pinned to a core of its own. The sender broadcasts as fast as back-pressure lets it; the receiver
-checks every signature, and that every message came exactly once. The rate counts from the receiver's first message
-to its last. The floor is PyNaCl's verify rate in the receiver's own process, on the same core, before and after, with
-the sender at rest. Cores that share what they are made of (caches, or one physical core behind two virtual ones) slow
-each other down, so the rate is also shown against the same floor while the sender's core signs as fast as it can.
+checks every signature, and that every message came exactly once. The floor is PyNaCl's verify rate in the receiver's
+own process, on the same core, with the sender at rest. Flood and floor take turns, for a machine that is shared with
+others changes its speed within a second. Cores that share what they are made of (caches, or one physical core behind
+two virtual ones) slow each other down, so the rate is also shown against the same floor while the sender's core signs
+as fast as it can.
 """
 
 from __future__ import annotations
@@ -17,52 +18,52 @@ import time
 from dataclasses import dataclass
 
 from benchmarks.floor import sign_rate, verify_rate
-from benchmarks.harness import BenchmarkError, Figure, Line, Report, crew, main
+from benchmarks.harness import BenchmarkError, Figure, Line, Report, Worker, crew, main
 from benchmarks.nodes import NO_LIMIT, PAYLOAD, UNLIMITED, introduce, joined, payload
 from zmesh import MeshMessage, MessageType
 
-SETTLE = 60.0
-"""Seconds from the last message's departure until all must have arrived: repair included."""
-FLOOR_SECONDS = 0.5
+SLICE = 2_000
+"""Messages between two measurements of the floor: half a second."""
+FLOOR_SECONDS = 0.15
 """Seconds of one measurement of the floor."""
+SETTLE = 60.0
+"""Seconds in which a slice must have arrived: repair included."""
+TWICE = 0.5
+"""Seconds after the last slice in which whatever came twice would show."""
 ONE_CORE = 0.6
 HANDLER_QUEUE = 1_000_000
 
 
 @dataclass(frozen=True)
 class Flood:
-    """What the receiver saw of one flood."""
+    """What one flood gave, in messages or signatures a second."""
 
-    received: int
-    unique: int
-    seconds: float
+    rate: float
     verify: float
-    """Signatures a second that PyNaCl verifies alone."""
+    """Signatures that PyNaCl verifies alone."""
     beside: float
     """The same, while the sender's core is busy."""
 
-    @property
-    def rate(self) -> float:
-        """Messages a second."""
-        return (self.received - 1) / self.seconds
 
-
-async def sender(line: Line, core: int, count: int) -> None:
-    """Broadcast ``count`` messages as fast as they are taken."""
+async def sender(line: Line, core: int) -> None:
+    """Broadcast a slice, or keep the core busy, whenever told to."""
     os.sched_setaffinity(0, {core})
+    sent = 0
     async with joined(line, "sender", **UNLIMITED) as mesh:
-        for number in range(count):
-            await mesh.broadcast(MessageType.GOSSIP, payload(number, time.monotonic()))
-        line.tell("sent")
-        while await line.hear() == "sign":
-            line.tell("signing")
-            sign_rate(2 * FLOOR_SECONDS)
+        while (work := await line.hear()) != "stop":
+            if work == "send":
+                for number in range(sent, sent + SLICE):
+                    await mesh.broadcast(MessageType.GOSSIP, payload(number, time.monotonic()))
+                sent += SLICE
+            else:
+                line.tell("begun")
+                sign_rate(3 * FLOOR_SECONDS)
+            line.tell("done")
 
 
-async def receiver(line: Line, cores: set[int], count: int, threads: int) -> None:
-    """Take what comes, count it, and measure the floor before and after."""
+async def receiver(line: Line, cores: set[int], threads: int) -> None:
+    """Take a slice and say how many seconds it took, or measure the floor, whenever told to; at last, what came."""
     os.sched_setaffinity(0, cores)
-    floors = [verify_rate(FLOOR_SECONDS)]
     numbers: list[int] = []
     moments: list[float] = []
     complete = asyncio.Event()
@@ -70,49 +71,64 @@ async def receiver(line: Line, cores: set[int], count: int, threads: int) -> Non
     def take(message: MeshMessage) -> None:
         moments.append(time.monotonic())
         numbers.append(message.payload["n"])
-        if len(numbers) == count:
+        if len(numbers) % SLICE == 0:
             complete.set()
 
     settings = {**UNLIMITED, "handler_queue": HANDLER_QUEUE, "verify_threads": threads}
     async with joined(line, "receiver", **settings) as mesh:
         mesh.register_handler(MessageType.GOSSIP, take)
         line.tell("ready")
-        await line.hear()
-        async with asyncio.timeout(SETTLE):
-            await complete.wait()
-        await asyncio.sleep(0.5)  # what came twice would show now
-    floors.append(verify_rate(FLOOR_SECONDS))
-    line.tell("received")
-    await line.hear()
-    beside = verify_rate(FLOOR_SECONDS)
-    line.tell(Flood(len(numbers), len(set(numbers)), moments[-1] - moments[0], sum(floors) / len(floors), beside))
+        while (work := await line.hear()) != "stop":
+            if work == "take":
+                async with asyncio.timeout(SETTLE):
+                    await complete.wait()
+                complete.clear()
+                line.tell(moments[-1] - moments[-SLICE])
+            else:
+                line.tell(verify_rate(FLOOR_SECONDS))
+        await asyncio.sleep(TWICE)
+    line.tell((len(numbers), len(set(numbers))))
 
 
-async def node(line: Line, role: str, cores: set[int], count: int, threads: int) -> None:
+async def node(line: Line, role: str, cores: set[int], threads: int) -> None:
     """The work of each process."""
     if role == "sender":
-        await sender(line, min(cores), count)
+        await sender(line, min(cores))
     else:
-        await receiver(line, cores, count, threads)
+        await receiver(line, cores, threads)
 
 
 def flood(count: int, send_on: int, receive_on: set[int], threads: int) -> Flood:
-    """One flood. Raises ``BenchmarkError`` unless every message came exactly once."""
-    roles = [("sender", {send_on}, count, 0), ("receiver", receive_on, count, threads)]
-    with crew(node, roles) as (source, sink):
+    """One flood of ``count`` messages, rounded up to whole slices. Raises ``BenchmarkError`` unless each came once."""
+    seconds: list[float] = []
+    alone: list[float] = []
+    beside: list[float] = []
+    slices = -(-count // SLICE)
+    with crew(node, [("sender", {send_on}, 0), ("receiver", receive_on, threads)]) as (source, sink):
         introduce((source, sink))
         sink.hear()
-        sink.tell("go")
-        source.hear(60 + count / 500)
-        sink.hear(SETTLE + 10)
-        source.tell("sign")
-        source.hear()
-        sink.tell("measure")
-        seen: Flood = sink.hear()
+        for _ in range(slices):
+            sink.tell("take")
+            source.tell("send")
+            source.hear(SETTLE)
+            seconds.append(sink.hear(SETTLE + 10))
+            alone.append(_floor(sink))
+            source.tell("sign")
+            source.hear()
+            beside.append(_floor(sink))
+            source.hear()
+        sink.tell("stop")
+        received, unique = sink.hear()
         source.tell("stop")
-    if not seen.received == seen.unique == count:
-        raise BenchmarkError(f"of {count} messages {seen.received} came, {seen.unique} different ones")
-    return seen
+    if not received == unique == slices * SLICE:
+        raise BenchmarkError(f"of {slices * SLICE} messages {received} came, {unique} different ones")
+    return Flood(slices * (SLICE - 1) / sum(seconds), sum(alone) / slices, sum(beside) / slices)
+
+
+def _floor(sink: Worker) -> float:
+    sink.tell("floor")
+    rate: float = sink.hear()
+    return rate
 
 
 def measure(options: argparse.Namespace) -> Report:
@@ -136,7 +152,7 @@ def measure(options: argparse.Namespace) -> Report:
             "handler_queue": HANDLER_QUEUE,
         },
         [
-            "floor: PyNaCl's verify rate on one core, in the receiver before and after, with the sender at rest",
+            "floor: PyNaCl's verify rate on one core, in the receiver and in turns with the flood, the sender at rest",
             "beside a busy core: the same floor while the sender's core signs, as it does during the flood",
             "two verify threads share the sender's core, which sending keeps busy",
         ],

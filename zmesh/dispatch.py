@@ -4,7 +4,7 @@ Rules
  1. ``offer`` is synchronous and says whether the message was queued: that answer is what an ACK stands for.
  2. Each handler has its own queue and its own workers: a handler that hangs fills its own queue and no other.
  3. A coroutine handler that has to wait may do so for ``timeout`` seconds, then it is cancelled. A plain callable runs
-    on the event loop, as any callback does; one that blocks it is measured and named in the log.
+    on the event loop, as any callback does, and at once; one that blocks it is measured and named in the log.
  4. What a handler raises is logged with the message's id and counted. It is never the sender's fault.
  5. Under light load messages reach a handler in their order of arrival; beyond that, up to ``concurrency`` run at once.
 """
@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import time
 import types
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from typing import Any
 
 from zmesh.core.types import MessageType
@@ -29,7 +30,7 @@ BLOCKING_SECONDS = 0.1
 """A plain callable that takes longer holds up heartbeats and verification: worth a warning."""
 
 CALLS_AT_ONCE = 32
-"""Calls of plain callables in a row before the rest of the event loop has its turn."""
+"""Calls in a row that need not wait, before the rest of the event loop has its turn."""
 
 _log = get_logger(__name__)
 
@@ -37,8 +38,9 @@ _log = get_logger(__name__)
 class _Lane:
     """One handler, its queue and its workers.
 
-    A worker takes messages as long as there are any, so one serves a burst. Only when it has to wait within a call does
-    another one take over the queue.
+    Calls are begun wherever the dispatcher has its turn. The first that gives back an awaitable gets a worker, a task,
+    which then takes messages as long as there are any, so that one serves a burst. Only when it has to wait within a
+    call is the queue worked on by others again.
     """
 
     def __init__(self, dispatcher: Dispatcher, kind: MessageType, callback: Callback) -> None:
@@ -50,33 +52,47 @@ class _Lane:
         self._name = f"zmesh handler of {kind.value}"
         self._free = 0
         """Workers that will look at the queue again without waiting for a call."""
+        self.is_due = False
+        """Does the dispatcher mean to give it a turn?"""
 
     @property
     def is_full(self) -> bool:
         """Would one more be too many?"""
         return len(self.queue) >= self._dispatcher.limit
 
-    def put(self, message: MeshMessage) -> None:
-        """Queue a message, and see to it that somebody works on it."""
-        self.queue.append(message)
-        if not self._free:
-            self._engage()
+    @property
+    def needs_turn(self) -> bool:
+        """Does something wait that no worker will get to by itself, and may another call be begun?"""
+        return bool(self.queue) and not self._free and len(self._workers) < self._dispatcher.concurrency
 
-    def _engage(self) -> None:
-        if len(self._workers) < self._dispatcher.concurrency:
-            self._free += 1
-            worker = asyncio.get_running_loop().create_task(self._work(), name=self._name)
-            self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
+    def turn(self) -> None:
+        """Begin calls, until one has to be awaited, or the rest of the event loop is to have its turn."""
+        for _ in range(CALLS_AT_ONCE):
+            if not self.needs_turn:
+                return
+            message = self.queue.popleft()
+            outcome = self._dispatcher.begin(self, message)
+            if outcome is not None:
+                self._free += 1
+                worker = _started(self._work(message, outcome), self._name)
+                if not worker.done():
+                    self._workers.add(worker)
+                    worker.add_done_callback(self._workers.discard)
 
-    async def _work(self) -> None:
+    async def _work(self, message: MeshMessage, begun: Awaitable[None]) -> None:
+        outcome: Awaitable[None] | None = begun
         calls = 0
         try:
-            while self.queue:
-                await self._dispatcher.call(self, self.queue.popleft())
+            while True:
+                if outcome is not None:
+                    await self._dispatcher.finish(self, message, outcome)
                 calls += 1
                 if calls % CALLS_AT_ONCE == 0:
                     await asyncio.sleep(0)
+                if not self.queue:
+                    return
+                message = self.queue.popleft()
+                outcome = self._dispatcher.begin(self, message)
         finally:
             self._free -= 1
             # Now, not when its end is told: a message that comes in between needs a new one, however few may be.
@@ -91,8 +107,7 @@ class _Lane:
         except StopIteration:
             return
         self._free -= 1
-        if self.queue and not self._free:
-            self._engage()
+        self._dispatcher.wants_turn(self)
         try:
             async with asyncio.timeout(self._dispatcher.timeout):
                 await _go_on(steps, waiting)
@@ -103,6 +118,14 @@ class _Lane:
     def workers(self) -> list[asyncio.Task[None]]:
         """The calls under way; they end when the queue is empty."""
         return list(self._workers)
+
+
+def _started(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """A task for ``work``, which has come to its first pause already where Python can do that."""
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(work, loop=loop, name=name, eager_start=True)
+    return loop.create_task(work, name=name)
 
 
 @types.coroutine
@@ -134,6 +157,9 @@ class Dispatcher:
         self.counters: Counter[str] = Counter()
         self._lanes: dict[MessageType, list[_Lane]] = {}
         self._readers: set[asyncio.Queue[MeshMessage | None]] = set()
+        self._due: list[_Lane] = []
+        self._is_turning = False
+        self._is_planned = False
         self._closed = False
 
     @property
@@ -163,7 +189,8 @@ class Dispatcher:
         for lane in self._lanes.get(message.message_type, ()):
             wanted += 1
             if not lane.is_full:
-                lane.put(message)
+                lane.queue.append(message)
+                self.wants_turn(lane)
                 taken += 1
         for reader in self._readers:
             wanted += 1
@@ -175,24 +202,67 @@ class Dispatcher:
         self.counters["queued" if taken else "unhandled" if not wanted else "refused_queue_full"] += 1
         return taken > 0 or wanted == 0
 
-    async def call(self, lane: _Lane, message: MeshMessage) -> None:
-        """Run one handler on one message; whatever it does ends here."""
+    def wants_turn(self, lane: _Lane) -> None:
+        """Give the lane a turn, at the latest in the next round of the event loop."""
+        if lane.is_due or not lane.needs_turn:
+            return
+        lane.is_due = True
+        self._due.append(lane)
+        if not self._is_planned:
+            self._is_planned = True
+            asyncio.get_running_loop().call_soon(self._planned)
+
+    def _planned(self) -> None:
+        self._is_planned = False
+        self.turn()
+
+    def turn(self) -> None:
+        """Begin what waits. Called as soon as the node can be called back, and by the event loop in any case."""
+        if self._is_turning:
+            return  # by a handler that made the node take a step; what that brought has its turn afterwards
+        self._is_turning = True
+        due, self._due = self._due, []
+        try:
+            for lane in due:
+                lane.turn()
+        finally:
+            self._is_turning = False
+            for lane in due:
+                lane.is_due = False
+                self.wants_turn(lane)
+
+    def begin(self, lane: _Lane, message: MeshMessage) -> Awaitable[None] | None:
+        """Call one handler; what there is to await. Whatever it raises ends here."""
         started = time.monotonic()
         try:
             outcome = lane.callback(message)
-            if outcome is not None and inspect.isawaitable(outcome):
-                await lane.wait_for(outcome)
-            elif (took := time.monotonic() - started) > BLOCKING_SECONDS:
-                self.counters["handler_blocked"] += 1
-                self._complain("handler_blocked_the_loop", lane, message, seconds=round(took, 3))
-            self.counters["handled"] += 1
         except Exception as error:  # noqa: BLE001  # whatever an application raises is logged and counted here
-            hung = isinstance(error, TimeoutError) and time.monotonic() - started >= self.timeout
-            self.counters["handler_timeout" if hung else "handler_raised"] += 1
-            if hung:
+            self._raised(lane, message, error)
+            return None
+        if outcome is not None and inspect.isawaitable(outcome):
+            return outcome
+        if (took := time.monotonic() - started) > BLOCKING_SECONDS:
+            self.counters["handler_blocked"] += 1
+            self._complain("handler_blocked_the_loop", lane, message, seconds=round(took, 3))
+        self.counters["handled"] += 1
+        return None
+
+    async def finish(self, lane: _Lane, message: MeshMessage, outcome: Awaitable[None]) -> None:
+        """Await what a call gave back; whatever comes of it ends here."""
+        started = time.monotonic()
+        try:
+            await lane.wait_for(outcome)
+            self.counters["handled"] += 1
+        except Exception as error:  # noqa: BLE001  # as above
+            if isinstance(error, TimeoutError) and time.monotonic() - started >= self.timeout:
+                self.counters["handler_timeout"] += 1
                 self._complain("handler_timed_out", lane, message, seconds=self.timeout)
             else:
-                self._complain("handler_raised", lane, message, exc_info=error)
+                self._raised(lane, message, error)
+
+    def _raised(self, lane: _Lane, message: MeshMessage, error: Exception) -> None:
+        self.counters["handler_raised"] += 1
+        self._complain("handler_raised", lane, message, exc_info=error)
 
     def _complain(self, event: str, lane: _Lane, message: MeshMessage, **fields: Any) -> None:
         _log.error(
@@ -223,10 +293,14 @@ class Dispatcher:
         for reader in self._readers:
             if not reader.full():
                 reader.put_nowait(None)
+        end = time.monotonic() + deadline
+        while self._due and time.monotonic() < end:
+            self.turn()
+            await asyncio.sleep(0)
         workers = {worker for lanes in self._lanes.values() for lane in lanes for worker in lane.workers}
         workers.discard(asyncio.current_task())  # a handler that stops the node is not waited for, or it never would
         if workers:
-            _, hanging = await asyncio.wait(workers, timeout=deadline)
+            _, hanging = await asyncio.wait(workers, timeout=max(0.0, end - time.monotonic()))
             for worker in hanging:
                 worker.cancel()
             await asyncio.gather(*hanging, return_exceptions=True)

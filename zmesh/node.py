@@ -76,6 +76,10 @@ class Application(Protocol):
         """A direct send has ended."""
         ...
 
+    def stepped(self) -> None:
+        """A step is over: from here on, and here already, the node may be called."""
+        ...
+
 
 def read_clocks() -> Now:
     """Both clocks, now."""
@@ -184,6 +188,7 @@ class Node:
                     now = read_clocks()
         finally:
             self._stepping = False
+        self._application.stepped()
 
     def _carry_out(self, actions: list[Action]) -> None:
         act = self._act

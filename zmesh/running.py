@@ -217,6 +217,10 @@ class Running:
         """Queue a message for the application's handlers."""
         return self._setup.dispatcher.offer(MeshMessage.of(action.envelope, action.sender, action.payload))
 
+    def stepped(self) -> None:
+        """Handlers are called at once, and not a round of the event loop later."""
+        self._setup.dispatcher.turn()
+
     def resolved(self, outcome: Resolved) -> None:
         """A direct send ended."""
         future = self._sends.get(outcome.token)

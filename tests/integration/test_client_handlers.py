@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support import PATIENCE, Inbox, client, counted, mesh, until
-from zmesh import ConfigError, MeshMessage, MessageType, SendResult
+from zmesh import ConfigError, MeshMessage, MessageType, PeerInfo, SendResult
 
 
 async def test_a_handler_that_raises_hurts_nobody(caplog: pytest.LogCaptureFixture) -> None:
@@ -225,3 +225,26 @@ def test_what_is_no_handler_is_refused(handler: Any) -> None:
     with pytest.raises(ValueError, match="no_such_type"):
         idle.register_handler("no_such_type", print)  # type: ignore[arg-type]
     assert dict(idle.message_handlers) == {}
+
+
+async def test_a_plain_handler_may_change_the_peers_as_it_is_called() -> None:
+    """It is called right after the step that delivered, within the reading of the very socket that it ends here."""
+    async with mesh("a", "b", "c") as (a, b, c):
+        was: list[PeerInfo] = []
+
+        def forget(message: MeshMessage) -> None:
+            if message.sender_id == "a" and not was:
+                was.append(b.peers["a"])
+                del b.peers["a"]
+
+        b.register_handler(MessageType.GOSSIP, forget)
+        heard = Inbox(b, MessageType.GOSSIP)
+        await asyncio.gather(*(a.broadcast(MessageType.GOSSIP, {"n": n}) for n in range(20)))
+        await until(lambda: bool(was) and not a.peers["b"].is_linked, a, b)
+        assert list(b.peers) == ["c"]
+        b.peers["a"] = was[0]
+        await until(lambda: all(one.is_linked for one in (b.peers["a"], a.peers["b"])), a, b)
+        assert await c.send("b", MessageType.GOSSIP, {"n": "end"}) is SendResult.DELIVERED
+        while (await heard.next()).payload["n"] != "end":
+            pass
+        assert counted(b, "transport", "sink_error") == counted(b, "transport", "reader_error") == 0

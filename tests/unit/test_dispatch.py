@@ -21,7 +21,7 @@ def _workers() -> int:
     return sum("zmesh handler" in task.get_name() for task in asyncio.all_tasks())
 
 
-async def test_one_worker_serves_a_burst_in_order_and_lets_the_loop_turn() -> None:
+async def test_calls_that_need_not_wait_need_no_worker_keep_their_order_and_let_the_loop_turn() -> None:
     dispatcher = Dispatcher(1000, 64, 5.0)
     seen: list[int] = []
     done = asyncio.Event()
@@ -36,12 +36,59 @@ async def test_one_worker_serves_a_burst_in_order_and_lets_the_loop_turn() -> No
 
     dispatcher.register(MessageType.GOSSIP, handler)
     assert all(dispatcher.offer(_message(number)) for number in range(100))
-    assert _workers() == 1
     async with asyncio.timeout(5):
         await done.wait()
-    assert seen == list(range(100))
+    assert (seen, _workers()) == (list(range(100)), 0)
     assert between == [CALLS_AT_ONCE]
     await dispatcher.close(1.0)
+
+
+async def test_one_worker_serves_a_burst_of_coroutines_that_never_wait() -> None:
+    dispatcher = Dispatcher(1000, 64, 5.0)
+    seen: list[int] = []
+    done = asyncio.Event()
+
+    async def handler(message: MeshMessage) -> None:
+        seen.append(message.payload["n"])
+        workers.add(asyncio.current_task())
+        if len(seen) == 100:
+            done.set()
+
+    workers: set[object] = set()
+    dispatcher.register(MessageType.GOSSIP, handler)
+    assert all(dispatcher.offer(_message(number)) for number in range(100))
+    async with asyncio.timeout(5):
+        await done.wait()
+    assert (seen, dispatcher.counters["handled"], len(workers)) == (list(range(100)), 100, 1)
+    await dispatcher.close(1.0)
+
+
+async def test_what_a_handler_brings_about_has_its_turn_after_it() -> None:
+    """As when it makes the node take a step that delivers another message."""
+    dispatcher = Dispatcher(10, 1, 5.0)
+    seen: list[str] = []
+
+    def handler(message: MeshMessage) -> None:
+        seen.append(f"{message.payload['n']} begins")
+        if message.payload["n"] == 0:
+            dispatcher.offer(_message(1))
+            dispatcher.turn()
+        seen.append(f"{message.payload['n']} ends")
+
+    dispatcher.register(MessageType.GOSSIP, handler)
+    dispatcher.offer(_message(0))
+    dispatcher.turn()
+    await dispatcher.close(1.0)
+    assert seen == ["0 begins", "0 ends", "1 begins", "1 ends"]
+
+
+async def test_what_waits_at_the_end_for_plain_callables_is_worked_off() -> None:
+    dispatcher = Dispatcher(1000, 1, 5.0)
+    seen: list[int] = []
+    dispatcher.register(MessageType.GOSSIP, lambda message: seen.append(message.payload["n"]))
+    assert all(dispatcher.offer(_message(number)) for number in range(100))
+    await dispatcher.close(1.0)
+    assert (seen, dispatcher.counters["lost_at_stop"]) == (list(range(100)), 0)
 
 
 async def test_calls_that_wait_overlap_up_to_the_bound_and_the_rest_stays_queued() -> None:
@@ -115,10 +162,12 @@ async def test_a_call_that_never_waits_sets_no_timer_and_one_that_does_gets_what
     timers = len(_timers(loop))
     dispatcher.register(MessageType.GOSSIP, handle)
     dispatcher.offer(_message(1))
+    dispatcher.turn()
     await asyncio.sleep(0)
     assert (len(seen), len(_timers(loop))) == (1, timers)
 
     dispatcher.offer(_message(2))
+    dispatcher.turn()
     await asyncio.sleep(0)
     assert len(_timers(loop)) == timers + 1
     good.set_result("an answer")

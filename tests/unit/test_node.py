@@ -73,7 +73,7 @@ async def test_many_signatures_go_to_threads_and_what_they_cannot_take_stays(
     monkeypatch.setattr("zmesh.node.verify", watched)
     asking = Asking()
     engine: Any = asking
-    parts: Any = SimpleNamespace(stop=stop_transport, resolved=None)
+    parts: Any = SimpleNamespace(stop=stop_transport, resolved=None, stepped=lambda: None)
     node = Node(engine, parts, parts, parts, verify_threads=threads)
     node.start()
     signatures = [BAD if number % 5 == 4 else GOOD for number in range(count)]
