@@ -14,7 +14,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple
 
-PYTHON, SHELL = "python", "bash"
+PYTHON, SHELL, YAML = "python", "bash", "yaml"
 
 
 class Substitution(NamedTuple):
@@ -42,6 +42,12 @@ SUBSTITUTIONS = (
     Substitution("Manual Peer Addition", "/ip4/192.168.1.100/tcp/9090", "/ip4/127.0.0.1/tcp/<PORT>", ANY_PORT),
     Substitution("Manual Peer Addition", "abc123...", "<KEY>", "a placeholder for 64 hex digits"),
     Substitution("Health Check Endpoint", "localhost:9090", "localhost:<PORT>", ANY_PORT),
+    Substitution("Docker Compose", "MESH_LISTEN_PORT=9090", "MESH_LISTEN_PORT=0", ANY_PORT),
+    Substitution("Docker Compose", "blockchain:9944", "127.0.0.1:9", NO_CHAIN),
+    Substitution("Kubernetes", 'value: "9090"', 'value: "0"', ANY_PORT),
+    Substitution(
+        "Kubernetes", "valueFrom:", 'value: "nawal-validator-6c8d"', "what Kubernetes puts there: the pod's name"
+    ),
     Substitution("Peers Not Discovered", "from blockchain import", "from zmesh import", ELSEWHERE),
     Substitution("Peers Not Discovered", "'test', 9090", "'test', 0", ANY_PORT),
     Substitution("Peers Not Discovered", "http://localhost:9944", "http://127.0.0.1:9 || true", NO_CHAIN),

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 from collections import defaultdict
@@ -20,7 +21,9 @@ from typing import Any, TypeVar
 import pytest
 
 import zmesh.client
-from tests.guide.guide import PYTHON, SHELL, SUBSTITUTIONS, code, run, snippets
+from tests.guide.guide import PYTHON, SHELL, SUBSTITUTIONS, YAML, code, run, snippets
+from tests.integration.command_line import running
+from tests.integration.command_line import zmesh as zmesh_command
 from tests.support import PATIENCE, Inbox, card, client, engine, linked, mesh, registry_file, until
 from zmesh import MeshMessage, MeshNetworkClient, MessageType, PeerInfo, SendResult
 from zmesh.core import wire
@@ -47,7 +50,7 @@ def test_no_snippet_is_left_out() -> None:
     assert set(snippets()) == RUN | NOT_RUN.keys()
     assert {substitution.snippet for substitution in SUBSTITUTIONS} <= RUN
     assert all(substitution.why for substitution in SUBSTITUTIONS)
-    assert {snippet.language for snippet in snippets().values()} == {PYTHON, SHELL}
+    assert {snippet.language for snippet in snippets().values()} == {PYTHON, SHELL, YAML}
 
 
 @pytest.fixture
@@ -156,6 +159,25 @@ async def test_port_already_in_use() -> None:
     show = "from zmesh import Settings; print(Settings(peer_id='validator_001').listen_port)"
     said = await shell(f'{code("Port Already in Use")}\npython3 -c "{show}"')
     assert said.splitlines()[-1] == "9091"
+
+
+@runs("Docker Compose")
+@runs("Kubernetes")
+@pytest.mark.parametrize(
+    "name, setting, peer_id, status",
+    [
+        ("Docker Compose", r"- (\w+)=(.+)", "validator_001", "degraded"),  # and says that there is no chain
+        ("Kubernetes", r'- name: (\w+)\n +value: "(.+)"', "nawal-validator-6c8d", "healthy"),
+    ],
+)
+async def test_a_container_is_a_process_with_its_variables(name: str, setting: str, peer_id: str, status: str) -> None:
+    """It takes no engine to see that they are all that a node asks for."""
+    variables = dict(re.findall(setting, code(name)))
+    assert variables["MESH_PEER_ID"] == peer_id
+    async with running(**variables) as (_, port):
+        exit_status, out, _ = await zmesh_command("health", f"127.0.0.1:{port}")
+    said = json.loads(out)
+    assert (exit_status, said["status"], said["peer_id"], said["running"]) == (0, status, peer_id, True)
 
 
 # ---------------------------------------------------------------- configuration
