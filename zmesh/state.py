@@ -86,7 +86,10 @@ class State:
         except ConfigError as error:
             _log.warning("state_not_restored", file=str(path), why=str(error))
             return None
-        return content if len(content) <= MAX_LEARNT else None
+        if len(content) > MAX_LEARNT:
+            _log.warning("state_not_restored", file=str(path), why=f"it is larger than {MAX_LEARNT} bytes")
+            return None
+        return content
 
     def _replace(self, name: str, content: bytes) -> None:
         if self._folder is None:

@@ -371,6 +371,16 @@ def test_another_chain_starts_afresh() -> None:
     assert offer(members, record(FIRST, delegation(ALICE, FIRST, 1, genesis=bytes(32)))) is Standing.ADMITTED
 
 
+def test_saved_sequences_are_bounded_and_those_of_who_belongs_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmesh.registry.membership.MAX_SEQUENCES", 2)
+    members = Membership(NETWORK)
+    members.restore({"genesis": GENESIS.hex(), "sequences": {(bytes([n]) * 32).hex(): n for n in (1, 2)}})
+    members.registered(SET, NOON)
+    offer(members, record(FIRST, delegation(ALICE, FIRST, 5)))
+
+    assert members.export()["sequences"] == {ALICE.account.hex(): 5, (b"\1" * 32).hex(): 1}
+
+
 def test_sequences_survive_a_restart_and_count_for_their_chain_alone() -> None:
     before = membership()
     offer(before, record(SECOND, delegation(ALICE, SECOND, 5)))

@@ -21,6 +21,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
+from itertools import islice
 from math import inf
 from typing import Any, Final, Literal, NamedTuple
 
@@ -208,7 +209,9 @@ class Membership:
 
     def export(self) -> dict[str, Any]:
         """What must outlive a restart, or a superseded delegation would count again; plain values for JSON."""
-        sequences = self._sequences | {account: claim.rank[0] for account, claim in self._claims.items()}
+        present = {account: claim.rank[0] for account, claim in self._claims.items()}
+        former = {account: number for account, number in self._sequences.items() if account not in present}
+        sequences = dict(islice((present | former).items(), MAX_SEQUENCES))  # or the file would outgrow what is read
         return {
             "genesis": self._sequences_of.hex(),
             "sequences": {account.hex(): sequence for account, sequence in sequences.items()},

@@ -1,0 +1,30 @@
+"""What outlives a restart: what cannot be read is said, and is as good as nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from zmesh.state import MAX_LEARNT, State
+
+
+def test_what_was_saved_of_others_comes_back(tmp_path: Path) -> None:
+    State(tmp_path).save({}, {"records": b"whatever it was"})
+
+    assert State(tmp_path).learnt("records") == b"whatever it was"
+    assert State(tmp_path).learnt("another") is None
+    assert State(None).learnt("records") is None
+
+
+def test_a_file_that_is_too_large_is_not_read_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "records"
+    path.write_bytes(bytes(MAX_LEARNT))
+    path.chmod(0o600)
+    assert State(tmp_path).learnt("records") == bytes(MAX_LEARNT)
+    path.write_bytes(bytes(MAX_LEARNT + 1))
+
+    assert State(tmp_path).learnt("records") is None
+    assert f"it is larger than {MAX_LEARNT} bytes" in caplog.text
