@@ -5,7 +5,8 @@ Rules
  2. Each handler has its own queue and its own workers: a handler that hangs fills its own queue and no other.
  3. A coroutine handler that has to wait may do so for ``timeout`` seconds, then it is cancelled. A plain callable runs
     on the event loop, as any callback does, and at once; one that blocks it is measured and named in the log.
- 4. What a handler raises is logged with the message's id and counted. It is never the sender's fault.
+ 4. What a handler raises is logged with the message's id and counted. It is never the sender's fault. A
+    ``CancelledError`` of its own, as of a cancelled future that it looks at, is no exception to that.
  5. Under light load messages reach a handler in their order of arrival; beyond that, up to ``concurrency`` run at once.
 """
 
@@ -236,7 +237,7 @@ class Dispatcher:
         started = time.monotonic()
         try:
             outcome = lane.callback(message)
-        except Exception as error:  # noqa: BLE001  # whatever an application raises is logged and counted here
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # whatever an application raises ends here
             self._raised(lane, message, error)
             return None
         if outcome is not None and inspect.isawaitable(outcome):
@@ -253,6 +254,10 @@ class Dispatcher:
         try:
             await lane.wait_for(outcome)
             self.counters["handled"] += 1
+        except asyncio.CancelledError as error:
+            if (worker := asyncio.current_task()) is not None and worker.cancelling():
+                raise  # the end of the node, or of the loop
+            self._raised(lane, message, error)
         except Exception as error:  # noqa: BLE001  # as above
             if isinstance(error, TimeoutError) and time.monotonic() - started >= self.timeout:
                 self.counters["handler_timeout"] += 1
@@ -260,7 +265,7 @@ class Dispatcher:
             else:
                 self._raised(lane, message, error)
 
-    def _raised(self, lane: _Lane, message: MeshMessage, error: Exception) -> None:
+    def _raised(self, lane: _Lane, message: MeshMessage, error: BaseException) -> None:
         self.counters["handler_raised"] += 1
         self._complain("handler_raised", lane, message, exc_info=error)
 

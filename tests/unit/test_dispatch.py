@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 
 from zmesh.core.types import MessageType
 from zmesh.dispatch import CALLS_AT_ONCE, Dispatcher
@@ -232,3 +236,43 @@ async def test_what_no_handler_got_to_before_the_end_is_counted() -> None:
         await dispatcher.close(0.01)
     assert not dispatcher.offer(_message(4))
     assert (dispatcher.counters["lost_at_stop"], dispatcher.counters["refused_closed"]) == (3, 1)
+
+
+def _cancelled() -> asyncio.Future[None]:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.cancel()
+    return future
+
+
+async def _looks_at_it_first() -> None:
+    await _cancelled()
+
+
+async def _looks_at_it_after_a_pause() -> None:
+    await asyncio.sleep(0)
+    await _cancelled()
+
+
+@pytest.mark.parametrize(
+    "look", [lambda: _cancelled().result(), _cancelled, _looks_at_it_first, _looks_at_it_after_a_pause]
+)
+async def test_a_cancelled_future_that_a_handler_looks_at_ends_that_call_alone(look: Callable[[], Any]) -> None:
+    """Whoever made the node take the step must not be cancelled by it, and what is queued behind it is served."""
+    dispatcher = Dispatcher(100, 1, 5.0)
+    seen: list[int] = []
+    done = asyncio.Event()
+
+    def handler(message: MeshMessage) -> Any:
+        seen.append(message.payload["n"])
+        if len(seen) == 50:
+            done.set()
+        return look() if message.payload["n"] % 10 == 0 else None
+
+    dispatcher.register(MessageType.GOSSIP, handler)
+    assert all(dispatcher.offer(_message(number)) for number in range(50))
+    dispatcher.turn()
+    async with asyncio.timeout(5):
+        await done.wait()
+    await dispatcher.close(1.0)
+    assert seen == list(range(50))
+    assert dispatcher.counters == {"queued": 50, "handled": 45, "handler_raised": 5, "lost_at_stop": 0}
