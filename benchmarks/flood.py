@@ -22,8 +22,8 @@ from benchmarks.harness import BenchmarkError, Figure, Line, Report, Worker, cre
 from benchmarks.nodes import NO_LIMIT, PAYLOAD, UNLIMITED, introduce, joined, payload
 from zmesh import MeshMessage, MessageType
 
-SLICE = 2_000
-"""Messages between two measurements of the floor: half a second."""
+SLICE = 5_000
+"""Messages between two measurements of the floor: a good second."""
 FLOOR_SECONDS = 0.15
 """Seconds of one measurement of the floor."""
 SETTLE = 60.0
@@ -52,8 +52,9 @@ async def sender(line: Line, core: int) -> None:
     async with joined(line, "sender", **UNLIMITED) as mesh:
         while (work := await line.hear()) != "stop":
             if work == "send":
-                for number in range(sent, sent + SLICE):
-                    await mesh.broadcast(MessageType.GOSSIP, payload(number, time.monotonic()))
+                made = [payload(number, time.monotonic()) for number in range(sent, sent + SLICE)]
+                for one in made:
+                    await mesh.broadcast(MessageType.GOSSIP, one)
                 sent += SLICE
             else:
                 line.tell("begun")
@@ -161,6 +162,6 @@ def measure(options: argparse.Namespace) -> Report:
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(prog="benchmarks.flood", description=__doc__.partition("\n")[0])
-    arguments.add_argument("--messages", type=int, default=20_000, help="to send in each of the two floods (20000)")
+    arguments.add_argument("--messages", type=int, default=40_000, help="to send in each of the two floods (40000)")
     arguments.add_argument("--threads", type=int, default=2, help="verify threads of the pool (2)")
     sys.exit(main(arguments, measure))

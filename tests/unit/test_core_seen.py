@@ -10,7 +10,7 @@ import pytest
 from tests.unit.core_support import EPOCH, NOON, Person, short
 from zmesh.core.bounds import PAST, RETENTION, Bounds
 from zmesh.core.envelope import Envelope
-from zmesh.core.seen import SETTLED, SeenStore
+from zmesh.core.seen import SETTLED, Seen, SeenStore
 from zmesh.core.wire import DigestEntry
 
 ALICE, BOB = Person(2), Person(3)
@@ -45,6 +45,26 @@ def test_a_message_is_remembered_until_its_replay_would_be_stale() -> None:
     assert known(seen, [message]) == [True]
     seen.expire(WALL + RETENTION + 1.0)
     assert (known(seen, [message]), len(seen), seen.digest(WALL + RETENTION + 1.0)) == ([False], 0, [])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_who_has_a_message_is_what_was_last_noted_of_each(seed: int) -> None:
+    rng = random.Random(seed)
+    known: dict[bytes, tuple[Seen, set[bytes]]] = {}
+    store = SeenStore(Bounds())
+    for _ in range(60):
+        if not known or rng.random() < 0.1:
+            message = ALICE.says()
+            known[message.short] = (store.add(message, 0), set())
+        entry, expected = rng.choice(list(known.values()))
+        link = bytes([rng.randrange(4)]) * 32
+        if rng.random() < 0.6:
+            entry.held_by(link)
+            expected.add(link)
+        else:
+            entry.lacked_by(link)
+            expected.discard(link)
+        assert all(one.holders == those for one, those in known.values())
 
 
 def test_a_message_that_is_not_kept_is_seen_but_not_served() -> None:

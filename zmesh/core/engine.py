@@ -245,6 +245,6 @@ class Engine:
             return
         entry = self.seen.get(event.ref[: wire.SHORT_ID])
         if entry is not None:
-            self._gossip.refused(event.link, entry)
+            entry.lacked_by(event.link)  # offers will reach it again
         else:
             self._outbox.refused(event.ref)

@@ -146,11 +146,6 @@ class Gossip:
             entry.held_by(target)
         self._out.append(Send(tuple(targets), envelope.frames(ttl, hops), envelope.id, True))
 
-    def refused(self, link: PeerKey, entry: Seen) -> None:
-        """A push or answer did not leave: the link lacks it still, and offers will reach it again."""
-        if isinstance(entry.holders, set):
-            entry.holders.discard(link)
-
     def _pick(self, count: int, excluded: Collection[PeerKey]) -> list[PeerKey]:
         """``count`` random live links, none of the excluded; all that are left where there are not more."""
         live = self._context.live
@@ -403,5 +398,5 @@ class Gossip:
             # It says that it lacks something of this slot, so what we once sent may have been lost on the way.
             entry = self._seen.get(short)
             if entry is not None:
-                self.refused(link.key, entry)
+                entry.lacked_by(link.key)
         self._offer_to(link.key, ids)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Container, Iterator, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 
 from zmesh.core.bounds import DIGEST_SLOT_MS, PAST, RETENTION, Bounds
@@ -30,6 +31,11 @@ SETTLED = 2.0
 """Seconds until a slot is compared: what is younger is still on its way by push."""
 
 _NOBODY: frozenset[PeerKey] = frozenset()
+
+
+@lru_cache(maxsize=1024)  # links, of all nodes of a process
+def _only(link: PeerKey) -> frozenset[PeerKey]:
+    return frozenset((link,))
 
 
 def _slot_at(seconds: float) -> int:
@@ -62,16 +68,27 @@ class Seen:
         self.relayed_ttl = relayed_ttl
         """Hops it was passed on with; 0 if it arrived starved, so that a better copy may re-arm it once."""
         self.holders: set[PeerKey] | frozenset[PeerKey] = _NOBODY
-        """Links known to have it: they sent it, offered it, or we sent it to them."""
+        """Links known to have it: they sent it, offered it, or we sent it to them. Frozen while it is one at most: most
+        messages of a flood stay so, and a set for each would be the third object that the collector looks at."""
         self.answers: dict[PeerKey, int] | None = None
         """Copies sent by request, per link. A link is in here only once it was offered the message."""
 
     def held_by(self, link: PeerKey) -> None:
         """Note that the link has it."""
-        if isinstance(self.holders, frozenset):
-            self.holders = {link}
-        else:
-            self.holders.add(link)
+        holders = self.holders
+        if not holders:
+            self.holders = _only(link)
+        elif isinstance(holders, set):
+            holders.add(link)
+        elif link not in holders:
+            self.holders = {*holders, link}
+
+    def lacked_by(self, link: PeerKey) -> None:
+        """Note that it did not get to the link after all."""
+        if isinstance(self.holders, set):
+            self.holders.discard(link)
+        elif link in self.holders:
+            self.holders = _NOBODY
 
     def offer_to(self, link: PeerKey) -> None:
         """Note that the link was offered it, and so may ask for it."""
