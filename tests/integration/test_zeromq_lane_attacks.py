@@ -59,24 +59,18 @@ async def test_a_second_subscription_of_one_connection_is_cut(nodes: Nodes) -> N
     await still_works(a, b)
 
 
-async def test_a_message_to_the_publisher_is_cut(nodes: Nodes) -> None:
+@pytest.mark.parametrize(
+    "sent, counted",
+    [(b"not a subscription", "gossip_unasked"), (b"\x01" + bytes(2000), "gossip_frame_refused")],
+    ids=["an ordinary message", "a frame over 1 KiB"],
+)
+async def test_what_is_no_subscription_is_cut(nodes: Nodes, sent: bytes, counted: str) -> None:
     a, b = await nodes.linked()
     wire = Wire(nodes.bare(zmq.XSUB, await nodes.attacker(a), a))
     await wire.connect(a.gossip)
-    await wire.socket.send(b"not a subscription")
+    await wire.socket.send(sent)
     await wire.until_cut()
-    assert a.counted["gossip_unasked"] == 1
-    wire.close()
-    await still_works(a, b)
-
-
-async def test_a_frame_over_1_kib_to_the_publisher_is_cut(nodes: Nodes) -> None:
-    a, b = await nodes.linked()
-    wire = Wire(nodes.bare(zmq.XSUB, await nodes.attacker(a), a))
-    await wire.connect(a.gossip)
-    await wire.socket.send(b"\x01" + bytes(2000))
-    await wire.until_cut()
-    await a.counted.until_counted("gossip_frame_refused")
+    await a.counted.until_counted(counted)
     wire.close()
     await still_works(a, b)
 
