@@ -107,6 +107,30 @@ async def test_a_dial_to_something_else_is_answered(nodes: Nodes, answer: bytes 
     server.close()
 
 
+async def test_where_nobody_says_a_word_the_spare_route_is_tried(nodes: Nodes) -> None:
+    a, b = await nodes.node(SocketBounds(dial_timeout=0.3)), await nodes.node()
+    a.admit(b)
+    b.admit(a)
+    server, endpoint = await answering(None)
+    a.dial(b, Routes(endpoint, spare=b.routes.direct))
+    assert await a.until_told(1) == [LinkOpened(b.key)]
+    assert a.counted["dialled_spare"] == 1
+    server.close()
+
+
+async def test_a_lost_link_is_told_and_not_made_anew_by_the_spare_route(nodes: Nodes) -> None:
+    a, b = await nodes.node(), await nodes.node()
+    a.admit(b)
+    b.admit(a)
+    a.dial(b, Routes(b.routes.direct, spare=b.routes.direct))
+    assert await a.until_told(1) == [LinkOpened(b.key)]
+    assert a.send(b, b"hello")
+    await b.until_received(1)
+    b.admit()
+    assert await a.until_told(2) == [LinkOpened(b.key), LinkClosed(b.key, "connection lost")]
+    assert a.counted["dialled_spare"] == 0
+
+
 async def test_a_dial_into_the_void_has_a_deadline(nodes: Nodes) -> None:
     """Something accepts and says nothing, for longer than we are willing to wait."""
     a = await nodes.node(SocketBounds(dial_timeout=0.2))

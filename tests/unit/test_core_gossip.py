@@ -365,6 +365,37 @@ def test_who_said_nothing_at_all_meanwhile_broke_no_offer() -> None:
     assert (made.offences(), made.engine.links[ALICE.public].asked) == ([], 0)
 
 
+def test_the_third_silence_in_a_row_is_a_broken_offer_and_an_answer_ends_the_row() -> None:
+    made = bench()
+
+    def offer_and_fall_silent(number: int) -> None:
+        made.control(ALICE, wire.IHAVE, bytes([number]) * 16)
+        made.advance(4.0)
+
+    for number in (1, 2):
+        offer_and_fall_silent(number)
+    message = CAROL.says(timestamp_ms=made.now.wall_ms)
+    made.control(ALICE, wire.IHAVE, short(message))
+    made.hear(ALICE, message)
+    made.advance(0.1)
+    for number in (3, 4):
+        offer_and_fall_silent(number)
+    assert made.offences() == []
+
+    offer_and_fall_silent(5)
+    assert made.offences() == [(ALICE.public, Fault.BROKEN_OFFER)]
+
+
+def test_many_offers_that_end_in_one_silence_are_one() -> None:
+    made = bench()
+    for number in range(5):
+        made.control(ALICE, wire.IHAVE, bytes([number]) * 16)
+        made.advance(0.2)
+    made.advance(4.0)
+
+    assert (made.offences(), made.engine.links[ALICE.public].silences) == ([], 1)
+
+
 def test_who_serves_as_fast_as_its_budget_lets_it_breaks_no_offer() -> None:
     made = bench()
     messages = [CAROL.says() for _ in range(100)]

@@ -50,11 +50,12 @@ def test_a_message_is_remembered_until_its_replay_would_be_stale() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_who_has_a_message_is_what_was_last_noted_of_each(seed: int) -> None:
     rng = random.Random(seed)
+    author = Person(9)
     known: dict[bytes, tuple[Seen, set[bytes]]] = {}
     store = SeenStore(Bounds())
     for _ in range(60):
         if not known or rng.random() < 0.1:
-            message = ALICE.says()
+            message = author.says()
             known[message.short] = (store.add(message, 0), set())
         entry, expected = rng.choice(list(known.values()))
         link = bytes([rng.randrange(4)]) * 32
@@ -78,7 +79,7 @@ def test_a_message_that_is_not_kept_is_seen_but_not_served() -> None:
 def test_the_byte_quota_of_an_author_drops_its_oldest_bodies_and_keeps_the_ids() -> None:
     mine = [at(ALICE, 0) for _ in range(6)]
     theirs = [at(BOB, 0) for _ in range(2)]
-    seen = store(author_bytes=3 * len(mine[0].body))
+    seen = store(author_bytes=sum(len(one.body) for one in mine[3:]))
     for message in [*theirs, *mine]:
         seen.add(message, 5)
 

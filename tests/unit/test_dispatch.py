@@ -86,6 +86,24 @@ async def test_what_a_handler_brings_about_has_its_turn_after_it() -> None:
     assert seen == ["0 begins", "0 ends", "1 begins", "1 ends"]
 
 
+async def test_one_handler_is_not_called_within_another() -> None:
+    dispatcher = Dispatcher(10, 1, 5.0)
+    seen: list[str] = []
+
+    def outer(message: MeshMessage) -> None:
+        seen.append("outer begins")
+        dispatcher.offer(message._replace(message_type=MessageType.HEARTBEAT))
+        dispatcher.turn()
+        seen.append("outer ends")
+
+    dispatcher.register(MessageType.GOSSIP, outer)
+    dispatcher.register(MessageType.HEARTBEAT, lambda message: seen.append("inner"))
+    dispatcher.offer(_message(0))
+    dispatcher.turn()
+    await dispatcher.close(1.0)
+    assert seen == ["outer begins", "outer ends", "inner"]
+
+
 async def test_what_waits_at_the_end_for_plain_callables_is_worked_off() -> None:
     dispatcher = Dispatcher(1000, 1, 5.0)
     seen: list[int] = []

@@ -2,7 +2,7 @@
 
 Theory
     Random push alone always misses somebody; pulling alone is slow. So a message is pushed (eagerly, bounded by ttl)
-    and its id is offered by IHAVE (lazily, blind to ttl) to random links for about a second; who lacks it asks, by
+    and its id is offered by IHAVE (lazily, blind to ttl) to random links for up to a second; who lacks it asks, by
     IWANT. What both missed, because a node slept or a lane was full, is found by comparing digests of the last two
     minutes every few seconds: DIGEST -> LIST -> IHAVE -> IWANT. PROTOCOL.md has the state machine.
 
@@ -11,7 +11,7 @@ Rules
  2. A link is served only what it was offered, at most ``want_answers`` times, within its byte budget.
  3. A want ends with the message, or when no holder is left; a holder that offered, did not send it for ``want_offence``
     seconds and went on talking meanwhile is to blame. One that said nothing at all may be overloaded, and so may we:
-    what it sent can lie unread here.
+    what it sent can lie unread here. It is to blame from the ``SILENCES``-th time in a row on.
  4. Ids that are offered together are offered as one batch: the work is per batch and link, not per message.
 """
 
@@ -32,6 +32,8 @@ from zmesh.core.types import DropReason, Fault, Now, PeerKey
 
 WANT_WINDOW = 256
 """Messages asked of one link and not yet received: at 64 KiB each that is the most a burst of answers can weigh."""
+SILENCES = 3
+"""Offers in a row that may end in a link's silence: the third is no accident."""
 LIST_COST = 64
 """Bytes of a link's budget that listing one id costs: about the work that sending as many bytes is."""
 MIN_TTL = 5
@@ -226,7 +228,9 @@ class Gossip:
         want = self._wants.get(short)
         if want is None or link not in want.asked:
             return False
-        self._context.links[link].served_at = now.mono
+        serving = self._context.links[link]
+        serving.served_at = now.mono
+        serving.silences = 0
         return True
 
     def _ask(self, link: Link, ids: Iterable[bytes], now: Now) -> None:
@@ -255,7 +259,8 @@ class Gossip:
         ask: dict[PeerKey, list[bytes]] = {}
         waiting: list[bytes] = []
         silent: set[PeerKey] = set()
-        broken: set[PeerKey] = set()
+        broken: dict[PeerKey, bool] = {}
+        """Who did not keep an offer, and whether it talked meanwhile."""
         for short in ids:
             want = self._wants.get(short)
             if want is None:
@@ -265,9 +270,9 @@ class Gossip:
                     silent.add(key)
                     # Who was never asked, or serves us as fast as its budget lets it, owes nothing.
                     link = self._context.links[key]
-                    talks = link.heard_at >= first + self._bounds.want_offence / 2
-                    if talks and max(link.unsent_at, link.served_at) < first:
-                        broken.add(key)
+                    if max(link.unsent_at, link.served_at) < first:
+                        talked = link.heard_at >= first + self._bounds.want_offence / 2
+                        broken[key] = talked or broken.get(key, False)
                     self._unhold(short, want, key)
             if not want.holders:
                 del self._wants[short]
@@ -280,11 +285,18 @@ class Gossip:
             self._ask(link, wanted, now)
             waiting += [short for short in wanted if short in link.queue]
         for key in sorted(silent):
-            if key in broken:
+            if key in broken and (broken[key] or self._is_silent_again(self._context.links[key], now)):
                 self._context.blame(key, Fault.BROKEN_OFFER, now)
             self._pump(key, now)
         if waiting:
             self._context.agenda.note(now.mono + self._bounds.want_offence / 4, self._check_wants, waiting)
+
+    def _is_silent_again(self, link: Link, now: Now) -> bool:
+        """Note that offers ended in a link's silence; did that happen so often in a row that it is to blame?"""
+        if now.mono - link.silent_at >= self._bounds.want_offence:
+            link.silent_at = now.mono
+            link.silences += 1
+        return link.silences >= SILENCES
 
     def _next_holder(self, want: _Want) -> PeerKey | None:
         """Somebody not asked yet; else, for an answer may have been lost, whom we asked least; None: wait."""

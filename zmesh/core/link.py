@@ -53,6 +53,8 @@ class Link:
         "refusals",
         "rtt",
         "served_at",
+        "silences",
+        "silent_at",
         "skew",
         "state",
         "unsent_at",
@@ -105,6 +107,10 @@ class Link:
         """When our own queue to it last refused a control frame: what it may not have been asked, it does not owe."""
         self.served_at = float("-inf")
         """When it last sent a message that we had asked it for."""
+        self.silences = 0
+        """How often in a row offers of this link ended in its silence."""
+        self.silent_at = float("-inf")
+        """When they last did."""
         self.listed: dict[int, int] = {}
         """How often each slot was listed for us on demand by this link."""
 

@@ -171,7 +171,7 @@ class Fault(StrEnum):
     RELAYED_FORGERY = "relayed_forgery"
     """The link passed on a signature that it should have verified."""
     BROKEN_OFFER = "broken_offer"
-    """The link offered a message by IHAVE and did not send it for 3 s."""
+    """The link offered a message by IHAVE, did not send it for 3 s and went on talking, or did so again and again."""
     MISROUTED_DIRECT = "misrouted_direct"
     """The link sent a direct message that somebody else wrote, or that is not for us."""
     INVALID_MESSAGE = "invalid_message"

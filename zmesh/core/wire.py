@@ -98,7 +98,7 @@ class Body(NamedTuple):
 
 BODY_FIELDS: Final = len(Body._fields)
 _pack_body: Final = msgpack.Packer(use_bin_type=True).pack
-"""One packer for all bodies, which are made of integers and bytes alone: making one costs more than it does."""
+"""One packer for all bodies, which are made of integers, bytes and nil alone: making one costs more than it does."""
 _SHAPES: Final = frozenset(
     (int, bytes, int, bytes, int, int, int, int, expiry, recipient, correlation, bytes)
     for expiry, recipient, correlation in product((int, type(None)), (bytes, type(None)), (bytes, type(None)))
