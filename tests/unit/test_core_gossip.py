@@ -209,6 +209,20 @@ def test_what_its_origin_pushed_to_everybody_is_offered_to_twelve() -> None:
     assert 12 - len(known) <= len(told(made, message)) <= 12
 
 
+def test_what_waits_to_be_passed_on_is_passed_on_before_it_is_offered() -> None:
+    """Though the batch that it is offered with began long before it came."""
+    made = bench()
+    made.hear(ALICE, ALICE.says())
+    made.advance(0.025)
+    message = ALICE.says()
+    made.hear(ALICE, message)
+    made.fresh()
+    made.advance(0.006)
+
+    assert sorted(key for key, _, _ in pushed(made)) == sorted([BOB.public, CAROL.public])
+    assert told(made, message) == []
+
+
 def test_ids_of_one_moment_travel_together() -> None:
     crowd = people(8)
     made = bench(crowd)

@@ -180,6 +180,7 @@ class Gossip:
     def _offer_round(self, batch: _Batch, now: Now) -> None:
         if batch is self._batch:
             self._batch = None
+        self._relay_flooded(None, now)  # whoever gets it by push need not be offered it
         for key in self._pick(self._bounds.offer_links, batch.told):
             batch.told.add(key)
             self._offer_to(key, batch.ids)
