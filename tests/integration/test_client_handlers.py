@@ -248,3 +248,22 @@ async def test_a_plain_handler_may_change_the_peers_as_it_is_called() -> None:
         while (await heard.next()).payload["n"] != "end":
             pass
         assert counted(b, "transport", "sink_error") == counted(b, "transport", "reader_error") == 0
+
+
+async def test_a_plain_handler_is_called_within_the_reading_that_brought_the_message() -> None:
+    """Not a round of the event loop later."""
+    async with mesh("a", "b") as (a, b):
+        node = b._running().node
+        links = b._running()._transport._links
+        reading, within = [False], asyncio.get_running_loop().create_future()
+
+        def sink(batch: Any) -> None:
+            reading[0] = True
+            node.receive(batch)
+            reading[0] = False
+
+        links._sink = sink
+        b.register_handler(MessageType.GOSSIP, lambda message: within.set_result(reading[0]))
+        await a.broadcast(MessageType.GOSSIP, {"n": 1})
+        async with asyncio.timeout(PATIENCE):
+            assert await within

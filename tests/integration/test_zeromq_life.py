@@ -131,6 +131,28 @@ async def test_a_lost_link_is_told_and_not_made_anew_by_the_spare_route(nodes: N
     assert a.counted["dialled_spare"] == 0
 
 
+async def test_a_dialled_peer_that_sends_two_frames_as_a_message_is_cut(nodes: Nodes) -> None:
+    a, far = await nodes.node(), Identity.generate()
+    a.transport.admit(frozenset({far.public}))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        end = ByHand(reader, writer)
+        await end.greet_client(far)
+        end.send(b"one", more=True)
+        end.send(b"two")
+        await end.until_cut()
+        await end.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    a.transport.dial(far.public, Routes(Endpoint("127.0.0.1", server.sockets[0].getsockname()[1])))
+    assert await a.until_told(2) == [
+        LinkOpened(far.public),
+        LinkClosed(far.public, "sent a message of too many frames"),
+    ]
+    assert (a.frames(), a.counted["too_many_frames"]) == ([], 1)
+    server.close()
+
+
 async def test_a_dial_into_the_void_has_a_deadline(nodes: Nodes) -> None:
     """Something accepts and says nothing, for longer than we are willing to wait."""
     a = await nodes.node(SocketBounds(dial_timeout=0.2))

@@ -209,6 +209,17 @@ def test_what_its_origin_pushed_to_everybody_is_offered_to_twelve() -> None:
     assert 12 - len(known) <= len(told(made, message)) <= 12
 
 
+def test_a_batch_is_offered_as_often_as_the_message_that_needs_it_most() -> None:
+    crowd = people(40)
+    made = bench(crowd, flood_size=1000)
+    large = crowd[0].says(content={"pad": b"x" * 2000})
+    made.hear(crowd[0], large)
+    made.hear(crowd[0], crowd[0].says())
+    made.advance(3.0)
+
+    assert len(told(made, large)) > 12
+
+
 def test_what_waits_to_be_passed_on_is_passed_on_before_it_is_offered() -> None:
     """Though the batch that it is offered with began long before it came."""
     made = bench()

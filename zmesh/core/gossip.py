@@ -260,8 +260,7 @@ class Gossip:
         ask: dict[PeerKey, list[bytes]] = {}
         waiting: list[bytes] = []
         silent: set[PeerKey] = set()
-        broken: dict[PeerKey, bool] = {}
-        """Who did not keep an offer, and whether it talked meanwhile."""
+        broken: dict[PeerKey, bool] = {}  # who did not keep an offer, and whether it talked meanwhile
         for short in ids:
             want = self._wants.get(short)
             if want is None:
