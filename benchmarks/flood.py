@@ -52,7 +52,7 @@ async def sender(line: Line, core: int) -> None:
     async with joined(line, "sender", **UNLIMITED) as mesh:
         while (work := await line.hear()) != "stop":
             if work == "send":
-                made = [payload(number, time.monotonic()) for number in range(sent, sent + SLICE)]
+                made = [payload(number) for number in range(sent, sent + SLICE)]
                 for one in made:
                     await mesh.broadcast(MessageType.GOSSIP, one)
                 sent += SLICE

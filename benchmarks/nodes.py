@@ -34,9 +34,12 @@ UNLIMITED: dict[str, float] = {
 }
 
 
-def payload(number: int, sent: float, size: int = PAYLOAD) -> dict[str, Any]:
-    """A payload of ``size`` bytes as it travels, with its number and the moment it was made (monotonic seconds)."""
-    bare = {"n": number, "sent": sent, "pad": b""}
+def payload(number: int, size: int = PAYLOAD) -> dict[str, Any]:
+    """A payload of ``size`` bytes as it travels, with its number.
+
+    Whoever measures a latency writes the moment of its call to zmesh into ``sent`` (monotonic seconds).
+    """
+    bare = {"n": number, "sent": 0.0, "pad": b""}
     lacking = size - len(msgpack.packb(bare, use_bin_type=True))
     if lacking < 0:
         raise BenchmarkError(f"a payload of {size} bytes is too small for a number and a time")

@@ -73,7 +73,8 @@ class Side:
         if kind == "floor":
             self.lane.send(_STAMP.pack(time.monotonic(), wants_answer).ljust(PAYLOAD, b"\0"))
         else:
-            values = payload(self._sent * 2 + wants_answer, time.monotonic())
+            values = payload(self._sent * 2 + wants_answer)
+            values["sent"] = time.monotonic()
             await self.mesh.broadcast(MessageType.GOSSIP, values)
 
     def on_message(self, message: MeshMessage) -> None:

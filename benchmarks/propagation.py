@@ -66,7 +66,9 @@ async def node(line: Line, name: str) -> None:
                 log = Log()
                 before = metric(mesh, DUPLICATES)
             else:
-                await mesh.broadcast(MessageType.GOSSIP, payload(told, time.monotonic()))
+                values = payload(told)
+                values["sent"] = time.monotonic()
+                await mesh.broadcast(MessageType.GOSSIP, values)
         log.duplicates = metric(mesh, DUPLICATES) - before
         line.tell(log)
         await line.hear()

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.core_support import FLOOD_WAIT, ME, NOON, Bench, Person, opened, people, short
 from zmesh.core import wire
-from zmesh.core.actions import Deliver, Published
+from zmesh.core.actions import Deliver, Published, WakeAt
 from zmesh.core.bounds import Bounds
 from zmesh.core.envelope import Envelope
 from zmesh.core.events import Broadcast, LinkClosed, LinkOpened, SendRefused
@@ -246,6 +246,47 @@ def test_ids_of_one_moment_travel_together() -> None:
     for _, ids in made.ids(wire.IHAVE):
         assert ids == [one for one in map(short, messages) if one in ids]
     assert len(made.ids(wire.IHAVE)) <= 6
+
+
+def test_what_was_pushed_to_everybody_who_belongs_waits_for_no_offer() -> None:
+    made = bench()
+    made.fresh()
+    publish(made)
+
+    assert len(pushed(made)) == 3
+    assert made.of(WakeAt) == []
+
+
+def test_of_two_nodes_the_second_has_nobody_to_pass_it_on_or_offer_it_to() -> None:
+    made = bench([ALICE])
+    made.fresh()
+    made.hear(ALICE, ALICE.says())
+
+    assert len(made.of(Deliver)) == 1
+    assert (made.sends(), made.of(WakeAt)) == ([], [])
+
+
+def test_who_links_up_in_the_next_moment_is_offered_what_was_just_said() -> None:
+    made = Bench([ALICE, BOB])
+    made.connect(ALICE)
+    own = publish(made)
+    made.hear(ALICE, ALICE.says())
+    made.fresh()
+    made.connect(BOB)
+    made.advance(2.0)
+
+    assert told(made, own) == [BOB.public]
+    assert pushed(made) == [(BOB.public, 4, 1)], "what others said is passed on"
+
+
+def test_who_is_new_to_the_mesh_and_links_up_is_offered_what_was_said_meanwhile() -> None:
+    made = bench([ALICE])
+    made.roster([ALICE, BOB])
+    message = publish(made)
+    made.connect(BOB)
+    made.advance(2.0)
+
+    assert told(made, message) == [BOB.public]
 
 
 def test_whoever_sent_or_offered_a_message_is_not_offered_it() -> None:

@@ -12,7 +12,7 @@ from zmesh.core.actions import Action, Dropped, Offence
 from zmesh.core.agenda import Agenda
 from zmesh.core.bounds import Bounds
 from zmesh.core.envelope import Composer
-from zmesh.core.link import Link
+from zmesh.core.link import Link, LinkState
 from zmesh.core.peers import Peers, Rng
 from zmesh.core.seen import SeenStore
 from zmesh.core.types import DropReason, Fault, MessageId, Now, PeerKey
@@ -24,6 +24,7 @@ class Context:
     __slots__ = (
         "agenda",
         "bounds",
+        "complete",
         "composer",
         "drops",
         "fallen",
@@ -51,7 +52,9 @@ class Context:
         self.seen = SeenStore(bounds)
         self.links: dict[PeerKey, Link] = {}
         self.full_mesh = True
-        """Is everybody linked with everybody? Set when membership changes."""
+        """Is everybody meant to be linked with everybody? Set when membership changes."""
+        self.complete = False
+        """Is everybody who belongs linked with us now?"""
         self.live: tuple[PeerKey, ...] = ()
         """Links that messages flow over, ascending by key."""
         self.out: list[Action] = []
@@ -59,6 +62,11 @@ class Context:
         self.faults: dict[Fault, int] = dict.fromkeys(Fault, 0)
         self.fallen: list[PeerKey] = []
         """Whose reputation just fell so low that the link is to be cut."""
+
+    def links_changed(self) -> None:
+        """Membership, or the state of a link, is another now."""
+        self.live = tuple(sorted(key for key, link in self.links.items() if link.state is LinkState.LIVE))
+        self.complete = len(self.live) == len(self.peers)
 
     def join(self, network: bytes) -> None:
         """From now on this node speaks, and understands, in that mesh only."""

@@ -233,6 +233,7 @@ class Engine:
         self._outbox.forget()
         self._context.full_mesh = len(self.peers) <= self.bounds.max_links
         self._links.choose(now)
+        self._context.links_changed()
 
     def _located(self, event: Located, now: Now) -> None:
         if self.peers.locate(event.key, event.endpoints):
@@ -245,6 +246,6 @@ class Engine:
             return
         entry = self.seen.get(event.ref[: wire.SHORT_ID])
         if entry is not None:
-            entry.lacked_by(event.link)  # offers will reach it again
+            self._gossip.refused(entry, event.link, now)
         else:
             self._outbox.refused(event.ref)

@@ -66,7 +66,7 @@ class _Batch:
     __slots__ = ("ids", "last_round", "rounds", "told")
 
     def __init__(self) -> None:
-        self.ids: list[bytes] = []
+        self.ids: dict[bytes, None] = {}
         self.rounds = 0
         self.last_round = 0
         self.told: set[PeerKey] = set()
@@ -102,8 +102,15 @@ class Gossip:
         else:
             targets = self._pick(self._bounds.fanout, ())
         self._push(entry, envelope, targets, envelope.ttl, 0)
-        self._offer_later(envelope, self._bounds.offer_rounds, now)
+        if not self._is_everywhere(entry):
+            self._offer_later(envelope, now)
         return tuple(targets)
+
+    def spread(self, entry: Seen, envelope: Envelope, ttl: int, hops: int, now: Now) -> None:
+        """Pass a fresh message on and offer it, unless everybody has it."""
+        if not self._is_everywhere(entry):
+            self.relay(entry, envelope, ttl, hops, now)
+            self._offer_later(envelope, now)
 
     def relay(self, entry: Seen, envelope: Envelope, ttl: int, hops: int, now: Now) -> None:
         """Pass a message on that arrived with ``ttl`` hops left, to some who may lack it.
@@ -114,9 +121,6 @@ class Gossip:
         if ttl <= 1:
             return
         entry.relayed_ttl = ttl
-        live = self._context.live
-        if len(live) == 1 and live[0] in entry.holders:
-            return  # a mesh of two, or of one so far
         if self._is_flooded(envelope):
             if not self._flooded:
                 self._context.agenda.note(now.mono + self._bounds.flood_wait, self._relay_flooded)
@@ -127,6 +131,14 @@ class Gossip:
     def _is_flooded(self, envelope: Envelope) -> bool:
         """Did its origin push it to everybody?"""
         return self._context.full_mesh and len(envelope.body) <= self._bounds.flood_size
+
+    def _is_everywhere(self, entry: Seen) -> bool:
+        """Does everybody who belongs have it, as far as we know? Then there is nobody to pass it on to, or to offer it.
+
+        Not where somebody is missing: a link that comes up in the next moment shall be offered it.
+        """
+        context, holders = self._context, entry.holders
+        return context.complete and len(holders) >= len(context.live) and holders.issuperset(context.live)
 
     def _relay_flooded(self, _: None, now: Now) -> None:
         """By now more is known of who has them."""
@@ -164,18 +176,22 @@ class Gossip:
 
     # ------------------------------------------------------------ offers
 
-    def offer_later(self, envelope: Envelope, now: Now) -> None:
-        """Note a message of somebody else for the next batch of IHAVE."""
-        bounds = self._bounds
-        self._offer_later(envelope, bounds.flood_offers if self._is_flooded(envelope) else bounds.offer_rounds, now)
-
-    def _offer_later(self, envelope: Envelope, rounds: int, now: Now) -> None:
+    def _offer_later(self, envelope: Envelope, now: Now) -> None:
+        """Note a message for the next batch of IHAVE."""
         batch = self._batch
         if batch is None:
             batch = self._batch = _Batch()
             self._context.agenda.note(now.mono + self._bounds.offer_delay, self._offer_round, batch)
-        batch.ids.append(envelope.short)
-        batch.last_round = max(batch.last_round, rounds)
+        batch.ids[envelope.short] = None
+        passed_on = envelope.author != self._context.composer.public
+        few = passed_on and self._is_flooded(envelope)
+        batch.last_round = max(batch.last_round, self._bounds.flood_offers if few else self._bounds.offer_rounds)
+
+    def refused(self, entry: Seen, link: PeerKey, now: Now) -> None:
+        """The queue of a link would not take it: it shall be offered it instead."""
+        entry.lacked_by(link)
+        if entry.envelope is not None:
+            self._offer_later(entry.envelope, now)
 
     def _offer_round(self, batch: _Batch, now: Now) -> None:
         if batch is self._batch:
