@@ -335,7 +335,7 @@ class Simulation:
     def _verify(self, life: Life, action: act.Verify) -> None:
         ok = self._keys.verify(action.key, action.data, action.signature)
         life.busy_until = max(life.busy_until, self.time) + self.settings.verify_seconds
-        self._schedule(life.busy_until, life, ev.Verified(action.token, ok))
+        self._schedule(life.busy_until, life, ev.Verified(action.message_id, ok))
 
     def _wake_at(self, life: Life, action: act.WakeAt) -> None:
         life.wake_at = max(action.mono, self.time)

@@ -89,7 +89,7 @@ def read_clocks() -> Now:
 
 def check_all(batch: Sequence[Verify]) -> list[Verified]:
     """Verify one after the other; PyNaCl releases the GIL meanwhile."""
-    return [Verified(item.token, verify(item.key, item.data, item.signature)) for item in batch]
+    return [Verified(item.message_id, verify(item.key, item.data, item.signature)) for item in batch]
 
 
 class Node:

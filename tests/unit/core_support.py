@@ -169,7 +169,7 @@ class Bench:
                     self.wake_at = action.mono
                 elif isinstance(action, Verify):
                     if self.inline:
-                        events.append(Verified(action.token, verify(action)))
+                        events.append(Verified(action.message_id, verify(action)))
                     else:
                         self.unverified.append(action)
                 elif isinstance(action, Deliver) and action.receipt:
@@ -206,7 +206,7 @@ class Bench:
     def verified(self, ok: bool | None = None) -> list[Action]:
         """Answer the oldest open ``Verify``: truthfully, or as told."""
         action = self.unverified.pop(0)
-        return self.handle(Verified(action.token, verify(action) if ok is None else ok))
+        return self.handle(Verified(action.message_id, verify(action) if ok is None else ok))
 
     def advance(self, seconds: float) -> list[Action]:
         """Let time pass, waking the engine exactly when it asked for it."""

@@ -326,7 +326,7 @@ def test_a_repetition_while_the_queue_is_asked_is_not_answered_yet() -> None:
 def _ok(made: Bench) -> Any:
     from zmesh.core.events import Verified
 
-    return Verified(made.unverified.pop().token, True)
+    return Verified(made.unverified.pop().message_id, True)
 
 
 def test_a_full_queue_is_busy_and_the_repetition_is_a_new_chance() -> None:

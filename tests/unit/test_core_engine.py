@@ -176,7 +176,7 @@ def test_a_wake_that_comes_early_changes_nothing() -> None:
 
 def test_answers_to_nothing_and_removals_of_nobody_change_nothing() -> None:
     made = bench()
-    made.handle(Verified(12345, True))
+    made.handle(Verified(bytes(32), True))
     made.handle(RemovePeer(ALICE.public))
 
     assert (made.actions, made.live) == ([], tuple(sorted((ALICE.public, BOB.public))))

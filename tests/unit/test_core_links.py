@@ -285,7 +285,7 @@ def test_a_hello_that_is_verified_after_its_connection_ended_makes_nothing_live(
     bench.hear(ALICE, ALICE.hello(ME.public))
     (verify,) = bench.unverified
     bench.handle(LinkClosed(ALICE.public, "gone"))
-    bench.handle(Verified(verify.token, True))
+    bench.handle(Verified(verify.message_id, True))
 
     assert (bench.live, bench.of(LinkLive), bench.drops()) == ((), [], [DropReason.NOT_ADMITTED])
 

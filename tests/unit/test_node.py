@@ -30,11 +30,12 @@ class Asking:
     def handle(self, event: Event, now: Now) -> list[Action]:
         """As the engine's."""
         if isinstance(event, Verified):
-            assert event.token not in self.answers
-            self.answers[event.token] = event.ok
+            number = int.from_bytes(event.message_id)
+            assert number not in self.answers
+            self.answers[number] = event.ok
             self.news.set()
         elif isinstance(event, FrameReceived):
-            return [Verify(int.from_bytes(event.frames[0]), AUTHOR.public, b"data", event.frames[1])]
+            return [Verify(event.frames[0], AUTHOR.public, b"data", event.frames[1])]
         return []
 
     def handle_all(self, events: list[Event], now: Now) -> list[Action]:

@@ -64,9 +64,9 @@ class Admit:
 
 @dataclass(slots=True)
 class Verify:
-    """Check an Ed25519 signature over ``data``; answer with ``Verified(token, ok)``, inline or from a pool."""
+    """Check an Ed25519 signature over ``data``; answer with ``Verified(message_id, ok)``, inline or from a pool."""
 
-    token: int
+    message_id: MessageId
     key: PeerKey
     data: bytes
     signature: bytes

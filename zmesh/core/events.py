@@ -53,7 +53,7 @@ class LinkClosed:
 class Verified:
     """The answer to ``Verify``."""
 
-    token: int
+    message_id: MessageId
     ok: bool
 
 

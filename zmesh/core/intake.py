@@ -80,9 +80,7 @@ class Intake:
         "_outbox",
         "_peers",
         "_seen",
-        "_tokens",
         "_verifying",
-        "_verifying_id",
     )
 
     def __init__(self, context: Context, gossip: Gossip, links: Links, outbox: Outbox, behaviours: Behaviours) -> None:
@@ -96,9 +94,8 @@ class Intake:
         self._outbox = outbox
         self._behaviours = behaviours
         self._inbox = Inbox(context.bounds)
-        self._verifying: dict[int, _Copy] = {}
-        self._verifying_id: dict[MessageId, int] = {}
-        self._tokens = 0
+        self._verifying: dict[MessageId, _Copy] = {}
+        """Whose signature is out for checking: of each message one copy at a time."""
         self._author_buckets: dict[str, TokenBucket] = {}
         self._direct_buckets: dict[str, TokenBucket] = {}
         self._epochs: dict[PeerKey, tuple[int, float]] = {}
@@ -404,9 +401,8 @@ class Intake:
         """Send the signature out for checking; one check at a time for one message."""
         identifier = copy.envelope.id
         copy.accept = accept
-        pending = self._verifying_id.get(identifier)
-        if pending is not None:
-            first = self._verifying[pending]
+        first = self._verifying.get(identifier)
+        if first is not None:
             parked = first.parked
             if len(parked) < self._context.bounds.parked and all(copy.link != other.link for other in (first, *parked)):
                 first.parked = (*parked, copy)
@@ -416,19 +412,16 @@ class Intake:
         if len(self._verifying) >= self._context.bounds.verifying:
             self._pass_over(copy, DropReason.VERIFY_BACKLOG, now)
             return
-        self._tokens += 1
-        self._verifying[self._tokens] = copy
-        self._verifying_id[identifier] = self._tokens
+        self._verifying[identifier] = copy
         envelope = copy.envelope
-        self._out.append(Verify(self._tokens, envelope.author, wire.signing_input(identifier), envelope.signature))
+        self._out.append(Verify(identifier, envelope.author, wire.signing_input(identifier), envelope.signature))
 
     def verified(self, event: Verified, now: Now) -> None:
         """A signature was checked: step 6 is over for every copy that waited for it."""
-        copy = self._verifying.pop(event.token, None)
+        copy = self._verifying.pop(event.message_id, None)
         if copy is None:
             return
         envelope, parked = copy.envelope, copy.parked
-        del self._verifying_id[envelope.id]
         if event.ok and copy.link in self._peers:
             copy.accept(copy, now)
             if parked:
