@@ -13,6 +13,7 @@ from zmesh.core.actions import Deliver, Published, WakeAt
 from zmesh.core.bounds import Bounds
 from zmesh.core.envelope import Envelope
 from zmesh.core.events import Broadcast, LinkClosed, LinkOpened, SendRefused
+from zmesh.core.gossip import usual_ttl
 from zmesh.core.types import DropReason, Fault, MessageType, PeerKey
 
 ALICE, BOB, CAROL = people(3)
@@ -79,7 +80,18 @@ def test_with_very_many_links_nothing_is_pushed_to_all() -> None:
     "size, fanout, ttl", [(1, 5, 5), (10, 5, 6), (100, 5, 7), (100, 1, 11), (10_000, 5, 10), (2, 1, 5)]
 )
 def test_the_usual_ttl_grows_with_the_logarithm_of_the_mesh(size: int, fanout: int, ttl: int) -> None:
-    assert Bench(bounds=Bounds(fanout=fanout)).engine._gossip.default_ttl(size) == ttl
+    assert usual_ttl(fanout, size) == ttl
+
+
+def test_who_does_not_choose_a_ttl_gets_that_of_the_mesh_as_it_is_now() -> None:
+    made = bench()
+    crowd = [ALICE, BOB, CAROL, *people(9, first=20)]
+    sizes = []
+    for others in (crowd, [ALICE, BOB, CAROL]):
+        made.roster(others)
+        sizes.append((publish(made).ttl, publish(made, ttl=3).ttl))
+
+    assert sizes == [(6, 3), (5, 3)]
 
 
 def test_an_explicit_ttl_is_signed_as_it_is() -> None:

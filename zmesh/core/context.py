@@ -23,6 +23,7 @@ class Context:
 
     __slots__ = (
         "agenda",
+        "audience",
         "bounds",
         "complete",
         "composer",
@@ -57,6 +58,8 @@ class Context:
         """Is everybody who belongs linked with us now?"""
         self.live: tuple[PeerKey, ...] = ()
         """Links that messages flow over, ascending by key."""
+        self.audience: frozenset[PeerKey] = frozenset()
+        """The same as a set, which all messages that went to all of them share."""
         self.out: list[Action] = []
         self.drops: dict[DropReason, int] = dict.fromkeys(DropReason, 0)
         self.faults: dict[Fault, int] = dict.fromkeys(Fault, 0)
@@ -66,6 +69,7 @@ class Context:
     def links_changed(self) -> None:
         """Membership, or the state of a link, is another now."""
         self.live = tuple(sorted(key for key, link in self.links.items() if link.state is LinkState.LIVE))
+        self.audience = frozenset(self.live)
         self.complete = len(self.live) == len(self.peers)
 
     def join(self, network: bytes) -> None:

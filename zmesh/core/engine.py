@@ -146,21 +146,20 @@ class Engine:
     # ------------------------------------------------------------ commands
 
     def _compose(self, event: Compose, now: Now) -> None:
-        self._out.append(Composed(self._build(event, now)))
+        ttl = 0 if event.recipient is not None else self._gossip.ttl if event.ttl is None else event.ttl
+        self._out.append(Composed(self._build(event, ttl, event.recipient, now)))
 
-    def _build(self, event: Compose | Broadcast | SendDirect, now: Now) -> Envelope:
-        """Sign what the application asked for. Raises ``PayloadError``."""
+    def _build(
+        self, event: Compose | Broadcast | SendDirect, ttl: int, recipient: PeerKey | None, now: Now
+    ) -> Envelope:
+        """Sign what the application asked for; a ttl of 0 is for direct messages. Raises ``PayloadError``."""
+        if recipient is None and not 1 <= ttl <= MAX_TTL:
+            raise PayloadError(f"a ttl of {ttl} hops: it is 1 to {MAX_TTL}, or None to let the mesh decide")
         payload = wire.encode_payload(event.payload)
-        recipient = None if isinstance(event, Broadcast) else event.recipient
-        ttl = 0
-        if not isinstance(event, SendDirect) and recipient is None:
-            ttl = self._gossip.default_ttl(len(self.peers) + 1) if event.ttl is None else event.ttl
-            if not 1 <= ttl <= MAX_TTL:
-                raise PayloadError(f"a ttl of {ttl} hops: it is 1 to {MAX_TTL}, or None to let the mesh decide")
         return self._context.composer.compose(wire.KIND_CODES[event.kind], payload, now, ttl=ttl, recipient=recipient)
 
     def _broadcast(self, event: Broadcast, now: Now) -> None:
-        envelope = self._build(event, now)
+        envelope = self._build(event, self._gossip.ttl if event.ttl is None else event.ttl, None, now)
         me = self.peers.myself
         if self._behaviours.validate(envelope, me, event.payload, now) is Verdict.REJECT:
             raise PayloadError(
@@ -178,7 +177,7 @@ class Engine:
             self._out.append(Resolved(event.token, b"", SendResult.BACKPRESSURE))
         else:
             try:
-                envelope = self._build(event, now)
+                envelope = self._build(event, 0, event.recipient, now)
             except PayloadTooLargeError:
                 self._out.append(Resolved(event.token, b"", SendResult.TOO_LARGE))
                 return
@@ -234,6 +233,7 @@ class Engine:
         self._context.full_mesh = len(self.peers) <= self.bounds.max_links
         self._links.choose(now)
         self._context.links_changed()
+        self._gossip.sized(len(self.peers) + 1)
 
     def _located(self, event: Located, now: Now) -> None:
         if self.peers.locate(event.key, event.endpoints):

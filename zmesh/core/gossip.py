@@ -18,7 +18,6 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from functools import lru_cache
 from math import ceil, log
 
 from zmesh.core import wire
@@ -42,8 +41,8 @@ SPARE_TTL = 4
 """Hops beyond the log of the size: random push needs a few more than the ideal tree."""
 
 
-@lru_cache(maxsize=64)  # asked for every message, and a mesh seldom changes its size
-def _usual_ttl(fanout: int, size: int) -> int:
+def usual_ttl(fanout: int, size: int) -> int:
+    """Hops for a mesh of ``size`` nodes: ceil(log_k N) and some to spare, defined for every k and N."""
     k, n = max(2, fanout), max(2, size)
     return min(MAX_TTL, max(MIN_TTL, ceil(log(n) / log(k)) + SPARE_TTL))
 
@@ -75,7 +74,7 @@ class _Batch:
 class Gossip:
     """Push and repair over the live links."""
 
-    __slots__ = ("_batch", "_bounds", "_context", "_flooded", "_out", "_seen", "_wants")
+    __slots__ = ("_batch", "_bounds", "_context", "_flooded", "_out", "_seen", "_wants", "ttl")
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -87,24 +86,29 @@ class Gossip:
         self._flooded: list[tuple[Seen, int, int]] = []
         """What waits to be passed on within a full mesh, with the ttl and the hops it came with."""
         self._wants: dict[bytes, _Want] = {}
+        self.ttl = usual_ttl(self._bounds.fanout, 1)
+        """Hops of a message whose author does not choose. See ``sized``."""
+
+    def sized(self, size: int) -> None:
+        """The mesh has so many nodes now."""
+        self.ttl = usual_ttl(self._bounds.fanout, size)
 
     # ------------------------------------------------------------ push
-
-    def default_ttl(self, size: int) -> int:
-        """Hops for a mesh of ``size`` nodes: ceil(log_k N) and some to spare, defined for every k and N."""
-        return _usual_ttl(self._bounds.fanout, size)
 
     def publish(self, envelope: Envelope, now: Now) -> tuple[PeerKey, ...]:
         """Push an own message: a small one to all links, a large one to a few. Says to whom."""
         entry = self._seen.add(envelope, envelope.ttl)
         if len(envelope.body) <= self._bounds.flood_size and len(self._context.live) <= self._bounds.flood_links:
-            targets: Collection[PeerKey] = self._context.live
+            targets, holders = self._context.live, self._context.audience
         else:
-            targets = self._pick(self._bounds.fanout, ())
-        self._push(entry, envelope, targets, envelope.ttl, 0)
+            targets = tuple(self._pick(self._bounds.fanout, ()))
+            holders = frozenset(targets)
+        if targets:
+            entry.held_by_all(holders)
+            self._out.append(Send(targets, envelope.frames(envelope.ttl, 0), envelope.id, True))
         if not self._is_everywhere(entry):
             self._offer_later(envelope, now)
-        return tuple(targets)
+        return targets
 
     def spread(self, entry: Seen, envelope: Envelope, ttl: int, hops: int, now: Now) -> None:
         """Pass a fresh message on and offer it, unless everybody has it."""
@@ -138,7 +142,7 @@ class Gossip:
         Not where somebody is missing: a link that comes up in the next moment shall be offered it.
         """
         context, holders = self._context, entry.holders
-        return context.complete and len(holders) >= len(context.live) and holders.issuperset(context.live)
+        return context.complete and len(holders) >= len(context.live) and context.audience <= holders
 
     def _relay_flooded(self, _: None, now: Now) -> None:
         """By now more is known of who has them."""

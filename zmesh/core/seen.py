@@ -68,8 +68,8 @@ class Seen:
         self.relayed_ttl = relayed_ttl
         """Hops it was passed on with; 0 if it arrived starved, so that a better copy may re-arm it once."""
         self.holders: set[PeerKey] | frozenset[PeerKey] = _NOBODY
-        """Links known to have it: they sent it, offered it, or we sent it to them. Frozen while it is one at most: most
-        messages of a flood stay so, and a set for each would be the third object that the collector looks at."""
+        """Links known to have it: they sent it, offered it, or we sent it to them. Frozen, and shared by messages
+        while it is one at most, or all: most stay so, and a set for each would be 8 KiB in a mesh of 100."""
         self.answers: dict[PeerKey, int] | None = None
         """Copies sent by request, per link. A link is in here only once it was offered the message."""
 
@@ -83,12 +83,16 @@ class Seen:
         elif link not in holders:
             self.holders = {*holders, link}
 
+    def held_by_all(self, links: frozenset[PeerKey]) -> None:
+        """Note that they have it."""
+        self.holders = self.holders | links if self.holders else links
+
     def lacked_by(self, link: PeerKey) -> None:
         """Note that it did not get to the link after all."""
         if isinstance(self.holders, set):
             self.holders.discard(link)
         elif link in self.holders:
-            self.holders = _NOBODY
+            self.holders = self.holders - {link}
 
     def offer_to(self, link: PeerKey) -> None:
         """Note that the link was offered it, and so may ask for it."""
