@@ -1,8 +1,8 @@
 """The asyncio shell around the engine: clocks, timer, sockets, threads, and nothing of the protocol.
 
 Rules
- 1. Every entry point ends in the same step: handle the event, carry out the actions, let handlers begin, re-arm one
-    timer.
+ 1. Every entry point ends in the same step: handle the event, carry out the actions, let handlers begin if there is
+    something for them, re-arm one timer.
  2. A step is never entered twice: what happens while actions are carried out waits in line for its turn. The clocks are
     read once for a step, and again after each round of verification, which is what takes time in it.
  3. Signatures are verified inline while there are few (a thread costs more than it saves) and in threads when a batch
@@ -173,10 +173,10 @@ class Node:
             self._carry_out(actions)
         finally:
             self._stepping = False
-        if self._events:
-            self._step()
-        elif self._wake_at is not None:
-            self._set_timer(self._wake_at)
+            if self._events:
+                self._step()
+            else:
+                self._set_timer()
         return actions
 
     def _step(self) -> None:
@@ -193,9 +193,8 @@ class Node:
                     now = read_clocks()
         finally:
             self._stepping = False
-        self._application.stepped()
-        if self._wake_at is not None:
-            self._set_timer(self._wake_at)
+            self._application.stepped()
+            self._set_timer()
 
     def _carry_out(self, actions: list[Action]) -> None:
         act = self._act
@@ -251,12 +250,14 @@ class Node:
     def _note_wake(self, action: WakeAt) -> None:
         self._wake_at = action.mono
 
-    def _set_timer(self, mono: float) -> None:
-        self._wake_at = None
+    def _set_timer(self) -> None:
+        if self._wake_at is None:
+            return
         if self._timer is not None:
             self._timer.cancel()
-        delay = max(0.0, mono - time.monotonic())
+        delay = max(0.0, self._wake_at - time.monotonic())
         self._timer = self._loop.call_later(delay, self._wake)
+        self._wake_at = None
 
     def _wake(self) -> None:
         self._timer = None

@@ -102,6 +102,18 @@ def test_who_learns_its_chain_leaves_the_mesh_that_has_only_a_name() -> None:
     assert [delivered.envelope.network for delivered in made.of(Deliver)][1:] == [chain]
 
 
+def test_what_was_being_verified_when_its_mesh_was_left_is_not_taken() -> None:
+    made = Bench([ALICE, BOB])
+    made.connect(ALICE)
+    made.inline = False
+    made.hear(ALICE, ALICE.says())
+    made.handle(JoinNetwork(wire.network_id("core tests", bytes([9]) * 32)))
+    made.fresh()
+    made.verified()
+
+    assert (made.of(Deliver), made.drops(), len(made.engine.seen)) == ([], [DropReason.WRONG_NETWORK], 0)
+
+
 @pytest.mark.parametrize("ttl", [0, -1, 256, 1000])
 def test_an_impossible_ttl_is_an_error_at_the_caller(ttl: int) -> None:
     made = bench()

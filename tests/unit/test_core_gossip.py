@@ -260,8 +260,9 @@ def test_ids_of_one_moment_travel_together() -> None:
     assert len(made.ids(wire.IHAVE)) <= 6
 
 
-def test_what_was_pushed_to_everybody_who_belongs_waits_for_no_offer() -> None:
+def test_what_was_pushed_to_everybody_waits_for_no_offer() -> None:
     made = bench()
+    made.advance(0.1)
     made.fresh()
     publish(made)
 
@@ -271,34 +272,68 @@ def test_what_was_pushed_to_everybody_who_belongs_waits_for_no_offer() -> None:
 
 def test_of_two_nodes_the_second_has_nobody_to_pass_it_on_or_offer_it_to() -> None:
     made = bench([ALICE])
+    made.advance(0.1)
     made.fresh()
-    made.hear(ALICE, ALICE.says())
+    message = ALICE.says()
+    made.hear(ALICE, message)
+    made.hear(ALICE, message, ttl=4)
 
     assert len(made.of(Deliver)) == 1
     assert (made.sends(), made.of(WakeAt)) == ([], [])
 
 
-def test_who_links_up_in_the_next_moment_is_offered_what_was_just_said() -> None:
+def test_who_links_up_is_offered_what_is_too_young_for_a_digest() -> None:
     made = Bench([ALICE, BOB])
     made.connect(ALICE)
-    own = publish(made)
-    made.hear(ALICE, ALICE.says())
+    old = publish(made)
+    made.advance(3.0)
+    young, heard = publish(made), ALICE.says(timestamp_ms=made.now.wall_ms)
+    made.hear(ALICE, heard)
     made.fresh()
-    made.connect(BOB)
-    made.advance(2.0)
+    made.greet(BOB)
+    made.advance(1.9)
 
-    assert told(made, own) == [BOB.public]
-    assert pushed(made) == [(BOB.public, 4, 1)], "what others said is passed on"
+    assert [told(made, message) for message in (old, young, heard)] == [[], [BOB.public], [BOB.public]]
+    digests = [frames[1] for key, frames in made.sends(wire.DIGEST) if key == BOB.public]
+    assert [entry.held for entry in wire.decode_digest(digests[0])] == [1], "the old one"
 
 
-def test_who_is_new_to_the_mesh_and_links_up_is_offered_what_was_said_meanwhile() -> None:
+@pytest.mark.parametrize("before", [True, False])
+def test_who_is_new_to_the_mesh_is_offered_what_was_just_said(before: bool) -> None:
     made = bench([ALICE])
+    if before:
+        message = publish(made)
     made.roster([ALICE, BOB])
-    message = publish(made)
-    made.connect(BOB)
-    made.advance(2.0)
+    if not before:
+        message = publish(made)
+    made.fresh()
+    made.greet(BOB)
+    made.advance(1.9)
 
     assert told(made, message) == [BOB.public]
+
+
+def test_who_was_away_for_a_moment_is_offered_what_was_said_meanwhile() -> None:
+    made = bench()
+    made.handle(LinkClosed(BOB.public, "lost"))
+    message = publish(made)
+    made.advance(0.1)
+    made.fresh()
+    made.greet(BOB)
+    made.advance(1.9)
+
+    assert told(made, message) == [BOB.public]
+
+
+def test_what_a_new_link_is_offered_is_within_its_budget() -> None:
+    made = Bench([ALICE], bounds=Bounds(want_bytes_burst=640))
+    for _ in range(11):
+        publish(made)
+    made.fresh()
+    made.greet(ALICE)
+
+    assert (made.ids(wire.IHAVE), made.drops()) == ([], [DropReason.WANT_BUDGET])
+    assert len(made.sends(wire.DIGEST)) == 1
 
 
 def test_whoever_sent_or_offered_a_message_is_not_offered_it() -> None:
@@ -644,12 +679,59 @@ def test_the_memory_for_offers_of_one_link_is_bounded() -> None:
     assert [len(ids) for _, ids in made.ids(wire.IWANT)] == [10, 3], "another link has a memory of its own"
 
 
-def test_a_push_that_did_not_leave_is_made_up_for_by_an_offer() -> None:
+def test_what_a_queue_refused_is_offered_to_that_link_alone() -> None:
+    crowd = people(40)
+    made = bench(crowd)
+    messages = [publish(made) for _ in range(3)]
+    for message in messages:
+        made.handle(SendRefused(crowd[7].public, message.id))
+    made.fresh()
+    made.advance(2.0)
+
+    assert made.ids(wire.IHAVE) == [(crowd[7].public, [short(message) for message in messages])]
+
+
+def test_an_offer_that_is_refused_too_is_made_again() -> None:
+    made = bench()
+    first = publish(made)
+    made.handle(SendRefused(BOB.public, first.id))
+    made.advance(0.03)
+    made.handle(SendRefused(BOB.public, None))
+    second = publish(made)
+    made.handle(SendRefused(BOB.public, second.id))
+    made.fresh()
+    made.advance(2.0)
+    made.handle(SendRefused(BOB.public, None))
+    made.advance(2.0)
+
+    both = (BOB.public, [short(first), short(second)])
+    assert made.ids(wire.IHAVE) == [both, both]
+
+
+def test_an_answer_that_a_queue_refused_is_not_offered_anew() -> None:
     made = bench()
     message = publish(made)
     made.handle(SendRefused(BOB.public, message.id))
+    made.advance(0.03)
+    made.control(BOB, wire.IWANT, short(message))
+    made.handle(SendRefused(BOB.public, message.id))
     made.fresh()
     made.advance(2.0)
+
+    assert made.ids(wire.IHAVE) == []
+    made.control(BOB, wire.IWANT, short(message))
+    assert [key for key, _, _ in pushed(made)] == [BOB.public]
+
+
+def test_what_a_queue_refused_is_forgotten_with_its_link_and_offered_to_the_next() -> None:
+    made = bench()
+    message = publish(made)
+    made.handle(SendRefused(BOB.public, message.id))
+    made.handle(LinkClosed(BOB.public, "lost"))
+    made.fresh()
+    made.advance(0.1)
+    made.greet(BOB)
+    made.advance(1.8)
 
     assert told(made, message) == [BOB.public]
 

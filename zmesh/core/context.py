@@ -25,7 +25,6 @@ class Context:
         "agenda",
         "audience",
         "bounds",
-        "complete",
         "composer",
         "drops",
         "fallen",
@@ -54,8 +53,6 @@ class Context:
         self.links: dict[PeerKey, Link] = {}
         self.full_mesh = True
         """Is everybody meant to be linked with everybody? Set when membership changes."""
-        self.complete = False
-        """Is everybody who belongs linked with us now?"""
         self.live: tuple[PeerKey, ...] = ()
         """Links that messages flow over, ascending by key."""
         self.audience: frozenset[PeerKey] = frozenset()
@@ -67,10 +64,9 @@ class Context:
         """Whose reputation just fell so low that the link is to be cut."""
 
     def links_changed(self) -> None:
-        """Membership, or the state of a link, is another now."""
+        """A link became live, or is live no longer."""
         self.live = tuple(sorted(key for key, link in self.links.items() if link.state is LinkState.LIVE))
         self.audience = frozenset(self.live)
-        self.complete = len(self.live) == len(self.peers)
 
     def join(self, network: bytes) -> None:
         """From now on this node speaks, and understands, in that mesh only."""

@@ -146,8 +146,11 @@ class Engine:
     # ------------------------------------------------------------ commands
 
     def _compose(self, event: Compose, now: Now) -> None:
-        ttl = 0 if event.recipient is not None else self._gossip.ttl if event.ttl is None else event.ttl
+        ttl = 0 if event.recipient is not None else self._ttl(event)
         self._out.append(Composed(self._build(event, ttl, event.recipient, now)))
+
+    def _ttl(self, event: Compose | Broadcast) -> int:
+        return self._gossip.ttl if event.ttl is None else event.ttl
 
     def _build(
         self, event: Compose | Broadcast | SendDirect, ttl: int, recipient: PeerKey | None, now: Now
@@ -159,7 +162,7 @@ class Engine:
         return self._context.composer.compose(wire.KIND_CODES[event.kind], payload, now, ttl=ttl, recipient=recipient)
 
     def _broadcast(self, event: Broadcast, now: Now) -> None:
-        envelope = self._build(event, self._gossip.ttl if event.ttl is None else event.ttl, None, now)
+        envelope = self._build(event, self._ttl(event), None, now)
         me = self.peers.myself
         if self._behaviours.validate(envelope, me, event.payload, now) is Verdict.REJECT:
             raise PayloadError(
@@ -232,7 +235,6 @@ class Engine:
         self._outbox.forget()
         self._context.full_mesh = len(self.peers) <= self.bounds.max_links
         self._links.choose(now)
-        self._context.links_changed()
         self._gossip.sized(len(self.peers) + 1)
 
     def _located(self, event: Located, now: Now) -> None:
@@ -240,12 +242,16 @@ class Engine:
             self._links.located(event.key, now)
 
     def _refused(self, event: SendRefused, now: Now) -> None:
+        link = self.links.get(event.link)
         if event.ref is None:
-            if (link := self.links.get(event.link)) is not None:
-                link.unsent_at = now.mono
+            if link is not None:
+                self._gossip.unsent(link, now)
             return
-        entry = self.seen.get(event.ref[: wire.SHORT_ID])
-        if entry is not None:
-            self._gossip.refused(entry, event.link, now)
-        else:
+        short = event.ref[: wire.SHORT_ID]
+        entry = self.seen.get(short)
+        if entry is None:
             self._outbox.refused(event.ref)
+            return
+        entry.lacked_by(event.link)
+        if link is not None:
+            self._gossip.refused(short, entry, link, now)

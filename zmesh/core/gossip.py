@@ -59,6 +59,18 @@ class _Want:
         """Of those, whom we asked: when first, how often."""
 
 
+class _Refused:
+    """Short ids of what our queue to one link refused, oldest first."""
+
+    __slots__ = ("due", "offered")
+
+    def __init__(self) -> None:
+        self.due: dict[bytes, None] = {}
+        """To be offered soon."""
+        self.offered: dict[bytes, None] = {}
+        """Offered last: again, if our queue refuses that too."""
+
+
 class _Batch:
     """Messages offered together."""
 
@@ -74,7 +86,7 @@ class _Batch:
 class Gossip:
     """Push and repair over the live links."""
 
-    __slots__ = ("_batch", "_bounds", "_context", "_flooded", "_out", "_seen", "_wants", "ttl")
+    __slots__ = ("_batch", "_bounds", "_context", "_flooded", "_out", "_refused", "_seen", "_wants", "ttl")
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -85,6 +97,8 @@ class Gossip:
         """The batch that still takes ids."""
         self._flooded: list[tuple[Seen, int, int]] = []
         """What waits to be passed on within a full mesh, with the ttl and the hops it came with."""
+        self._refused: dict[PeerKey, _Refused] = {}
+        """By live link."""
         self._wants: dict[bytes, _Want] = {}
         self.ttl = usual_ttl(self._bounds.fanout, 1)
         """Hops of a message whose author does not choose. See ``sized``."""
@@ -97,24 +111,24 @@ class Gossip:
 
     def publish(self, envelope: Envelope, now: Now) -> tuple[PeerKey, ...]:
         """Push an own message: a small one to all links, a large one to a few. Says to whom."""
-        entry = self._seen.add(envelope, envelope.ttl)
         if len(envelope.body) <= self._bounds.flood_size and len(self._context.live) <= self._bounds.flood_links:
             targets, holders = self._context.live, self._context.audience
         else:
             targets = tuple(self._pick(self._bounds.fanout, ()))
             holders = frozenset(targets)
-        if targets:
-            entry.held_by_all(holders)
-            self._out.append(Send(targets, envelope.frames(envelope.ttl, 0), envelope.id, True))
+        entry = self._seen.add(envelope, envelope.ttl, holders)
+        self._send(envelope, targets, envelope.ttl, 0)
         if not self._is_everywhere(entry):
             self._offer_later(envelope, now)
         return targets
 
     def spread(self, entry: Seen, envelope: Envelope, ttl: int, hops: int, now: Now) -> None:
         """Pass a fresh message on and offer it, unless everybody has it."""
-        if not self._is_everywhere(entry):
-            self.relay(entry, envelope, ttl, hops, now)
-            self._offer_later(envelope, now)
+        if self._is_everywhere(entry):
+            entry.relayed_ttl = ttl
+            return
+        self.relay(entry, envelope, ttl, hops, now)
+        self._offer_later(envelope, now)
 
     def relay(self, entry: Seen, envelope: Envelope, ttl: int, hops: int, now: Now) -> None:
         """Pass a message on that arrived with ``ttl`` hops left, to some who may lack it.
@@ -137,12 +151,8 @@ class Gossip:
         return self._context.full_mesh and len(envelope.body) <= self._bounds.flood_size
 
     def _is_everywhere(self, entry: Seen) -> bool:
-        """Does everybody who belongs have it, as far as we know? Then there is nobody to pass it on to, or to offer it.
-
-        Not where somebody is missing: a link that comes up in the next moment shall be offered it.
-        """
-        context, holders = self._context, entry.holders
-        return context.complete and len(holders) >= len(context.live) and context.audience <= holders
+        """Does every live link have it? Then it is neither passed on nor offered; a later link gets it by ``greet``."""
+        return self._context.audience <= entry.holders
 
     def _relay_flooded(self, _: None, now: Now) -> None:
         """By now more is known of who has them."""
@@ -158,11 +168,13 @@ class Gossip:
         self._push(entry, envelope, targets, ttl - 1, min(hops + 1, 255))
 
     def _push(self, entry: Seen, envelope: Envelope, targets: Collection[PeerKey], ttl: int, hops: int) -> None:
-        if not targets:
-            return
         for target in targets:
             entry.held_by(target)
-        self._out.append(Send(tuple(targets), envelope.frames(ttl, hops), envelope.id, True))
+        self._send(envelope, tuple(targets), ttl, hops)
+
+    def _send(self, envelope: Envelope, targets: tuple[PeerKey, ...], ttl: int, hops: int) -> None:
+        if targets:
+            self._out.append(Send(targets, envelope.frames(ttl, hops), envelope.id, True))
 
     def _pick(self, count: int, excluded: Collection[PeerKey]) -> list[PeerKey]:
         """``count`` random live links, none of the excluded; all that are left where there are not more."""
@@ -191,11 +203,42 @@ class Gossip:
         few = passed_on and self._is_flooded(envelope)
         batch.last_round = max(batch.last_round, self._bounds.flood_offers if few else self._bounds.offer_rounds)
 
-    def refused(self, entry: Seen, link: PeerKey, now: Now) -> None:
-        """The queue of a link would not take it: it shall be offered it instead."""
-        entry.lacked_by(link)
-        if entry.envelope is not None:
-            self._offer_later(entry.envelope, now)
+    def refused(self, short: bytes, entry: Seen, link: Link, now: Now) -> None:
+        """Our queue to a link would not take a message: the link is offered it instead, unless it was already.
+
+        Then it asks again by itself. What is too much to remember is left to the digests.
+        """
+        if entry.answers is not None and link.key in entry.answers:
+            return
+        refused = self._refused.setdefault(link.key, _Refused())
+        if not refused.due:
+            self._context.agenda.note(now.mono + self._bounds.offer_delay, self._offer_refused, link.key)
+        if len(refused.due) < self._bounds.offers_per_link:
+            refused.due[short] = None
+
+    def _offer_refused(self, key: PeerKey, now: Now) -> None:
+        refused = self._refused.get(key)
+        if refused is not None:
+            refused.offered, refused.due = refused.due, {}
+            self._offer_to(key, refused.offered)
+
+    def unsent(self, link: Link, now: Now) -> None:
+        """Our queue to a link would not take a control frame; if it offered what it had refused, it is made again."""
+        link.unsent_at = now.mono
+        refused = self._refused.get(link.key)
+        if refused is not None and refused.offered:
+            if not refused.due:
+                self._context.agenda.note(now.mono + self._bounds.offer_interval, self._offer_refused, link.key)
+            refused.due.update(refused.offered)
+            refused.offered = {}
+
+    def greet(self, link: Link, now: Now) -> None:
+        """A link became live: offer what is too young for its digest. What it missed is in one or the other."""
+        ids = self._seen.unsettled(now.wall)
+        if link.want_bucket.take(now.mono, len(ids) * LIST_COST):
+            self._offer_to(link.key, ids)
+        else:
+            self._context.drop(DropReason.WANT_BUDGET, link.key, None)
 
     def _offer_round(self, batch: _Batch, now: Now) -> None:
         if batch is self._batch:
@@ -376,6 +419,7 @@ class Gossip:
                 orphans.append(short)
         if orphans:
             self._context.agenda.note(now.mono, self._check_wants, orphans)
+        self._refused.pop(link.key, None)
         link.reset()
 
     def wanted(self, link: Link, ids: list[bytes], now: Now) -> None:

@@ -422,7 +422,8 @@ class Intake:
         if copy is None:
             return
         envelope, parked = copy.envelope, copy.parked
-        if event.ok and copy.link in self._peers:
+        at_home = envelope.network == self._context.network
+        if event.ok and at_home and copy.link in self._peers:
             copy.accept(copy, now)
             if parked:
                 entry = self._seen.get(envelope.short)
@@ -433,7 +434,8 @@ class Intake:
             return
         same: list[_Copy] = []
         if event.ok:
-            self._context.drop(DropReason.NOT_ADMITTED, copy.link, envelope.id)
+            reason = DropReason.NOT_ADMITTED if at_home else DropReason.WRONG_NETWORK
+            self._context.drop(reason, copy.link, envelope.id)
         else:
             same = [other for other in parked if other.envelope.signature == envelope.signature]
             for forged in (copy, *same):

@@ -212,6 +212,7 @@ class Links:
             self._context.links_changed()
             context.out.append(LinkLive(link.key))
             self._on_live(link.key, now)
+            self._gossip.greet(link, now)
         self._gossip.send_digest((link.key,), now)
         if link.wanted and not link.outbound:
             self._hurry(link, now)

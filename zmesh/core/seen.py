@@ -58,7 +58,7 @@ class Seen:
         "slot",
     )
 
-    def __init__(self, envelope: Envelope, relayed_ttl: int) -> None:
+    def __init__(self, envelope: Envelope, relayed_ttl: int, holders: frozenset[PeerKey]) -> None:
         self.author = envelope.author
         self.epoch = envelope.epoch
         self.sequence = envelope.sequence
@@ -67,7 +67,7 @@ class Seen:
         self.envelope: Envelope | None = envelope
         self.relayed_ttl = relayed_ttl
         """Hops it was passed on with; 0 if it arrived starved, so that a better copy may re-arm it once."""
-        self.holders: set[PeerKey] | frozenset[PeerKey] = _NOBODY
+        self.holders: set[PeerKey] | frozenset[PeerKey] = holders
         """Links known to have it: they sent it, offered it, or we sent it to them. Frozen, and shared by messages
         while it is one at most, or all: most stay so, and a set for each would be 8 KiB in a mesh of 100."""
         self.answers: dict[PeerKey, int] | None = None
@@ -83,16 +83,12 @@ class Seen:
         elif link not in holders:
             self.holders = {*holders, link}
 
-    def held_by_all(self, links: frozenset[PeerKey]) -> None:
-        """Note that they have it."""
-        self.holders = self.holders | links if self.holders else links
-
     def lacked_by(self, link: PeerKey) -> None:
         """Note that it did not get to the link after all."""
         if isinstance(self.holders, set):
             self.holders.discard(link)
         elif link in self.holders:
-            self.holders = self.holders - {link}
+            self.holders = set(self.holders) - {link} if len(self.holders) > 1 else _NOBODY
 
     def offer_to(self, link: PeerKey) -> None:
         """Note that the link was offered it, and so may ask for it."""
@@ -154,10 +150,12 @@ class SeenStore:
         ledger = self._ledgers.get(envelope.author)
         return ledger is not None and (envelope.epoch, envelope.sequence) <= ledger.low_water
 
-    def add(self, envelope: Envelope, relayed_ttl: int, *, keep: bool = True) -> Seen:
-        """Remember a verified message; with ``keep``, also its bytes for repair."""
+    def add(
+        self, envelope: Envelope, relayed_ttl: int, holders: frozenset[PeerKey] = _NOBODY, *, keep: bool = True
+    ) -> Seen:
+        """Remember a verified message, which the links ``holders`` have; with ``keep``, also its bytes for repair."""
         short = envelope.short
-        entry = self._entries[short] = Seen(envelope, relayed_ttl)
+        entry = self._entries[short] = Seen(envelope, relayed_ttl, holders)
         slot = self._slots.get(entry.slot)
         if slot is None:
             slot = self._slots[entry.slot] = _Slot()
@@ -249,6 +247,11 @@ class SeenStore:
             for number, slot in sorted(self._slots.items())
             if number < newest and slot.ids
         ]
+
+    def unsettled(self, wall: float) -> list[bytes]:
+        """Short ids of what is too young for ``digest``."""
+        newest = _slot_at(wall - SETTLED)
+        return [short for number in sorted(self._slots) if number >= newest for short in self._slots[number].ids]
 
     def lacking(self, theirs: list[DigestEntry], wall: float) -> list[int]:
         """The slots in which the sender of a digest may have something that is not here.
