@@ -233,8 +233,11 @@ class Gossip:
             refused.offered = {}
 
     def greet(self, link: Link, now: Now) -> None:
-        """A link became live: offer what is too young for its digest. What it missed is in one or the other."""
-        ids = self._seen.unsettled(now.wall)
+        """A link became live: offer what we just said to all others, and what is too young for the digest that it gets.
+
+        Only our own: where many links come up at once, as in a mesh that starts, all would offer everything to all.
+        """
+        ids = self._seen.unsettled(self._context.composer.public, now.wall)
         if link.want_bucket.take(now.mono, len(ids) * LIST_COST):
             self._offer_to(link.key, ids)
         else:

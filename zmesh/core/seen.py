@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Container, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import takewhile
 
 from zmesh.core.bounds import DIGEST_SLOT_MS, PAST, RETENTION, Bounds
 from zmesh.core.envelope import Envelope
@@ -248,10 +249,12 @@ class SeenStore:
             if number < newest and slot.ids
         ]
 
-    def unsettled(self, wall: float) -> list[bytes]:
-        """Short ids of what is too young for ``digest``."""
+    def unsettled(self, author: PeerKey, wall: float) -> list[bytes]:
+        """Short ids of what this author said that is too young for ``digest``, newest first."""
+        ledger = self._ledgers.get(author)
         newest = _slot_at(wall - SETTLED)
-        return [short for number in sorted(self._slots) if number >= newest for short in self._slots[number].ids]
+        recent = reversed(ledger.ids if ledger is not None else ())
+        return list(takewhile(lambda short: short in self._entries and self._entries[short].slot >= newest, recent))
 
     def lacking(self, theirs: list[DigestEntry], wall: float) -> list[int]:
         """The slots in which the sender of a digest may have something that is not here.
