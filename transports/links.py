@@ -26,7 +26,7 @@ class Links:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sink: Sink, counters: Counter[str]) -> None:
         self.pending: list[TransportEvent] = []
-        """Events that the sink has not seen; readers append frames here and call ``flush``."""
+        """Events that the sink has not seen; readers append frames here and call ``flush`` after a turn."""
         self._inbound: set[PeerKey] = set()
         self._dialled: set[PeerKey] = set()
         self._loop = loop

@@ -52,7 +52,7 @@ def has_input(socket: ZmqSocket) -> bool:
 
 
 class Drain:
-    """Calls ``receive`` for every message of one socket, and ``after`` for the first and for the rest of a turn.
+    """Calls ``receive`` for every message of one socket, and ``after`` once a turn.
 
     ``receive`` reads exactly one message and raises ``zmq.Again`` when there is none. ``idle``, where given, is
     called when the socket was found empty.
@@ -123,13 +123,12 @@ class Drain:
     def _turn(self) -> bool:
         """Whether more may be waiting.
 
-        Asking for the events is a system call, and costs half of what a failed receive costs. So the first message is
-        handed on before anything is asked, the usual single one is followed by the question, and a stream by none.
+        Asking for the events costs half of what a failed receive costs, so the usual single message is followed
+        by the question, and a stream of them by none.
         """
         receive = self._receive
         try:
             receive()
-            self._after()
             for count in range(1, MAX_BATCH):
                 # A message may have been the reason to close this very socket.
                 if self._closed or (count == 1 and not has_input(self.socket)):

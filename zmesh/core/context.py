@@ -12,7 +12,7 @@ from zmesh.core.actions import Action, Dropped, Offence
 from zmesh.core.agenda import Agenda
 from zmesh.core.bounds import Bounds
 from zmesh.core.envelope import Composer
-from zmesh.core.link import Link, LinkState
+from zmesh.core.link import Link
 from zmesh.core.peers import Peers, Rng
 from zmesh.core.seen import SeenStore
 from zmesh.core.types import DropReason, Fault, MessageId, Now, PeerKey
@@ -23,7 +23,6 @@ class Context:
 
     __slots__ = (
         "agenda",
-        "audience",
         "bounds",
         "composer",
         "drops",
@@ -52,21 +51,14 @@ class Context:
         self.seen = SeenStore(bounds)
         self.links: dict[PeerKey, Link] = {}
         self.full_mesh = True
-        """Is everybody meant to be linked with everybody? Set when membership changes."""
+        """Is everybody linked with everybody? Set when membership changes."""
         self.live: tuple[PeerKey, ...] = ()
         """Links that messages flow over, ascending by key."""
-        self.audience: frozenset[PeerKey] = frozenset()
-        """The same as a set, which all messages that went to all of them share."""
         self.out: list[Action] = []
         self.drops: dict[DropReason, int] = dict.fromkeys(DropReason, 0)
         self.faults: dict[Fault, int] = dict.fromkeys(Fault, 0)
         self.fallen: list[PeerKey] = []
         """Whose reputation just fell so low that the link is to be cut."""
-
-    def links_changed(self) -> None:
-        """A link became live, or is live no longer."""
-        self.live = tuple(sorted(key for key, link in self.links.items() if link.state is LinkState.LIVE))
-        self.audience = frozenset(self.live)
 
     def join(self, network: bytes) -> None:
         """From now on this node speaks, and understands, in that mesh only."""

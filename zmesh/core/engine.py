@@ -146,23 +146,21 @@ class Engine:
     # ------------------------------------------------------------ commands
 
     def _compose(self, event: Compose, now: Now) -> None:
-        ttl = 0 if event.recipient is not None else self._ttl(event)
-        self._out.append(Composed(self._build(event, ttl, event.recipient, now)))
+        self._out.append(Composed(self._build(event, now)))
 
-    def _ttl(self, event: Compose | Broadcast) -> int:
-        return self._gossip.ttl if event.ttl is None else event.ttl
-
-    def _build(
-        self, event: Compose | Broadcast | SendDirect, ttl: int, recipient: PeerKey | None, now: Now
-    ) -> Envelope:
-        """Sign what the application asked for; a ttl of 0 is for direct messages. Raises ``PayloadError``."""
-        if recipient is None and not 1 <= ttl <= MAX_TTL:
-            raise PayloadError(f"a ttl of {ttl} hops: it is 1 to {MAX_TTL}, or None to let the mesh decide")
+    def _build(self, event: Compose | Broadcast | SendDirect, now: Now) -> Envelope:
+        """Sign what the application asked for. Raises ``PayloadError``."""
         payload = wire.encode_payload(event.payload)
+        recipient = None if isinstance(event, Broadcast) else event.recipient
+        ttl = 0
+        if not isinstance(event, SendDirect) and recipient is None:
+            ttl = self._gossip.default_ttl(len(self.peers) + 1) if event.ttl is None else event.ttl
+            if not 1 <= ttl <= MAX_TTL:
+                raise PayloadError(f"a ttl of {ttl} hops: it is 1 to {MAX_TTL}, or None to let the mesh decide")
         return self._context.composer.compose(wire.KIND_CODES[event.kind], payload, now, ttl=ttl, recipient=recipient)
 
     def _broadcast(self, event: Broadcast, now: Now) -> None:
-        envelope = self._build(event, self._ttl(event), None, now)
+        envelope = self._build(event, now)
         me = self.peers.myself
         if self._behaviours.validate(envelope, me, event.payload, now) is Verdict.REJECT:
             raise PayloadError(
@@ -180,7 +178,7 @@ class Engine:
             self._out.append(Resolved(event.token, b"", SendResult.BACKPRESSURE))
         else:
             try:
-                envelope = self._build(event, 0, event.recipient, now)
+                envelope = self._build(event, now)
             except PayloadTooLargeError:
                 self._out.append(Resolved(event.token, b"", SendResult.TOO_LARGE))
                 return
@@ -235,23 +233,18 @@ class Engine:
         self._outbox.forget()
         self._context.full_mesh = len(self.peers) <= self.bounds.max_links
         self._links.choose(now)
-        self._gossip.sized(len(self.peers) + 1)
 
     def _located(self, event: Located, now: Now) -> None:
         if self.peers.locate(event.key, event.endpoints):
             self._links.located(event.key, now)
 
     def _refused(self, event: SendRefused, now: Now) -> None:
-        link = self.links.get(event.link)
         if event.ref is None:
-            if link is not None:
-                self._gossip.unsent(link, now)
+            if (link := self.links.get(event.link)) is not None:
+                link.unsent_at = now.mono
             return
-        short = event.ref[: wire.SHORT_ID]
-        entry = self.seen.get(short)
-        if entry is None:
+        entry = self.seen.get(event.ref[: wire.SHORT_ID])
+        if entry is not None:
+            entry.lacked_by(event.link)  # offers will reach it again
+        else:
             self._outbox.refused(event.ref)
-            return
-        entry.lacked_by(event.link)
-        if link is not None:
-            self._gossip.refused(short, entry, link, now)

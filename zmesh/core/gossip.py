@@ -18,6 +18,7 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from math import ceil, log
 
 from zmesh.core import wire
@@ -41,8 +42,8 @@ SPARE_TTL = 4
 """Hops beyond the log of the size: random push needs a few more than the ideal tree."""
 
 
-def usual_ttl(fanout: int, size: int) -> int:
-    """Hops for a mesh of ``size`` nodes: ceil(log_k N) and some to spare, defined for every k and N."""
+@lru_cache(maxsize=64)  # asked for every message, and a mesh seldom changes its size
+def _usual_ttl(fanout: int, size: int) -> int:
     k, n = max(2, fanout), max(2, size)
     return min(MAX_TTL, max(MIN_TTL, ceil(log(n) / log(k)) + SPARE_TTL))
 
@@ -59,25 +60,13 @@ class _Want:
         """Of those, whom we asked: when first, how often."""
 
 
-class _Refused:
-    """Short ids of what our queue to one link refused, oldest first."""
-
-    __slots__ = ("due", "offered")
-
-    def __init__(self) -> None:
-        self.due: dict[bytes, None] = {}
-        """To be offered soon."""
-        self.offered: dict[bytes, None] = {}
-        """Offered last: again, if our queue refuses that too."""
-
-
 class _Batch:
     """Messages offered together."""
 
     __slots__ = ("ids", "last_round", "rounds", "told")
 
     def __init__(self) -> None:
-        self.ids: dict[bytes, None] = {}
+        self.ids: list[bytes] = []
         self.rounds = 0
         self.last_round = 0
         self.told: set[PeerKey] = set()
@@ -86,7 +75,7 @@ class _Batch:
 class Gossip:
     """Push and repair over the live links."""
 
-    __slots__ = ("_batch", "_bounds", "_context", "_flooded", "_out", "_refused", "_seen", "_wants", "ttl")
+    __slots__ = ("_batch", "_bounds", "_context", "_flooded", "_out", "_seen", "_wants")
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -97,38 +86,24 @@ class Gossip:
         """The batch that still takes ids."""
         self._flooded: list[tuple[Seen, int, int]] = []
         """What waits to be passed on within a full mesh, with the ttl and the hops it came with."""
-        self._refused: dict[PeerKey, _Refused] = {}
-        """By live link."""
         self._wants: dict[bytes, _Want] = {}
-        self.ttl = usual_ttl(self._bounds.fanout, 1)
-        """Hops of a message whose author does not choose. See ``sized``."""
-
-    def sized(self, size: int) -> None:
-        """The mesh has so many nodes now."""
-        self.ttl = usual_ttl(self._bounds.fanout, size)
 
     # ------------------------------------------------------------ push
 
+    def default_ttl(self, size: int) -> int:
+        """Hops for a mesh of ``size`` nodes: ceil(log_k N) and some to spare, defined for every k and N."""
+        return _usual_ttl(self._bounds.fanout, size)
+
     def publish(self, envelope: Envelope, now: Now) -> tuple[PeerKey, ...]:
         """Push an own message: a small one to all links, a large one to a few. Says to whom."""
+        entry = self._seen.add(envelope, envelope.ttl)
         if len(envelope.body) <= self._bounds.flood_size and len(self._context.live) <= self._bounds.flood_links:
-            targets, holders = self._context.live, self._context.audience
+            targets: Collection[PeerKey] = self._context.live
         else:
-            targets = tuple(self._pick(self._bounds.fanout, ()))
-            holders = frozenset(targets)
-        entry = self._seen.add(envelope, envelope.ttl, holders)
-        self._send(envelope, targets, envelope.ttl, 0)
-        if not self._is_everywhere(entry):
-            self._offer_later(envelope, now)
-        return targets
-
-    def spread(self, entry: Seen, envelope: Envelope, ttl: int, hops: int, now: Now) -> None:
-        """Pass a fresh message on and offer it, unless everybody has it."""
-        if self._is_everywhere(entry):
-            entry.relayed_ttl = ttl
-            return
-        self.relay(entry, envelope, ttl, hops, now)
-        self._offer_later(envelope, now)
+            targets = self._pick(self._bounds.fanout, ())
+        self._push(entry, envelope, targets, envelope.ttl, 0)
+        self._offer_later(envelope, self._bounds.offer_rounds, now)
+        return tuple(targets)
 
     def relay(self, entry: Seen, envelope: Envelope, ttl: int, hops: int, now: Now) -> None:
         """Pass a message on that arrived with ``ttl`` hops left, to some who may lack it.
@@ -139,6 +114,9 @@ class Gossip:
         if ttl <= 1:
             return
         entry.relayed_ttl = ttl
+        live = self._context.live
+        if len(live) == 1 and live[0] in entry.holders:
+            return  # a mesh of two, or of one so far
         if self._is_flooded(envelope):
             if not self._flooded:
                 self._context.agenda.note(now.mono + self._bounds.flood_wait, self._relay_flooded)
@@ -149,10 +127,6 @@ class Gossip:
     def _is_flooded(self, envelope: Envelope) -> bool:
         """Did its origin push it to everybody?"""
         return self._context.full_mesh and len(envelope.body) <= self._bounds.flood_size
-
-    def _is_everywhere(self, entry: Seen) -> bool:
-        """Does every live link have it? Then it is neither passed on nor offered; a later link gets it by ``greet``."""
-        return self._context.audience <= entry.holders
 
     def _relay_flooded(self, _: None, now: Now) -> None:
         """By now more is known of who has them."""
@@ -168,13 +142,11 @@ class Gossip:
         self._push(entry, envelope, targets, ttl - 1, min(hops + 1, 255))
 
     def _push(self, entry: Seen, envelope: Envelope, targets: Collection[PeerKey], ttl: int, hops: int) -> None:
+        if not targets:
+            return
         for target in targets:
             entry.held_by(target)
-        self._send(envelope, tuple(targets), ttl, hops)
-
-    def _send(self, envelope: Envelope, targets: tuple[PeerKey, ...], ttl: int, hops: int) -> None:
-        if targets:
-            self._out.append(Send(targets, envelope.frames(ttl, hops), envelope.id, True))
+        self._out.append(Send(tuple(targets), envelope.frames(ttl, hops), envelope.id, True))
 
     def _pick(self, count: int, excluded: Collection[PeerKey]) -> list[PeerKey]:
         """``count`` random live links, none of the excluded; all that are left where there are not more."""
@@ -192,56 +164,18 @@ class Gossip:
 
     # ------------------------------------------------------------ offers
 
-    def _offer_later(self, envelope: Envelope, now: Now) -> None:
-        """Note a message for the next batch of IHAVE."""
+    def offer_later(self, envelope: Envelope, now: Now) -> None:
+        """Note a message of somebody else for the next batch of IHAVE."""
+        bounds = self._bounds
+        self._offer_later(envelope, bounds.flood_offers if self._is_flooded(envelope) else bounds.offer_rounds, now)
+
+    def _offer_later(self, envelope: Envelope, rounds: int, now: Now) -> None:
         batch = self._batch
         if batch is None:
             batch = self._batch = _Batch()
             self._context.agenda.note(now.mono + self._bounds.offer_delay, self._offer_round, batch)
-        batch.ids[envelope.short] = None
-        passed_on = envelope.author != self._context.composer.public
-        few = passed_on and self._is_flooded(envelope)
-        batch.last_round = max(batch.last_round, self._bounds.flood_offers if few else self._bounds.offer_rounds)
-
-    def refused(self, short: bytes, entry: Seen, link: Link, now: Now) -> None:
-        """Our queue to a link would not take a message: the link is offered it instead, unless it was already.
-
-        Then it asks again by itself. What is too much to remember is left to the digests.
-        """
-        if entry.answers is not None and link.key in entry.answers:
-            return
-        refused = self._refused.setdefault(link.key, _Refused())
-        if not refused.due:
-            self._context.agenda.note(now.mono + self._bounds.offer_delay, self._offer_refused, link.key)
-        if len(refused.due) < self._bounds.offers_per_link:
-            refused.due[short] = None
-
-    def _offer_refused(self, key: PeerKey, now: Now) -> None:
-        refused = self._refused.get(key)
-        if refused is not None:
-            refused.offered, refused.due = refused.due, {}
-            self._offer_to(key, refused.offered)
-
-    def unsent(self, link: Link, now: Now) -> None:
-        """Our queue to a link would not take a control frame; if it offered what it had refused, it is made again."""
-        link.unsent_at = now.mono
-        refused = self._refused.get(link.key)
-        if refused is not None and refused.offered:
-            if not refused.due:
-                self._context.agenda.note(now.mono + self._bounds.offer_interval, self._offer_refused, link.key)
-            refused.due.update(refused.offered)
-            refused.offered = {}
-
-    def greet(self, link: Link, now: Now) -> None:
-        """A link became live: offer what we just said to all others, and what is too young for the digest that it gets.
-
-        Only our own: where many links come up at once, as in a mesh that starts, all would offer everything to all.
-        """
-        ids = self._seen.unsettled(self._context.composer.public, now.wall)
-        if link.want_bucket.take(now.mono, len(ids) * LIST_COST):
-            self._offer_to(link.key, ids)
-        else:
-            self._context.drop(DropReason.WANT_BUDGET, link.key, None)
+        batch.ids.append(envelope.short)
+        batch.last_round = max(batch.last_round, rounds)
 
     def _offer_round(self, batch: _Batch, now: Now) -> None:
         if batch is self._batch:
@@ -422,7 +356,6 @@ class Gossip:
                 orphans.append(short)
         if orphans:
             self._context.agenda.note(now.mono, self._check_wants, orphans)
-        self._refused.pop(link.key, None)
         link.reset()
 
     def wanted(self, link: Link, ids: list[bytes], now: Now) -> None:

@@ -253,7 +253,8 @@ class Intake:
         self._gossip.arrived(envelope.short, now)
         if not carried:
             return
-        self._gossip.spread(entry, envelope, copy.ttl, copy.hops, now)
+        self._gossip.relay(entry, envelope, copy.ttl, copy.hops, now)
+        self._gossip.offer_later(envelope, now)
         if payload is None:
             return  # of an unknown kind, which is counted already
         if own:

@@ -209,10 +209,9 @@ class Links:
             link.state = LinkState.LIVE
             link.why = ""
             link.failures = 0
-            self._context.links_changed()
+            self._refresh_live()
             context.out.append(LinkLive(link.key))
             self._on_live(link.key, now)
-            self._gossip.greet(link, now)
         self._gossip.send_digest((link.key,), now)
         if link.wanted and not link.outbound:
             self._hurry(link, now)
@@ -267,7 +266,7 @@ class Links:
         link.why = why
         self._gossip.lost(link, now)
         if was_live:
-            self._context.links_changed()
+            self._refresh_live()
             context.out.append(LinkDown(link.key, why))
         if link.wanted or (link.idle_at is not None and link.idle_at > now.mono):
             self._dial_at(link, now.mono + link.backoff(context.bounds, context.rng.random()))
@@ -279,6 +278,10 @@ class Links:
         link.idle_at = None
         self._context.out.append(Hangup(link.key, why))
         self._down(link, why, now)
+
+    def _refresh_live(self) -> None:
+        links = self._context.links
+        self._context.live = tuple(sorted(key for key in links if links[key].state is LinkState.LIVE))
 
     # ------------------------------------------------------------ the passing of time
 

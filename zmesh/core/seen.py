@@ -21,7 +21,6 @@ from collections import deque
 from collections.abc import Container, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import takewhile
 
 from zmesh.core.bounds import DIGEST_SLOT_MS, PAST, RETENTION, Bounds
 from zmesh.core.envelope import Envelope
@@ -59,7 +58,7 @@ class Seen:
         "slot",
     )
 
-    def __init__(self, envelope: Envelope, relayed_ttl: int, holders: frozenset[PeerKey]) -> None:
+    def __init__(self, envelope: Envelope, relayed_ttl: int) -> None:
         self.author = envelope.author
         self.epoch = envelope.epoch
         self.sequence = envelope.sequence
@@ -68,9 +67,9 @@ class Seen:
         self.envelope: Envelope | None = envelope
         self.relayed_ttl = relayed_ttl
         """Hops it was passed on with; 0 if it arrived starved, so that a better copy may re-arm it once."""
-        self.holders: set[PeerKey] | frozenset[PeerKey] = holders
-        """Links known to have it: they sent it, offered it, or we sent it to them. Frozen, and shared by messages
-        while it is one at most, or all: most stay so, and a set for each would be 8 KiB in a mesh of 100."""
+        self.holders: set[PeerKey] | frozenset[PeerKey] = _NOBODY
+        """Links known to have it: they sent it, offered it, or we sent it to them. Frozen while it is one at most: most
+        messages of a flood stay so, and a set for each would be the third object that the collector looks at."""
         self.answers: dict[PeerKey, int] | None = None
         """Copies sent by request, per link. A link is in here only once it was offered the message."""
 
@@ -89,7 +88,7 @@ class Seen:
         if isinstance(self.holders, set):
             self.holders.discard(link)
         elif link in self.holders:
-            self.holders = set(self.holders) - {link} if len(self.holders) > 1 else _NOBODY
+            self.holders = _NOBODY
 
     def offer_to(self, link: PeerKey) -> None:
         """Note that the link was offered it, and so may ask for it."""
@@ -151,12 +150,10 @@ class SeenStore:
         ledger = self._ledgers.get(envelope.author)
         return ledger is not None and (envelope.epoch, envelope.sequence) <= ledger.low_water
 
-    def add(
-        self, envelope: Envelope, relayed_ttl: int, holders: frozenset[PeerKey] = _NOBODY, *, keep: bool = True
-    ) -> Seen:
-        """Remember a verified message, which the links ``holders`` have; with ``keep``, also its bytes for repair."""
+    def add(self, envelope: Envelope, relayed_ttl: int, *, keep: bool = True) -> Seen:
+        """Remember a verified message; with ``keep``, also its bytes for repair."""
         short = envelope.short
-        entry = self._entries[short] = Seen(envelope, relayed_ttl, holders)
+        entry = self._entries[short] = Seen(envelope, relayed_ttl)
         slot = self._slots.get(entry.slot)
         if slot is None:
             slot = self._slots[entry.slot] = _Slot()
@@ -248,13 +245,6 @@ class SeenStore:
             for number, slot in sorted(self._slots.items())
             if number < newest and slot.ids
         ]
-
-    def unsettled(self, author: PeerKey, wall: float) -> list[bytes]:
-        """Short ids of what this author said that is too young for ``digest``, newest first."""
-        ledger = self._ledgers.get(author)
-        newest = _slot_at(wall - SETTLED)
-        recent = reversed(ledger.ids if ledger is not None else ())
-        return list(takewhile(lambda short: short in self._entries and self._entries[short].slot >= newest, recent))
 
     def lacking(self, theirs: list[DigestEntry], wall: float) -> list[int]:
         """The slots in which the sender of a digest may have something that is not here.
