@@ -23,7 +23,6 @@ from dataclasses import dataclass
 
 import zmq
 
-from zmesh.core.events import FrameReceived
 from zmesh.core.types import Endpoint, Frames, PeerKey
 from zmesh.transport import Routes
 from zmesh.transports.connections import EVENT, Connection, second_handle
@@ -53,7 +52,7 @@ class Client:
         socket: ZmqSocket,
         counters: Counter[str],
         *,
-        receive: Callable[[], None],
+        receive: Callable[[], int],
         changed: Callable[[bool, str], None],
         flush: Callable[[], None],
     ) -> None:
@@ -98,16 +97,17 @@ class Client:
             # Or our handle would keep the connection standing.
             self.connection.handle.close()
 
-    def _read(self) -> None:
+    def _read(self) -> int:
         # The event of the handshake was sent before the first message: read them in that order.
         if not self.up and has_input(self._monitor):
             self._watch.touch()
             self._read_event()
             if self._closed:
                 raise zmq.Again
-        self._receive_message()
+        count = self._receive_message()
         if self.connection is not None:
             self.connection.spoke = True
+        return count
 
     def _read_event(self) -> None:
         event, value = EVENT.unpack(self._receive_event(NOBLOCK))
@@ -247,13 +247,13 @@ class Dial:
         if self._feed is not None:
             self._feed.drain_rest(bound)
 
-    def _read(self) -> None:
+    def _read(self) -> int:
         frame = self._receive(NOBLOCK, False)
         if frame.more:
             self._counters["too_many_frames"] += 1
             self._end("sent a message of too many frames")
             raise zmq.Again
-        self._links.pending.append(FrameReceived(self._neighbour.key, unpack(frame.bytes)))
+        return self._links.received(self._neighbour.key, unpack(frame.bytes))
 
 
 class Feed:
@@ -321,16 +321,16 @@ class Feed:
         self._retry = loop.call_later(self._delay, self.start)
         self._delay = min(2 * self._delay, self._sockets.bounds.feed_max_retry)
 
-    def _read(self) -> None:
+    def _read(self) -> int:
         frame = self._receive(NOBLOCK, False)
         if frame.more:
             self._counters["too_many_frames"] += 1
             self._changed(False, "sent a message of too many frames")
             raise zmq.Again
-        self._links.pending.append(FrameReceived(self._neighbour.key, unpack(frame.bytes, TOPIC)))
+        return self._links.received(self._neighbour.key, unpack(frame.bytes, TOPIC))
 
 
-def read_rest(read: Callable[[], None], bound: int) -> None:
+def read_rest(read: Callable[[], int], bound: int) -> None:
     """Read what a socket still holds; ``bound`` is at least what its queue can hold."""
     with contextlib.suppress(zmq.Again):
         for _ in range(bound):

@@ -15,7 +15,6 @@ from collections import Counter
 
 import zmq
 
-from zmesh.core.events import FrameReceived
 from zmesh.core.types import Frames, PeerKey
 from zmesh.transports.admission import Admission
 from zmesh.transports.connections import Connection, Connections
@@ -106,34 +105,34 @@ class Inbound:
         self._callers.clear()
         self._newest.clear()
 
-    def _read(self) -> None:
-        """One message: the routing id, and a ``Frame``, for only those know whose they are and whether more follows."""
+    def _read(self) -> int | None:
+        """The routing id, and a ``Frame``, for only those know whose they are and whether more follows."""
         receive = self._receive
         if self._discarding:
             self._discard(receive(NOBLOCK, False))
-            return
+            return None
         routing_id = receive(NOBLOCK)
         frame = receive(NOBLOCK, False)
         if frame.more:
             self.connections.cut(self.connections.of(frame), "too_many_frames")
             self._discard(frame)
-            return
+            return None
         try:
             user_id = frame.get(b"User-Id")
         except zmq.ZMQError:
             # Every frame of a CURVE connection that passed ZAP has one; never guess for one that has not.
             self.connections.cut(self.connections.of(frame), "no_user_id")
-            return
+            return None
         caller = self._callers.get(routing_id)
         if caller is None or caller.user_id != user_id:
             caller = self._meet(routing_id, user_id, frame)
             if caller is None:
-                return
+                return None
         if caller.barred:
             self._counters["after_cut"] += 1
-            return
+            return None
         caller.connection.spoke = True
-        self._links.pending.append(FrameReceived(caller.key, unpack(frame.bytes)))
+        return self._links.received(caller.key, unpack(frame.bytes))
 
     def _discard(self, frame: zmq.Frame) -> None:
         """Throw away the rest of a message, a part at a time."""

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 
-from zmesh.core.events import LinkClosed, LinkOpened
-from zmesh.core.types import PeerKey
+from zmesh.core.events import FrameReceived, LinkClosed, LinkOpened
+from zmesh.core.types import Frames, PeerKey
 from zmesh.log import get_logger
 from zmesh.transport import MAX_BATCH, Sink, TransportEvent
 
@@ -26,7 +27,7 @@ class Links:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sink: Sink, counters: Counter[str]) -> None:
         self.pending: list[TransportEvent] = []
-        """Events that the sink has not seen; readers append frames here and call ``flush`` after a turn."""
+        """Events that the sink has not seen."""
         self._inbound: set[PeerKey] = set()
         self._dialled: set[PeerKey] = set()
         self._loop = loop
@@ -52,6 +53,11 @@ class Links:
         if key in known:
             known.remove(key)
             self._post(LinkClosed(key, why, inbound=inbound))
+
+    def received(self, key: PeerKey, messages: Sequence[Frames]) -> int:
+        """These came over the link; says how many they are. Whoever reads calls ``flush`` after its turn."""
+        self.pending += [FrameReceived(key, frames) for frames in messages]
+        return len(messages)
 
     def forget(self, key: PeerKey) -> None:
         """Drop ``key`` without a word, and what the sink was about to hear of it."""

@@ -1,48 +1,78 @@
-"""A message's frames as one frame of ZMTP, and back.
+"""Messages as frames of ZMTP, and back.
 
 Theory
-    ZMTP encrypts, queues and hands over every frame by itself: of a small message of three, two thirds of what it
-    costs at both ends (measured: 21 us against 12). And a message of one frame is never half here.
+    ZMTP encrypts, queues and hands over every frame by itself. Of a small message of three, two thirds of what it
+    costs at both ends (measured: 21 us against 12); so a message is one frame, and is never half here. And of a
+    small message that follows others to the same peer, nearly all of it, with a wake-up of ZeroMQ's thread (measured:
+    60 us a message at the sender); so those travel together, as a bundle.
 Layout
-    ``count: u8 | a size for each frame but the last: u32, big endian | the frames``
+    a message    ``count: u8, 1 to 6 | a size for each frame but the last: u32, big endian | the frames``
+    a bundle     ``0: u8 | count: u8, 2 to 16 | a size for each message but the last: u32, big endian | the messages``
 Rules
- 1. Any bytes whatsoever unpack: what no ``pack`` made becomes a message of no frames, which the engine blames.
+ 1. Any bytes whatsoever unpack: what no ``pack`` or ``bundle`` made becomes a message of no frames, which the engine
+    blames.
+ 2. There is no bundle within a bundle.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 from zmesh.core.types import Frames
 
 MAX_FRAMES = 6
 """Frames of one message: envelopes have three; the rest is room for later kinds."""
+MAX_BUNDLE = 16
+"""Messages of one bundle: a sixteenth of what a frame costs is little enough, and more would come in lumps."""
 
 _COUNTS = tuple(bytes([count]) for count in range(MAX_FRAMES + 1))
-_SIZES = tuple(struct.Struct(f">{count}I") for count in range(MAX_FRAMES))
+_BUNDLED = tuple(bytes([0, count]) for count in range(MAX_BUNDLE + 1))
+_SIZES = tuple(struct.Struct(f">{count}I") for count in range(MAX_BUNDLE))
+_NO_FRAMES: Frames = ()
 
 
 def pack(frames: Frames) -> bytes:
-    """One frame of ZMTP that holds 1 to ``MAX_FRAMES`` frames."""
+    """One frame of ZMTP that holds a message of 1 to ``MAX_FRAMES`` frames."""
     count = len(frames)
     return b"".join((_COUNTS[count], _SIZES[count - 1].pack(*map(len, frames[:-1])), *frames))
 
 
-def unpack(data: bytes, start: int = 0) -> Frames:
-    """The frames that ``data`` holds from ``start`` (a byte) on; none if they are not so packed."""
+def bundle(packed: Sequence[bytes]) -> bytes:
+    """One frame of ZMTP that holds 1 to ``MAX_BUNDLE`` messages, each as ``pack`` gives it."""
+    count = len(packed)
+    if count == 1:
+        return packed[0]
+    return b"".join((_BUNDLED[count], _SIZES[count - 1].pack(*map(len, packed[:-1])), *packed))
+
+
+def unpack(data: bytes, start: int = 0) -> list[Frames]:
+    """The messages that ``data`` holds from ``start`` (a byte) on; one of no frames if they are not so packed."""
+    if data[start : start + 1] != b"\0":
+        return [_frames(data, start)]
+    count = data[start + 1] if start + 1 < len(data) else 0
+    if not 2 <= count <= MAX_BUNDLE:
+        return [_NO_FRAMES]
+    return [_frames(message, 0) for message in _split(data, start + 2, count)] or [_NO_FRAMES]
+
+
+def _frames(data: bytes, start: int) -> Frames:
+    count = data[start] if start < len(data) else 0
+    return tuple(_split(data, start + 1, count)) if 1 <= count <= MAX_FRAMES else _NO_FRAMES
+
+
+def _split(data: bytes, start: int, count: int) -> list[bytes]:
+    """``count`` parts, whose sizes but the last stand at ``start``; none if the data is shorter than they say."""
     end = len(data)
-    count = data[start] if start < end else 0
-    if not 1 <= count <= MAX_FRAMES:
-        return ()
     sizes = _SIZES[count - 1]
-    at = start + 1 + sizes.size
+    at = start + sizes.size
     if at > end:
-        return ()
-    frames = []
-    for size in sizes.unpack_from(data, start + 1):
-        frames.append(data[at : at + size])
+        return []
+    parts = []
+    for size in sizes.unpack_from(data, start):
+        parts.append(data[at : at + size])
         at += size
     if at > end:
-        return ()
-    frames.append(data[at:])
-    return tuple(frames)
+        return []
+    parts.append(data[at:])
+    return parts

@@ -7,7 +7,7 @@ Theory
 Rules
  1. One ``Drain`` per socket, and nobody else receives from that socket.
  2. Whoever sends on a socket calls ``touch`` afterwards. Many touches in one round of the loop cost one check.
- 3. A turn reads at most ``MAX_BATCH`` messages; then the other sockets get theirs.
+ 3. A turn ends with the frame that makes it ``MAX_BATCH`` messages; then the other sockets get theirs.
  4. What one message raises does not end the reading: it is logged and counted as ``reader_error``.
 """
 
@@ -52,10 +52,10 @@ def has_input(socket: ZmqSocket) -> bool:
 
 
 class Drain:
-    """Calls ``receive`` for every message of one socket, and ``after`` once a turn.
+    """Calls ``receive`` for everything that one socket has, and ``after`` once a turn.
 
-    ``receive`` reads exactly one message and raises ``zmq.Again`` when there is none. ``idle``, where given, is
-    called when the socket was found empty.
+    ``receive`` reads exactly one message of ZMTP and raises ``zmq.Again`` when there is none; it says how many messages
+    were in it, or nothing where that is always one. ``idle``, where given, is called when the socket was found empty.
     """
 
     __slots__ = ("_after", "_closed", "_counters", "_fd", "_idle", "_loop", "_queued", "_receive", "socket")
@@ -63,7 +63,7 @@ class Drain:
     def __init__(
         self,
         socket: ZmqSocket,
-        receive: Callable[[], None],
+        receive: Callable[[], int | None],
         after: Callable[[], None],
         counters: Counter[str],
         idle: Callable[[], None] | None = None,
@@ -128,12 +128,13 @@ class Drain:
         """
         receive = self._receive
         try:
-            receive()
-            for count in range(1, MAX_BATCH):
-                # A message may have been the reason to close this very socket.
-                if self._closed or (count == 1 and not has_input(self.socket)):
+            count = receive() or 1
+            if count == 1 and not self._closed and not has_input(self.socket):
+                return False
+            while count < MAX_BATCH:
+                if self._closed:  # a message may have been the reason to close this very socket
                     return False
-                receive()
+                count += receive() or 1
         except zmq.Again:
             return False
         return True

@@ -49,9 +49,9 @@ class SocketBounds:
     direct_out: int = 512
     """Messages waiting for one peer on the direct lane, 32 MiB at their largest: beyond that, ``send`` says no."""
     gossip_out: int = 1024
-    """Messages waiting for one subscriber: a legitimate burst of 1,000 announcements, 64 MiB at their largest."""
+    """Messages or bundles waiting for one subscriber: a legitimate burst of 1,000 announcements, 64 MiB at most."""
     inbound: int = 128
-    """Messages of one connection read from the network ahead of us: more would be delay, not throughput."""
+    """Messages or bundles of one connection read from the network ahead of us: more would be delay, not throughput."""
     dial_timeout: float = 5.0
     """Seconds from a dial to its answer: three retries of a lost SYN."""
     handshake: float = 5.0

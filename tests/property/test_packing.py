@@ -1,22 +1,27 @@
-"""A message as one frame of ZMTP: what was packed comes back, and any bytes unpack to something."""
+"""Messages as one frame of ZMTP: what was packed comes back, and any bytes unpack to something."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmesh.transports.packing import MAX_FRAMES, pack, unpack
+from zmesh.core.types import Frames
+from zmesh.transports.packing import MAX_BUNDLE, MAX_FRAMES, bundle, pack, unpack
+
+MESSAGES = st.lists(st.binary(max_size=300), min_size=1, max_size=MAX_FRAMES).map(tuple)
 
 
-@given(st.lists(st.binary(max_size=300), min_size=1, max_size=MAX_FRAMES), st.binary(max_size=40))
-def test_frames_come_back_from_behind_whatever_stands_before_them(frames: list[bytes], before: bytes) -> None:
-    assert unpack(before + pack(tuple(frames)), len(before)) == tuple(frames)
+@given(st.lists(MESSAGES, min_size=1, max_size=MAX_BUNDLE), st.binary(max_size=40))
+def test_messages_come_back_from_behind_whatever_stands_before_them(messages: list[Frames], before: bytes) -> None:
+    assert unpack(before + bundle([pack(frames) for frames in messages]), len(before)) == messages
 
 
 @given(
-    st.binary(max_size=200) | st.builds(bytes.__add__, st.sampled_from([b"\1", b"\2", b"\3"]), st.binary(max_size=90))
+    st.binary(max_size=200)
+    | st.builds(bytes.__add__, st.sampled_from([b"\1", b"\2", b"\3", b"\0\2", b"\0\3"]), st.binary(max_size=90))
 )
 def test_any_bytes_unpack_to_what_packs_to_them_or_to_no_frames(data: bytes) -> None:
-    frames = unpack(data)
+    messages = unpack(data)
 
-    assert frames == () or pack(frames) == data
+    assert 1 <= len(messages) <= MAX_BUNDLE
+    assert () in messages or bundle([pack(frames) for frames in messages]) == data

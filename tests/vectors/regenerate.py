@@ -80,22 +80,40 @@ def networks() -> Vectors:
 
 
 def packed() -> Vectors:
-    """A message's frames as one frame of ZMTP; what cannot be unpacked is a message of no frames."""
+    """Messages as one frame of ZMTP; what cannot be unpacked is one message of no frames."""
     ids = bytes(range(16))
-    cases: list[tuple[str, Sequence[bytes], bytes]] = [
-        ("an envelope", (b"\x01\x05\x00", b"body", bytes(64)), b"\x03\0\0\0\x03\0\0\0\x04\x01\x05\x00body" + bytes(64)),
-        ("an IHAVE of one id", (b"\x02", ids), b"\x02\0\0\0\x01\x02" + ids),
-        ("a LEAVE", (b"\x06", b""), b"\x02\0\0\0\x01\x06"),
-        ("a frame alone", (b"\x06",), b"\x01\x06"),
-        ("six empty frames", (b"",) * 6, b"\x06" + bytes(20)),
-        ("nothing", (), b""),
-        ("a count of 0", (), b"\0"),
-        ("a count of 7", (), b"\x07" + bytes(24)),
-        ("fewer sizes than counted", (), b"\x03" + bytes(7)),
-        ("a frame that is shorter than its size", (), b"\x02\0\0\0\x02\x06"),
-        ("a size beyond everything", (), b"\x02\xff\xff\xff\xff\x06"),
+    envelope, ihave, leave = (b"\x01\x05\x00", b"body", bytes(64)), (b"\x02", ids), (b"\x06", b"")
+    packed_envelope = b"\x03\0\0\0\x03\0\0\0\x04\x01\x05\x00body" + bytes(64)
+    packed_ihave, packed_leave = b"\x02\0\0\0\x01\x02" + ids, b"\x02\0\0\0\x01\x06"
+    both = bytes((0, 2, 0, 0, 0, len(packed_ihave))) + packed_ihave + packed_leave
+    malformed: Sequence[Sequence[bytes]] = ((),)
+    cases: list[tuple[str, Sequence[Sequence[bytes]], bytes]] = [
+        ("an envelope", (envelope,), packed_envelope),
+        ("an IHAVE of one id", (ihave,), packed_ihave),
+        ("a LEAVE", (leave,), packed_leave),
+        ("a frame alone", ((b"\x06",),), b"\x01\x06"),
+        ("six empty frames", ((b"",) * 6,), b"\x06" + bytes(20)),
+        ("nothing", malformed, b""),
+        ("a count of 7", malformed, b"\x07" + bytes(24)),
+        ("fewer sizes than counted", malformed, b"\x03" + bytes(7)),
+        ("a frame that is shorter than its size", malformed, b"\x02\0\0\0\x02\x06"),
+        ("a size beyond everything", malformed, b"\x02\xff\xff\xff\xff\x06"),
+        ("a bundle of two", (ihave, leave), both),
+        (
+            "a bundle of sixteen",
+            (leave,) * 15 + (envelope,),
+            b"\0\x10" + bytes((0, 0, 0, len(packed_leave))) * 15 + packed_leave * 15 + packed_envelope,
+        ),
+        ("a bundle that says no more than that", malformed, b"\0"),
+        ("a bundle of none", malformed, b"\0\0"),
+        ("a bundle of one", malformed, b"\0\x01" + packed_leave),
+        ("a bundle of seventeen", malformed, b"\0\x11" + bytes((0, 0, 0, 6)) * 16 + packed_leave * 17),
+        ("a bundle of fewer sizes than counted", malformed, b"\0\x02\0\0\0"),
+        ("a bundle of a message that is shorter than its size", malformed, b"\0\x02\0\0\0\x07" + packed_leave),
+        ("a bundle of which one message cannot be unpacked", ((), leave), b"\0\x02\0\0\0\x01\x07" + packed_leave),
+        ("a bundle within a bundle", (leave, ()), b"\0\x02\0\0\0\x06" + packed_leave + both),
     ]
-    return [{"name": name, "frames": frames, "packed": data} for name, frames, data in cases]
+    return [{"name": name, "messages": messages, "packed": data} for name, messages, data in cases]
 
 
 def checksums() -> Vectors:

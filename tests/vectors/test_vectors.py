@@ -22,7 +22,7 @@ from zmesh.core.types import DropReason
 from zmesh.delegation import decode_delegation, encode_delegation, parse_text
 from zmesh.handlers.record import Description, decode_record, encode_record, verify_record
 from zmesh.identity import Identity, curve_image, verify
-from zmesh.transports.packing import pack, unpack
+from zmesh.transports.packing import bundle, pack, unpack
 
 FOLDER = Path(__file__).parent
 CONTROL: dict[int, tuple[Callable[[bytes], Any], int]] = {
@@ -95,13 +95,14 @@ def test_a_network_id_is_a_hash_of_tag_genesis_and_name() -> None:
 
 
 @named(load("packed"))
-def test_a_message_travels_as_one_frame(vector: dict[str, Any]) -> None:
-    frames, data = frames_of(vector), bytes.fromhex(vector["packed"])
+def test_messages_travel_as_one_frame(vector: dict[str, Any]) -> None:
+    messages = [frames_of({"frames": frames}) for frames in vector["messages"]]
+    data = bytes.fromhex(vector["packed"])
 
-    assert unpack(data) == frames
-    assert unpack(b"a topic before it" + data, len(b"a topic before it")) == frames
-    if frames:
-        assert pack(frames) == data
+    assert unpack(data) == messages
+    assert unpack(b"a topic before it" + data, len(b"a topic before it")) == messages
+    if all(messages):
+        assert bundle([pack(frames) for frames in messages]) == data
 
 
 @named(ENVELOPES)
