@@ -63,10 +63,10 @@ class _Want:
 class _Batch:
     """Messages offered together."""
 
-    __slots__ = ("ids", "last_round", "rounds", "told")
+    __slots__ = ("entries", "last_round", "rounds", "told")
 
     def __init__(self) -> None:
-        self.ids: list[bytes] = []
+        self.entries: list[Seen] = []
         self.rounds = 0
         self.last_round = 0
         self.told: set[PeerKey] = set()
@@ -96,57 +96,66 @@ class Gossip:
 
     def publish(self, envelope: Envelope, now: Now) -> tuple[PeerKey, ...]:
         """Push an own message: a small one to all links, a large one to a few. Says to whom."""
-        entry = self._seen.add(envelope, envelope.ttl)
+        entry = self._seen.add(envelope, None)
+        entry.relayed_ttl = envelope.ttl
         if len(envelope.body) <= self._bounds.flood_size and len(self._context.live) <= self._bounds.flood_links:
-            targets: Collection[PeerKey] = self._context.live
+            targets = self._context.live
         else:
-            targets = self._pick(self._bounds.fanout, ())
-        self._push(entry, envelope, targets, envelope.ttl, 0)
-        self._offer_later(envelope, self._bounds.offer_rounds, now)
-        return tuple(targets)
+            targets = tuple(self._pick(self._bounds.fanout, ()))
+        self._push(entry, targets, envelope.ttl, 0)
+        self._offer_later(entry, self._bounds.offer_rounds, now)
+        return targets
 
-    def relay(self, entry: Seen, envelope: Envelope, ttl: int, hops: int, now: Now) -> None:
-        """Pass a message on that arrived with ``ttl`` hops left, to some who may lack it.
+    def carry(self, entry: Seen, ttl: int, hops: int, now: Now) -> None:
+        """Pass on and offer a message of somebody else that was just accepted."""
+        self.relay(entry, ttl, hops, now)
+        bounds = self._bounds
+        self._offer_later(entry, bounds.flood_offers if self._is_flooded(entry) else bounds.offer_rounds, now)
+
+    def relay(self, entry: Seen, ttl: int, hops: int, now: Now) -> None:
+        """Pass a message on that arrived with ``ttl`` hops left, if its bytes are still here, to some who may lack it.
 
         In a full mesh the origin pushed a small message to everybody already: a few copies cover lost links, and wait
         until the first ones, which all nodes of a host work on at once, have had their turn.
         """
-        if ttl <= 1:
+        if ttl <= 1 or entry.body is None:
             return
         entry.relayed_ttl = ttl
         live = self._context.live
         if len(live) == 1 and live[0] in entry.holders:
             return  # a mesh of two, or of one so far
-        if self._is_flooded(envelope):
+        if self._is_flooded(entry):
             if not self._flooded:
                 self._context.agenda.note(now.mono + self._bounds.flood_wait, self._relay_flooded)
             self._flooded.append((entry, ttl, hops))
         else:
-            self._pass_on(self._bounds.fanout, entry, envelope, ttl, hops)
+            self._pass_on(self._bounds.fanout, entry, ttl, hops)
 
-    def _is_flooded(self, envelope: Envelope) -> bool:
+    def _is_flooded(self, entry: Seen) -> bool:
         """Did its origin push it to everybody?"""
-        return self._context.full_mesh and len(envelope.body) <= self._bounds.flood_size
+        body = entry.body
+        return self._context.full_mesh and body is not None and len(body) <= self._bounds.flood_size
 
     def _relay_flooded(self, _: None, now: Now) -> None:
         """By now more is known of who has them."""
         flooded, self._flooded = self._flooded, []
         for entry, ttl, hops in flooded:
-            envelope = entry.envelope
             # Its author may have been removed meanwhile, and with it the right to be passed on.
-            if envelope is not None and self._context.peers.author(envelope.author) is not None:
-                self._pass_on(self._bounds.flood_relay, entry, envelope, ttl, hops)
+            if entry.body is not None and self._context.peers.author(entry.author) is not None:
+                self._pass_on(self._bounds.flood_relay, entry, ttl, hops)
 
-    def _pass_on(self, count: int, entry: Seen, envelope: Envelope, ttl: int, hops: int) -> None:
-        targets = self._pick(count, (*entry.holders, envelope.author))
-        self._push(entry, envelope, targets, ttl - 1, min(hops + 1, 255))
+    def _pass_on(self, count: int, entry: Seen, ttl: int, hops: int) -> None:
+        targets = self._pick(count, (*entry.holders, entry.author))
+        self._push(entry, tuple(targets), ttl - 1, min(hops + 1, 255))
 
-    def _push(self, entry: Seen, envelope: Envelope, targets: Collection[PeerKey], ttl: int, hops: int) -> None:
-        if not targets:
+    def _push(self, entry: Seen, targets: tuple[PeerKey, ...], ttl: int, hops: int) -> None:
+        body = entry.body
+        if not targets or body is None:
             return
         for target in targets:
             entry.held_by(target)
-        self._out.append(Send(tuple(targets), envelope.frames(ttl, hops), envelope.id, True))
+        frames = (wire.envelope_head(ttl, hops), body, entry.signature)
+        self._out.append(Send(targets, frames, entry.id, True))
 
     def _pick(self, count: int, excluded: Collection[PeerKey]) -> list[PeerKey]:
         """``count`` random live links, none of the excluded; all that are left where there are not more."""
@@ -164,17 +173,13 @@ class Gossip:
 
     # ------------------------------------------------------------ offers
 
-    def offer_later(self, envelope: Envelope, now: Now) -> None:
-        """Note a message of somebody else for the next batch of IHAVE."""
-        bounds = self._bounds
-        self._offer_later(envelope, bounds.flood_offers if self._is_flooded(envelope) else bounds.offer_rounds, now)
-
-    def _offer_later(self, envelope: Envelope, rounds: int, now: Now) -> None:
+    def _offer_later(self, entry: Seen, rounds: int, now: Now) -> None:
+        """Note a message for the next batch of IHAVE, which is then offered for that many rounds after the first."""
         batch = self._batch
         if batch is None:
             batch = self._batch = _Batch()
             self._context.agenda.note(now.mono + self._bounds.offer_delay, self._offer_round, batch)
-        batch.ids.append(envelope.short)
+        batch.entries.append(entry)
         batch.last_round = max(batch.last_round, rounds)
 
     def _offer_round(self, batch: _Batch, now: Now) -> None:
@@ -183,23 +188,21 @@ class Gossip:
         self._relay_flooded(None, now)  # whoever gets it by push need not be offered it
         for key in self._pick(self._bounds.offer_links, batch.told):
             batch.told.add(key)
-            self._offer_to(key, batch.ids)
+            self._offer_to(key, batch.entries)
         batch.rounds += 1
         if batch.rounds <= batch.last_round and len(batch.told) < len(self._context.live):
             self._context.agenda.note(now.mono + self._bounds.offer_interval, self._offer_round, batch)
 
-    def _offer_to(self, key: PeerKey, ids: Iterable[bytes]) -> int:
-        """IHAVE for what the link is not known to have and we can serve; how many that were."""
-        wanted: list[bytes] = []
-        for short in ids:
-            entry = self._seen.get(short)
-            if entry is not None and entry.envelope is not None and key not in entry.holders:
+    def _offer_to(self, key: PeerKey, entries: Iterable[Seen]) -> None:
+        """IHAVE for what the link is not known to have and we can serve."""
+        ids: list[bytes] = []
+        for entry in entries:
+            if entry.body is not None and key not in entry.holders:
                 entry.offer_to(key)
-                wanted.append(short)
-        for start in range(0, len(wanted), MAX_IDS):
-            frames = wire.control(wire.IHAVE, wire.encode_ids(wanted[start : start + MAX_IDS]))
+                ids.append(entry.id[: wire.SHORT_ID])
+        for start in range(0, len(ids), MAX_IDS):
+            frames = wire.control(wire.IHAVE, wire.encode_ids(ids[start : start + MAX_IDS]))
             self._out.append(Send((key,), frames, None, True))
-        return len(wanted)
 
     def offered(self, link: Link, ids: list[bytes], now: Now) -> None:
         """An IHAVE came: note the holder, and ask for what nobody is asked for yet."""
@@ -363,14 +366,14 @@ class Gossip:
         for short in ids:
             entry = self._seen.get(short)
             answers = None if entry is None or entry.answers is None else entry.answers.get(link.key)
-            if entry is None or entry.envelope is None or entry.answers is None or answers is None:
+            if entry is None or entry.body is None or entry.answers is None or answers is None:
                 self._context.drop(DropReason.UNSOLICITED_WANT, link.key, short)
-            elif answers >= self._bounds.want_answers or not link.want_bucket.take(now.mono, entry.size):
+            elif answers >= self._bounds.want_answers or not link.want_bucket.take(now.mono, len(entry.body)):
                 self._context.drop(DropReason.WANT_BUDGET, link.key, short)
             else:
                 entry.answers[link.key] = answers + 1
                 # A fresh ttl: the asker's part of the mesh may be as large as the whole.
-                self._push(entry, entry.envelope, (link.key,), entry.envelope.ttl, 1)
+                self._push(entry, (link.key,), entry.ttl, 1)
 
     # ------------------------------------------------------------ anti-entropy
 
@@ -397,18 +400,16 @@ class Gossip:
 
     def listing(self, link: Link, slots: list[int], now: Now) -> None:
         """A LIST came: offer what is cached of those slots, within the link's byte budget."""
-        ids: list[bytes] = []
+        entries: list[Seen] = []
         for slot in slots:
             held = self._seen.in_slot(slot)
-            if ids and len(ids) + len(held) > self._bounds.offers_per_link:
+            if entries and len(entries) + len(held) > self._bounds.offers_per_link:
                 break  # more than it remembers; it asks again for what then still differs
             if not link.want_bucket.take(now.mono, len(held) * LIST_COST):
                 self._context.drop(DropReason.WANT_BUDGET, link.key, None)
                 break
-            ids += held
-        for short in ids:
+            entries += [entry for short in held if (entry := self._seen.get(short)) is not None]
+        for entry in entries:
             # It says that it lacks something of this slot, so what we once sent may have been lost on the way.
-            entry = self._seen.get(short)
-            if entry is not None:
-                entry.lacked_by(link.key)
-        self._offer_to(link.key, ids)
+            entry.lacked_by(link.key)
+        self._offer_to(link.key, entries)

@@ -156,9 +156,8 @@ class Intake:
         if seen is not None:  # step 4; it was decoded when it first came, so it need not be decoded again
             self._context.drop(DropReason.DUPLICATE, link.key, identifier)
             seen.held_by(link.key)
-            cached = seen.envelope
-            if seen.relayed_ttl == 0 and cached is not None and 1 < ttl <= cached.ttl:
-                self._gossip.relay(seen, cached, ttl, hops, now)
+            if seen.relayed_ttl == 0 and ttl <= seen.ttl:
+                self._gossip.relay(seen, ttl, hops, now)
             return
         envelope = open_envelope(identifier, body, signature)
         copy = _Copy(envelope, link.key, ttl, hops)
@@ -248,13 +247,11 @@ class Intake:
         self._note_life(envelope, now)
         verdict, payload = self._judge(copy, author, now)
         carried = verdict in (Verdict.ACCEPT, Verdict.RELAY)
-        entry = self._seen.add(envelope, 0, keep=carried)
-        entry.held_by(link)
+        entry = self._seen.add(envelope, link, keep=carried)
         self._gossip.arrived(envelope.short, now)
         if not carried:
             return
-        self._gossip.relay(entry, envelope, copy.ttl, copy.hops, now)
-        self._gossip.offer_later(envelope, now)
+        self._gossip.carry(entry, copy.ttl, copy.hops, now)
         if payload is None:
             return  # of an unknown kind, which is counted already
         if own:

@@ -11,7 +11,10 @@ Rules
     with a junk signature).
  2. Quotas are per author: an author that floods evicts only its own. First the bodies go (still seen, no longer
     served), then the ids; below what was forgotten early, a low-water mark of (epoch, sequence) takes their place.
+    The body that just came is not the one to go: it is yet to be passed on.
  3. The keys are short ids (16 bytes of the id).
+ 4. An entry keeps the bytes that repair sends, and no parsed envelope: Python's collector looks at whatever is kept,
+    again and again, so it is one object a message, and what messages have in common is shared.
 """
 
 from __future__ import annotations
@@ -43,33 +46,64 @@ def _slot_at(seconds: float) -> int:
     return int(seconds * 1000) // DIGEST_SLOT_MS
 
 
+class _Ledger:
+    """What is held of one author."""
+
+    __slots__ = ("author", "bytes", "cached", "ids", "low_water")
+
+    def __init__(self, author: PeerKey) -> None:
+        self.author = author
+        self.ids: deque[bytes] = deque()
+        self.cached: deque[bytes] = deque()
+        self.bytes = 0
+        self.low_water = (0, 0)
+
+
+class _Slot:
+    """What is held of one second of signed time."""
+
+    __slots__ = ("checksum", "ids")
+
+    def __init__(self) -> None:
+        self.ids: list[bytes] = []
+        """Ascending, as the checksum wants them: an author may stamp all its messages with one second, and sorting
+        them again for every digest would cost more than all else."""
+        self.checksum: bytes | None = None
+
+
 class Seen:
     """One remembered message."""
 
     __slots__ = (
         "answers",
         "author",
+        "body",
         "epoch",
-        "envelope",
         "holders",
+        "id",
         "relayed_ttl",
         "sequence",
-        "size",
+        "signature",
         "slot",
+        "ttl",
     )
 
-    def __init__(self, envelope: Envelope, relayed_ttl: int) -> None:
-        self.author = envelope.author
+    def __init__(self, envelope: Envelope, author: PeerKey, slot: _Slot, link: PeerKey | None) -> None:
+        self.author = author
         self.epoch = envelope.epoch
         self.sequence = envelope.sequence
-        self.slot = envelope.timestamp_ms // DIGEST_SLOT_MS
-        self.size = len(envelope.body)
-        self.envelope: Envelope | None = envelope
-        self.relayed_ttl = relayed_ttl
+        self.slot = slot
+        self.ttl = envelope.ttl
+        """Hops as signed."""
+        self.id = envelope.id
+        self.body: bytes | None = envelope.body
+        """None once only the id is remembered; ``id`` and ``signature`` are empty from then on."""
+        self.signature = envelope.signature
+        self.relayed_ttl = 0
         """Hops it was passed on with; 0 if it arrived starved, so that a better copy may re-arm it once."""
-        self.holders: set[PeerKey] | frozenset[PeerKey] = _NOBODY
+        self.holders: set[PeerKey] | frozenset[PeerKey] = _NOBODY if link is None else _only(link)
         """Links known to have it: they sent it, offered it, or we sent it to them. Frozen while it is one at most: most
-        messages of a flood stay so, and a set for each would be the third object that the collector looks at."""
+        messages of a flood stay so, and a set for each would be a second object that the collector looks at."""
         self.answers: dict[PeerKey, int] | None = None
         """Copies sent by request, per link. A link is in here only once it was offered the message."""
 
@@ -97,40 +131,19 @@ class Seen:
         self.answers.setdefault(link, 0)
 
 
-class _Ledger:
-    """What is held of one author."""
-
-    __slots__ = ("bytes", "cached", "ids", "low_water")
-
-    def __init__(self) -> None:
-        self.ids: deque[bytes] = deque()
-        self.cached: deque[bytes] = deque()
-        self.bytes = 0
-        self.low_water = (0, 0)
-
-
-class _Slot:
-    __slots__ = ("checksum", "ids")
-
-    def __init__(self) -> None:
-        self.ids: list[bytes] = []
-        """Ascending, as the checksum wants them: an author may stamp all its messages with one second, and sorting
-        them again for every digest would cost more than all else."""
-        self.checksum: bytes | None = None
-
-
 class SeenStore:
     """Ids and cached copies of everything accepted in the last ``RETENTION`` seconds."""
 
-    __slots__ = ("_bounds", "_bytes", "_entries", "_ledgers", "_oldest", "_slots")
+    __slots__ = ("_author_bytes", "_author_ids", "_bytes", "_cache_bytes", "_entries", "_ledgers", "_slots")
 
     def __init__(self, bounds: Bounds) -> None:
-        self._bounds = bounds
+        self._author_ids = bounds.author_ids
+        self._author_bytes = bounds.author_bytes
+        self._cache_bytes = bounds.cache_bytes
         self._entries: dict[bytes, Seen] = {}
         self._slots: dict[int, _Slot] = {}
         self._ledgers: dict[PeerKey, _Ledger] = {}
         self._bytes = 0
-        self._oldest = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -150,58 +163,68 @@ class SeenStore:
         ledger = self._ledgers.get(envelope.author)
         return ledger is not None and (envelope.epoch, envelope.sequence) <= ledger.low_water
 
-    def add(self, envelope: Envelope, relayed_ttl: int, *, keep: bool = True) -> Seen:
-        """Remember a verified message; with ``keep``, also its bytes for repair."""
+    def add(self, envelope: Envelope, link: PeerKey | None, *, keep: bool = True) -> Seen:
+        """Remember a verified message that came over ``link``, or is our own; with ``keep``, also its bytes."""
         short = envelope.short
-        entry = self._entries[short] = Seen(envelope, relayed_ttl)
-        slot = self._slots.get(entry.slot)
+        slot = self._slots.get(envelope.timestamp_ms // DIGEST_SLOT_MS)
         if slot is None:
-            slot = self._slots[entry.slot] = _Slot()
+            slot = self._slots[envelope.slot] = _Slot()
         insort(slot.ids, short)
         slot.checksum = None
-        ledger = self._ledgers.get(entry.author)
+        ledger = self._ledgers.get(envelope.author)
         if ledger is None:
-            ledger = self._ledgers[entry.author] = _Ledger()
+            ledger = self._ledgers[envelope.author] = _Ledger(envelope.author)
         ledger.ids.append(short)
+        entry = self._entries[short] = Seen(envelope, ledger.author, slot, link)
+        size = len(envelope.body)
+        ledger.bytes += size
+        self._bytes += size
         if keep:
             ledger.cached.append(short)
-            ledger.bytes += entry.size
-            self._bytes += entry.size
+            if ledger.bytes > self._author_bytes or self._bytes > self._cache_bytes:
+                self._make_room(ledger)
         else:
-            entry.envelope = None
-        self._enforce(ledger)
+            self._drop_body(entry, ledger)
+        if len(ledger.ids) > self._author_ids:
+            self._forget_oldest(ledger)
         return entry
 
-    def _enforce(self, ledger: _Ledger) -> None:
-        bounds = self._bounds
-        while ledger.bytes > bounds.author_bytes:
+    def _make_room(self, ledger: _Ledger) -> None:
+        """Drop bodies, oldest first, until the quotas are kept; never the one that just came, the ledger's last."""
+        while ledger.bytes > self._author_bytes and len(ledger.cached) > 1:
             self._drop_oldest_body(ledger)
-        while self._bytes > bounds.cache_bytes:
+        while self._bytes > self._cache_bytes:
             # Only when everybody together is over: the one who holds most gives way.
-            self._drop_oldest_body(max(self._ledgers.values(), key=lambda held: held.bytes))
-        while len(ledger.ids) > bounds.author_ids:
-            short = ledger.ids.popleft()
-            entry = self._entries.get(short)
-            if entry is not None:
-                self._forget(short, entry, ledger)
-                slot = self._slots.get(entry.slot)
-                if slot is not None:
-                    del slot.ids[bisect_left(slot.ids, short)]
-                    slot.checksum = None
+            older = [
+                held for held in self._ledgers.values() if held.bytes and (held is not ledger or len(held.cached) > 1)
+            ]
+            if not older:
+                return
+            self._drop_oldest_body(max(older, key=lambda held: held.bytes))
+
+    def _forget_oldest(self, ledger: _Ledger) -> None:
+        short = ledger.ids.popleft()
+        entry = self._entries.get(short)
+        if entry is not None:
+            self._forget(short, entry, ledger)
+            slot = entry.slot
+            del slot.ids[bisect_left(slot.ids, short)]
+            slot.checksum = None
 
     def _drop_oldest_body(self, ledger: _Ledger) -> None:
         entry = self._entries.get(ledger.cached.popleft())
-        if entry is not None and entry.envelope is not None:
+        if entry is not None:
             self._drop_body(entry, ledger)
 
     def _drop_body(self, entry: Seen, ledger: _Ledger) -> None:
-        entry.envelope = None
-        ledger.bytes -= entry.size
-        self._bytes -= entry.size
+        if entry.body is not None:
+            ledger.bytes -= len(entry.body)
+            self._bytes -= len(entry.body)
+            entry.body = None
+            entry.id = entry.signature = b""
 
     def _forget(self, short: bytes, entry: Seen, ledger: _Ledger) -> None:
-        if entry.envelope is not None:
-            self._drop_body(entry, ledger)
+        self._drop_body(entry, ledger)
         del self._entries[short]
         ledger.low_water = max(ledger.low_water, (entry.epoch, entry.sequence))
 
