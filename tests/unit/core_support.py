@@ -218,6 +218,13 @@ class Bench:
         self._move(end)
         return self.actions[begin:]
 
+    def wake_late(self, seconds: float) -> None:
+        """Let the next wake-up come that long after it was due."""
+        assert self.wake_at is not None
+        self._move(self.wake_at + seconds)
+        self.wake_at = None
+        self.handle(Wake())
+
     def _move(self, mono: float) -> None:
         self.now = Now(mono, self.now.wall + (mono - self.now.mono))
 

@@ -390,6 +390,34 @@ def test_who_said_nothing_at_all_meanwhile_broke_no_offer() -> None:
     assert (made.offences(), made.engine.links[ALICE.public].asked) == ([], 0)
 
 
+def test_a_node_that_is_late_itself_blames_nobody_for_an_offer() -> None:
+    """What it was sent may lie unread."""
+
+    def late_by(seconds: float) -> list[tuple[PeerKey, Fault]]:
+        made = bench()
+        made.control(ALICE, wire.IHAVE, bytes(16))
+        made.advance(2.0)
+        made.control(ALICE, wire.DIGEST)
+        made.wake_late(seconds)
+        made.advance(3.0)
+        return made.offences()
+
+    assert late_by(0.49) == [(ALICE.public, Fault.BROKEN_OFFER)]
+    assert late_by(0.51) == []
+
+
+def test_a_node_that_was_late_before_it_asked_may_blame() -> None:
+    made = bench()
+    made.wake_late(2.0)
+    made.advance(0.1)
+    made.control(ALICE, wire.IHAVE, bytes(16))
+    made.advance(2.0)
+    made.control(ALICE, wire.DIGEST)
+    made.advance(2.0)
+
+    assert made.offences() == [(ALICE.public, Fault.BROKEN_OFFER)]
+
+
 def test_the_third_silence_in_a_row_is_a_broken_offer_and_an_answer_ends_the_row() -> None:
     made = bench()
 

@@ -29,6 +29,7 @@ class Context:
         "fallen",
         "faults",
         "full_mesh",
+        "late_at",
         "links",
         "live",
         "network",
@@ -54,6 +55,8 @@ class Context:
         """Is everybody linked with everybody? Set when membership changes."""
         self.live: tuple[PeerKey, ...] = ()
         """Links that messages flow over, ascending by key."""
+        self.late_at = float("-inf")
+        """When this node last fell behind its own timers, in monotonic seconds: what it lacks may lie unread then."""
         self.out: list[Action] = []
         self.drops: dict[DropReason, int] = dict.fromkeys(DropReason, 0)
         self.faults: dict[Fault, int] = dict.fromkeys(Fault, 0)

@@ -50,6 +50,9 @@ from zmesh.core.links import Links
 from zmesh.core.peers import Rng
 from zmesh.core.types import Now, PeerKey, SendResult, Verdict
 
+LATE = 0.5
+"""Seconds behind its own timers from which on a node is late: a busy event loop is some tens of milliseconds behind."""
+
 
 class Engine:
     """One node's protocol state. See the module for what ``handle`` does with a frame.
@@ -204,6 +207,9 @@ class Engine:
 
     def _wake(self, event: Wake, now: Now) -> None:
         self._wake_at = float("inf")
+        due = self._context.agenda.next
+        if due is not None and now.mono - due > LATE:
+            self._context.late_at = now.mono
         self._behaviours.wake_due(now)
         self._context.agenda.run(now)
 

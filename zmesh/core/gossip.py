@@ -11,7 +11,8 @@ Rules
  2. A link is served only what it was offered, at most ``want_answers`` times, within its byte budget.
  3. A want ends with the message, or when no holder is left; a holder that offered, did not send it for ``want_offence``
     seconds and went on talking meanwhile is to blame. One that said nothing at all may be overloaded, and so may we:
-    what it sent can lie unread here. It is to blame from the ``SILENCES``-th time in a row on.
+    what it sent can lie unread here. It is to blame from the ``SILENCES``-th time in a row on. And a node that is late
+    for its own timers blames nobody.
  4. Ids that are offered together are offered as one batch: the work is per batch and link, not per message.
 """
 
@@ -271,9 +272,9 @@ class Gossip:
             for key, (first, _) in list(want.asked.items()):
                 if now.mono - first >= self._bounds.want_offence:
                     silent.add(key)
-                    # Who was never asked, or serves us as fast as its budget lets it, owes nothing.
+                    # Who was never asked, or serves us as fast as its budget lets it, or as we read, owes nothing.
                     link = self._context.links[key]
-                    if max(link.unsent_at, link.served_at) < first:
+                    if max(link.unsent_at, link.served_at, self._context.late_at) < first:
                         talked = link.heard_at >= first + self._bounds.want_offence / 2
                         broken[key] = talked or broken.get(key, False)
                     self._unhold(short, want, key)
