@@ -52,7 +52,7 @@ def has_input(socket: ZmqSocket) -> bool:
 
 
 class Drain:
-    """Calls ``receive`` for everything that one socket has, and ``after`` once a turn.
+    """Calls ``receive`` for everything that one socket has, and ``after`` for the first and for the rest of a turn.
 
     ``receive`` reads exactly one message of ZMTP and raises ``zmq.Again`` when there is none; it says how many messages
     were in it, or nothing where that is always one. ``idle``, where given, is called when the socket was found empty.
@@ -123,12 +123,13 @@ class Drain:
     def _turn(self) -> bool:
         """Whether more may be waiting.
 
-        Asking for the events costs half of what a failed receive costs, so the usual single message is followed
-        by the question, and a stream of them by none.
+        Asking for the events is a system call, and costs half of what a failed receive costs. So the first message is
+        handed on before anything is asked, the usual single one is followed by the question, and a stream by none.
         """
         receive = self._receive
         try:
             count = receive() or 1
+            self._after()
             if count == 1 and not self._closed and not has_input(self.socket):
                 return False
             while count < MAX_BATCH:

@@ -178,7 +178,7 @@ class Dispatcher:
         return max([*waiting, *(reader.qsize() for reader in self._readers)], default=0)
 
     def offer(self, message: MeshMessage) -> bool:
-        """Queue a message for every handler and iterator of its type that has room.
+        """Queue a message for every handler and iterator of its type that has room; the next ``turn`` begins with it.
 
         False only if somebody wants it and nobody had room: then its sender is told busy and sends it again. A
         listener whose queue is full misses it, which is counted, so that one that hangs hurts nobody else.
@@ -191,7 +191,7 @@ class Dispatcher:
             wanted += 1
             if not lane.is_full:
                 lane.queue.append(message)
-                self.wants_turn(lane)
+                self._note(lane)
                 taken += 1
         for reader in self._readers:
             wanted += 1
@@ -204,12 +204,17 @@ class Dispatcher:
         return taken > 0 or wanted == 0
 
     def wants_turn(self, lane: _Lane) -> None:
-        """Give the lane a turn, at the latest in the next round of the event loop."""
-        if lane.is_due or not lane.needs_turn:
-            return
-        lane.is_due = True
-        self._due.append(lane)
-        if not self._is_planned:
+        """Give the lane a turn in the next round of the event loop, if not earlier."""
+        self._note(lane)
+        self._plan()
+
+    def _note(self, lane: _Lane) -> None:
+        if not lane.is_due and lane.needs_turn:
+            lane.is_due = True
+            self._due.append(lane)
+
+    def _plan(self) -> None:
+        if self._due and not self._is_planned:
             self._is_planned = True
             asyncio.get_running_loop().call_soon(self._planned)
 
@@ -218,7 +223,7 @@ class Dispatcher:
         self.turn()
 
     def turn(self) -> None:
-        """Begin what waits. Called as soon as the node can be called back, and by the event loop in any case."""
+        """Begin what waits. Whoever offers calls it as soon as handlers may call back."""
         if self._is_turning:
             return  # by a handler that made the node take a step; what that brought has its turn afterwards
         self._is_turning = True
@@ -230,7 +235,8 @@ class Dispatcher:
             self._is_turning = False
             for lane in due:
                 lane.is_due = False
-                self.wants_turn(lane)
+                self._note(lane)
+            self._plan()
 
     def begin(self, lane: _Lane, message: MeshMessage) -> Awaitable[None] | None:
         """Call one handler; what there is to await. Whatever it raises ends here."""

@@ -1,7 +1,8 @@
 """The asyncio shell around the engine: clocks, timer, sockets, threads, and nothing of the protocol.
 
 Rules
- 1. Every entry point ends in the same step: handle the event, carry out the actions, re-arm one timer.
+ 1. Every entry point ends in the same step: handle the event, carry out the actions, let handlers begin if there is
+    something for them, re-arm one timer.
  2. A step is never entered twice: what happens while actions are carried out waits in line for its turn. The clocks are
     read once for a step, and again after each round of verification, which is what takes time in it.
  3. Signatures are verified inline while there are few (a thread costs more than it saves) and in threads when a batch
@@ -118,13 +119,15 @@ class Node:
         self._pool: ThreadPoolExecutor | None = None
         self._loop: asyncio.AbstractEventLoop
         self._timer: asyncio.TimerHandle | None = None
+        self._wake_at: float | None = None
+        """When the engine asked to be woken, as long as the timer is not set to it."""
         self._running = False
         self._refusals: tuple[bytes | None, int] = (None, 0)
         self._act: dict[type, Callable[[Any], None]] = {
             Send: self._send,
             Verify: self._unverified.append,
             Deliver: self._deliver,
-            WakeAt: self._wake_at,
+            WakeAt: self._note_wake,
             Dial: self._start_dial,
             Hangup: self._hangup,
             Admit: self._admit,
@@ -170,8 +173,10 @@ class Node:
             self._carry_out(actions)
         finally:
             self._stepping = False
-        if self._events:
-            self._step()
+            if self._events:
+                self._step()
+            else:
+                self._set_timer()
         return actions
 
     def _step(self) -> None:
@@ -188,7 +193,8 @@ class Node:
                     now = read_clocks()
         finally:
             self._stepping = False
-        self._application.stepped()
+            self._application.stepped()
+            self._set_timer()
 
     def _carry_out(self, actions: list[Action]) -> None:
         act = self._act
@@ -241,11 +247,17 @@ class Node:
         if action.receipt:
             self._events.append(Receipt(action.envelope.id, queued))
 
-    def _wake_at(self, action: WakeAt) -> None:
+    def _note_wake(self, action: WakeAt) -> None:
+        self._wake_at = action.mono
+
+    def _set_timer(self) -> None:
+        if self._wake_at is None:
+            return
         if self._timer is not None:
             self._timer.cancel()
-        delay = max(0.0, action.mono - time.monotonic())
+        delay = max(0.0, self._wake_at - time.monotonic())
         self._timer = self._loop.call_later(delay, self._wake)
+        self._wake_at = None
 
     def _wake(self) -> None:
         self._timer = None

@@ -218,7 +218,7 @@ class Running:
         return self._setup.dispatcher.offer(MeshMessage.of(action.envelope, action.sender, action.payload))
 
     def stepped(self) -> None:
-        """Handlers are called at once, and not a round of the event loop later."""
+        """Handlers are called at once, and not a round of the event loop later: nothing else begins what was queued."""
         self._setup.dispatcher.turn()
 
     def resolved(self, outcome: Resolved) -> None:

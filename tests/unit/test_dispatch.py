@@ -40,6 +40,7 @@ async def test_calls_that_need_not_wait_need_no_worker_keep_their_order_and_let_
 
     dispatcher.register(MessageType.GOSSIP, handler)
     assert all(dispatcher.offer(_message(number)) for number in range(100))
+    dispatcher.turn()
     async with asyncio.timeout(5):
         await done.wait()
     assert (seen, _workers()) == (list(range(100)), 0)
@@ -61,6 +62,7 @@ async def test_one_worker_serves_a_burst_of_coroutines_that_never_wait() -> None
     workers: set[object] = set()
     dispatcher.register(MessageType.GOSSIP, handler)
     assert all(dispatcher.offer(_message(number)) for number in range(100))
+    dispatcher.turn()
     async with asyncio.timeout(5):
         await done.wait()
     assert (seen, dispatcher.counters["handled"], len(workers)) == (list(range(100)), 100, 1)
@@ -104,11 +106,29 @@ async def test_one_handler_is_not_called_within_another() -> None:
     assert seen == ["outer begins", "outer ends", "inner"]
 
 
+async def test_what_a_handler_brings_about_begins_by_itself() -> None:
+    dispatcher = Dispatcher(10, 1, 5.0)
+    done = asyncio.Event()
+
+    def outer(message: MeshMessage) -> None:
+        dispatcher.offer(message._replace(message_type=MessageType.HEARTBEAT))
+        dispatcher.turn()
+
+    dispatcher.register(MessageType.GOSSIP, outer)
+    dispatcher.register(MessageType.HEARTBEAT, lambda message: done.set())
+    dispatcher.offer(_message(0))
+    dispatcher.turn()
+    async with asyncio.timeout(5):
+        await done.wait()
+    await dispatcher.close(1.0)
+
+
 async def test_what_waits_at_the_end_for_plain_callables_is_worked_off() -> None:
     dispatcher = Dispatcher(1000, 1, 5.0)
     seen: list[int] = []
     dispatcher.register(MessageType.GOSSIP, lambda message: seen.append(message.payload["n"]))
     assert all(dispatcher.offer(_message(number)) for number in range(100))
+    dispatcher.turn()
     await dispatcher.close(1.0)
     assert (seen, dispatcher.counters["lost_at_stop"]) == (list(range(100)), 0)
 
@@ -132,6 +152,7 @@ async def test_calls_that_wait_overlap_up_to_the_bound_and_the_rest_stays_queued
     dispatcher.register(MessageType.GOSSIP, handler)
     for number in range(10):
         dispatcher.offer(_message(number))
+    dispatcher.turn()
     async with asyncio.timeout(5):
         await full.wait()
         assert (started, dispatcher.qsize(), _workers()) == ([0, 1, 2], 7, 3)
@@ -152,12 +173,14 @@ async def test_a_handler_cut_off_at_the_end_works_again_after_a_restart() -> Non
 
     dispatcher.register(MessageType.GOSSIP, handler)
     dispatcher.offer(_message(0))
+    dispatcher.turn()
     async with asyncio.timeout(5):
         await started.wait()
         await dispatcher.close(0.01)
         started.clear()
         dispatcher.reopen()
         dispatcher.offer(_message(1))
+        dispatcher.turn()
         await started.wait()
     await dispatcher.close(1.0)
 
@@ -216,6 +239,7 @@ async def test_a_call_that_waits_too_long_is_cancelled_and_may_clean_up() -> Non
 
     dispatcher.register(MessageType.GOSSIP, handle)
     dispatcher.offer(_message(1))
+    dispatcher.turn()
     async with asyncio.timeout(5):
         await done.wait()
     await dispatcher.close(5)
@@ -232,6 +256,7 @@ async def test_a_plain_callable_that_gives_something_back_is_not_awaited() -> No
 
     dispatcher.register(MessageType.GOSSIP, handler)
     dispatcher.offer(_message(1))
+    dispatcher.turn()
     async with asyncio.timeout(5):
         await done.wait()
     await dispatcher.close(1.0)
@@ -249,6 +274,7 @@ async def test_what_no_handler_got_to_before_the_end_is_counted() -> None:
     dispatcher.register(MessageType.GOSSIP, handler)
     for number in range(4):
         assert dispatcher.offer(_message(number))
+    dispatcher.turn()
     async with asyncio.timeout(5):
         await started.wait()
         await dispatcher.close(0.01)

@@ -1,16 +1,17 @@
-"""Where signatures are verified: on the loop while there are few, in threads when a batch brings many."""
+"""Where signatures are verified: on the loop while few, in threads when many. When the one timer is set."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from zmesh.core.actions import Action, Verify
-from zmesh.core.events import Event, FrameReceived, Verified
+from zmesh.core.actions import Action, Verify, WakeAt
+from zmesh.core.events import Event, FrameReceived, Verified, Wake
 from zmesh.core.types import Now
 from zmesh.identity import Identity, verify
 from zmesh.node import POOL_FROM, POOL_LIMIT, Node
@@ -88,3 +89,49 @@ async def test_many_signatures_go_to_threads_and_what_they_cannot_take_stays(
     for thread in threading.enumerate():  # idle by now, and told to end: stop() does not wait for that
         if thread.name.startswith("zmesh-verify"):
             thread.join(20)
+
+
+class Sleeping:
+    """An engine that asks to be woken in a minute, and a second earlier each time."""
+
+    def __init__(self) -> None:
+        self.at = time.monotonic() + 60.0
+
+    def handle(self, event: Event, now: Now) -> list[Action]:
+        """As the engine's."""
+        self.at -= 1.0
+        return [WakeAt(self.at)]
+
+    def handle_all(self, events: list[Event], now: Now) -> list[Action]:
+        """As the engine's."""
+        return [action for event in events for action in self.handle(event, now)]
+
+
+async def test_the_one_timer_is_set_anew_once_handlers_have_begun() -> None:
+    loop: Any = asyncio.get_running_loop()
+    seen: list[list[float]] = []
+
+    def due() -> list[float]:
+        return [timer.when() for timer in loop._scheduled if not timer.cancelled()]
+
+    async def stop_transport(deadline: float) -> None:
+        pass
+
+    engine: Any = Sleeping()
+    parts: Any = SimpleNamespace(stop=stop_transport, resolved=None, stepped=lambda: seen.append(due()))
+    node = Node(engine, parts, parts, parts)
+    others = due()
+    node.start()
+    frame = FrameReceived(b"", (b"", b""))
+    node.receive([frame])
+    first = [when for when in due() if when not in others]
+    node.receive([frame])
+    second = [when for when in due() if when not in others]
+    node.ask(Wake())
+    third = [when for when in due() if when not in others]
+    await node.stop(1.0)
+
+    assert [len(timers) for timers in (first, second, third)] == [1, 1, 1]
+    assert first[0] > second[0] > third[0]
+    assert seen[:2] == [others, [*others, *first]], "the handlers had their turn before"
+    assert [when for when in due() if when not in others] == []
