@@ -281,8 +281,15 @@ def versions() -> dict[str, str]:
     import zmq
 
     import zmesh
+    from zmesh.core import is_compiled
 
-    return {"zmesh": zmesh.__version__, **{name: version(name) for name in PACKAGES}, "libzmq": zmq.zmq_version()}
+    core = "compiled" if is_compiled() else "interpreted"
+    return {
+        "zmesh": zmesh.__version__,
+        "core": core,
+        **{name: version(name) for name in PACKAGES},
+        "libzmq": zmq.zmq_version(),
+    }
 
 
 # ---------------------------------------------------------------- the command line

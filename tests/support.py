@@ -9,7 +9,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ from typing import Any
 from zmesh import MeshMessage, MeshNetworkClient, MessageType, PeerInfo
 from zmesh.core.actions import Action
 from zmesh.core.engine import Engine
-from zmesh.core.events import Event
-from zmesh.core.types import Now
+from zmesh.node import Node
 
 PATIENCE = 60.0
 """Seconds: a wait that takes longer, on however busy a machine, will never end."""
@@ -87,9 +86,9 @@ def engine(of: MeshNetworkClient) -> Engine:
 async def until(condition: Callable[[], bool], *clients: MeshNetworkClient, seconds: float = PATIENCE) -> None:
     """Wait until ``condition``, which looks at these running clients, holds."""
     news = asyncio.Event()
-    engines = [engine(one) for one in clients]
-    for one in engines:
-        _tell_after_each_event(one, news)
+    nodes = [one._running().node for one in clients]
+    for node in nodes:
+        _tell_after_each_step(node, news)
     try:
         async with asyncio.timeout(seconds):
             while not condition():
@@ -98,26 +97,18 @@ async def until(condition: Callable[[], bool], *clients: MeshNetworkClient, seco
     except TimeoutError:
         raise AssertionError(f"not within {seconds:g} s; {[one.health() for one in clients]}") from None
     finally:
-        for one in engines:
-            del one.handle, one.handle_all
+        for node in nodes:
+            del node._carry_out
 
 
-def _tell_after_each_event(one: Engine, news: asyncio.Event) -> None:
-    handle, handle_all = type(one).handle, type(one).handle_all
+def _tell_after_each_step(node: Node, news: asyncio.Event) -> None:
+    carry_out = type(node)._carry_out
 
-    def handle_and_tell(event: Event, now: Now) -> list[Action]:
-        actions = handle(one, event, now)
-        # Whoever waits runs after this step: by then the actions were carried out.
+    def carry_out_and_tell(actions: list[Action]) -> None:
+        carry_out(node, actions)
         news.set()
-        return actions
 
-    def handle_all_and_tell(events: Iterable[Event], now: Now) -> list[Action]:
-        actions = handle_all(one, events, now)
-        news.set()
-        return actions
-
-    one.handle = handle_and_tell  # type: ignore[method-assign]
-    one.handle_all = handle_all_and_tell  # type: ignore[method-assign]
+    node._carry_out = carry_out_and_tell  # type: ignore[method-assign]
 
 
 class Inbox:

@@ -243,11 +243,14 @@ def version() -> None:
 
     import zmq
 
+    from zmesh.core import is_compiled
+
     def of(distribution: str) -> str:
         try:
             return installed(distribution)
         except PackageNotFoundError:
             return "(not installed)"
 
-    libraries = f"pyzmq {of('pyzmq')}, libzmq {zmq.zmq_version()}, pynacl {of('pynacl')}"
+    core = "compiled" if is_compiled() else "interpreted"
+    libraries = f"core {core}, pyzmq {of('pyzmq')}, libzmq {zmq.zmq_version()}, pynacl {of('pynacl')}"
     typer.echo(f"zmesh-net {of('zmesh-net')} ({libraries}, Python {platform.python_version()})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -147,9 +148,10 @@ async def test_sending_to_a_peer_that_is_not_there_is_unreachable_within_its_tim
 async def test_an_acknowledgement_that_never_comes_is_a_timeout() -> None:
     """The recipient is linked, and then stands still: what was sent may or may not have been taken."""
     async with mesh("a", "b") as (a, b):
-        engine(b).handle_all = lambda events, now: []  # type: ignore[method-assign]
+        node, still = b._running().node, engine(b)
+        node.engine = SimpleNamespace(handle_all=lambda events, now: [])  # type: ignore[assignment]
         assert await a.send("b", MessageType.GOSSIP, {}, timeout=0.4) is SendResult.TIMEOUT
-        del engine(b).handle_all
+        node.engine = still
         assert await a.send("b", MessageType.GOSSIP, {})
 
 

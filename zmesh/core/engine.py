@@ -232,7 +232,7 @@ class Engine:
 
     def _membership_changed(self, now: Now) -> None:
         keys = self.peers.roster.keys
-        self._out.append(Admit(keys | self.peers.manual.keys() if self.peers.manual else keys))
+        self._out.append(Admit(keys.union(self.peers.manual)))
         self.peers.prune()
         self.seen.retain(self.peers)
         self._intake.retain({member.account for member in self.peers})

@@ -1,0 +1,26 @@
+"""Builds the package; with ``ZMESH_COMPILE=1`` its core as an extension too, which mypyc makes of the same files.
+
+Rules
+ 1. The files are the program: nothing is written for the compiler, and without it everything works the same, slower.
+ 2. Compiled is what runs for every message and touches neither the event loop nor a socket. Errors and types stay as
+    they are: exceptions, enumerations and protocols gain nothing.
+"""
+
+import os
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+INTERPRETED = {"__init__.py", "errors.py", "types.py"}
+
+
+def core() -> list[Extension]:
+    """The modules of ``zmesh.core``, translated to C. Needs mypy and a C compiler."""
+    from mypyc.build import mypycify
+
+    files = sorted(str(path) for path in Path("zmesh/core").glob("*.py") if path.name not in INTERPRETED)
+    made: list[Extension] = mypycify(["--config-file", "pyproject.toml", *files], opt_level="3")
+    return made
+
+
+setup(ext_modules=core() if os.environ.get("ZMESH_COMPILE") == "1" else [])
