@@ -1,5 +1,7 @@
 """Builds the package; with ``ZMESH_COMPILE=1`` its core as an extension too, which mypyc makes of the same files.
 
+    pip install "setuptools>=77" mypy && ZMESH_COMPILE=1 pip install --no-build-isolation .
+
 Rules
  1. The files are the program: nothing is written for the compiler, and without it everything works the same, slower.
  2. Compiled is what runs for every message and touches neither the event loop nor a socket. Errors and types stay as

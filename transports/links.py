@@ -3,7 +3,8 @@
 Rules
  1. Every event passes through ``pending`` in the order in which it happened.
  2. The sink is called from the event loop, never from inside a call to the transport, with at most
-    ``MAX_BATCH`` events at a time. What it raises is logged and counted as ``sink_error``.
+    ``MAX_BATCH`` events at a time; what is beyond that waits until others had their turn, and can be forgotten until
+    then. What the sink raises is logged and counted as ``sink_error``.
  3. Each direction of a key is told for itself: opened and closed in turns, and a dial that never opened is closed
     once.
 """
@@ -66,20 +67,18 @@ class Links:
         self.pending[:] = [event for event in self.pending if event.link != key]
 
     def flush(self) -> None:
-        """Give the sink what is pending. Only from a callback of the loop."""
-        self._waiting = False
-        if not self.pending:
+        """Give the sink the first of what is pending, and plan the rest. Only from a callback of the loop."""
+        events = self.pending[:MAX_BATCH]
+        if not events or self._sink is None:
             return
-        events = self.pending[:]
-        self.pending.clear()
-        for start in range(0, len(events), MAX_BATCH):
-            if self._sink is None:
-                return
-            try:
-                self._sink(events[start : start + MAX_BATCH])
-            except Exception as error:
-                self._counters["sink_error"] += 1
-                log.error("transport_sink_failed", exc_info=error)
+        del self.pending[:MAX_BATCH]
+        if self.pending:
+            self._plan()
+        try:
+            self._sink(events)
+        except Exception as error:
+            self._counters["sink_error"] += 1
+            log.error("transport_sink_failed", exc_info=error)
 
     def close(self) -> None:
         """The sink hears nothing more."""
@@ -90,6 +89,13 @@ class Links:
 
     def _post(self, event: LinkOpened | LinkClosed) -> None:
         self.pending.append(event)
+        self._plan()
+
+    def _plan(self) -> None:
         if not self._waiting:
             self._waiting = True
-            self._loop.call_soon(self.flush)
+            self._loop.call_soon(self._planned)
+
+    def _planned(self) -> None:
+        self._waiting = False
+        self.flush()

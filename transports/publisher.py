@@ -99,6 +99,7 @@ class Publisher:
         """Cut the subscription of ``key``, now."""
         lane = self._lanes.pop(key, None)
         if lane is not None:
+            self._give_up(lane)
             self.connections.cut(lane.connection, why)
 
     def close(self, linger: int) -> None:
@@ -107,7 +108,7 @@ class Publisher:
             self._retry.cancel()
         for lane in (*self._holding, *self._stuck):
             if not self._flush(lane):
-                self._counters["gossip_unsent"] += len(lane.held or ())
+                self._give_up(lane)
         self._drain.close()
         self.connections.close(self.socket)
         self.socket.close(linger)
@@ -143,6 +144,13 @@ class Publisher:
             lane.held.clear()
             lane.size = 0
         return True
+
+    def _give_up(self, lane: Lane) -> None:
+        """Its connection ends, and with it what is held."""
+        if lane.held:
+            self._counters["gossip_unsent"] += len(lane.held)
+            lane.held.clear()
+            lane.size = 0
 
     def _turn_ends(self) -> None:
         """Whatever sent has touched the drain, which looks at the socket in the next round of the loop, and so here."""
@@ -185,6 +193,7 @@ class Publisher:
         connection.spoke = True
         older = self._lanes.get(key)
         if older is not None:
+            self._give_up(older)
             self.connections.cut(older.connection, "superseded")
         self._lanes[key] = lane
         self._counters["gossip_subscribed"] += 1
@@ -217,4 +226,5 @@ class Publisher:
         lane = connection.owner
         if isinstance(lane, Lane) and self._lanes.get(lane.key) is lane:
             del self._lanes[lane.key]
+            self._give_up(lane)
             self._counters["gossip_lane_lost"] += 1

@@ -113,6 +113,17 @@ async def test_what_was_taken_for_a_full_queue_leaves_when_it_has_room(nodes: No
     subscriber.close()
 
 
+async def test_what_is_held_for_a_connection_that_ends_is_counted(nodes: Nodes) -> None:
+    a = await nodes.node()
+    identity, subscriber = await subscribed(nodes, a)
+    for _ in range(5):
+        assert a.transport.send(identity.public, (b"h",), gossip=True)
+    a.transport.hangup(identity.public)
+    subscriber.close()
+
+    assert a.counted["gossip_unsent"] == 4
+
+
 async def test_stopping_sends_what_is_held(nodes: Nodes) -> None:
     a = await nodes.node()
     identity, subscriber = await subscribed(nodes, a)

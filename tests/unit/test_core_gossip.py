@@ -12,8 +12,8 @@ from zmesh.core import wire
 from zmesh.core.actions import Deliver, Published
 from zmesh.core.bounds import Bounds
 from zmesh.core.envelope import Envelope
-from zmesh.core.events import Broadcast, LinkClosed, LinkOpened, SendRefused
-from zmesh.core.types import DropReason, Fault, MessageType, PeerKey
+from zmesh.core.events import Broadcast, Command, LinkClosed, LinkOpened, SendRefused
+from zmesh.core.types import DropReason, Fault, MessageType, Now, PeerKey, Verdict
 
 ALICE, BOB, CAROL = people(3)
 
@@ -404,6 +404,34 @@ def test_a_node_that_is_late_itself_blames_nobody_for_an_offer() -> None:
 
     assert late_by(0.49) == [(ALICE.public, Fault.BROKEN_OFFER)]
     assert late_by(0.51) == []
+
+
+def test_a_handler_that_wants_its_turn_at_once_does_not_make_the_node_late() -> None:
+    class Hasty:
+        kinds = frozenset({MessageType.GOSSIP})
+        deadline: float | None = None
+
+        def validate(self, *_: object) -> Verdict:
+            return Verdict.ACCEPT
+
+        def received(self, *_: object) -> tuple[Command, ...]:
+            self.deadline = 0.0
+            return ()
+
+        def wake(self, now: Now) -> tuple[Command, ...]:
+            self.deadline = None
+            return ()
+
+    made = Bench([ALICE, BOB], handlers=[Hasty()])
+    made.connect(ALICE, BOB)
+    made.control(ALICE, wire.IHAVE, bytes(16))
+    made.advance(1.0)
+    made.hear(BOB, BOB.says(timestamp_ms=made.now.wall_ms))
+    made.advance(1.0)
+    made.control(ALICE, wire.DIGEST)
+    made.advance(3.0)
+
+    assert made.offences() == [(ALICE.public, Fault.BROKEN_OFFER)]
 
 
 def test_a_node_that_was_late_before_it_asked_may_blame() -> None:

@@ -10,4 +10,4 @@ def is_compiled() -> bool:
     """Whether the core runs as an extension made by mypyc, and not as the Python files it is made of."""
     from zmesh.core import engine
 
-    return not engine.__file__.endswith(".py")
+    return engine.__file__.endswith((".so", ".pyd"))

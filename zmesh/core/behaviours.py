@@ -43,7 +43,7 @@ class Behaviours:
         handler = None if envelope.kind is None else self._of.get(envelope.kind)
         if handler is not None:
             self._obey(handler.received(envelope, sender, payload, now), now)
-            self._plan(handler)
+            self._plan(handler, now)
 
     def wake_due(self, now: Now) -> None:
         """Wake whoever is due. The application may have changed what a handler has to say, and with it when."""
@@ -57,13 +57,14 @@ class Behaviours:
             except PayloadError as error:
                 self._context.out.append(Notice("handler_command_refused", {"error": str(error)}))
 
-    def _plan(self, handler: Handler) -> None:
+    def _plan(self, handler: Handler, now: Now) -> None:
         if handler.deadline is not None and handler.deadline != self._planned.get(handler):
             self._planned[handler] = handler.deadline
-            self._context.agenda.note(handler.deadline, self._wake, handler)
+            # A deadline of long ago means at once; it does not mean that this node is late.
+            self._context.agenda.note(max(handler.deadline, now.mono), self._wake, handler)
 
     def _wake(self, handler: Handler, now: Now) -> None:
         if handler.deadline is not None and handler.deadline <= now.mono:
             self._planned.pop(handler, None)
             self._obey(handler.wake(now), now)
-        self._plan(handler)
+        self._plan(handler, now)
