@@ -13,6 +13,8 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
+OPTIONS = ["--config-file=", "--explicit-package-bases", "--follow-imports=silent", "--ignore-missing-imports"]
+"""What else mypy would find to say is for whoever changes the program, not for whoever installs it."""
 INTERPRETED = {"__init__.py", "errors.py", "types.py"}
 
 
@@ -21,7 +23,7 @@ def core() -> list[Extension]:
     from mypyc.build import mypycify
 
     files = sorted(str(path) for path in Path("zmesh/core").glob("*.py") if path.name not in INTERPRETED)
-    made: list[Extension] = mypycify(["--config-file", "pyproject.toml", *files], opt_level="3")
+    made: list[Extension] = mypycify([*OPTIONS, *files], opt_level="3")
     return made
 
 
