@@ -88,7 +88,7 @@ async def test_three_validators_learn_together_and_nothing_is_missed(tmp_path: P
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_ctrl_c_leaves_no_process_behind(number: signal.Signals, tmp_path: Path) -> None:
-    async with demo(tmp_path, "--peers", "2", "--rounds", "100", "--plain") as process:
+    async with demo(tmp_path, "--peers", "2", "--rounds", "1000", "--plain") as process:
         children = await validators_of(process)
         assert len(children) == 2
         process.send_signal(number)
@@ -99,7 +99,7 @@ async def test_ctrl_c_leaves_no_process_behind(number: signal.Signals, tmp_path:
 
 
 async def test_a_killed_demo_leaves_no_process_behind(tmp_path: Path) -> None:
-    async with demo(tmp_path, "--peers", "2", "--rounds", "100", "--plain") as process:
+    async with demo(tmp_path, "--peers", "2", "--rounds", "1000", "--plain") as process:
         children = await validators_of(process)
         assert len(children) == 2
         process.kill()
