@@ -124,6 +124,21 @@ async def test_what_is_held_for_a_connection_that_ends_is_counted(nodes: Nodes) 
     assert a.counted["gossip_unsent"] == 4
 
 
+async def test_what_is_held_for_a_connection_that_a_newer_one_replaces_is_counted(nodes: Nodes) -> None:
+    a = await nodes.node()
+    identity, slow = await subscribed(nodes, a)
+    while a.transport.send(identity.public, (bytes(60_000),), gossip=True):
+        pass
+    newer = Wire(nodes.bare(zmq.SUB, identity, a))
+    newer.socket.set(zmq.SUBSCRIBE, own_topic(identity, 1))
+    await newer.connect(a.gossip)
+    await a.counted.until_counted("gossip_subscribed", 2)
+    for wire in (slow, newer):
+        wire.close()
+
+    assert a.counted["gossip_unsent"] == 1
+
+
 async def test_stopping_sends_what_is_held(nodes: Nodes) -> None:
     a = await nodes.node()
     identity, subscriber = await subscribed(nodes, a)
