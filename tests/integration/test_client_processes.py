@@ -122,6 +122,7 @@ async def publish_over_the_last_minute(a: MeshNetworkClient, monkeypatch: pytest
     read_clocks = node.read_clocks
     with monkeypatch.context() as clock:
         for n in range(20):
-            mono, wall = read_clocks()
-            clock.setattr(node, "read_clocks", lambda ago=60 - 3 * n, at=(mono, wall): Now(at[0], at[1] - ago))
+            now = read_clocks()
+            then = Now(now.mono, now.wall - (60 - 3 * n))
+            clock.setattr(node, "read_clocks", lambda then=then: then)
             await a.announce_fl_round(f"missed_{n}", "corpus", 10, 3600)

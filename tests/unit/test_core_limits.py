@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.core_support import NOON, later
-from zmesh.core.agenda import Agenda
+from zmesh.core.agenda import NEVER, Agenda
 from zmesh.core.limits import TokenBucket, machine
 from zmesh.core.types import Now
 
@@ -68,7 +68,7 @@ def test_what_the_agenda_adds_for_the_past_runs_in_the_same_call() -> None:
     agenda.note(NOON.mono, first, "first")
     agenda.run(NOON)
 
-    assert (ran, agenda.next) == (["first", "second"], None)
+    assert (ran, agenda.next) == (["first", "second"], NEVER)
 
 
 @pytest.mark.parametrize(

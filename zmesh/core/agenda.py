@@ -16,25 +16,26 @@ from zmesh.core.types import Now
 
 Callback = Callable[[Any, Now], None]
 
+NEVER = float("inf")
+"""Monotonic seconds that do not come."""
+
 
 class Agenda:
     """Callbacks by monotonic time. Its size is bounded by what its users note: O(links + wants + sends)."""
 
-    __slots__ = ("_count", "_heap")
+    __slots__ = ("_count", "_heap", "next")
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callback, Any]] = []
         self._count = 0
+        self.next = NEVER
+        """When something is due next."""
 
     def note(self, at: float, callback: Callback, subject: Any = None) -> None:
         """Call ``callback(subject, now)`` at or after the monotonic second ``at``."""
         self._count += 1
         heappush(self._heap, (at, self._count, callback, subject))
-
-    @property
-    def next(self) -> float | None:
-        """When something is due next, or None."""
-        return self._heap[0][0] if self._heap else None
+        self.next = self._heap[0][0]
 
     def run(self, now: Now) -> None:
         """Call everything that is due; what that adds for the past runs in the same call."""
@@ -42,3 +43,4 @@ class Agenda:
         while heap and heap[0][0] <= now.mono:
             _, _, callback, subject = heappop(heap)
             callback(subject, now)
+        self.next = heap[0][0] if heap else NEVER

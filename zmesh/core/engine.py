@@ -16,6 +16,7 @@ from typing import Any
 
 from zmesh.core import wire
 from zmesh.core.actions import Action, Admit, Composed, Published, Resolved, WakeAt
+from zmesh.core.agenda import NEVER
 from zmesh.core.behaviours import Behaviours
 from zmesh.core.bounds import MAX_DIRECT_TIMEOUT, MAX_TTL, Bounds
 from zmesh.core.context import Context
@@ -79,7 +80,8 @@ class Engine:
         self._outbox = Outbox(context, self._links.ensure)
         self._behaviours = Behaviours(context, handlers, self._obey)
         self._intake = Intake(context, self._gossip, self._links, self._outbox, self._behaviours)
-        self._wake_at = float("inf")
+        self._agenda = context.agenda
+        self._wake_at = NEVER
         self.me: PeerKey = signer.public
         self.bounds = context.bounds
         self.peers = context.peers
@@ -138,10 +140,9 @@ class Engine:
     def _actions(self, now: Now) -> list[Action]:
         if self._context.fallen:
             self._links.cut_fallen(now)
-        due = self._context.agenda.next
-        if due is not None and due < self._wake_at:
-            self._wake_at = due
-            self._out.append(WakeAt(due))
+        if self._agenda.next < self._wake_at:
+            self._wake_at = self._agenda.next
+            self._out.append(WakeAt(self._wake_at))
         actions = self._out[:]
         self._out.clear()
         return actions
@@ -206,12 +207,11 @@ class Engine:
         self._links.stop()
 
     def _wake(self, event: Wake, now: Now) -> None:
-        self._wake_at = float("inf")
-        due = self._context.agenda.next
-        if due is not None and now.mono - due > LATE:
+        self._wake_at = NEVER
+        if now.mono - self._agenda.next > LATE:
             self._context.late_at = now.mono
         self._behaviours.wake_due(now)
-        self._context.agenda.run(now)
+        self._agenda.run(now)
 
     def _roster_changed(self, event: RosterChanged, now: Now) -> None:
         self.peers.roster = event.roster

@@ -24,18 +24,23 @@ Frames = tuple[bytes, ...]
 """One transport message: at most ``wire.MAX_FRAMES`` byte strings."""
 
 
-class Now(NamedTuple):
-    """One reading of both clocks, handed to the engine with every event."""
+class Now:
+    """One reading of both clocks, handed to the engine with every event. Slotted: it is looked at for every check.
 
-    mono: float
-    """Seconds, monotonic: every timeout and deadline is measured with it."""
-    wall: float
-    """Seconds since the Unix epoch: only the timestamps inside messages are compared with it."""
+    ``mono``: seconds, monotonic: every timeout and deadline is measured with it. ``wall``: seconds since the Unix
+    epoch: only the timestamps inside messages are compared with it.
+    """
 
-    @property
-    def wall_ms(self) -> int:
+    __slots__ = ("mono", "wall", "wall_ms")
+
+    def __init__(self, mono: float, wall: float) -> None:
+        self.mono = mono
+        self.wall = wall
+        self.wall_ms = int(wall * 1000)
         """The wall clock in whole milliseconds, the unit of the wire."""
-        return int(self.wall * 1000)
+
+    def __repr__(self) -> str:
+        return f"Now(mono={self.mono!r}, wall={self.wall!r})"
 
 
 class Endpoint(NamedTuple):

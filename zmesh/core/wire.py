@@ -18,7 +18,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -99,11 +99,6 @@ class Body(NamedTuple):
 BODY_FIELDS: Final = len(Body._fields)
 _pack_body: Final = msgpack.Packer(use_bin_type=True).pack
 """One packer for all bodies, which are made of integers, bytes and nil alone: making one costs more than it does."""
-_SHAPES: Final = frozenset(
-    (int, bytes, int, bytes, int, int, int, int, expiry, recipient, correlation, bytes)
-    for expiry, recipient, correlation in product((int, type(None)), (bytes, type(None)), (bytes, type(None)))
-)
-"""The exact types of a body's fields, with and without the optional ones: True is no integer here."""
 
 
 class DigestEntry(NamedTuple):
@@ -160,16 +155,21 @@ def decode_body(data: bytes) -> Body:
             raise malformed(f"{len(fields)} fields, at least {BODY_FIELDS}")
         _refuse_timestamps(data, fields)
         del fields[BODY_FIELDS:]
-    body = Body._make(fields)
-    _check_body(body)
-    return body
+    _check_fields(fields)
+    return Body._make(fields)
 
 
-def _check_body(body: Body) -> None:
-    """One look at all types together: this runs for every fresh message."""
-    if tuple(map(type, body)) not in _SHAPES:
+def _check_fields(fields: list[Any]) -> None:
+    """Exact types, for True is no integer here; then their ranges. Spelled out: this runs for every fresh message."""
+    _, network, kind, author, epoch, sequence, timestamp_ms, ttl, expiry_ms, recipient, correlation, payload = fields
+    if not (
+        type(kind) is type(epoch) is type(sequence) is type(timestamp_ms) is type(ttl) is int
+        and type(network) is type(author) is type(payload) is bytes
+        and (expiry_ms is None or type(expiry_ms) is int)
+        and (recipient is None or type(recipient) is bytes)
+        and (correlation is None or type(correlation) is bytes)
+    ):
         raise malformed("fields are integers and bytes as Body has them; expiry, recipient and correlation may be nil")
-    _, network, kind, author, epoch, sequence, timestamp_ms, ttl, expiry_ms, recipient, correlation, payload = body
     if kind == 0 or (kind | ttl) >> 8:  # a sign survives the shift as well as a high bit does
         raise malformed("kind is 1 to 255, ttl 0 to 255")
     if (epoch | sequence | timestamp_ms | (expiry_ms or 0)) >> 63:
@@ -207,9 +207,9 @@ def _refuse_timestamps(data: bytes, value: Any) -> None:
     """msgpack-python decodes extension -1 without asking the hook.
 
     The bytes that it begins with may stand in a text or blob too, so that only the values themselves decide. Each has
-    an 0xff, and to look for one byte alone is much faster.
+    an 0xff, and to look for one byte alone, as a number, is much faster.
     """
-    if b"\xff" not in data:
+    if 0xFF not in data:
         return
     if (b"\xd6\xff" in data or b"\xd7\xff" in data or b"\xc7\x0c\xff" in data) and _holds_timestamp(value):
         raise malformed("msgpack's timestamp extension is not part of the wire")
