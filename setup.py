@@ -1,11 +1,11 @@
-"""Builds the package; with ``ZMESH_COMPILE=1`` its core as an extension too, which mypyc makes of the same files.
+"""Builds the package; with ``ZMESH_COMPILE=1`` its core and its framing become an extension, which mypyc makes of them.
 
     pip install "setuptools>=77" mypy && ZMESH_COMPILE=1 pip install --no-build-isolation .
 
 Rules
  1. The files are the program: nothing is written for the compiler, and without it everything works the same, slower.
- 2. Compiled is what runs for every message and touches neither the event loop nor a socket. Errors and types stay as
-    they are: exceptions, enumerations and protocols gain nothing.
+ 2. Compiled is what runs for every message and touches neither the event loop nor a socket. Errors stay as they are:
+    exceptions gain nothing.
 """
 
 import os
@@ -15,16 +15,17 @@ from setuptools import Extension, setup
 
 OPTIONS = ["--config-file=", "--explicit-package-bases", "--follow-imports=silent", "--ignore-missing-imports"]
 """What else mypy would find to say is for whoever changes the program, not for whoever installs it."""
-INTERPRETED = {"__init__.py", "errors.py", "types.py"}
+INTERPRETED = {"__init__.py", "errors.py"}
+FRAMING = "zmesh/transports/packing.py"
 
 
-def core() -> list[Extension]:
-    """The modules of ``zmesh.core``, translated to C. Needs mypy and a C compiler."""
+def compiled() -> list[Extension]:
+    """Those modules, translated to C. Needs mypy and a C compiler."""
     from mypyc.build import mypycify
 
     files = sorted(str(path) for path in Path("zmesh/core").glob("*.py") if path.name not in INTERPRETED)
-    made: list[Extension] = mypycify([*OPTIONS, *files], opt_level="3")
+    made: list[Extension] = mypycify([*OPTIONS, *files, FRAMING], opt_level="3")
     return made
 
 
-setup(ext_modules=core() if os.environ.get("ZMESH_COMPILE") == "1" else [])
+setup(ext_modules=compiled() if os.environ.get("ZMESH_COMPILE") == "1" else [])

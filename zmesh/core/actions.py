@@ -4,7 +4,7 @@ Rules
  1. Actions are values; an interpreter (``node.py`` with sockets, ``simulator.py`` in virtual time) carries
     them out in order and reports back with events.
  2. An interpreter decides nothing about the protocol: if two interpreters could differ, it belongs in here.
- 3. Slotted, unfrozen classes on the path of every frame, treated as immutable.
+ 3. Slotted, unfrozen classes on the path of every frame, made as in ``events.py`` and treated as immutable.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from zmesh.core.types import DropReason, Endpoint, Fault, Frames, Member, Messag
 # ---------------------------------------------------------------- for the transport
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Send:
     """Send ``frames`` to each of ``links``: all, in order, one shared buffer.
 
@@ -31,6 +31,12 @@ class Send:
     frames: Frames
     ref: MessageId | None
     gossip: bool
+
+    def __init__(self, links: tuple[PeerKey, ...], frames: Frames, ref: MessageId | None, gossip: bool) -> None:
+        self.links = links
+        self.frames = frames
+        self.ref = ref
+        self.gossip = gossip
 
 
 @dataclass(slots=True)
@@ -62,7 +68,7 @@ class Admit:
 # ---------------------------------------------------------------- for the interpreter
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Verify:
     """Check an Ed25519 signature over ``data``; answer with ``Verified(message_id, ok)``, inline or from a pool."""
 
@@ -70,6 +76,12 @@ class Verify:
     key: PeerKey
     data: bytes
     signature: bytes
+
+    def __init__(self, message_id: MessageId, key: PeerKey, data: bytes, signature: bytes) -> None:
+        self.message_id = message_id
+        self.key = key
+        self.data = data
+        self.signature = signature
 
 
 @dataclass(slots=True)
@@ -82,7 +94,7 @@ class WakeAt:
 # ---------------------------------------------------------------- for the application
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Deliver:
     """Hand a verified message to the application's handlers, with its decoded ``payload``.
 
@@ -93,6 +105,12 @@ class Deliver:
     sender: Member
     payload: Mapping[str, Any]
     receipt: bool
+
+    def __init__(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], receipt: bool) -> None:
+        self.envelope = envelope
+        self.sender = sender
+        self.payload = payload
+        self.receipt = receipt
 
 
 @dataclass(slots=True)
@@ -126,13 +144,18 @@ class Resolved:
 # ---------------------------------------------------------------- for people
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Dropped:
     """A frame ended here. ``link`` sent it; ``message_id`` where it got that far."""
 
     reason: DropReason
     link: PeerKey
     message_id: MessageId | None
+
+    def __init__(self, reason: DropReason, link: PeerKey, message_id: MessageId | None) -> None:
+        self.reason = reason
+        self.link = link
+        self.message_id = message_id
 
 
 @dataclass(slots=True)

@@ -3,7 +3,8 @@
 Rules
  1. ``Engine.handle(event, now)`` is the only way in; each class below is one kind of event.
  2. Events are plain values. Slotted classes where they are made per frame (a frozen dataclass costs five
-    times as much to build), and all of them are treated as immutable.
+    times as much to build), their ``__init__`` spelled out, for a compiler cannot see one that a dataclass makes. All
+    of them are treated as immutable.
  3. Three families: what the transport saw, what an interpreter finished, what the application commands.
 """
 
@@ -18,12 +19,16 @@ from zmesh.core.types import Endpoint, Frames, Member, MessageId, MessageType, P
 # ---------------------------------------------------------------- seen by the transport
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class FrameReceived:
     """One message arrived; ``link`` is the authenticated identity of the far end, never a claim inside it."""
 
     link: PeerKey
     frames: Frames
+
+    def __init__(self, link: PeerKey, frames: Frames) -> None:
+        self.link = link
+        self.frames = frames
 
 
 @dataclass(slots=True)
@@ -49,12 +54,16 @@ class LinkClosed:
 # ---------------------------------------------------------------- finished by the interpreter
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Verified:
     """The answer to ``Verify``."""
 
     message_id: MessageId
     ok: bool
+
+    def __init__(self, message_id: MessageId, ok: bool) -> None:
+        self.message_id = message_id
+        self.ok = ok
 
 
 @dataclass(slots=True)
