@@ -2,6 +2,7 @@
 # make demo   ten validators train a model together                        make bench  the benchmarks
 # make demo-chain   the same on a real chain, where nobody lists anybody (needs node and npm)
 # make compiled   the core as an extension, in build/compiled, and the tests that concern it
+# make bench-compiled   the benchmarks on that
 # make lock   pin the dependencies anew                                    make clean  remove what was made
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ PIP    := $(PY) -m pip install -q --disable-pip-version-check
 JOBS   ?= 2
 
 .DEFAULT_GOAL := test
-.PHONY: env test format lint types check compiled demo demo-chain bench coverage lock clean
+.PHONY: env test format lint types check extension compiled demo demo-chain bench bench-compiled coverage lock clean
 
 env: $(READY)
 
@@ -52,13 +53,15 @@ check: env
 # Where real sockets and processes meet the engine; the rest of tests/integration is about what is not compiled.
 COMPILED := client_messages.py client_processes.py demo.py
 
-# A copy, so that what is compiled never shadows what is being written. It says so first: tests of the wrong core prove nothing.
-compiled: env
+# A copy, so that what is compiled never shadows what is being written. It says so at once: runs of the wrong core prove nothing.
+extension: env
 	@echo "== compiling the core"
 	@rm -rf build/compiled && mkdir -p build/compiled
 	@git ls-files -zco --exclude-standard | xargs -0 cp -P --parents -t build/compiled
 	@cd build/compiled && ZMESH_COMPILE=1 $(abspath $(PY)) setup.py -q build_ext --inplace
 	@cd build/compiled && $(abspath $(PY)) -m zmesh version | grep "core compiled"
+
+compiled: extension
 	@echo "== tests of the compiled core"
 	@cd build/compiled && $(abspath $(PY)) -m pytest -n $(JOBS) --dist worksteal \
 	    tests/unit tests/property tests/simulation tests/vectors $(addprefix tests/integration/test_,$(COMPILED))
@@ -71,6 +74,9 @@ demo-chain: env
 
 bench: env
 	@$(PY) -m benchmarks
+
+bench-compiled: extension
+	@cd build/compiled && $(abspath $(PY)) -m benchmarks
 
 coverage: env
 	@$(BIN)/coverage erase

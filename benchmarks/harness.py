@@ -281,12 +281,11 @@ def versions() -> dict[str, str]:
     import zmq
 
     import zmesh
-    from zmesh.core import is_compiled
+    from zmesh.core import build
 
-    core = "compiled" if is_compiled() else "interpreted"
     return {
         "zmesh": zmesh.__version__,
-        "core": core,
+        "core": build(),
         **{name: version(name) for name in PACKAGES},
         "libzmq": zmq.zmq_version(),
     }

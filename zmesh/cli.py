@@ -243,7 +243,7 @@ def version() -> None:
 
     import zmq
 
-    from zmesh.core import is_compiled
+    from zmesh.core import build
 
     def of(distribution: str) -> str:
         try:
@@ -251,6 +251,5 @@ def version() -> None:
         except PackageNotFoundError:
             return "(not installed)"
 
-    core = "compiled" if is_compiled() else "interpreted"
-    libraries = f"core {core}, pyzmq {of('pyzmq')}, libzmq {zmq.zmq_version()}, pynacl {of('pynacl')}"
+    libraries = f"core {build()}, pyzmq {of('pyzmq')}, libzmq {zmq.zmq_version()}, pynacl {of('pynacl')}"
     typer.echo(f"zmesh-net {of('zmesh-net')} ({libraries}, Python {platform.python_version()})")

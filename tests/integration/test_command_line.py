@@ -15,7 +15,7 @@ import pytest
 
 from tests.integration.command_line import SECONDS, environment, running, start, zmesh
 from zmesh.cli import app
-from zmesh.core import is_compiled
+from zmesh.core import build
 from zmesh.identity import Identity, load_key
 
 SECRET = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"
@@ -223,4 +223,4 @@ async def test_the_versions_of_a_bug_report_are_printed() -> None:
     assert (status, err) == (0, "")
     assert out.startswith("zmesh-net ")
     assert "libzmq" in out
-    assert f"core {'compiled' if is_compiled() else 'interpreted'}" in out
+    assert f"core {build()}" in out

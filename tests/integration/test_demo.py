@@ -107,7 +107,7 @@ async def test_a_killed_demo_leaves_no_process_behind(tmp_path: Path) -> None:
 
 
 async def test_a_validator_that_dies_ends_the_demo_which_says_so(tmp_path: Path) -> None:
-    async with demo(tmp_path, "--peers", "3", "--rounds", "100", "--plain") as process:
+    async with demo(tmp_path, "--peers", "3", "--rounds", "1000", "--plain") as process:
         children = await validators_of(process)
         children[-1].kill()
         _, err = await process.communicate()

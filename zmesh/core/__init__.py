@@ -6,8 +6,8 @@ Rules
 """
 
 
-def is_compiled() -> bool:
-    """Whether the core runs as an extension made by mypyc, and not as the Python files it is made of."""
+def build() -> str:
+    """What runs: "compiled" for the extension that mypyc made of the core, "interpreted" for its Python files."""
     from zmesh.core import engine
 
-    return engine.__file__.endswith((".so", ".pyd"))
+    return "compiled" if engine.__file__.endswith((".so", ".pyd")) else "interpreted"
