@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from zmesh.core.bounds import AHEAD
-from zmesh.core.engine import Engine
+from zmesh.core.engine import LATE, Engine
 from zmesh.core.link import LinkState
 from zmesh.registry.port import RegistryStatus
 
@@ -83,6 +83,12 @@ def metrics(engine: Engine, known: int, others: Mapping[str, Mapping[str, int]])
         *_family("zmesh_peers", "gauge", "Peers listed.", [("", known)]),
         *_family("zmesh_links_live", "gauge", "Links that messages flow over.", [("", live)]),
         *_family("zmesh_messages_seen", "gauge", "Messages remembered, own ones included.", [("", len(engine.seen))]),
+        *_family(
+            "zmesh_late_wakes_total",
+            "counter",
+            f"Times that this node was over {LATE:g} s behind its own timers: its process had no time for it.",
+            [("", engine.late_wakes)],
+        ),
         *_family(
             "zmesh_frames_dropped_total",
             "counter",

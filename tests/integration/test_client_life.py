@@ -191,6 +191,7 @@ async def test_the_front_door_serves_metrics_and_nothing_unasked() -> None:
         assert (status, kind.split(";")[0]) == (200, "text/plain")
         for line in ("zmesh_peers 1", "zmesh_links_live 1", 'zmesh_handler_events_total{event="queued"} 1'):
             assert line in body.splitlines()
+        assert "\nzmesh_late_wakes_total " in body  # how many is the machine's affair
         assert b.public_key not in body
         for path in ("/", "/peers", "/health/../metrics/x"):
             status, _, body = await http_get(b.listen_port, path)

@@ -393,17 +393,17 @@ def test_who_said_nothing_at_all_meanwhile_broke_no_offer() -> None:
 def test_a_node_that_is_late_itself_blames_nobody_for_an_offer() -> None:
     """What it was sent may lie unread."""
 
-    def late_by(seconds: float) -> list[tuple[PeerKey, Fault]]:
+    def late_by(seconds: float) -> tuple[list[tuple[PeerKey, Fault]], int]:
         made = bench()
         made.control(ALICE, wire.IHAVE, bytes(16))
         made.advance(2.0)
         made.control(ALICE, wire.DIGEST)
         made.wake_late(seconds)
         made.advance(3.0)
-        return made.offences()
+        return made.offences(), made.engine.late_wakes
 
-    assert late_by(0.49) == [(ALICE.public, Fault.BROKEN_OFFER)]
-    assert late_by(0.51) == []
+    assert late_by(0.49) == ([(ALICE.public, Fault.BROKEN_OFFER)], 0)
+    assert late_by(0.51) == ([], 1)
 
 
 def test_a_handler_that_wants_its_turn_at_once_does_not_make_the_node_late() -> None:

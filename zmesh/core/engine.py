@@ -91,6 +91,8 @@ class Engine:
         """Frames that ended without a delivery, by reason."""
         self.faults = context.faults
         """Offences charged, by fault."""
+        self.late_wakes = 0
+        """Wake-ups that came over ``LATE`` seconds after they were due."""
         self._dispatch: dict[type, Callable[[Any, Now], None]] = {
             FrameReceived: self._intake.frame,
             Verified: self._intake.verified,
@@ -210,6 +212,7 @@ class Engine:
         self._wake_at = NEVER
         if now.mono - self._agenda.next > LATE:
             self._context.late_at = now.mono
+            self.late_wakes += 1
         self._behaviours.wake_due(now)
         self._agenda.run(now)
 
