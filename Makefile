@@ -2,7 +2,7 @@
 # make demo   ten validators train a model together                        make bench  the benchmarks
 # make demo-chain   the same on a real chain, where nobody lists anybody (needs node and npm)
 # make compiled   the core as an extension, in build/compiled, and the tests that concern it
-# make bench-compiled   the benchmarks on that
+# make bench-compiled   the benchmarks on that (a minute and a half to compile it first)
 # make lock   pin the dependencies anew                                    make clean  remove what was made
 
 PYTHON ?= python3
@@ -51,7 +51,7 @@ check: env
 	@$(PY) -m pytest -n $(JOBS) --dist worksteal
 
 # Where real sockets and processes meet the engine; the rest of tests/integration is about what is not compiled.
-COMPILED := client_messages.py client_processes.py demo.py
+COMPILED := client_messages.py client_processes.py demo.py zeromq_lanes.py
 
 # A copy, so that what is compiled never shadows what is being written. It says so at once: runs of the wrong core prove nothing.
 extension: env
@@ -64,7 +64,7 @@ extension: env
 compiled: extension
 	@echo "== tests of the compiled core"
 	@cd build/compiled && $(abspath $(PY)) -m pytest -n $(JOBS) --dist worksteal \
-	    tests/unit tests/property tests/simulation tests/vectors $(addprefix tests/integration/test_,$(COMPILED))
+	    tests/unit tests/property tests/contract tests/simulation tests/vectors $(addprefix tests/integration/test_,$(COMPILED))
 
 demo: env
 	@$(BIN)/zmesh demo

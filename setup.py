@@ -4,8 +4,8 @@
 
 Rules
  1. The files are the program: nothing is written for the compiler, and without it everything works the same, slower.
- 2. Compiled is what runs for every message and touches neither the event loop nor a socket. Errors stay as they are:
-    exceptions gain nothing.
+ 2. Compiled is what runs for every message and touches neither the event loop nor a socket. Errors and the vocabulary
+    stay as they are: exceptions, enumerations and tuples gain nothing, and an embedder may copy or pickle them.
 """
 
 import os
@@ -15,12 +15,12 @@ from setuptools import Extension, setup
 
 OPTIONS = ["--config-file=", "--explicit-package-bases", "--follow-imports=silent", "--ignore-missing-imports"]
 """What else mypy would find to say is for whoever changes the program, not for whoever installs it."""
-INTERPRETED = {"__init__.py", "errors.py"}
+INTERPRETED = {"__init__.py", "errors.py", "types.py"}
 FRAMING = "zmesh/transports/packing.py"
 
 
 def compiled() -> list[Extension]:
-    """Those modules, translated to C. Needs mypy and a C compiler."""
+    """The core and the framing, translated to C. Needs mypy and a C compiler."""
     from mypyc.build import mypycify
 
     files = sorted(str(path) for path in Path("zmesh/core").glob("*.py") if path.name not in INTERPRETED)

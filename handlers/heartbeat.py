@@ -16,7 +16,8 @@ from typing import Any, Final
 from zmesh.core.envelope import Envelope
 from zmesh.core.errors import ConfigError
 from zmesh.core.events import Broadcast, Command
-from zmesh.core.types import Member, MessageType, Now, Verdict
+from zmesh.core.now import Now
+from zmesh.core.types import Member, MessageType, Verdict
 from zmesh.handlers.schema import fits, items, text, whole
 
 FIRST_WITHIN: Final = 1.0

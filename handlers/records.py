@@ -32,7 +32,8 @@ import msgpack
 from zmesh.core.envelope import Envelope
 from zmesh.core.errors import WireError
 from zmesh.core.events import Broadcast, Command, Located, SendDirect
-from zmesh.core.types import Endpoint, Member, MessageType, Now, PeerKey, Verdict
+from zmesh.core.now import Now
+from zmesh.core.types import Endpoint, Member, MessageType, PeerKey, Verdict
 from zmesh.core.wire import MAX_UINT, malformed
 from zmesh.handlers.introductions import Introductions
 from zmesh.handlers.offers import FALSE, UNJUDGED, VERDICTS, Offer, RecordPorts, Taken

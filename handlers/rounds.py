@@ -36,7 +36,8 @@ from typing import Any, Final
 
 from zmesh.core.envelope import Envelope
 from zmesh.core.events import Command
-from zmesh.core.types import Member, MessageType, Now, PeerKey, Verdict
+from zmesh.core.now import Now
+from zmesh.core.types import Member, MessageType, PeerKey, Verdict
 from zmesh.handlers.schema import Schema, fits, number, text, whole
 
 MAX_ID: Final = 256

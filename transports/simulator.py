@@ -50,7 +50,8 @@ from zmesh.core import events as ev
 from zmesh.core import wire
 from zmesh.core.engine import Engine
 from zmesh.core.envelope import Envelope
-from zmesh.core.types import DropReason, Fault, Frames, MessageId, MessageType, Now, Roster, SendResult
+from zmesh.core.now import Now
+from zmesh.core.types import DropReason, Fault, Frames, MessageId, MessageType, Roster, SendResult
 from zmesh.transports import faults as wrongs
 from zmesh.transports.simulated import Delivery, Keys, Life, Offence, Publication, Report, Seat, Settings, summarise
 

@@ -17,7 +17,8 @@ from zmesh.core import wire
 from zmesh.core.engine import Engine
 from zmesh.core.errors import ConfigError, WireError
 from zmesh.core.events import Event, JoinNetwork, Located, RosterChanged, Wake
-from zmesh.core.types import EMPTY_ROSTER, Endpoint, Now, PeerKey
+from zmesh.core.now import Now
+from zmesh.core.types import EMPTY_ROSTER, Endpoint, PeerKey
 from zmesh.handlers import Record, Records
 from zmesh.handlers.offers import FALSE
 from zmesh.log import get_logger

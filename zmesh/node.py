@@ -39,7 +39,8 @@ from zmesh.core.actions import (
 )
 from zmesh.core.engine import Engine
 from zmesh.core.events import Event, Receipt, SendRefused, Stop, Verified, Wake
-from zmesh.core.types import Endpoint, Now, PeerKey
+from zmesh.core.now import Now
+from zmesh.core.types import Endpoint, PeerKey
 from zmesh.identity import verify
 from zmesh.log import get_logger
 from zmesh.transport import Transport, TransportEvent

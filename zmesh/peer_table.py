@@ -21,8 +21,9 @@ from zmesh.core.bounds import Bounds
 from zmesh.core.errors import ConfigError
 from zmesh.core.events import AddPeer, Event, RemovePeer
 from zmesh.core.link import Link, LinkState
+from zmesh.core.now import Now
 from zmesh.core.peers import Peers
-from zmesh.core.types import Member, Now, PeerKey
+from zmesh.core.types import Member, PeerKey
 from zmesh.identity import curve_image
 from zmesh.messages import PeerInfo
 

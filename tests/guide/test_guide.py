@@ -29,7 +29,8 @@ from zmesh import MeshMessage, MeshNetworkClient, MessageType, PeerInfo, SendRes
 from zmesh.core import wire
 from zmesh.core.actions import Composed
 from zmesh.core.events import Compose
-from zmesh.core.types import DropReason, Fault, Now
+from zmesh.core.now import Now
+from zmesh.core.types import DropReason, Fault
 from zmesh.identity import create_key_file, verify
 from zmesh.node import read_clocks
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support import PATIENCE, client, until
 from zmesh import MeshNetworkClient, MessageType, node
-from zmesh.core.types import Now
+from zmesh.core.now import Now
 from zmesh.demo.processes import Processes
 from zmesh.identity import create_key_file
 

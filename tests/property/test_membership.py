@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from tests.unit.delegation_support import BEGIN, GENESIS, NETWORK, delegation, signer
-from zmesh.core.types import Now, PeerKey
+from zmesh.core.now import Now
+from zmesh.core.types import PeerKey
 from zmesh.core.wire import network_id
 from zmesh.delegation import DAY, Delegation, Scheme
 from zmesh.handlers.record import Description, Record, encode_record

@@ -23,18 +23,8 @@ from zmesh.core.envelope import Envelope
 from zmesh.core.events import Event, FrameReceived, LinkOpened, Receipt, RosterChanged, Start, Verified, Wake
 from zmesh.core.handler import Handler
 from zmesh.core.link import LinkState
-from zmesh.core.types import (
-    AckStatus,
-    DropReason,
-    Endpoint,
-    Fault,
-    Frames,
-    Member,
-    MessageType,
-    Now,
-    PeerKey,
-    Roster,
-)
+from zmesh.core.now import Now
+from zmesh.core.types import AckStatus, DropReason, Endpoint, Fault, Frames, Member, MessageType, PeerKey, Roster
 
 NETWORK = wire.network_id("core tests")
 NOON = Now(1000.0, 1_700_000_000.0)

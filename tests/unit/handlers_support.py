@@ -13,7 +13,8 @@ from zmesh.core import wire
 from zmesh.core.envelope import Composer, Envelope
 from zmesh.core.events import Command
 from zmesh.core.handler import Handler
-from zmesh.core.types import Member, MessageType, Now, PeerKey, Roster, Verdict
+from zmesh.core.now import Now
+from zmesh.core.types import Member, MessageType, PeerKey, Roster, Verdict
 from zmesh.handlers import Judge, Record
 from zmesh.registry.membership import Membership
 from zmesh.registry.port import ValidatorSet

@@ -17,7 +17,8 @@ from tests.unit.virtual_time import in_virtual_time, moment
 from zmesh import belonging as module
 from zmesh.belonging import Belonging
 from zmesh.core.events import Event, Located, RosterChanged
-from zmesh.core.types import Endpoint, Now
+from zmesh.core.now import Now
+from zmesh.core.types import Endpoint
 from zmesh.core.wire import network_id
 from zmesh.handlers import Description, Record, encode_record
 from zmesh.identity import Identity

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.delegation_support import END, GENESIS, NETWORK, delegation
 from tests.unit.test_belonging import NODES, SIGNERS, Told, record
 from zmesh import belonging as module
-from zmesh.core.types import Now
+from zmesh.core.now import Now
 from zmesh.core.wire import network_id
 from zmesh.handlers import Description, encode_record
 

@@ -15,7 +15,8 @@ from zmesh.core.actions import Deliver, Dropped, Hangup, Offence, Send, Verify
 from zmesh.core.bounds import MAX_BODY, MAX_CONTROL, Bounds
 from zmesh.core.envelope import Envelope
 from zmesh.core.events import Command, LinkClosed, SendDirect
-from zmesh.core.types import DropReason, Fault, Member, MessageType, Now, SendResult, Verdict
+from zmesh.core.now import Now
+from zmesh.core.types import DropReason, Fault, Member, MessageType, SendResult, Verdict
 
 ALICE, BOB, CAROL, STRANGER = Person(2), Person(3), Person(4), Person(9)
 JUNK = bytes(64)

@@ -13,7 +13,8 @@ from zmesh.core.actions import Composed, Deliver, Dropped, Notice, Published, Se
 from zmesh.core.envelope import Envelope
 from zmesh.core.errors import PayloadError
 from zmesh.core.events import Broadcast, Command, Compose, JoinNetwork, RemovePeer, Verified, Wake
-from zmesh.core.types import DropReason, Member, MessageType, Now, Verdict
+from zmesh.core.now import Now
+from zmesh.core.types import DropReason, Member, MessageType, Verdict
 
 ALICE, BOB = people(2)
 GOSSIP = MessageType.GOSSIP

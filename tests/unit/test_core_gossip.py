@@ -13,7 +13,8 @@ from zmesh.core.actions import Deliver, Published
 from zmesh.core.bounds import Bounds
 from zmesh.core.envelope import Envelope
 from zmesh.core.events import Broadcast, Command, LinkClosed, LinkOpened, SendRefused
-from zmesh.core.types import DropReason, Fault, MessageType, Now, PeerKey, Verdict
+from zmesh.core.now import Now
+from zmesh.core.types import DropReason, Fault, MessageType, PeerKey, Verdict
 
 ALICE, BOB, CAROL = people(3)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.core_support import NOON, later
 from zmesh.core.agenda import NEVER, Agenda
 from zmesh.core.limits import TokenBucket, machine
-from zmesh.core.types import Now
+from zmesh.core.now import Now
 
 
 def test_a_burst_passes_and_then_the_rate_holds() -> None:
@@ -69,6 +69,20 @@ def test_what_the_agenda_adds_for_the_past_runs_in_the_same_call() -> None:
     agenda.run(NOON)
 
     assert (ran, agenda.next) == (["first", "second"], NEVER)
+
+
+def test_the_agenda_goes_on_after_a_callback_that_raised() -> None:
+    agenda = Agenda()
+
+    def fails(subject: str, now: Now) -> None:
+        raise RuntimeError(subject)
+
+    agenda.note(NOON.mono, fails, "broken")
+    agenda.note(NOON.mono + 1.0, lambda subject, now: None)
+    with pytest.raises(RuntimeError, match="broken"):
+        agenda.run(NOON)
+
+    assert agenda.next == NOON.mono + 1.0
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -40,6 +42,22 @@ def test_roster_and_hand_make_members_and_nobody_counts_oneself() -> None:
     assert [key(number) in peers for number in (1, 2, 3, 4, 5)] == [False, True, True, True, False]
     assert [one.peer_id for one in peers.named("account-4")] == ["peer-4"]
     assert peers.named(key(2).hex()) == [member(2)]
+
+
+@pytest.mark.parametrize(
+    "changed, said",
+    [
+        ({"key": key(2)}, f"two members share the key {key(2).hex()}: each must be unique"),
+        ({"account": "account-2"}, "two members share the account account-2: each must be unique"),
+        ({"key": "text"}, "key of a member is 'text': bytes is right, as Member has it"),
+        ({"peer_id": None}, "peer_id of a member is None: str is right, as Member has it"),
+        ({"stake": 1.5}, "stake of a member is 1.5: int is right, as Member has it"),
+        ({"endpoints": [HOST]}, f"endpoints of a member is {[HOST]}: tuple is right, as Member has it"),
+    ],
+)
+def test_a_roster_that_no_registry_may_give_is_refused(changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Roster.of([member(2), member(1)._replace(**changed)])
 
 
 def test_a_name_that_two_claim_means_both() -> None:

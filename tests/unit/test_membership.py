@@ -11,7 +11,8 @@ import pytest
 
 from tests.unit.delegation_support import BEGIN, END, GENESIS, NETWORK, Signer, delegation, signer
 from zmesh.core.errors import ConfigError
-from zmesh.core.types import Member, Now, Roster
+from zmesh.core.now import Now
+from zmesh.core.types import Member, Roster
 from zmesh.core.wire import network_id
 from zmesh.delegation import DAY, Delegation, Scheme
 from zmesh.handlers.record import Description, Record, encode_record

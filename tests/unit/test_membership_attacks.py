@@ -10,7 +10,8 @@ import pytest
 
 from tests.unit.delegation_support import BEGIN, END, GENESIS, NETWORK, Signer, delegation, signer
 from tests.unit.mixed_order import MixedOrder
-from zmesh.core.types import Endpoint, Now
+from zmesh.core.now import Now
+from zmesh.core.types import Endpoint
 from zmesh.core.wire import network_id
 from zmesh.delegation import Delegation, Scheme
 from zmesh.handlers.record import Description, Record, encode_record

@@ -12,7 +12,7 @@ import pytest
 
 from zmesh.core.actions import Action, Verify, WakeAt
 from zmesh.core.events import Event, FrameReceived, Verified, Wake
-from zmesh.core.types import Now
+from zmesh.core.now import Now
 from zmesh.identity import Identity, verify
 from zmesh.node import POOL_FROM, POOL_LIMIT, Node
 

@@ -7,8 +7,9 @@ import pytest
 from zmesh.core.bounds import Bounds
 from zmesh.core.errors import ConfigError
 from zmesh.core.link import Link
+from zmesh.core.now import Now
 from zmesh.core.peers import Peers
-from zmesh.core.types import Member, Now, PeerKey, Roster
+from zmesh.core.types import Member, PeerKey, Roster
 from zmesh.identity import Identity
 from zmesh.peer_table import PeerTable
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, Final
 
-from zmesh.core.types import Now
+from zmesh.core.now import Now
 
 Callback = Callable[[Any, Now], None]
 
-NEVER = float("inf")
-"""Monotonic seconds that do not come."""
+NEVER: Final = float("inf")
+"""A monotonic second that does not come."""
 
 
 class Agenda:
@@ -29,7 +29,7 @@ class Agenda:
         self._heap: list[tuple[float, int, Callback, Any]] = []
         self._count = 0
         self.next = NEVER
-        """When something is due next."""
+        """The monotonic second at which something is due next; ``NEVER`` if nothing is."""
 
     def note(self, at: float, callback: Callback, subject: Any = None) -> None:
         """Call ``callback(subject, now)`` at or after the monotonic second ``at``."""
@@ -42,5 +42,5 @@ class Agenda:
         heap = self._heap
         while heap and heap[0][0] <= now.mono:
             _, _, callback, subject = heappop(heap)
+            self.next = heap[0][0] if heap else NEVER
             callback(subject, now)
-        self.next = heap[0][0] if heap else NEVER

@@ -17,7 +17,8 @@ from zmesh.core.envelope import Envelope
 from zmesh.core.errors import PayloadError
 from zmesh.core.events import Command
 from zmesh.core.handler import Handler
-from zmesh.core.types import Member, Now, Verdict
+from zmesh.core.now import Now
+from zmesh.core.types import Member, Verdict
 
 
 class Behaviours:

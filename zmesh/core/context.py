@@ -13,9 +13,10 @@ from zmesh.core.agenda import Agenda
 from zmesh.core.bounds import Bounds
 from zmesh.core.envelope import Composer
 from zmesh.core.link import Link
+from zmesh.core.now import Now
 from zmesh.core.peers import Peers, Rng
 from zmesh.core.seen import SeenStore
-from zmesh.core.types import DropReason, Fault, MessageId, Now, PeerKey
+from zmesh.core.types import DropReason, Fault, MessageId, PeerKey
 
 
 class Context:

@@ -30,7 +30,8 @@ from zmesh.core.actions import Resolved, Send
 from zmesh.core.bounds import RETENTION, Bounds
 from zmesh.core.context import Context
 from zmesh.core.envelope import Envelope
-from zmesh.core.types import AckStatus, Frames, MessageId, Now, PeerKey, SendResult
+from zmesh.core.now import Now
+from zmesh.core.types import AckStatus, Frames, MessageId, PeerKey, SendResult
 
 
 class Outgoing:

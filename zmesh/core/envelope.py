@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from zmesh.core import bounds, wire
-from zmesh.core.types import MessageId, MessageType, Now, PeerKey
+from zmesh.core.now import Now
+from zmesh.core.types import MessageId, MessageType, PeerKey
 
 
 class Signer(Protocol):

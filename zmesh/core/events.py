@@ -3,8 +3,8 @@
 Rules
  1. ``Engine.handle(event, now)`` is the only way in; each class below is one kind of event.
  2. Events are plain values. Slotted classes where they are made per frame (a frozen dataclass costs five
-    times as much to build), their ``__init__`` spelled out, for a compiler cannot see one that a dataclass makes. All
-    of them are treated as immutable.
+    times as much to build), with their ``__init__`` spelled out: mypyc compiles that, and not the one that a dataclass
+    makes. All of them are treated as immutable.
  3. Three families: what the transport saw, what an interpreter finished, what the application commands.
 """
 

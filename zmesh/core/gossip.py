@@ -28,8 +28,9 @@ from zmesh.core.bounds import MAX_IDS, MAX_TTL
 from zmesh.core.context import Context
 from zmesh.core.envelope import Envelope
 from zmesh.core.link import Link
+from zmesh.core.now import Now
 from zmesh.core.seen import Seen
-from zmesh.core.types import DropReason, Fault, Now, PeerKey
+from zmesh.core.types import DropReason, Fault, PeerKey
 
 WANT_WINDOW = 256
 """Messages asked of one link and not yet received: at 64 KiB each that is the most a burst of answers can weigh."""

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 from zmesh.core.envelope import Envelope
 from zmesh.core.events import Command
-from zmesh.core.types import Member, MessageType, Now, Verdict
+from zmesh.core.now import Now
+from zmesh.core.types import Member, MessageType, Verdict
 
 
 class Handler(Protocol):

@@ -38,7 +38,8 @@ from zmesh.core.gossip import Gossip
 from zmesh.core.limits import TokenBucket
 from zmesh.core.link import Link
 from zmesh.core.links import Links
-from zmesh.core.types import AckStatus, DropReason, Fault, Member, MessageId, Now, PeerKey, Verdict
+from zmesh.core.now import Now
+from zmesh.core.types import AckStatus, DropReason, Fault, Member, MessageId, PeerKey, Verdict
 
 RECHECK = 0.1
 """Seconds of verifying after which the age of a message is looked at again."""

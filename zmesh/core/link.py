@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from enum import Enum, unique
 
+from zmesh.core.agenda import NEVER
 from zmesh.core.bounds import Bounds
 from zmesh.core.limits import TokenBucket
 from zmesh.core.types import MessageId, PeerKey
@@ -74,7 +75,7 @@ class Link:
         """Is a dial of ours not answered yet? There is never more than one."""
         self.failures = 0
         """Dials in a row without a live link: the exponent of the backoff."""
-        self.redial_at = float("inf")
+        self.redial_at = NEVER
         """When the next dial is due; infinite while none is planned."""
         self.hurried_at = float("-inf")
         """When it was last dialled out of turn."""

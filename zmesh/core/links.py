@@ -17,13 +17,15 @@ from collections.abc import Callable
 
 from zmesh.core import wire
 from zmesh.core.actions import Dial, Hangup, LinkDown, LinkLive, Notice, Send
+from zmesh.core.agenda import NEVER
 from zmesh.core.bounds import AHEAD
 from zmesh.core.context import Context
 from zmesh.core.envelope import Envelope
 from zmesh.core.events import LinkClosed, LinkOpened
 from zmesh.core.gossip import Gossip
 from zmesh.core.link import Link, LinkState
-from zmesh.core.types import DropReason, Member, Now, PeerKey
+from zmesh.core.now import Now
+from zmesh.core.types import DropReason, Member, PeerKey
 
 SILENCE = 4
 """Digest intervals without any frame after which a link is taken for dead."""
@@ -80,7 +82,7 @@ class Links:
             link.idle_at = now.mono + context.bounds.direct_idle
         if link.state is LinkState.LIVE:
             return True
-        if link.state is LinkState.AWAY and link.redial_at == float("inf"):
+        if link.state is LinkState.AWAY and link.redial_at == NEVER:
             self._dial_at(link, now.mono)
         return False
 
@@ -95,7 +97,7 @@ class Links:
         context = self._context
         if now.mono < link.redial_at or context.links.get(link.key) is not link:
             return
-        link.redial_at = float("inf")
+        link.redial_at = NEVER
         if link.outbound or link.dialling or not (link.wanted or link.idle_at is not None):
             return
         member = context.peers.get(link.key)

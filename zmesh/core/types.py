@@ -24,25 +24,6 @@ Frames = tuple[bytes, ...]
 """One transport message: at most ``wire.MAX_FRAMES`` byte strings."""
 
 
-class Now:
-    """One reading of both clocks, handed to the engine with every event. Slotted: it is looked at for every check.
-
-    ``mono``: seconds, monotonic: every timeout and deadline is measured with it. ``wall``: seconds since the Unix
-    epoch: only the timestamps inside messages are compared with it.
-    """
-
-    __slots__ = ("mono", "wall", "wall_ms")
-
-    def __init__(self, mono: float, wall: float) -> None:
-        self.mono = mono
-        self.wall = wall
-        self.wall_ms = int(wall * 1000)
-        """The wall clock in whole milliseconds, the unit of the wire."""
-
-    def __repr__(self) -> str:
-        return f"Now(mono={self.mono!r}, wall={self.wall!r})"
-
-
 class Endpoint(NamedTuple):
     """A place to dial: host is a DNS name or an IP literal without brackets."""
 
@@ -201,12 +182,16 @@ class Member(NamedTuple):
     capabilities: tuple[str, ...] = ()
 
 
+_MEMBER_TYPES = {"key": bytes, "account": str, "peer_id": str, "endpoints": tuple, "stake": int}
+"""What every part relies on, whoever's registry it came from."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Roster:
     """An immutable set of members as a registry last gave it; shared freely, also between simulated nodes.
 
-    Raises ``ValueError`` when two members share a key or an account. Names are their own choice, so that a clash of
-    names is nobody's reason to refuse anybody.
+    Raises ``ValueError`` when two members share a key or an account, or when a field has not its type. Names are their
+    own choice, so that a clash of names is nobody's reason to refuse anybody.
     """
 
     members: tuple[Member, ...] = ()
@@ -216,6 +201,10 @@ class Roster:
     keys: frozenset[PeerKey] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        for name, kind in _MEMBER_TYPES.items():
+            for member in self.members:
+                if not isinstance(value := getattr(member, name), kind):
+                    raise ValueError(f"{name} of a member is {value!r}: {kind.__name__} is right, as Member has it")
         for name in ("key", "account"):
             seen: set[object] = set()
             for member in self.members:

@@ -160,7 +160,11 @@ def decode_body(data: bytes) -> Body:
 
 
 def _check_fields(fields: list[Any]) -> None:
-    """Exact types, for True is no integer here; then their ranges. Spelled out: this runs for every fresh message."""
+    """Exact types, for True is no integer here, then ranges, of all but the version, which was looked at before.
+
+    Spelled out: this runs for every fresh message. And of values without a type: compiled, a typed name that gets
+    another type raises ``TypeError``, and no such error may leave a decoder.
+    """
     _, network, kind, author, epoch, sequence, timestamp_ms, ttl, expiry_ms, recipient, correlation, payload = fields
     if not (
         type(kind) is type(epoch) is type(sequence) is type(timestamp_ms) is type(ttl) is int

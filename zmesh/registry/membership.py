@@ -26,7 +26,8 @@ from math import inf
 from typing import Any, Final, Literal, NamedTuple
 
 from zmesh.core.errors import ConfigError, WireError
-from zmesh.core.types import EMPTY_ROSTER, Member, Now, PeerKey, Roster
+from zmesh.core.now import Now
+from zmesh.core.types import EMPTY_ROSTER, Member, PeerKey, Roster
 from zmesh.delegation import Delegation, Scheme, decode_delegation
 from zmesh.handlers.introductions import Limits
 from zmesh.handlers.record import Record, is_local

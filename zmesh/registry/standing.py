@@ -12,7 +12,8 @@ from enum import StrEnum, unique
 from typing import Final
 
 from zmesh.core.errors import WireError
-from zmesh.core.types import Now, PeerKey
+from zmesh.core.now import Now
+from zmesh.core.types import PeerKey
 from zmesh.delegation import Statement, decode_delegation
 from zmesh.handlers.record import Record
 from zmesh.log import get_logger
