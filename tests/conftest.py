@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import signal
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
@@ -24,6 +25,11 @@ settings.register_profile(
     "zmesh", derandomize=True, print_blob=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("zmesh")
+
+# A shell ignores Ctrl-C for what it starts in the background, and a process hands that on to its children. The tests
+# that press Ctrl-C mean processes that nobody started so.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # asyncio's own pool lives as long as the loop; the runner joins it when it closes the loop.
 POOL_OF_THE_LOOP = "asyncio_"
