@@ -65,6 +65,7 @@ async def node(line: Line, name: str) -> None:
             if told == BEGIN:
                 log = Log()
                 before = metric(mesh, DUPLICATES)
+                line.tell(BEGIN)
             else:
                 values = payload(told)
                 values["sent"] = time.monotonic()
@@ -94,6 +95,8 @@ def propagate(nodes: int, count: int) -> tuple[dict[int, int], list[Log]]:
         _announce(workers, WARM_UP, rng)
         for worker in workers:
             worker.tell(BEGIN)
+        for worker in workers:
+            worker.hear()  # or the first message could come before the log that it belongs to
         authors = _announce(workers, count, rng)
         for worker in workers:
             worker.tell(END)
