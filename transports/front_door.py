@@ -110,7 +110,13 @@ class FrontDoor:
         if self._server is None:
             return
         server, self._server = self._server, None
+        # Accepting takes the loop some turns, and asyncio's server leaks what it is closed in the middle of
+        # (python/cpython#109564): first no new ones, then a turn for the last transports, and one for their visitors.
+        for listener in server.sockets:
+            asyncio.get_running_loop().remove_reader(listener.fileno())
+        await asyncio.sleep(0)
         server.close()
+        await asyncio.sleep(0)
         for dial in self._dials:
             dial.cancel()
         await asyncio.gather(*self._dials, return_exceptions=True)

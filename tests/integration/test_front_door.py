@@ -425,3 +425,16 @@ async def test_stopping_closes_everything_and_is_safe_twice(house: House) -> Non
     assert door._open == {}
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", door.port)
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_connection_that_comes_while_the_door_closes_is_closed_too(house: House, turns: int) -> None:
+    """Accepting takes the loop a few turns; a door may begin to close in the middle of any."""
+    door = await house.door(NOWHERE)
+    with socket.create_connection(("127.0.0.1", door.port), timeout=PATIENCE) as visitor:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await door.stop()
+        with contextlib.suppress(ConnectionResetError):
+            assert visitor.recv(1) == b""
+    assert house.counted == {}
