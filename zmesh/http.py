@@ -5,7 +5,7 @@ Rules
     it is signed and needs no trusted transport. Every method but GET and HEAD is refused elsewhere.
  2. A stranger's bytes are bounded: request line, headers, body, time; so is how often one address may post.
  3. Answers are JSON, refusals too, but for /metrics (Prometheus text) and /record (the bytes themselves).
- 4. A stranger cannot write to the log: what is no HTTP is answered with 400 and not worth a line.
+ 4. A stranger cannot write to the log: what is no HTTP, or ends within a body, gets 400 and is not worth a line.
  5. aiohttp is imported where it is needed: it takes longer to import than all the rest of zmesh.
 """
 
@@ -87,6 +87,7 @@ def make_app(
     ``knocks``: how often that may be; None takes the usual limits.
     """
     from aiohttp import web
+    from aiohttp.http_exceptions import HttpProcessingError
 
     async def get_health(_request: web.Request) -> web.Response:
         return json_answer(health())
@@ -111,6 +112,10 @@ def make_app(
                 encoded = await request.read()
         except TimeoutError:
             raise web.HTTPRequestTimeout from None
+        except (OSError, HttpProcessingError, web.RequestPayloadError):
+            # It hung up, or its chunks are none; aiohttp's parser in C and the one in Python raise different things.
+            limits.counters["http_posts_broken_off"] += 1
+            raise web.HTTPBadRequest from None
         taken, name = post(encoded)
         return json_answer({"taken": taken.value, "why": name}, STATUSES[taken])
 
@@ -181,7 +186,8 @@ def make_runner(app: web.Application) -> web.AppRunner:
 
 
 def _not_a_strangers_fault(record: logging.LogRecord) -> bool:
-    """aiohttp logs a traceback for each request that does not parse."""
+    """aiohttp logs a traceback for each request that does not parse, and for each body that does not."""
+    from aiohttp import web
     from aiohttp.http_exceptions import HttpProcessingError
 
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | web.RequestPayloadError))

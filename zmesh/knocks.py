@@ -31,7 +31,7 @@ class Knocks:
 
     def __init__(self) -> None:
         self.counters: Counter[str] = Counter()
-        """How often somebody was refused, by whose limit it was."""
+        """How often somebody was refused, by whose limit it was; and how often a body that was let in did not come."""
         self._all: TokenBucket | None = None
         self._buckets: dict[str, TokenBucket] = {}
 

@@ -6,6 +6,8 @@ import asyncio
 import json
 import logging
 import re
+import socket
+import struct
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -61,7 +63,7 @@ async def exchange(endpoint: Endpoint, request: bytes) -> tuple[int, dict[str, s
     return int(first.split()[1]), headers, body
 
 
-def taking(*outcomes: Offer) -> tuple[web.Application, list[bytes]]:
+def taking(*outcomes: Offer, knocks: Knocks | None = None) -> tuple[web.Application, list[bytes]]:
     """An application that has these outcomes for what is posted, and what that was."""
     posted: list[bytes] = []
     left = list(outcomes)
@@ -70,7 +72,7 @@ def taking(*outcomes: Offer) -> tuple[web.Application, list[bytes]]:
         posted.append(encoded)
         return left.pop(0) if len(left) > 1 else left[0]
 
-    return make_app(lambda: HEALTH, post=post), posted
+    return make_app(lambda: HEALTH, post=post, knocks=knocks), posted
 
 
 NEW = Offer(Taken.NEW, "new")
@@ -273,6 +275,42 @@ async def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyP
     async with serving(app) as endpoint:
         status, _, body = await exchange(endpoint, get("/records", "POST", "Content-Length: 10\r\n") + b"half")
     assert (status, json.loads(body), posted) == (408, {"error": "Request Timeout"}, [])
+
+
+BAD_CHUNKS = b"Transfer-Encoding: chunked\r\n", [b"5\r\nhello", b"XX\r\n"]
+TOO_SHORT = b"Content-Length: 100\r\n", [b"abc"]
+
+
+@pytest.mark.parametrize("leave", ["fin", "rst"])
+@pytest.mark.parametrize("coding, pieces", [TOO_SHORT, BAD_CHUNKS], ids=["short", "bad chunks"])
+async def test_whoever_hangs_up_within_a_body_is_counted_and_not_logged(
+    coding: bytes, pieces: list[bytes], leave: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    knocks = Knocks()
+    app, posted = taking(NEW, knocks=knocks)
+    ended: asyncio.Queue[int] = asyncio.Queue()
+
+    @web.middleware
+    async def watch(request: web.Request, handler: Any) -> web.StreamResponse:
+        answer: web.StreamResponse = await handler(request)
+        ended.put_nowait(answer.status)
+        return answer
+
+    app.middlewares.insert(0, watch)
+    async with serving(app) as endpoint:
+        reader, writer = await asyncio.open_connection(*endpoint)
+        writer.write(b"POST /records HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n" + coding + b"\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+        if leave == "rst":
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        assert await ended.get() == 400
+        assert (await exchange(endpoint, get("/health")))[0] == 200
+    assert (posted, knocks.counters) == ([], {"http_posts_broken_off": 1})
+    assert caplog.records == []
 
 
 async def test_one_address_that_posts_too_often_waits_and_others_do_not() -> None:
