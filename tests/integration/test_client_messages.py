@@ -200,12 +200,16 @@ async def test_a_payload_that_every_peer_would_reject_is_refused_at_its_author()
             await a.broadcast(MessageType.FL_ROUND_START, {"round_id": 7})
 
 
-async def test_a_direct_message_that_breaks_its_type_is_rejected_by_the_recipient() -> None:
+async def test_a_direct_message_that_breaks_its_type_is_refused_at_its_author_and_costs_no_reputation() -> None:
     async with mesh("a", "b") as (a, b):
         inbox = Inbox(b, MessageType.MODEL_DELTA_TRANSFER)
-        assert await a.send_model_delta("b", "round_001", "Qm", quality_score=101) is SendResult.REJECTED
+        for score in (101, -1, float("nan")):
+            with pytest.raises(PayloadError, match="model_delta_transfer"):
+                await a.send_model_delta("b", "round_001", "Qm", quality_score=score)
+        assert await a.send_model_delta("b", "round_001", "Qm", quality_score=100)
+        assert (await inbox.next()).payload["quality_score"] == 100
         assert inbox.is_empty
-        assert b.peers["a"].reputation < 100
+        assert b.peers["a"].reputation == 100
 
 
 async def test_an_impossible_timeout_is_refused() -> None:

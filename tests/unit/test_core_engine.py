@@ -9,10 +9,10 @@ import pytest
 
 from tests.unit.core_support import ME, NOON, Bench, people
 from zmesh.core import wire
-from zmesh.core.actions import Composed, Deliver, Dropped, Notice, Published, Send, WakeAt
+from zmesh.core.actions import Composed, Deliver, Dropped, Notice, Published, Resolved, Send, WakeAt
 from zmesh.core.envelope import Envelope
 from zmesh.core.errors import PayloadError
-from zmesh.core.events import Broadcast, Command, Compose, JoinNetwork, RemovePeer, Verified, Wake
+from zmesh.core.events import Broadcast, Command, Compose, JoinNetwork, RemovePeer, SendDirect, Verified, Wake
 from zmesh.core.now import Now
 from zmesh.core.types import DropReason, Member, MessageType, Verdict
 
@@ -132,6 +132,18 @@ def test_what_every_peer_would_reject_is_refused_at_its_author() -> None:
     assert (made.actions, clockwork.heard, len(made.engine.seen)) == ([], [], 0)
     made.handle(Broadcast(GOSSIP, {"good": 1}))
     assert len(made.of(Published)) == 1, "and the door works on"
+
+
+def test_what_the_recipient_would_reject_is_refused_at_its_author() -> None:
+    made = bench(Clockwork())
+    with pytest.raises(PayloadError, match="every peer would reject this gossip"):
+        made.handle(SendDirect(ALICE.public, GOSSIP, {"bad": 1}, 3.0, 1))
+
+    assert made.actions == []
+    made.advance(3.0)
+    assert made.of(Resolved) == [], "whoever asked has had its answer"
+    made.handle(SendDirect(ALICE.public, GOSSIP, {"good": 1}, 3.0, 2))
+    assert [key for key, _ in made.envelopes(wire.KIND_CODES[GOSSIP])] == [ALICE.public], "and the door works on"
 
 
 def test_what_a_handler_commands_is_carried_out() -> None:

@@ -166,16 +166,19 @@ class Engine:
                 raise PayloadError(f"a ttl of {ttl} hops: it is 1 to {MAX_TTL}, or None to let the mesh decide")
         return self._context.composer.compose(wire.KIND_CODES[event.kind], payload, now, ttl=ttl, recipient=recipient)
 
-    def _broadcast(self, event: Broadcast, now: Now) -> None:
-        envelope = self._build(event, now)
-        me = self.peers.myself
-        if self._behaviours.validate(envelope, me, event.payload, now) is Verdict.REJECT:
+    def _refuse_invalid(self, envelope: Envelope, event: Broadcast | SendDirect, now: Now) -> None:
+        """A slip must cost its author no reputation: it stays here. Raises ``PayloadError``."""
+        if self._behaviours.validate(envelope, self.peers.myself, event.payload, now) is Verdict.REJECT:
             raise PayloadError(
                 f"every peer would reject this {event.kind.value}: its payload lacks or breaks what that type asks for"
             )
+
+    def _broadcast(self, event: Broadcast, now: Now) -> None:
+        envelope = self._build(event, now)
+        self._refuse_invalid(envelope, event, now)
         links = self._gossip.publish(envelope, now)
         self._out.append(Published(envelope, links))
-        self._behaviours.received(envelope, me, event.payload, now)
+        self._behaviours.received(envelope, self.peers.myself, event.payload, now)
 
     def _send_direct(self, event: SendDirect, now: Now) -> None:
         timeout = min(max(event.timeout, 0.0), MAX_DIRECT_TIMEOUT)
@@ -189,6 +192,7 @@ class Engine:
             except PayloadTooLargeError:
                 self._out.append(Resolved(event.token, b"", SendResult.TOO_LARGE))
                 return
+            self._refuse_invalid(envelope, event, now)
             self._outbox.send(envelope, event.recipient, event.token, timeout, now)
 
     def _link_live(self, key: PeerKey, now: Now) -> None:

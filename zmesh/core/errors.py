@@ -20,7 +20,8 @@ class ConfigError(ZmeshError, ValueError):
 
 
 class PayloadError(ZmeshError, ValueError):
-    """A payload that cannot travel: not made of msgpack types, or larger than ``bounds.MAX_PAYLOAD``."""
+    """A payload that cannot travel: not of msgpack types, larger than ``bounds.MAX_PAYLOAD``, or not what its message
+    type asks for, so that every peer would reject it and blame its author."""
 
 
 class PayloadTooLargeError(PayloadError):
