@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from typing import Any
 
 import pytest
@@ -68,6 +69,19 @@ def test_an_acknowledgement_by_the_recipient_delivers() -> None:
     assert made.of(Resolved) == [Resolved(7, message.id, SendResult.DELIVERED)]
     made.fresh()
     tick(made, 20.0)
+    assert (sent(made), made.of(Resolved)) == ([], [])
+
+
+def test_the_body_of_what_is_settled_is_let_go_of_long_before_its_deadline() -> None:
+    made = bench()
+    made.handle(SendDirect(ALICE.public, DELTA, {"round_id": "r", "pad": bytes(MAX_PAYLOAD // 2)}, 110.0, 7))
+    body = made.sends(wire.ENVELOPE)[-1][1][1]
+    made.hear(ALICE, ALICE.ack(ME.public, sent(made)[-1]))
+    made.fresh()
+
+    held_here_alone = bytes(len(body))
+    assert sys.getrefcount(body) == sys.getrefcount(held_here_alone)
+    tick(made, 115.0)
     assert (sent(made), made.of(Resolved)) == ([], [])
 
 

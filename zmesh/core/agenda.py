@@ -21,7 +21,11 @@ NEVER: Final = float("inf")
 
 
 class Agenda:
-    """Callbacks by monotonic time. Its size is bounded by what its users note: O(links + wants + sends)."""
+    """Callbacks by monotonic time.
+
+    Its size is bounded by what its users note: O(links + wants + direct messages begun and not yet past their deadline,
+    settled ones included). One of those is an id: under 1 KiB, its repetitions with it.
+    """
 
     __slots__ = ("_count", "_heap", "next")
 
