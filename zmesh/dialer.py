@@ -7,9 +7,12 @@ Rules
     the dialled key did not sign is as good as none.
  3. Without a usable record, or where nobody answers at the ports that it names, the front door itself is dialled: it
     passes ZMTP through, and gossip then rides on the direct lane.
- 4. A place that two keys claim belongs to the one whose record is served there: the other's dial fails, and costs
+ 4. Silence may be a ROUTER of its own or a place that swallows everything, and dialling it tells which. So a place that
+    served no record is tried last from then on, until it serves one, and of several the one dialled longest ago first:
+    a dead address costs a peer one dial, and keeps nobody from its others.
+ 5. A place that two keys claim belongs to the one whose record is served there: the other's dial fails, and costs
     nobody else anything.
- 5. One dial under way per peer; every one ends in exactly one ``transport.dial`` or one ``LinkClosed``.
+ 6. One dial under way per peer; every one ends in exactly one ``transport.dial`` or one ``LinkClosed``.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ RESOLVE_SECONDS = 5.0
 """Seconds for one name: the usual time limit of a resolver."""
 MAX_ADDRESSES = 4
 """Addresses tried of one name: a name behind which hundreds stand must not hold up a dial."""
+MAX_SILENT = 4096
+"""Places remembered to have served no record, of all peers, some 300 bytes each: one forgotten costs one dial more."""
 MAX_LOOKUPS = 32
 """Names looked up at once. One that nobody answers for holds its thread for half a minute, however soon it is given up;
 so these are no threads that anything else waits for, such as reading the registry, or the end of the process."""
@@ -71,6 +76,8 @@ class Dialer:
         self._failed = failed
         self._takes_local = takes_local
         self._tasks: dict[PeerKey, asyncio.Task[None]] = {}
+        # Places that were dialled although they served no record, the latest last.
+        self._silent: dict[tuple[PeerKey, Endpoint], None] = {}
 
     def dial(self, key: PeerKey, endpoints: tuple[Endpoint, ...]) -> None:
         """Begin; a dial to the same peer that is still under way gives way to this one."""
@@ -105,26 +112,46 @@ class Dialer:
 
     async def _dial(self, key: PeerKey, endpoints: tuple[Endpoint, ...]) -> None:
         why = "no address is known"
+        last: dict[tuple[PeerKey, Endpoint], Endpoint] = {}
         for endpoint in endpoints:
-            try:
-                addresses = (await resolve(endpoint))[:MAX_ADDRESSES]
-            except OSError as error:
-                why = f"{endpoint}: {error.strerror or error}"
-                continue
-            except TimeoutError:
-                why = f"{endpoint}: its name did not resolve within {RESOLVE_SECONDS:g} s"
-                continue
-            if self._is_trap(endpoint, addresses):
-                why = f"{endpoint}: its name leads to an address of this machine"
-                continue
+            addresses, problem = await self._find(endpoint)
             for address in addresses:
-                record, problem = await self._ask(key, address)
-                if problem is not None:
-                    why = f"{endpoint}: {problem}"
-                    continue
-                self._transport.dial(key, _routes(address, record))
+                if (key, address) in self._silent:
+                    last.setdefault((key, address), endpoint)
+                elif (problem := await self._knock(key, address)) is None:
+                    return
+            why = why if problem is None else f"{endpoint}: {problem}"
+        for place in [place for place in self._silent if place in last]:
+            problem = await self._knock(*place)
+            if problem is None:
                 return
+            why = f"{last[place]}: {problem}"
         self._failed(LinkClosed(key, why))
+
+    async def _find(self, endpoint: Endpoint) -> tuple[list[Endpoint], str | None]:
+        """The addresses of a front door, or none and why."""
+        try:
+            addresses = (await resolve(endpoint))[:MAX_ADDRESSES]
+        except TimeoutError:
+            return [], f"its name did not resolve within {RESOLVE_SECONDS:g} s"
+        except OSError as error:
+            return [], error.strerror or str(error)
+        if self._is_trap(endpoint, addresses):
+            return [], "its name leads to an address of this machine"
+        return addresses, None
+
+    async def _knock(self, key: PeerKey, address: Endpoint) -> str | None:
+        """Dial what is to be had at an address, or say why that is nothing."""
+        record, problem = await self._ask(key, address)
+        if problem is not None:
+            return problem
+        self._silent.pop((key, address), None)
+        if record is None:
+            self._silent[key, address] = None
+            if len(self._silent) > MAX_SILENT:
+                del self._silent[next(iter(self._silent))]
+        self._transport.dial(key, _routes(address, record))
+        return None
 
     def _is_trap(self, endpoint: Endpoint, addresses: list[Endpoint]) -> bool:
         """Does a name that looks like another machine's lead to this one? Somebody else's DNS says where it leads."""

@@ -48,7 +48,7 @@ class Desk:
     async def fetch(self, endpoint: Endpoint, timeout: float) -> bytes:  # noqa: ASYNC109  # the dialer's own port
         """Instead of HTTP."""
         assert timeout > 0
-        answer = self.served[f"at_{endpoint.port}"]
+        answer = self.served.get(endpoint.host) or self.served[f"at_{endpoint.port}"]
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -102,6 +102,71 @@ async def test_bytes_that_are_no_record_lead_nowhere() -> None:
 @pytest.mark.parametrize("served", [TimeoutError(), ValueError("speaks no HTTP"), record(router=None)])
 async def test_without_ports_of_its_own_the_door_itself_is_dialled(served: bytes | Exception) -> None:
     assert await Desk(at_9090=served).outcome(DOOR) == Routes(DOOR)
+
+
+SECOND, THIRD = Endpoint("127.0.0.1", 9091), Endpoint("127.0.0.1", 9092)
+
+
+async def test_a_place_that_stayed_silent_is_dialled_last_from_then_on() -> None:
+    """One address that swallows everything must not keep the others from being tried."""
+    desk = Desk(at_9090=TimeoutError(), at_9091=record())
+    assert await desk.outcome(DOOR, SECOND) == Routes(DOOR)
+    for _ in range(3):
+        assert await desk.outcome(DOOR, SECOND) == replace(PORTS, spare=SECOND)
+    desk.served["at_9091"] = ConnectionRefusedError(111, "Connection refused")
+    assert await desk.outcome(DOOR, SECOND) == Routes(DOOR), "it may be a ROUTER of its own"
+
+
+async def test_places_that_all_stay_silent_take_turns() -> None:
+    desk = Desk(at_9090=TimeoutError(), at_9091=TimeoutError(), at_9092=ValueError("speaks no HTTP"))
+    turns = [await desk.outcome(DOOR, SECOND, THIRD) for _ in range(6)]
+    assert turns == [Routes(DOOR), Routes(SECOND), Routes(THIRD)] * 2
+
+
+async def test_a_place_that_serves_a_record_again_is_silent_no_longer() -> None:
+    desk = Desk(at_9090=TimeoutError(), at_9091=ConnectionRefusedError(111, "Connection refused"))
+    assert await desk.outcome(DOOR, SECOND) == Routes(DOOR)
+    desk.served = {"at_9090": record(), "at_9091": record()}
+    assert await desk.outcome(DOOR) == PORTS
+    assert await desk.outcome(DOOR, SECOND) == PORTS
+
+
+async def test_a_silent_address_of_a_name_leaves_a_turn_to_its_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """IPv6 that leads nowhere, as behind many a router, and IPv4 that is well."""
+
+    def lookup(host: str, port: int, **_: object) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in served]
+
+    served: dict[str, bytes | Exception] = {"2001:db8::1": TimeoutError(), "192.0.2.1": record()}
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    desk = Desk(**served)
+    name = Endpoint("validator.example", 9090)
+    assert await desk.outcome(name) == Routes(Endpoint("2001:db8::1", 9090))
+    came = await desk.outcome(name)
+    assert isinstance(came, Routes)
+    assert came.direct.host == "192.0.2.1"
+
+
+async def test_silence_is_remembered_of_each_key_and_of_so_many_places_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmesh.dialer.MAX_SILENT", 2)
+    desk = Desk(at_9090=TimeoutError(), at_9091=TimeoutError(), at_9092=TimeoutError())
+    assert await desk.outcome(DOOR) == Routes(DOOR)
+    desk.expected = OTHER.public
+    assert await desk.outcome(DOOR, SECOND) == Routes(DOOR), "that was another key"
+    assert await desk.outcome(DOOR, SECOND) == Routes(SECOND)
+    desk.expected = PEER.public
+    assert await desk.outcome(DOOR, SECOND) == Routes(DOOR), "forgotten by now"
+    assert len(desk.dialer._silent) == 2
+
+
+async def test_a_name_that_does_not_resolve_in_time_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(host: str, port: int) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("zmesh.dialer._look_up", never)
+    monkeypatch.setattr("zmesh.dialer.RESOLVE_SECONDS", 0.05)
+    why = "validator.example:9090: its name did not resolve within 0.05 s"
+    assert await Desk().outcome(Endpoint("validator.example", 9090)) == why
 
 
 async def test_a_dial_without_an_address_ends() -> None:

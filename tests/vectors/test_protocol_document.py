@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from zmesh import delegation, knocks, meeting
+from zmesh import delegation, dialer, knocks, meeting
 from zmesh.core import bounds, gossip, intake, links, reputation, seen, wire
 from zmesh.core.types import AckStatus, DropReason, MessageType
 from zmesh.delegation import Scheme
@@ -137,9 +137,12 @@ def test_what_becomes_of_a_posted_record_has_its_status() -> None:
     assert told == {taken.value: status for taken, status in STATUSES.items()}
 
 
-def test_the_numbers_of_meeting_and_introducing_are_those_of_the_code() -> None:
+def test_the_numbers_of_dialling_meeting_and_introducing_are_those_of_the_code() -> None:
     every = 1 / introductions.INTRODUCED_RATE
     sentences = (
+        f"`GET /record` within {dialer.FETCH_SECONDS:g} s",
+        f"at most {dialer.MAX_ADDRESSES} of one name",
+        f"remembered is bounded ({dialer.MAX_SILENT})",
         f"post {knocks.BURST:g} times at once and {knocks.RATE:g} times a second",
         f"all together {knocks.BURST_OF_ALL:g} and {knocks.RATE_OF_ALL:g} times",
         f"introduce {introductions.INTRODUCER_BURST:g} at once and {introductions.INTRODUCER_RATE:g} a second",
