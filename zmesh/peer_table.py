@@ -9,12 +9,13 @@ Rules
     taken for somebody else.
  5. Whoever was silent for ``bounds.forget`` seconds is no longer listed. It still belongs, and is listed again as
     soon as it speaks.
+ 6. A name is found by going through everybody; ``items`` and ``values`` do that once, and not once for each name.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, ItemsView, Iterator, MutableMapping, ValuesView
 from typing import Protocol
 
 from zmesh.core.bounds import Bounds
@@ -63,19 +64,27 @@ class PeerTable(MutableMapping[str, PeerInfo]):
     # ------------------------------------------------------------ the mapping
 
     def __getitem__(self, peer_id: str) -> PeerInfo:
-        for name, member in self._entries():
+        for name, member in self.entries():
             if name == peer_id:
                 return self.describe(member)
         raise KeyError(peer_id)
 
     def __iter__(self) -> Iterator[str]:
-        return iter([name for name, _ in self._entries()])
+        return iter([name for name, _ in self.entries()])
 
     def __len__(self) -> int:
         return len(self._listed())
 
     def __repr__(self) -> str:
-        return f"<PeerTable {dict(self)}>"
+        return f"<PeerTable {dict(self.items())}>"
+
+    def items(self) -> ItemsView[str, PeerInfo]:
+        """Everybody with their names, as of when the reading begins; each is described when its turn comes."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[PeerInfo]:
+        """Everybody, likewise."""
+        return _Values(self)
 
     def __setitem__(self, peer_id: str, info: PeerInfo) -> None:
         where = f"peers[{peer_id!r}]"
@@ -136,7 +145,7 @@ class PeerTable(MutableMapping[str, PeerInfo]):
         heard = self._engine.peers.last_heard
         return [member for member in self._engine.peers if max(heard(member.key) or 0.0, self._since) >= horizon]
 
-    def _entries(self) -> Iterator[tuple[str, Member]]:
+    def entries(self) -> Iterator[tuple[str, Member]]:
         """Everybody who is listed, and under what."""
         claimed = Counter([self._own_name, *(member.peer_id for member in self._everybody())])
         for member in self._listed():
@@ -165,3 +174,28 @@ class PeerTable(MutableMapping[str, PeerInfo]):
             reputation=peers.reputation.score(member, now.mono),
             is_linked=link is not None and link.state is LinkState.LIVE,
         )
+
+
+class _Items(ItemsView[str, PeerInfo]):
+    """``items()`` of a table, in one pass."""
+
+    def __init__(self, table: PeerTable) -> None:
+        super().__init__(table)
+        self._table = table
+
+    def __iter__(self) -> Iterator[tuple[str, PeerInfo]]:
+        return ((name, self._table.describe(member)) for name, member in self._table.entries())
+
+
+class _Values(ValuesView[PeerInfo]):
+    """``values()`` of a table, in one pass."""
+
+    def __init__(self, table: PeerTable) -> None:
+        super().__init__(table)
+        self._table = table
+
+    def __iter__(self) -> Iterator[PeerInfo]:
+        return (self._table.describe(member) for _, member in self._table.entries())
+
+    def __contains__(self, value: object) -> bool:
+        return any(info == value for info in self)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import pytest
 
 from zmesh.core.bounds import Bounds
@@ -11,23 +13,39 @@ from zmesh.core.now import Now
 from zmesh.core.peers import Peers
 from zmesh.core.types import Member, PeerKey, Roster
 from zmesh.identity import Identity
+from zmesh.messages import PeerInfo
 from zmesh.peer_table import PeerTable
 
 ME, ALICE, BOB, EVE = (Identity.from_seed(bytes([number]) * 32).public for number in range(1, 5))
+
+
+class Counted(Peers):
+    """Counts how often everybody is gone through."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[Member]:
+        self.passes += 1
+        return super().__iter__()
 
 
 class Engine:
     """As much of an engine as the table reads."""
 
     def __init__(self, *members: Member) -> None:
-        self.peers = Peers(ME, Bounds())
+        self.counted = Counted(ME, Bounds())
+        self.peers: Peers = self.counted
         self.peers.roster = Roster.of(members)
         self.links: dict[PeerKey, Link] = {}
 
 
 def table(*members: Member) -> PeerTable:
+    return attached(Engine(*members))
+
+
+def attached(engine: Engine) -> PeerTable:
     made = PeerTable(ME, "me", Bounds(), lambda: Now(0.0, 0.0))
-    made.attach(Engine(*members), lambda event: None)
+    made.attach(engine, lambda event: None)
     return made
 
 
@@ -49,6 +67,46 @@ def test_nobody_passes_for_this_node_by_its_name() -> None:
 
     assert list(peers) == ["5Eve"]
     assert peers["5Eve"].peer_id == "me"
+
+
+def test_reading_them_all_goes_through_them_once_and_not_once_for_each() -> None:
+    engine = Engine(*(Member(bytes([number]) * 32, f"5{number}", f"peer-{number}") for number in range(100)))
+    peers = attached(engine)
+    reads: list[Callable[[], object]] = [
+        lambda: sum(info.is_alive() for _, info in peers.items()),
+        lambda: sum(info.is_alive() for info in peers.values()),
+        lambda: PeerInfo("nobody") in peers.values(),
+        lambda: repr(peers),
+    ]
+    passes = []
+    for read in reads:
+        engine.counted.passes = 0
+        read()
+        passes.append(engine.counted.passes)
+
+    assert passes == [2] * len(reads), "who is listed, and whose names several claim"
+
+
+def test_items_and_values_are_what_each_name_gives() -> None:
+    peers = table(Member(ALICE, "5Alice", "alice"), Member(BOB, "5Bob", "bob"), Member(EVE, "5Eve", "alice"))
+    each = [(name, peers[name]) for name in peers]
+
+    assert list(peers.items()) == each
+    assert list(peers.values()) == [info for _, info in each]
+    assert (len(peers.items()), len(peers.values())) == (3, 3)
+    assert ("bob", peers["bob"]) in peers.items()
+    assert ("alice", peers["bob"]) not in peers.items()
+    assert peers["bob"] in peers.values()
+    assert PeerInfo("nobody") not in peers.values()
+
+
+def test_a_peer_who_goes_while_all_are_read_ends_nothing() -> None:
+    engine = Engine(Member(ALICE, "5Alice", "alice"), Member(BOB, "5Bob", "bob"))
+    reading = iter(attached(engine).items())
+    assert next(reading)[0] == "alice"
+    engine.peers.roster = Roster.of([])
+
+    assert [name for name, _ in reading] == ["bob"]
 
 
 def test_the_table_prints_as_what_it_holds() -> None:
