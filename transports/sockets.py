@@ -23,19 +23,19 @@ import zmq
 from zmesh.core.bounds import MAX_FRAME
 from zmesh.core.errors import ConfigError
 from zmesh.core.types import Endpoint
+from zmesh.transport import MAX_LINKS
 from zmesh.transports.admission import ZAP_DOMAIN, ZAP_ENDPOINT, CurveIdentity
 from zmesh.transports.readiness import ZmqSocket
 
-MAX_SOCKETS = 4096
-"""ZeroMQ sockets of one context: six for each neighbour (DEALER, SUB, and a monitor's two ends for each), times 500
-neighbours, and some."""
+MAX_SOCKETS = 9 * MAX_LINKS
+"""ZeroMQ sockets of one context: six for each neighbour (DEALER, SUB, and a monitor's two ends for each), and half as
+many again for those that ZeroMQ is still closing while their successors are made."""
 NEVER = 3_600_000
 """Milliseconds until ZeroMQ would reconnect, were the socket not closed at once when its connection ends. Switching it
 off (-1), or ZMQ_IMMEDIATE, also throws away what arrived just before the end and was not read yet (measured)."""
-FILES_WANTED = 16_384
-"""File handles: fourteen for each neighbour, times 500, and as many again for connections that prove nothing."""
-FILES_OF_OTHERS = 4_096
-"""What is asked for where the hard limit is unlimited and says nothing."""
+FILES_WANTED = 14 * MAX_LINKS + 8_192
+"""File handles: fourteen for each neighbour, and some for connections that prove nothing, which are bounded where they
+come in, and for whatever else the program holds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from zmesh.delegation import Delegation, load_delegation
 from zmesh.identity import Identity, load_key
 from zmesh.multiaddr import parse_endpoint
 from zmesh.sentence import shown
+from zmesh.transport import MAX_LINKS
 
 PREFIX = "MESH_"
 CHAIN = "substrate"
@@ -245,8 +246,8 @@ class Settings(BaseSettings):
     )
     """Front doors to begin with, where the registry does not say where anybody is. Three are enough; a name may stand
     for many."""
-    max_peers: int = _count(100, 1, 1000)
-    """Links kept at once: a full mesh up to this many members, at about 150 KiB and 6 file handles each."""
+    max_peers: int = _count(100, 1, MAX_LINKS)
+    """Links kept at once: a full mesh up to this many members, at about 250 KB and 14 file handles each."""
 
     # ---------------------------------------------------------------- gossip and liveness
 

@@ -18,6 +18,7 @@ What a transport promises
  7. Everything that is refused below the engine is counted under a name in ``counters``.
  8. Events reach the sink in batches of at most ``MAX_BATCH``, on the event loop's thread, never from inside a call
     to the transport.
+ 9. It holds ``MAX_LINKS`` neighbours at once, where the machine has the file handles for them.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from zmesh.core.types import Endpoint, Frames, PeerKey
 
 MAX_BATCH = 32
 """Messages read from one socket before others get their turn: fair, and enough to amortise a wake-up."""
+MAX_LINKS = 1000
+"""Neighbours of one node at most: far more than any needs, for a larger mesh is not linked in full."""
 
 TransportEvent = FrameReceived | LinkOpened | LinkClosed
 Sink = Callable[[Sequence[TransportEvent]], None]

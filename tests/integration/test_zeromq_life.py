@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import operator
 import os
+import resource
 import signal
 import socket
 import sys
@@ -21,9 +22,10 @@ from zmesh.core.errors import ConfigError
 from zmesh.core.events import LinkClosed, LinkOpened
 from zmesh.core.types import Endpoint
 from zmesh.identity import Identity
-from zmesh.transport import Routes
+from zmesh.transport import MAX_LINKS, Routes
 from zmesh.transports.packing import pack
-from zmesh.transports.sockets import SocketBounds
+from zmesh.transports.readiness import ZmqSocket
+from zmesh.transports.sockets import SocketBounds, Sockets, raise_file_limit
 from zmesh.transports.zeromq import ZeroMqTransport
 
 QUICK = SocketBounds(dial_timeout=0.5, handshake=0.3, feed_first_retry=0.05)
@@ -320,6 +322,27 @@ async def test_a_killed_peer_is_noticed_and_a_restarted_one_is_reached(nodes: No
     assert await a.until_received(1) == [(b"echo", b"again")]
     process.kill()
     await process.wait()
+
+
+# ------------------------------------------------------------ how many
+
+
+@pytest.mark.skipif(resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 8 * MAX_LINKS, reason="too few file handles here")
+def test_there_are_sockets_for_as_many_neighbours_as_a_node_may_have() -> None:
+    raise_file_limit()
+    sockets = Sockets(Identity.generate(), SocketBounds())
+    made: list[ZmqSocket] = [sockets.authenticator()]
+    try:
+        for _ in range(MAX_LINKS):
+            for client in (sockets.dealer, sockets.subscriber):
+                made.append(client("127.0.0.1"))
+                made.append(sockets.monitored(made[-1]))
+    finally:
+        for socket_ in made:
+            socket_.close(0)
+        sockets.context.term()
+
+    assert len(made) == 1 + 4 * MAX_LINKS
 
 
 # ------------------------------------------------------------ what is left behind

@@ -16,6 +16,7 @@ from zmesh.core.bounds import Bounds
 from zmesh.core.errors import ConfigError
 from zmesh.core.types import Endpoint
 from zmesh.identity import Identity, create_key_file
+from zmesh.transport import MAX_LINKS
 
 GUIDE = {
     "MESH_LISTEN_PORT": ("9191", "listen_port", 9191),
@@ -87,7 +88,7 @@ def test_an_argument_beats_the_environment_which_beats_the_default(
         ("peer_timeout", float("inf")),
         ("peer_timeout", "soon"),
         ("max_peers", 0),
-        ("max_peers", 10_001),
+        ("max_peers", MAX_LINKS + 1),
         ("gossip_fanout", 0),
         ("author_rate", 0),
         ("link_burst", 0.5),
@@ -212,6 +213,10 @@ def test_settings_reach_the_engine_as_bounds() -> None:
     assert (bounds.alive, bounds.forget) == (900, 1800)
     assert (bounds.author_rate, bounds.link_burst, bounds.direct_rate) == (7, 8, 9)
     assert Settings(peer_id="me", peer_forget=400).bounds().forget == 400
+
+
+def test_as_many_peers_are_allowed_as_a_transport_holds() -> None:
+    assert Settings(peer_id="me", max_peers=MAX_LINKS).bounds().max_links == MAX_LINKS
 
 
 def test_places_are_read_once_and_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
