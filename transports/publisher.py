@@ -34,7 +34,8 @@ from zmesh.transports.sockets import Bound, SocketBounds
 
 TOPIC = 16
 """Bytes of a topic, exactly, so that none is the beginning of another: 128 bits, so that nobody guesses another's."""
-UNSUBSCRIBE, SUBSCRIBE = 0, 1
+SUBSCRIBE = 1
+"""First byte of a subscription (ZMTP 3.0); an unsubscription begins with 0, whatever is greater is neither."""
 BUNDLE_BYTES = 16 * 1024
 """Bytes of messages in one bundle: beyond that their bytes cost more than their number."""
 RETRY = 0.05

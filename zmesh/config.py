@@ -275,13 +275,14 @@ class Settings(BaseSettings):
     direct_burst: float = _burst(_BOUNDS.direct_burst)
     """The same at once."""
     handler_queue: int = _count(4096, 1, 1_000_000)
-    """Messages that wait for the application, 64 KiB at most each; a full queue refuses new ones, counted."""
+    """Messages that wait for one handler, 64 KiB at most each; its full queue refuses new ones, counted."""
     handler_concurrency: int = _count(64, 1, 10_000)
-    """Handlers that run at once: slow ones overlap, and a flood starts no more tasks than this."""
+    """Calls of one handler that run at once: slow ones overlap, and a flood starts no more tasks than this for it."""
     handler_timeout: float = _seconds(30, 30)
     """Seconds until a handler is cancelled and counted as hung: its place is needed."""
     verify_threads: int = _count(2, 0, 64)
-    """Threads that verify signatures under load (0: none); two give 1.9 times one, as the lock is free."""
+    """Threads that verify signatures under load; two give 1.9 times one, as the lock is free. With 0 or 1 there are none:
+    the event loop verifies alone."""
     stop_timeout: float = _seconds(5, 5, 300)
     """Seconds for saying goodbye at ``stop()``: below the 10 s after which container runtimes kill."""
 

@@ -3,7 +3,8 @@
 Rules
  1. A ``MeshMessage`` comes only from a verified envelope, or from ``from_dict``, which verifies nothing and says so.
  2. ``sender_id`` is derived from the author's key by the registry, never read out of the message.
- 3. Everything here turns into plain JSON values by ``to_dict`` and back by ``from_dict``.
+ 3. Messages and rounds turn into plain values by ``to_dict`` and back by ``from_dict``. JSON can write those, but for
+    bytes in a payload, which stay bytes.
 """
 
 from __future__ import annotations
