@@ -31,8 +31,8 @@ settings.load_profile("zmesh")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# asyncio's own pool lives as long as the loop; the runner joins it when it closes the loop.
-POOL_OF_THE_LOOP = "asyncio_"
+# A loop's own pool lives as long as the loop; the runner joins it when it closes the loop.
+POOLS_OF_LOOPS = ("asyncio_", "uvloop_")
 
 
 def _describe(context: dict[str, Any]) -> str:
@@ -50,7 +50,7 @@ def _readers(loop: asyncio.AbstractEventLoop) -> set[int]:
 
 
 def _threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if not thread.name.startswith(POOL_OF_THE_LOOP)}
+    return {thread for thread in threading.enumerate() if not thread.name.startswith(POOLS_OF_LOOPS)}
 
 
 def pytest_collection_finish() -> None:

@@ -310,6 +310,20 @@ async def test_an_endpoint_of_another_chain_is_refused(tmp_path: Path, chain: st
         assert await watched.change() == [1]
 
 
+async def test_a_new_life_begins_with_the_last_good_set_and_says_its_trouble_anew(tmp_path: Path, told: Told) -> None:
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    watched = Watched(tmp_path, [says(snapshot(1, 2))], urls=[url])
+    async with server, running(watched):
+        assert await watched.change() == [1, 2]
+    for lives in (1, 2):
+        async with running(watched) as registry:
+            assert [one[0] for one in watched.changes.get_nowait().accounts] == [1, 2]
+            await until(registry, lambda: registry.status().problem is not None)
+            assert registry.status().members == 2
+        assert len(told("registry.kept")) == lives
+
+
 # ---------------------------------------------------------------- the disk
 
 

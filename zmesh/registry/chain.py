@@ -93,33 +93,30 @@ class ChainRegistry:
         self._snapshot: Snapshot | None = None
         self._mono = time.monotonic
         self._wall = time.time
-        self._on_change: OnChange = lambda found: None
         self._task: asyncio.Task[None] | None = None
         self._child: Child | None = None
-        self._url = self._urls[0]
-        # Of the last attempt: is it still under way, or did it bring an answer?
-        self._hopeful = False
-        self._asked = 0
-        self._answer = -1
-        self._news = asyncio.Event()
         # What the present worker said last, taken or not.
         self._said: Snapshot | None = None
         self._agreed_at: float | None = None
         self._saved_at: float | None = None
         self._stored_at = float("-inf")
-        self._problem: str | None = None
-        self._warnings = Repeats()
-        self._ended = Repeats()  # subscriptions, which are never well for good
         self._counters: Counter[str] = Counter()
+        self._begin(lambda found: None)
         self.command: Sequence[str] = COMMAND
         """What is started as the worker."""
 
     # ---------------------------------------------------------------- the port
 
     async def start(self, on_change: OnChange) -> None:
-        """Hand over the stored set, if there is one, and begin to ask the chain. Never raises for the chain's sake."""
-        self._on_change = on_change
-        await self._restore()
+        """Hand over the last good set, if there is one, and begin to ask the chain. Never raises for the chain's sake.
+
+        That set is the one of the life before, or else the stored one.
+        """
+        self._begin(on_change)
+        if self._snapshot is None:
+            await self._restore()
+        if self._snapshot is not None:
+            self._hand_over()
         self._hopeful = True
         self._task = asyncio.create_task(self._run_for_ever(), name=f"zmesh registry {self.describe()}")
         await self._await_answer(0, self._patience.first)
@@ -151,6 +148,19 @@ class ChainRegistry:
         """How the chain agrees with the set in force."""
         counted = dict(self._counters)
         return RegistryStatus(self.describe(), len(self._set), self._age(), self._problem, self._set.block, counted)
+
+    def _begin(self, on_change: OnChange) -> None:
+        """A new life: the set in force outlives the last one; questions, answers and reasons do not."""
+        self._on_change = on_change
+        self._url = self._urls[0]
+        # Of the last attempt: is it still under way, or did it bring an answer?
+        self._hopeful = False
+        self._asked = 0
+        self._answer = -1
+        self._news = asyncio.Event()
+        self._problem: str | None = None
+        self._warnings = Repeats()
+        self._ended = Repeats()  # subscriptions, which are never well for good
 
     # ---------------------------------------------------------------- the worker's life
 
@@ -307,7 +317,6 @@ class ChainRegistry:
         self._snapshot = found
         self._agreed_at = self._saved_at = self._mono() - max(0.0, self._wall() - cached.wall)
         _log.info("registry.from_disk", members=len(self._set), block=found.block, age=round(self._age() or 0))
-        self._hand_over()
 
     async def _save(self) -> None:
         """Store the set in force, with the time at which the chain last agreed with it."""

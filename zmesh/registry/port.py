@@ -6,6 +6,8 @@ What a registry promises
  2. It only ever gives whole, valid sets. What it cannot read leaves the last good one in force, is warned about
     once, and shows in ``status``; never does a fault become an empty set.
  3. ``on_change`` is called on the event loop's thread, from within ``start`` where there is a set by then.
+ 4. After ``stop`` it may be started again, on another event loop too. That is a new life: its ``on_change`` is told the
+    set in force, whether or not the life before was told the same.
 """
 
 from __future__ import annotations

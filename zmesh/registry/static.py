@@ -67,6 +67,7 @@ class StaticRegistry:
 
     async def start(self, on_change: OnChange) -> None:
         """Read the file, hand its set to ``on_change``, and watch from then on. Raises ``ConfigError``."""
+        self._look = asyncio.Lock()  # whoever had to wait for the last one bound it to another life's event loop
         content, signature = await self._read()
         self._set = await self._parse(content)
         self._in_force = self._seen = _digest(content)
