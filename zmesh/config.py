@@ -281,8 +281,8 @@ class Settings(BaseSettings):
     handler_timeout: float = _seconds(30, 30)
     """Seconds until a handler is cancelled and counted as hung: its place is needed."""
     verify_threads: int = _count(2, 0, 64)
-    """Threads that verify signatures under load; two give 1.9 times one, as the lock is free. With 0 or 1 there are none:
-    the event loop verifies alone."""
+    """Threads that verify signatures under load; two give 1.9 times one, as the lock is free. With 0 or 1 there are
+    none: the event loop verifies alone."""
     stop_timeout: float = _seconds(5, 5, 300)
     """Seconds for saying goodbye at ``stop()``: below the 10 s after which container runtimes kill."""
 
