@@ -3,15 +3,15 @@
 Rules
  1. Everything a caller can do wrong is refused here, with one sentence, before anything changes.
  2. The client holds no protocol state: ``running.py`` has what lives between ``start`` and ``stop``.
- 3. Waiting is bounded: a direct send by its timeout, ``stop`` by ``stop_timeout``, ``broadcast`` by back-pressure that
-    ends as soon as one link takes messages again.
+ 3. Waiting is bounded: a direct send by its timeout, ``stop`` by ``stop_timeout``, ``broadcast`` by ``MAX_PAUSE``.
+ 4. A life that began is ended whole, by a task of its own: whoever waits for that may give up, and it goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -100,7 +100,10 @@ class MeshNetworkClient:
             peers=PeerTable(identity.public, self.peer_id, bounds, read_clocks),
         )
         self._life: Running | None = None
-        self._stopping = False
+        self._starting: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._waiting: set[asyncio.Task[Any]] = set()
+        """Tasks that wait for the end, handlers among them."""
         self._unlisted = Member(identity.public, identity.public.hex(), self.peer_id)
         """This node where no registry lists it."""
         self._broadcasts = 0
@@ -177,34 +180,52 @@ class MeshNetworkClient:
     # ------------------------------------------------------------ starting and stopping
 
     async def start(self) -> None:
-        """Bind, read the registry, and begin to connect. Returns at once: peers come up in their own time.
+        """Bind, read the registry, and begin to connect. Returns once it listens: peers come up in their own time.
 
-        Raises ``ConfigError`` (port in use, registry malformed ...); nothing is left behind then.
+        A chain has some seconds for its first answer (``zmesh.registry.chain``); a node starts without it, too.
+        Raises ``ConfigError`` (port in use, registry malformed ...), ``ZmeshError`` where libzmq is not one that keeps
+        strangers out, ``NotRunningError`` if it runs already or was stopped meanwhile; nothing is left behind then.
         """
         if self._life is not None:
             raise NotRunningError(f"{self.peer_id} runs already: stop() it before starting it again")
         self._life = Running(self._setup)
+        self._starting = asyncio.ensure_future(self._life.start())
         try:
-            await self._life.start()
-        except BaseException:
-            await self._end(self._life)
+            await self._starting
+        except BaseException as error:
+            was_stopped = self._ending is not None
+            await self.stop()
+            if was_stopped and isinstance(error, asyncio.CancelledError) and not _is_cancelled():
+                raise NotRunningError(f"{self.peer_id} was stopped while it started") from None
             raise
+        self._starting = None
         _log.info("started", peer_id=self.peer_id, public_key=self.public_key, listen_port=self.listen_port)
 
     async def stop(self) -> None:
-        """Say goodbye, let handlers finish what is queued, and close, within ``stop_timeout``. Safe to call twice."""
-        life = self._life
-        if life is None or self._stopping:
+        """Say goodbye, let handlers finish what is queued, and close, within ``stop_timeout``. Safe to call twice.
+
+        Everybody who calls it waits for the same end, which goes on to its own end if they do not.
+        """
+        if self._life is None:
             return
-        await self._end(life)
-        _log.info("stopped", peer_id=self.peer_id)
+        if self._ending is None:
+            self._ending = asyncio.ensure_future(self._end(self._life))
+        if (task := asyncio.current_task()) is not None:
+            self._waiting.add(task)
+        await asyncio.shield(self._ending)
 
     async def _end(self, life: Running) -> None:
-        self._stopping = True
+        starting = self._starting
         try:
-            await life.stop()
+            if starting is not None:
+                starting.cancel()
+                await asyncio.wait([starting])
+            await life.stop(self._waiting)
         finally:
-            self._life, self._stopping = None, False
+            self._life = self._starting = self._ending = None
+            self._waiting.clear()
+        if starting is None:
+            _log.info("stopped", peer_id=self.peer_id)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -228,7 +249,7 @@ class MeshNetworkClient:
         """
         key = None if recipient is None else self._resolve(recipient)
         event = Compose(MessageType(message_type), payload, ttl, key)
-        composed = next(action for action in self._running().node.ask(event) if isinstance(action, Composed))
+        composed = next(action for action in self._here().node.ask(event) if isinstance(action, Composed))
         return MeshMessage.of(composed.envelope, self._myself(), payload)
 
     async def broadcast(
@@ -236,12 +257,14 @@ class MeshNetworkClient:
     ) -> MeshMessage:
         """Sign a message and gossip it to everybody; ``ttl`` in hops, None lets the size of the mesh decide.
 
-        Returns once it is on its way and kept for repair. Waits while every link refuses more: that is the
-        back-pressure of a flood. Raises ``PayloadError`` for a payload that cannot travel or is over 64 KiB.
+        It is on its way, or kept to be offered again, before anything is waited for. Where every link refused it, this
+        returns up to 50 ms later, so that a flood does not outrun its links. Raises ``PayloadError`` for a payload that
+        cannot travel or is over 64 KiB, ``NotRunningError`` before ``start``.
         """
-        node = self._running().node
+        node = self._here().node
         actions = node.ask(Broadcast(MessageType(message_type), payload, ttl))
         published = next(action for action in actions if isinstance(action, Published))
+        message = MeshMessage.of(published.envelope, self._myself(), payload)
         self._broadcasts += 1
         if published.links and node.refused_of(published.envelope.id) >= len(published.links):
             self._pause = min(MAX_PAUSE, max(0.001, self._pause * 2))
@@ -250,7 +273,7 @@ class MeshNetworkClient:
             self._pause = 0.0
             if self._broadcasts % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
-        return MeshMessage.of(published.envelope, self._myself(), payload)
+        return message
 
     async def send(
         self,
@@ -264,7 +287,7 @@ class MeshNetworkClient:
         ``timeout``: seconds, at most 110. True exactly when the recipient verified the message and queued it for its
         handler. Raises ``PayloadError`` for a payload that cannot travel; being too large is a result.
         """
-        life = self._running()
+        life = self._here()
         if not 0 < timeout <= MAX_DIRECT_TIMEOUT:
             raise ConfigError(f"timeout is {timeout} s: above 0 and at most {MAX_DIRECT_TIMEOUT:g} is right")
         found = life.engine.peers.named(recipient_id)
@@ -326,14 +349,17 @@ class MeshNetworkClient:
     def register_handler(self, message_type: MessageType, handler: Callback) -> None:
         """Call ``handler(message)`` for every message of this type, besides those registered already.
 
-        Coroutine functions and plain callables alike; a plain one must not block, for it runs on the event loop.
+        Coroutine functions and plain callables alike; a plain one must not block, for it runs on the event loop. What
+        waits for longer than ``handler_timeout`` is cancelled: long work belongs in a task of the application's own.
+        All handlers of a message see the same payload, which is theirs to read. Register before ``start``, or what
+        comes until then is nobody's.
         """
         if not callable(handler):
             raise ConfigError(f"a handler is a callable that takes one message, not {type(handler).__name__}")
         self._setup.dispatcher.register(MessageType(message_type), handler)
 
-    def receive_messages(self) -> AsyncIterator[MeshMessage]:
-        """``async for message in mesh.receive_messages()``: all types, from now until ``stop``."""
+    def receive_messages(self) -> AsyncGenerator[MeshMessage]:
+        """``async for message in mesh.receive_messages()``: all types, from this call until ``stop``."""
         return self._setup.dispatcher.iterate()
 
     async def discover_peers(self) -> list[PeerInfo]:
@@ -369,6 +395,18 @@ class MeshNetworkClient:
             raise NotRunningError(f"{self.peer_id} is not running: call start(), or use `async with`")
         return self._life
 
+    def _here(self) -> Running:
+        """For what makes the node take a step: its event loop is the only one that may."""
+        life = self._running()
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is not life.loop:
+            mend = "hand it over with asyncio.run_coroutine_threadsafe"
+            raise NotRunningError(f"{self.peer_id} runs on another event loop than this call: {mend}")
+        return life
+
     def _myself(self) -> Member:
         return self._running().engine.peers.roster.by_key.get(self._unlisted.key) or self._unlisted
 
@@ -377,3 +415,9 @@ class MeshNetworkClient:
         if len(found) != 1:
             raise ConfigError(f"recipient {name!r} names {len(found)} known peers: right is a name that means one")
         return found[0].key
+
+
+def _is_cancelled() -> bool:
+    """Does somebody want the current task to end?"""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

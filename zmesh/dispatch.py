@@ -17,8 +17,9 @@ import inspect
 import sys
 import time
 import types
+import weakref
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Generator, Mapping, Sequence
 from typing import Any
 
 from zmesh.core.types import MessageType
@@ -32,6 +33,12 @@ BLOCKING_SECONDS = 0.1
 
 CALLS_AT_ONCE = 32
 """Calls in a row that need not wait, before the rest of the event loop has its turn."""
+
+CLEANING_SHARE = 0.2
+"""Of the time for an end: what handlers that were cancelled may take to put their things in order."""
+
+Reader = asyncio.Queue[MeshMessage | None]
+"""What an iterator over all messages has not given out yet; None ends it."""
 
 _log = get_logger(__name__)
 
@@ -55,6 +62,11 @@ class _Lane:
         """Workers that will look at the queue again without waiting for a call."""
         self.is_due = False
         """Does the dispatcher mean to give it a turn?"""
+
+    @property
+    def label(self) -> str:
+        """The handler's name, for people."""
+        return str(getattr(self.callback, "__qualname__", repr(self.callback)))
 
     @property
     def is_full(self) -> bool:
@@ -144,6 +156,11 @@ def _go_on(steps: Generator[Any, Any, None], waiting: Any) -> Generator[Any, Any
             return
 
 
+async def _read(reader: Reader) -> AsyncGenerator[MeshMessage]:
+    while (message := await reader.get()) is not None:
+        yield message
+
+
 class Dispatcher:
     """All handlers and all open ``receive_messages`` iterators of one client.
 
@@ -157,7 +174,8 @@ class Dispatcher:
         self.timeout = timeout
         self.counters: Counter[str] = Counter()
         self._lanes: dict[MessageType, list[_Lane]] = {}
-        self._readers: set[asyncio.Queue[MeshMessage | None]] = set()
+        self._readers: list[weakref.ref[Reader]] = []
+        """Of the iterators that somebody still has: one that was dropped, read or not, costs nothing."""
         self._due: list[_Lane] = []
         self._is_turning = False
         self._is_planned = False
@@ -175,7 +193,7 @@ class Dispatcher:
     def qsize(self) -> int:
         """Messages that wait for a handler or an iterator, the longest queue of all."""
         waiting = [len(lane.queue) for lanes in self._lanes.values() for lane in lanes]
-        return max([*waiting, *(reader.qsize() for reader in self._readers)], default=0)
+        return max([*waiting, *(reader.qsize() for reader in self._reading())], default=0)
 
     def offer(self, message: MeshMessage) -> bool:
         """Queue a message for every handler and iterator of its type that has room; the next ``turn`` begins with it.
@@ -193,9 +211,9 @@ class Dispatcher:
                 lane.queue.append(message)
                 self._note(lane)
                 taken += 1
-        for reader in self._readers:
+        for reader in self._reading() if self._readers else ():
             wanted += 1
-            if not reader.full():
+            if reader.qsize() < self.limit:
                 reader.put_nowait(message)
                 taken += 1
         if taken < wanted:
@@ -281,44 +299,63 @@ class Dispatcher:
             message_id=message.message_id,
             message_type=message.message_type.value,
             sender=message.sender_id,
-            handler=getattr(lane.callback, "__qualname__", repr(lane.callback)),
+            handler=lane.label,
             **fields,
         )
 
-    async def iterate(self) -> AsyncIterator[MeshMessage]:
-        """Every message from now on, until the client stops; one that is not read fills up and misses messages."""
-        queue: asyncio.Queue[MeshMessage | None] = asyncio.Queue(self.limit)
-        self._readers.add(queue)
-        try:
-            while not self._closed or not queue.empty():
-                message = await queue.get()
-                if message is None:
-                    return
-                yield message
-        finally:
-            self._readers.discard(queue)
+    def iterate(self) -> AsyncGenerator[MeshMessage]:
+        """Every message from this call on, until the client stops; one that nobody reads fills up and misses some."""
+        reader: Reader = asyncio.Queue()  # bounded in ``offer``, so that its end always has room
+        self._readers.append(weakref.ref(reader, self._readers.remove))
+        if self._closed:
+            reader.put_nowait(None)
+        return _read(reader)
 
-    async def close(self, deadline: float) -> None:
-        """Take no more, let the handlers finish what is queued for ``deadline`` seconds, then cancel them."""
+    def _reading(self) -> list[Reader]:
+        # Of a copy: a collection that happens here shortens the list itself.
+        return [reader for found in (*self._readers,) if (reader := found()) is not None]
+
+    def _working(self, but: Collection[asyncio.Task[Any]]) -> dict[asyncio.Task[None], _Lane]:
+        """The calls under way, but for those."""
+        lanes = [lane for lanes in self._lanes.values() for lane in lanes]
+        return {worker: lane for lane in lanes for worker in lane.workers if worker not in but}
+
+    async def close(self, seconds: float, waiting: Collection[asyncio.Task[Any]] = ()) -> None:
+        """Take no more, let handlers finish what is queued, then cancel them: within ``seconds``, whatever they do.
+
+        The tasks in ``waiting``, to which others may be added meanwhile, wait for this end themselves, as a handler
+        that stops the node does; so nobody waits for them.
+        """
         self._closed = True
-        for reader in self._readers:
-            if not reader.full():
-                reader.put_nowait(None)
-        end = time.monotonic() + deadline
-        while self._due and time.monotonic() < end:
+        for reader in self._reading():
+            reader.put_nowait(None)
+        over = time.monotonic() + seconds
+        end = over - CLEANING_SHARE * seconds
+        while time.monotonic() < end:
             self.turn()
-            await asyncio.sleep(0)
-        workers = {worker for lanes in self._lanes.values() for lane in lanes for worker in lane.workers}
-        workers.discard(asyncio.current_task())  # a handler that stops the node is not waited for, or it never would
-        if workers:
-            _, hanging = await asyncio.wait(workers, timeout=max(0.0, end - time.monotonic()))
-            for worker in hanging:
-                worker.cancel()
-            await asyncio.gather(*hanging, return_exceptions=True)
+            if workers := self._working(waiting):
+                left = max(0.0, end - time.monotonic())
+                await asyncio.wait(workers, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            elif self._due:
+                await asyncio.sleep(0)
+            else:
+                break
         for lanes in self._lanes.values():
             for lane in lanes:
                 self.counters["lost_at_stop"] += len(lane.queue)
                 lane.queue.clear()
+        if workers := self._working(waiting):
+            await self._cancel(workers, max(0.0, over - time.monotonic()))
+
+    async def _cancel(self, workers: Mapping[asyncio.Task[None], _Lane], seconds: float) -> None:
+        """End these calls, or say which do not let themselves be ended."""
+        self.counters["cancelled_at_stop"] += len(workers)
+        for worker in workers:
+            worker.cancel()
+        _, left = await asyncio.wait(workers, timeout=seconds)
+        if left:
+            self.counters["left_running"] += len(left)
+            _log.error("handlers_left_running", calls=len(left), handlers=sorted({workers[one].label for one in left}))
 
     def reopen(self) -> None:
         """Take messages, from the start on or again after ``close``."""

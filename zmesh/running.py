@@ -1,9 +1,10 @@
 """One life of a node, from ``start`` to ``stop``: makes the parts, joins them, and takes them apart again.
 
 Rules
- 1. Parts are started from the inside out and stopped in the opposite order; whatever ``start`` got to before it failed,
-    ``stop`` closes.
- 2. Handlers end first, while the node can still send what they answer: what was acknowledged is worked off.
+ 1. As ``start`` gets to a part, it notes how to end it; ``stop`` ends them in the opposite order, however far ``start``
+    came, and goes on to the next whatever one of them raises.
+ 2. Handlers end first, while the node can still send what they answer: what was acknowledged is worked off. The door
+    ends after the node, whose goodbyes may go through it.
  3. What outlives a stop (settings, key, registered handlers, peers added by hand) is in ``Setup``.
 """
 
@@ -12,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +72,9 @@ class Running:
 
         settings, identity = setup.settings, setup.identity
         self._setup = setup
+        self.loop = asyncio.get_running_loop()
+        self._ends = AsyncExitStack()
+        self._waiting: Collection[asyncio.Task[Any]] = ()
         self._background: set[asyncio.Task[None]] = set()
         self._sends: dict[int, asyncio.Future[Resolved]] = {}
         self._token = 0
@@ -122,12 +127,14 @@ class Running:
 
     async def start(self) -> None:
         """Bind, read the registry, and begin to connect. Raises ``ConfigError``; ``stop`` is called then, too."""
-        setup, settings, identity = self._setup, self._setup.settings, self._setup.identity
+        setup, settings, identity, ends = self._setup, self._setup.settings, self._setup.identity, self._ends
         epoch = await asyncio.to_thread(setup.state.next_epoch, time.time())
         if settings.admission == "open":
             _log.warning("open_admission", effect="whoever makes a key can join: for demos and tests only")
         await asyncio.to_thread(self.belonging.restore, setup.state)
+        ends.callback(self.belonging.detach)
         if setup.registry is not None:
+            ends.push_async_callback(self._stop_registry, setup.registry)
             await setup.registry.start(self.belonging.registered)
         network = self.belonging.network
         self.handlers = default_handlers(
@@ -139,7 +146,12 @@ class Running:
         )
         engine = Engine(identity, network, epoch, self._rng, bounds=setup.bounds, handlers=self.handlers)
         self._node = node = Node(engine, self._transport, self, self._dialer, verify_threads=settings.verify_threads)
+        ends.push_async_callback(self._save)
+        ends.push_async_callback(self.server.stop)
+        ends.push_async_callback(self._dialer.stop)
+        ends.push_async_callback(node.stop, settings.stop_timeout / 2)
         node.start()
+        ends.push_async_callback(self._end_handlers)
         self.is_open = True
         bound = await self._transport.start(node.receive)
         await self.server.start(bound.direct)
@@ -157,6 +169,7 @@ class Running:
         node.submit(Start())
         setup.peers.attach(engine, node.submit)
         self.belonging.attach(engine, self.handlers.records, node.submit, self._belonging_changed)
+        ends.push_async_callback(self._end_background)
         self._spawn(self._meeting.run(), "meeting")
         self._spawn(self._keep_state(), "state")
 
@@ -173,24 +186,34 @@ class Running:
 
     # ------------------------------------------------------------ stopping
 
-    async def stop(self) -> None:
-        """Let handlers work off what is queued, say goodbye and close: half of ``stop_timeout`` for each."""
-        setup, node = self._setup, self._node
+    async def stop(self, waiting: Collection[asyncio.Task[Any]] = ()) -> None:
+        """Let handlers work off what is queued, say goodbye and close: half of ``stop_timeout`` for each.
+
+        The tasks in ``waiting`` wait for this end, and nobody for them. Raises what the registry raises, in the end.
+        """
+        self._waiting = waiting
+        await self._ends.aclose()
+
+    async def _end_background(self) -> None:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
-        if setup.registry is not None:
-            await setup.registry.stop()
-        self.belonging.detach()
-        if node is not None:
-            # Handlers first, while the node can still send what they answer; what comes in meanwhile is told busy.
-            await setup.dispatcher.close(setup.settings.stop_timeout / 2)
+
+    async def _end_handlers(self) -> None:
+        """While the node can still send what they answer; what comes in meanwhile is told busy."""
+        try:
+            await self._setup.dispatcher.close(self._setup.settings.stop_timeout / 2, self._waiting)
+        finally:
             self.is_open = False
-            setup.peers.detach()
-            await node.stop(setup.settings.stop_timeout / 2)
-            await self._save()
-        await self._dialer.stop()
-        await self.server.stop()
+            self._setup.peers.detach()
+
+    async def _stop_registry(self, registry: Registry) -> None:
+        """One of the application's own may hang."""
+        try:
+            async with asyncio.timeout(self._setup.settings.stop_timeout / 2):
+                await registry.stop()
+        except TimeoutError:
+            _log.error("registry_not_stopped", registry=registry.describe())
 
     # ------------------------------------------------------------ sending to one peer
 

@@ -41,6 +41,8 @@ class State:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
+        self._epoch = 0
+        """Of the last start: two in one second have not the same, with a folder or without."""
         if folder is not None:
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -51,7 +53,9 @@ class State:
 
     def next_epoch(self, wall: float) -> int:
         """The epoch of this start, stored before it is given. ``wall`` in Unix seconds."""
-        return next_epoch(None if self._folder is None else self._folder / EPOCH_FILE, wall)
+        found = next_epoch(None if self._folder is None else self._folder / EPOCH_FILE, wall)
+        self._epoch = max(found, self._epoch + 1)
+        return self._epoch
 
     def reputation(self) -> Scores:
         """The scores as last saved; the time since then has healed its part."""

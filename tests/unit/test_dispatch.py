@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -320,3 +322,76 @@ async def test_a_cancelled_future_that_a_handler_looks_at_ends_that_call_alone(l
     await dispatcher.close(1.0)
     assert seen == list(range(50))
     assert dispatcher.counters == {"queued": 50, "handled": 45, "handler_raised": 5, "lost_at_stop": 0}
+
+
+async def test_calls_that_begin_while_the_end_waits_for_others_are_waited_for_too() -> None:
+    dispatcher = Dispatcher(1000, 8, 5.0)
+    finished: list[int] = []
+    release = asyncio.Event()
+
+    async def handler(message: MeshMessage) -> None:
+        if (number := message.payload["n"]) < CALLS_AT_ONCE + 1:
+            return  # these need no worker for long, and give the loop its turn once
+        if number == CALLS_AT_ONCE + 3:
+            release.set()
+        await release.wait()
+        for _ in range(5 * (number - CALLS_AT_ONCE)):
+            await asyncio.sleep(0)
+        finished.append(number)
+
+    dispatcher.register(MessageType.GOSSIP, handler)
+    assert all(dispatcher.offer(_message(number)) for number in range(CALLS_AT_ONCE + 4))
+    dispatcher.turn()
+    await dispatcher.close(5.0)
+    assert sorted(finished) == [CALLS_AT_ONCE + 1, CALLS_AT_ONCE + 2, CALLS_AT_ONCE + 3]
+    assert _workers() == 0
+    assert (dispatcher.counters["lost_at_stop"], dispatcher.counters["cancelled_at_stop"]) == (0, 0)
+
+
+async def test_a_handler_that_does_not_let_itself_be_cancelled_is_named_and_left(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    dispatcher = Dispatcher(10, 2, 5.0)
+    release = asyncio.Event()
+    begun = asyncio.Event()
+
+    async def stubborn(message: MeshMessage) -> None:
+        begun.set()
+        while not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await release.wait()
+
+    dispatcher.register(MessageType.GOSSIP, stubborn)
+    dispatcher.offer(_message(1))
+    dispatcher.turn()
+    async with asyncio.timeout(5):
+        await begun.wait()
+        await dispatcher.close(0.05)
+    assert (dispatcher.counters["cancelled_at_stop"], dispatcher.counters["left_running"]) == (1, 1)
+    assert "handlers_left_running" in caplog.text
+    assert "stubborn" in caplog.text
+    release.set()
+    await asyncio.gather(*(task for task in asyncio.all_tasks() if "zmesh handler" in task.get_name()))
+
+
+async def test_a_reader_has_what_came_since_it_was_made_and_its_end_always_has_room() -> None:
+    dispatcher = Dispatcher(2, 1, 5.0)
+    reader = dispatcher.iterate()
+    assert [dispatcher.offer(_message(number)) for number in range(3)] == [True, True, False]
+    await dispatcher.close(1.0)
+    assert [message.payload["n"] async for message in reader] == [0, 1]
+    assert [message async for message in dispatcher.iterate()] == []
+
+
+async def test_a_reader_that_was_dropped_is_nobody_who_misses_messages() -> None:
+    dispatcher = Dispatcher(1, 1, 5.0)
+    dispatcher.iterate()
+    reader = dispatcher.iterate()
+    dispatcher.offer(_message(0))
+    assert (await anext(reader)).payload == {"n": 0}
+    await reader.aclose()
+    del reader
+    gc.collect()
+    assert all(dispatcher.offer(_message(number)) for number in range(1, 4))
+    assert dispatcher.counters == {"queued": 1, "unhandled": 3}
+    await dispatcher.close(1.0)

@@ -28,3 +28,8 @@ def test_a_file_that_is_too_large_is_not_read_and_that_is_said(
 
     assert State(tmp_path).learnt("records") is None
     assert f"it is larger than {MAX_LEARNT} bytes" in caplog.text
+
+
+def test_no_two_starts_have_the_same_epoch_not_even_within_a_second() -> None:
+    state = State(None)
+    assert [state.next_epoch(1000.2), state.next_epoch(1000.9), state.next_epoch(1005.0)] == [1000, 1001, 1005]
