@@ -18,7 +18,7 @@ from zmesh.core.errors import ConfigError
 from zmesh.core.events import Broadcast, Command
 from zmesh.core.now import Now
 from zmesh.core.types import Member, MessageType, Verdict
-from zmesh.handlers.schema import fits, items, text, whole
+from zmesh.handlers.schema import field_objection, flaw, items, size_objection, text, whole
 
 FIRST_WITHIN: Final = 1.0
 """Seconds after the start: soon, and still spread out when a whole mesh starts at once."""
@@ -63,9 +63,14 @@ class Heartbeat:
 
     def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
         """REJECT what is larger than ``MAX_BODY`` or does not fit ``SCHEMA``."""
-        if len(envelope.body) > MAX_BODY or not fits(payload, {}, SCHEMA):
+        if len(envelope.body) > MAX_BODY or flaw(payload, {}, SCHEMA) is not None:
             return Verdict.REJECT
         return Verdict.ACCEPT
+
+    def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
+        """Its size, or the field."""
+        size = len(envelope.body)
+        return size_objection(size, MAX_BODY) if size > MAX_BODY else field_objection(flaw(payload, {}, SCHEMA))
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Nothing is left to do: the engine has noted the sign of life."""

@@ -45,7 +45,7 @@ from zmesh.handlers.record import (
     encode_record,
     verify_record,
 )
-from zmesh.handlers.schema import blob, fits, items, whole
+from zmesh.handlers.schema import blob, field_objection, flaw, items, whole
 
 ANNOUNCE_EVERY: Final = 600.0
 """Seconds between announcements of an unchanged record: for those who joined without asking anybody."""
@@ -167,8 +167,9 @@ class Records:
         if envelope.kind is MessageType.PEER_DISCOVERY:
             # Answers go to whom they are for: gossiped, one would have everybody verify hundreds of signatures.
             gossiped_answer = envelope.recipient is None and payload.get("records") is not None
-            return Verdict.ACCEPT if fits(payload, {}, DISCOVERY_SCHEMA) and not gossiped_answer else Verdict.REJECT
-        if not fits(payload, ANNOUNCE_SCHEMA, {}):
+            wrong = gossiped_answer or flaw(payload, {}, DISCOVERY_SCHEMA) is not None
+            return Verdict.REJECT if wrong else Verdict.ACCEPT
+        if flaw(payload, ANNOUNCE_SCHEMA, {}) is not None:
             return Verdict.REJECT
         try:
             record = decode_record(payload["record"])
@@ -186,6 +187,12 @@ class Records:
         if verdict in (Verdict.IGNORE, Verdict.REJECT):
             self.counters[name] += 1
         return verdict
+
+    def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
+        """The field; one that fits its schema holds no true record, or an answer that was gossiped."""
+        if envelope.kind is MessageType.PEER_DISCOVERY:
+            return field_objection(flaw(payload, {}, DISCOVERY_SCHEMA) or "records")
+        return field_objection(flaw(payload, ANNOUNCE_SCHEMA, {}) or "record")
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Keep what came, and answer a question when this node is one of those who should."""

@@ -38,7 +38,7 @@ from zmesh.core.envelope import Envelope
 from zmesh.core.events import Command
 from zmesh.core.now import Now
 from zmesh.core.types import Member, MessageType, PeerKey, Verdict
-from zmesh.handlers.schema import Schema, fits, number, text, whole
+from zmesh.handlers.schema import Schema, field_objection, flaw, number, text, whole
 
 MAX_ID: Final = 256
 """Bytes of a round_id, dataset name, hash or CID in UTF-8: the longest CIDs in use have about a hundred."""
@@ -76,7 +76,7 @@ _SCHEMAS: Final[Mapping[MessageType, tuple[Schema, Schema]]] = {
     MessageType.MODEL_DELTA_TRANSFER: (ROUND_ID, DELTA),
     MessageType.MODEL_DELTA_REQUEST: ({}, REQUEST),
 }
-"""What each type must have, and what it may have; see ``schema.fits``."""
+"""What each type must have, and what it may have; see ``schema.flaw``."""
 
 
 @unique
@@ -178,13 +178,18 @@ class Rounds:
         """REJECT what does not fit the schema; IGNORE what is over or not its author's to say."""
         kind = envelope.kind
         assert kind is not None
-        if not fits(payload, *_SCHEMAS[kind]):
+        if flaw(payload, *_SCHEMAS[kind]) is not None:
             return Verdict.REJECT
         if kind is MessageType.FL_ROUND_START:
             return self._judge_start(envelope, sender, payload, now)
         if kind is MessageType.FL_ROUND_UPDATE:
             return self._judge_update(sender, payload)
         return Verdict.ACCEPT
+
+    def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
+        """The field."""
+        assert envelope.kind is not None
+        return field_objection(flaw(payload, *_SCHEMAS[envelope.kind]))
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Note it; rounds never send anything by themselves."""

@@ -68,13 +68,23 @@ def items(of: Check, most: int) -> Check:
     return check
 
 
-def fits(payload: Mapping[str, Any], required: Schema, optional: Schema) -> bool:
-    """Does the payload have every required field, and does every field that a table names pass its check?"""
+def flaw(payload: Mapping[str, Any], required: Schema, optional: Schema) -> str | None:
+    """The first field that is required and missing, or that a table names and that fails its check; None if it fits."""
     for name, check in required.items():
         if not check(payload.get(name)):
-            return False
+            return name
     for name, check in optional.items():
         value = payload.get(name)
         if value is not None and not check(value):
-            return False
-    return True
+            return name
+    return None
+
+
+def field_objection(name: str | None) -> str:
+    """What is wrong with a payload of that ``flaw``, for whoever wrote it."""
+    return f"its field {name!r} is missing or not what that type asks for"
+
+
+def size_objection(size: int, most: int) -> str:
+    """The same of a body of too many bytes."""
+    return f"its body has {size} bytes, at most {most} are right"

@@ -36,7 +36,7 @@ from zmesh.core.envelope import Envelope
 from zmesh.core.events import Command
 from zmesh.core.now import Now
 from zmesh.core.types import Member, MessageType, PeerKey, Verdict
-from zmesh.handlers.schema import Schema, fits, text, whole
+from zmesh.handlers.schema import Schema, field_objection, flaw, size_objection, text, whole
 
 MAX_ID: Final = 256
 """Bytes of a proposal_id in UTF-8: a hash in any notation, or a readable name."""
@@ -187,13 +187,20 @@ class Votes:
         """REJECT what does not fit the schema; RELAY repetitions and the first contradiction."""
         if envelope.kind is MessageType.CONSENSUS_PROPOSE:
             return self._judge_proposal(envelope, sender, payload)
-        if len(envelope.body) > MAX_VOTE or not fits(payload, VOTE, {}):
+        if len(envelope.body) > MAX_VOTE or flaw(payload, VOTE, {}) is not None:
             return Verdict.REJECT
         ballot = self._ballots.get(payload["proposal_id"])
         vote = ballot.votes.get(sender.account) if ballot else None
         if vote is None:
             return Verdict.ACCEPT
         return Verdict.RELAY if vote.second is None else Verdict.IGNORE
+
+    def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
+        """The size of a vote, or the field."""
+        if envelope.kind is MessageType.CONSENSUS_PROPOSE:
+            return field_objection(flaw(payload, PROPOSE, {}))
+        size = len(envelope.body)
+        return size_objection(size, MAX_VOTE) if size > MAX_VOTE else field_objection(flaw(payload, VOTE, {}))
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Count it, or void it."""
@@ -212,7 +219,7 @@ class Votes:
     # ------------------------------------------------------------ within
 
     def _judge_proposal(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> Verdict:
-        if not fits(payload, PROPOSE, {}):
+        if flaw(payload, PROPOSE, {}) is not None:
             return Verdict.REJECT
         ballot = self._ballots.get(payload["proposal_id"])
         known = ballot.proposals.get(sender.account) if ballot else None

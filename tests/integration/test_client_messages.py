@@ -196,15 +196,17 @@ async def test_a_payload_that_cannot_travel_is_an_error_at_the_caller(payload: o
 
 async def test_a_payload_that_every_peer_would_reject_is_refused_at_its_author() -> None:
     async with client("a") as a:
-        with pytest.raises(PayloadError, match="fl_round_start"):
+        with pytest.raises(PayloadError, match="reject this fl_round_start: its field 'round_id' is missing or not"):
             await a.broadcast(MessageType.FL_ROUND_START, {"round_id": 7})
+        with pytest.raises(PayloadError, match="its field 'reward_pool' is missing or not"):
+            await a.announce_fl_round("r", "corpus", 1, deadline=60, reward_pool=-1)
 
 
 async def test_a_direct_message_that_breaks_its_type_is_refused_at_its_author_and_costs_no_reputation() -> None:
     async with mesh("a", "b") as (a, b):
         inbox = Inbox(b, MessageType.MODEL_DELTA_TRANSFER)
         for score in (101, -1, float("nan")):
-            with pytest.raises(PayloadError, match="model_delta_transfer"):
+            with pytest.raises(PayloadError, match="model_delta_transfer: its field 'quality_score'"):
                 await a.send_model_delta("b", "round_001", "Qm", quality_score=score)
         assert await a.send_model_delta("b", "round_001", "Qm", quality_score=100)
         assert (await inbox.next()).payload["quality_score"] == 100

@@ -35,6 +35,9 @@ class Judge:
     def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
         return self.verdict
 
+    def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
+        return "it was told so"
+
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         self.heard.append(envelope)
         return ()

@@ -35,6 +35,9 @@ class Clockwork:
     def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
         return Verdict.REJECT if "bad" in payload else Verdict.ACCEPT
 
+    def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
+        return "it is bad"
+
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         self.heard.append((sender.peer_id, payload))
         return self.commands if sender.key != ME.public else ()
@@ -126,7 +129,7 @@ def test_an_impossible_ttl_is_an_error_at_the_caller(ttl: int) -> None:
 def test_what_every_peer_would_reject_is_refused_at_its_author() -> None:
     clockwork = Clockwork()
     made = bench(clockwork)
-    with pytest.raises(PayloadError, match="every peer would reject this gossip"):
+    with pytest.raises(PayloadError, match="every peer would reject this gossip: it is bad"):
         made.handle(Broadcast(GOSSIP, {"bad": 1}))
 
     assert (made.actions, clockwork.heard, len(made.engine.seen)) == ([], [], 0)
@@ -136,7 +139,7 @@ def test_what_every_peer_would_reject_is_refused_at_its_author() -> None:
 
 def test_what_the_recipient_would_reject_is_refused_at_its_author() -> None:
     made = bench(Clockwork())
-    with pytest.raises(PayloadError, match="every peer would reject this gossip"):
+    with pytest.raises(PayloadError, match="every peer would reject this gossip: it is bad"):
         made.handle(SendDirect(ALICE.public, GOSSIP, {"bad": 1}, 3.0, 1))
 
     assert made.actions == []

@@ -39,6 +39,13 @@ class Behaviours:
         handler = None if envelope.kind is None else self._of.get(envelope.kind)
         return Verdict.ACCEPT if handler is None else handler.validate(envelope, sender, payload, now)
 
+    def objection(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> str | None:
+        """Why every peer would reject this message of our own, as one clause; None if it is sound."""
+        handler = None if envelope.kind is None else self._of.get(envelope.kind)
+        if handler is None or handler.validate(envelope, sender, payload, now) is not Verdict.REJECT:
+            return None
+        return handler.objection(envelope, payload)
+
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> None:
         """An accepted message, the node's own included."""
         handler = None if envelope.kind is None else self._of.get(envelope.kind)

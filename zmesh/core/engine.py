@@ -50,7 +50,7 @@ from zmesh.core.intake import Intake
 from zmesh.core.links import Links
 from zmesh.core.now import Now
 from zmesh.core.peers import Rng
-from zmesh.core.types import PeerKey, SendResult, Verdict
+from zmesh.core.types import PeerKey, SendResult
 
 LATE = 0.5
 """Seconds behind its own timers from which on a node is late: a busy event loop is some tens of milliseconds behind."""
@@ -168,10 +168,9 @@ class Engine:
 
     def _refuse_invalid(self, envelope: Envelope, event: Broadcast | SendDirect, now: Now) -> None:
         """A slip must cost its author no reputation: it stays here. Raises ``PayloadError``."""
-        if self._behaviours.validate(envelope, self.peers.myself, event.payload, now) is Verdict.REJECT:
-            raise PayloadError(
-                f"every peer would reject this {event.kind.value}: its payload lacks or breaks what that type asks for"
-            )
+        objection = self._behaviours.objection(envelope, self.peers.myself, event.payload, now)
+        if objection is not None:
+            raise PayloadError(f"every peer would reject this {event.kind.value}: {objection}")
 
     def _broadcast(self, event: Broadcast, now: Now) -> None:
         envelope = self._build(event, now)

@@ -31,6 +31,10 @@ class Handler(Protocol):
         """May the mesh carry this? Pure: the same answer however often it is asked in one state."""
         ...
 
+    def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
+        """What is wrong with what ``validate`` rejects, as one clause. Only the message's own author asks."""
+        ...
+
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Take an accepted message (the node's own included) into account."""
         ...
