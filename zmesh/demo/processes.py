@@ -4,8 +4,8 @@ Rules
  1. Each hears from its parent on stdin. When that ends, because the parent closed it, crashed or was killed, the
     process ends by itself; what has not ended after ``STOP_SECONDS`` is killed, by its own id.
  2. They are in sessions of their own: Ctrl-C reaches the parent alone, which then ends them in order.
- 3. What a process says is a line of JSON on stdout. What it complains about goes to a file; the last line of that is
-    the reason given when it ends early.
+ 3. What a process says is a line of JSON on stdout; one that cannot be taken is a failure like an early end. What it
+    complains about goes to a file; the last line of that is the reason given when it ends early.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Processes:
         self._readers: list[asyncio.Task[None]] = []
         self._news = asyncio.Event()
         self._stopping = False
-        self._failure: str | None = None
+        self._failure: tuple[str, Exception | None] | None = None
 
     async def __aenter__(self) -> Self:
         try:
@@ -82,12 +82,21 @@ class Processes:
 
     async def _read(self, name: str, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None  # a pipe was asked for
-        async for line in process.stdout:
-            self._on_report(name, json.loads(line))
-            self._news.set()
+        try:
+            async for line in process.stdout:
+                self._on_report(name, json.loads(line))
+                self._news.set()
+        except Exception as error:  # noqa: BLE001 - told by ``until``, which would wait in vain for what was in it
+            self._fail(f"a report of {name} cannot be taken: {type(error).__name__}: {error}", error)
+            while await process.stdout.read(MAX_REPORT):
+                pass  # a process that nobody listens to could not end
         if not self._stopping:
-            self._failure = f"{name} ended early{self._reason(name)}"
-            self._news.set()
+            self._fail(f"{name} ended early{self._reason(name)}")
+
+    def _fail(self, why: str, cause: Exception | None = None) -> None:
+        """The first failure is what went wrong; others follow from it."""
+        self._failure = self._failure or (why, cause)
+        self._news.set()
 
     def _reason(self, name: str) -> str:
         said = (self._logs / f"{name}.log").read_text(errors="replace").strip()
@@ -102,13 +111,14 @@ class Processes:
     async def until(self, reached: Callable[[], bool], seconds: float, what: str) -> bool:
         """Wait for reports until ``reached`` holds; False when ``seconds`` were not enough.
 
-        Raises ``DemoError`` when a process ends early.
+        Raises ``DemoError`` when a process ends early, or says what cannot be taken.
         """
         try:
             async with asyncio.timeout(seconds):
                 while not reached():
                     if self._failure is not None:
-                        raise DemoError(f"{self._failure} (while {what})")
+                        why, cause = self._failure
+                        raise DemoError(f"{why} (while {what})") from cause
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
