@@ -365,6 +365,23 @@ def test_a_slow_link_is_given_two_round_trips() -> None:
     assert made.ids(wire.IWANT) == [(BOB.public, [short(message)])]
 
 
+def test_the_slowest_of_links_keeps_nobody_from_being_asked_for_longer_than_an_offence() -> None:
+    made = Bench([ALICE, BOB])
+    made.greet(ALICE)
+    ours = made.envelopes(wire.HELLO_CODE)[0][1]
+    made.advance(4.9)
+    made.hear(ALICE, ALICE.hello(ME.public, correlation=ours.id))
+    made.greet(BOB)
+    message = BOB.says()
+    made.control(ALICE, wire.IHAVE, short(message))
+    made.control(BOB, wire.IHAVE, short(message))
+    made.fresh()
+    made.advance(3.01)
+
+    assert made.engine.links[ALICE.public].rtt == pytest.approx(4.9)
+    assert made.ids(wire.IWANT) == [(BOB.public, [short(message)])]
+
+
 def test_an_offer_is_broken_only_after_three_seconds() -> None:
     made = bench()
     made.control(ALICE, wire.IHAVE, bytes(16))

@@ -199,6 +199,19 @@ def test_the_answer_to_ours_makes_it_live_too_and_measures_the_round_trip() -> N
     assert bench.engine.links[ALICE.public].rtt == pytest.approx(0.25)
 
 
+def test_an_answer_after_the_time_of_a_hello_measures_nothing() -> None:
+    bench = Bench([ALICE])
+    bench.greet(ALICE)
+    (ours, _) = hellos(bench)
+    bench.advance(5.01)
+    bench.fresh()
+    bench.hear(ALICE, ALICE.hello(ME.public, correlation=ours.id))
+
+    assert bench.live == (ALICE.public,)
+    assert hellos(bench) == []
+    assert bench.engine.links[ALICE.public].rtt == 0.0
+
+
 def test_two_ends_that_answer_late_do_not_greet_each_other_for_ever() -> None:
     bench = Bench([ALICE])
     bench.handle(LinkOpened(ALICE.public))

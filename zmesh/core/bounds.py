@@ -82,7 +82,7 @@ class Bounds:
     offer_links: int = 6
     """Links that one round of IHAVE goes to."""
     want_timeout: float = 0.12
-    """Seconds until another holder is asked, or two round trips if that is longer."""
+    """Seconds until another holder is asked, or two round trips if that is longer, but never over ``want_offence``."""
     want_offence: float = 3.0
     """Seconds until a holder that offered, sent nothing and went on talking has committed an offence."""
     want_answers: int = 3

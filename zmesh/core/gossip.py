@@ -257,7 +257,8 @@ class Gossip:
         if not asking:
             return
         self._out.append(Send((link.key,), wire.control(wire.IWANT, wire.encode_ids(asking)), None, False))
-        timeout = max(self._bounds.want_timeout, 2 * link.rtt)
+        # Never later than it would be an offence: how long the round trip takes is for the far end to say.
+        timeout = min(max(self._bounds.want_timeout, 2 * link.rtt), self._bounds.want_offence)
         self._context.agenda.note(now.mono + timeout, self._check_wants, asking)
 
     def _check_wants(self, ids: list[bytes], now: Now) -> None:

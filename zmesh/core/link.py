@@ -89,7 +89,7 @@ class Link:
         self.greeted_at = float("-inf")
         """When their last HELLO came."""
         self.rtt = 0.0
-        """Seconds, of the last HELLO and its answer; 0 if not measured."""
+        """Seconds, of the last HELLO and its answer in time; 0 if not measured. The far end can make it longer."""
         self.skew = 0.0
         """Seconds by which their clock is ahead of ours."""
         self.idle_at: float | None = None

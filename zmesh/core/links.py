@@ -187,10 +187,16 @@ class Links:
 
     def expects(self, link: Link, hello: Envelope, now: Now) -> bool:
         """Is this HELLO worth a verification? An answer to ours is; others only now and then."""
-        if _answers(link, hello) or now.mono - link.greeted_at >= HELLO_GAP:
+        if self._answers(link, hello, now) or now.mono - link.greeted_at >= HELLO_GAP:
             return True
         self._context.drop(DropReason.RATE, link.key, hello.id)
         return False
+
+    def _answers(self, link: Link, hello: Envelope, now: Now) -> bool:
+        """Is it the answer to the HELLO that we sent last, and in time? A late one would be a round trip of any length."""
+        if hello.correlation is None or hello.correlation != link.hello_id:
+            return False
+        return now.mono - link.hello_at <= self._context.bounds.hello_timeout
 
     def hello(self, link: Link, hello: Envelope, now: Now) -> None:
         """Their HELLO, verified: the link is live."""
@@ -199,7 +205,7 @@ class Links:
         link.greeted_at = now.mono
         if abs(link.skew) > AHEAD:
             context.out.append(Notice("clock_skew", {"peer": link.key.hex(), "ahead_seconds": round(link.skew, 3)}))
-        if _answers(link, hello):
+        if self._answers(link, hello, now):
             link.rtt = now.mono - link.hello_at
             link.hello_id = None
         elif hello.correlation is None:
@@ -308,8 +314,3 @@ class Links:
         """Say goodbye."""
         if self._context.live:
             self._context.out.append(Send(self._context.live, wire.control(wire.LEAVE), None, False))
-
-
-def _answers(link: Link, hello: Envelope) -> bool:
-    """Is it the answer to the HELLO that we sent last?"""
-    return hello.correlation is not None and hello.correlation == link.hello_id
