@@ -43,6 +43,7 @@ from zmesh.core.now import Now
 from zmesh.core.types import Endpoint, PeerKey
 from zmesh.identity import verify
 from zmesh.log import get_logger
+from zmesh.ration import Ration
 from zmesh.transport import Transport, TransportEvent
 
 POOL_FROM = 8
@@ -124,6 +125,7 @@ class Node:
         """When the engine asked to be woken, as long as the timer is not set to it."""
         self._running = False
         self._refusals: tuple[bytes | None, int] = (None, 0)
+        self._ration = Ration()
         self._act: dict[type, Callable[[Any], None]] = {
             Send: self._send,
             Verify: self._unverified.append,
@@ -286,19 +288,28 @@ class Node:
             identifier = None if action.message_id is None else action.message_id.hex()
             _log.debug("dropped", reason=action.reason.value, link=self._name(action.link), message_id=identifier)
 
+    def _tell(self, write: Callable[..., None], event: str, told_apart_by: str, /, **fields: Any) -> None:
+        """Write a line that others can cause as often as they like."""
+        held_back = self._ration.take((event, told_apart_by), time.monotonic())
+        if held_back is not None:
+            write(event, **fields, **({"held_back": held_back} if held_back else {}))
+
     def _log_offence(self, action: Offence) -> None:
-        _log.warning(
-            "offence", peer=self._name(action.culprit), fault=action.fault.value, reputation=round(action.reputation, 1)
+        peer, fault = self._name(action.culprit), action.fault.value
+        self._tell(
+            _log.warning, "offence", f"{peer} {fault}", peer=peer, fault=fault, reputation=round(action.reputation, 1)
         )
 
     def _log_live(self, action: LinkLive) -> None:
-        _log.info("link_live", peer=self._name(action.key))
+        peer = self._name(action.key)
+        self._tell(_log.info, "link_live", peer, peer=peer)
 
     def _log_down(self, action: LinkDown) -> None:
-        _log.info("link_down", peer=self._name(action.key), why=action.why)
+        peer = self._name(action.key)
+        self._tell(_log.info, "link_down", peer, peer=peer, why=action.why)
 
     def _log_notice(self, action: Notice) -> None:
-        _log.warning(action.event, **action.fields)
+        self._tell(_log.warning, action.event, str(action.fields.get("peer")), **action.fields)
 
     # ------------------------------------------------------------ the end
 

@@ -218,7 +218,7 @@ async def test_another_loop_or_thread_is_refused_with_a_sentence(caplog: pytest.
             refused.append(str(told.value))
             for call in (a.broadcast(MessageType.GOSSIP, {}), a.send("b", MessageType.GOSSIP, {})):
                 with pytest.raises(NotRunningError) as told:
-                    asyncio.run(call)  # type: ignore[arg-type]
+                    asyncio.run(call)
                 refused.append(str(told.value))
 
         thread = threading.Thread(target=elsewhere)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import socket
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import Inbox, card, client, engine, http_get, introduce, linked, mesh, until
+from tests.support import PATIENCE, Inbox, card, client, engine, http_get, introduce, linked, mesh, until
 from zmesh import ConfigError, MeshNetworkClient, MessageType, NotRunningError, Settings
 from zmesh.core.types import Fault
 from zmesh.node import read_clocks
@@ -262,3 +263,21 @@ async def test_a_damaged_file_of_state_locks_nobody_out(
     async with client("a", state_dir=tmp_path) as a:
         assert a.is_running
     assert said in caplog.text
+
+
+async def test_headers_without_end_are_refused_while_they_come() -> None:
+    async with client("a") as a:
+        reader, writer = await asyncio.open_connection("127.0.0.1", a.listen_port)
+        writer.write(b"GET /health HTTP/1.1\r\n")
+        line = b"x: " + b"a" * 900 + b"\r\n"
+        sent = 0
+        async with asyncio.timeout(PATIENCE):
+            with contextlib.suppress(ConnectionError):
+                while sent < 16 * 1024 * 1024 and not reader.at_eof():
+                    writer.write(line * 64)
+                    await writer.drain()
+                    sent += 64 * len(line)
+                assert (await reader.read()).startswith(b"HTTP/1.0 400 ")
+        writer.close()
+        assert sent < 16 * 1024 * 1024
+        assert a.health()["running"]

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from zmesh.core.actions import Action, Verify, WakeAt
+from zmesh.core.actions import Action, LinkDown, LinkLive, Notice, Offence, Verify, WakeAt
 from zmesh.core.events import Event, FrameReceived, Verified, Wake
 from zmesh.core.now import Now
+from zmesh.core.types import Fault
 from zmesh.identity import Identity, verify
 from zmesh.node import POOL_FROM, POOL_LIMIT, Node
+from zmesh.ration import BURST
 
 AUTHOR = Identity.from_seed(b"a" * 32)
 GOOD, BAD = AUTHOR.sign(b"data"), bytes(64)
@@ -135,3 +137,19 @@ async def test_the_one_timer_is_set_anew_once_handlers_have_begun() -> None:
     assert first[0] > second[0] > third[0]
     assert seen[:2] == [others, [*others, *first]], "the handlers had their turn before"
     assert [when for when in due() if when not in others] == []
+
+
+def test_what_others_cause_is_not_logged_without_end(caplog: pytest.LogCaptureFixture) -> None:
+    node = Node(Asking(), SimpleNamespace(), SimpleNamespace(resolved=None), SimpleNamespace())  # type: ignore[arg-type]
+    node.engine.peers = SimpleNamespace(get=lambda key: None)  # type: ignore[assignment]
+    caplog.set_level("INFO")
+    told: list[Action] = [
+        Offence(b"k" * 32, Fault.INVALID_MESSAGE, 90.0),
+        LinkLive(b"k" * 32),
+        LinkDown(b"k" * 32, "left"),
+        Notice("odd", {}),
+    ]
+    for _ in range(100):
+        node._carry_out(told)
+    events = [record.getMessage().split()[0] for record in caplog.records]
+    assert sorted(events) == sorted(["offence", "link_live", "link_down", "odd"] * int(BURST))
