@@ -80,6 +80,22 @@ def test_showing_an_old_delegation_again_costs_no_verification(monkeypatch: pyte
     assert asked == [1, 2]
 
 
+@pytest.mark.parametrize("by, field, other", [(Scheme.ED25519, 1, 1), (Scheme.SR25519, 1, 0), (Scheme.SR25519, 2, 1)])
+def test_a_true_delegation_under_another_label_is_as_false_for_who_saw_the_true_one(
+    by: Scheme, field: int, other: int
+) -> None:
+    """The key's signature does not cover how the account signed: else rosters would depend on who came first."""
+    account = signer(1, by)
+    true = delegation(account, FIRST)
+    fields = msgpack.unpackb(true.encoded)
+    fields[field] = type(fields[field])(other)
+    relabelled = record(FIRST, msgpack.packb(fields), 2)
+    old, new = members_of(account), members_of(account)
+
+    assert old.judge(record(FIRST, true), NOON) is Standing.ADMITTED
+    assert (old.judge(relabelled, NOON), new.judge(relabelled, NOON)) == (Standing.FORGED, Standing.FORGED)
+
+
 def test_an_account_that_signs_without_end_costs_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RENEWAL_BURST", 3)
     bad, good = signer(1), signer(2)

@@ -290,7 +290,9 @@ class Membership:
         if not delegation.is_of_account():
             return Standing.FORGED
         # What is new of an account only the account can make: whoever stole its mesh key cannot use up its share.
-        mark = blake2b(said.text + bytes([delegation.wrapped]) + delegation.account_signature, digest_size=32).digest()
+        # The mark covers all that verifying depends on: another scheme's label on a true one makes it a false one.
+        how = bytes([delegation.scheme, delegation.wrapped]) + delegation.public
+        mark = blake2b(said.text + how + delegation.account_signature, digest_size=32).digest()
         if mark in self._signed:
             return Standing.ADMITTED
         slow = delegation.scheme is Scheme.ECDSA
