@@ -12,6 +12,7 @@ from zmesh.core.types import DropReason, Fault, Frames, MessageType
 from zmesh.transports.faults import (
     Byzantine,
     Loss,
+    Partition,
     Replay,
     Rewrite,
     Skew,
@@ -196,6 +197,29 @@ def test_a_flooder_of_garbage_is_cut_and_the_rest_goes_on() -> None:
     assert heard >= {
         (node, identifier) for identifier in sent for node in range(10) if node not in (5, sent[identifier])
     }
+
+
+def test_what_is_planted_at_one_node_does_not_hide_from_it_what_it_lacks() -> None:
+    """It ignores rounds that are over, without blame; yet it has more ids of each second by them than anybody else."""
+    cut_off = Partition([[1], [0, *range(2, 8)]], start=20.0, end=26.0)
+    sim = Simulation(seed=9, nodes=8, settings=Settings(crypto="hash"), faults=[cut_off])
+    assert sim.settle()
+    sim.run(20.5)
+    planted, missed = [], []
+    for number in range(16):
+        planted += [
+            sim.compose(0, MessageType.FL_ROUND_START, {"round_id": f"{number} {n}", "deadline": 1}) for n in range(3)
+        ]
+        missed.append(sim.broadcast(2 + number % 6, GOSSIP, {"number": number}))
+        sim.run_for(0.25)
+    sim.run(26.0)
+    for message in planted:
+        sim.inject(0, 1, message.frames(1, 0))
+    sim.run(46.0)
+
+    assert sim.nodes[1].engine.drops[DropReason.IGNORED_BY_VALIDATOR] == len(planted)
+    assert {told.message_id for told in sim.deliveries if told.node == 1} == set(missed)
+    assert sim.offences == []
 
 
 def test_a_validator_removed_while_its_signature_is_being_checked_is_removed() -> None:

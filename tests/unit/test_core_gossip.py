@@ -718,6 +718,34 @@ def test_a_slot_that_differs_is_listed_ever_more_rarely() -> None:
     assert listed == [1, 2, 4, 8, 16]
 
 
+def test_a_link_that_has_fewer_but_others_of_a_slot_is_asked_from_the_second_digest_on() -> None:
+    """It asks first for what it lacks; then it has no fewer, unless it never takes what we have."""
+    made = bench((ALICE, BOB))
+    messages = [ALICE.says(timestamp_ms=NOON.wall_ms - 5000, payload=b"\xc0") for _ in range(2)]
+    for message in messages:
+        made.hear(BOB, message)
+    slot = messages[0].slot
+    listed = []
+    for number in range(1, 25):
+        made.fresh()
+        made.control(ALICE, wire.DIGEST, wire.encode_digest([wire.DigestEntry(slot, 1, bytes(8))]))
+        listed += [number] * (made.sends() == [(ALICE.public, wire.control(wire.LIST, wire.encode_slots([slot])))])
+
+    assert listed == [2, 4, 8, 16]
+
+
+def test_a_link_that_caught_up_and_still_differs_is_asked_at_once() -> None:
+    made = bench((ALICE, BOB))
+    for message in [ALICE.says(timestamp_ms=NOON.wall_ms - 5000) for _ in range(2)]:
+        made.hear(BOB, message)
+    slot = int(NOON.wall) - 5
+    for held in (1, 1, 1, 1, 2):
+        made.fresh()
+        made.control(ALICE, wire.DIGEST, wire.encode_digest([wire.DigestEntry(slot, held, bytes(8))]))
+
+    assert made.sends() == [(ALICE.public, wire.control(wire.LIST, wire.encode_slots([slot])))]
+
+
 def test_a_listing_offers_even_what_we_thought_the_link_had() -> None:
     made = bench((ALICE, BOB))
     message = publish(made)
@@ -733,7 +761,7 @@ def test_a_digest_of_a_far_future_or_past_leads_to_no_memory() -> None:
         entries = [wire.DigestEntry(base + number, 1, bytes(8)) for number in range(256)]
         made.control(ALICE, wire.DIGEST, wire.encode_digest(entries))
 
-    assert len(made.engine.links[ALICE.public].listed) <= 256
+    assert len(made.engine.links[ALICE.public].differed) <= 2 * 256
     assert (made.drops(), made.offences()) == ([], [])
 
 

@@ -198,7 +198,7 @@ def test_a_digest_names_settled_seconds_by_count_and_checksum() -> None:
     assert held == [[short(old)], sorted([short(first), short(second)]), []]
 
 
-def test_only_slots_that_may_bring_something_are_asked_for() -> None:
+def test_slots_that_may_bring_something_are_told_by_whether_their_sender_has_fewer() -> None:
     seen, other = store(), store()
     same, differs, fewer = at(ALICE, 10), at(ALICE, 20), at(ALICE, 30)
     for message in (same, differs, fewer, at(BOB, 30)):
@@ -206,7 +206,8 @@ def test_only_slots_that_may_bring_something_are_asked_for() -> None:
     for message in (same, at(BOB, 20), fewer, at(BOB, 40)):
         other.add(message, None)
 
-    assert seen.lacking(other.digest(WALL), WALL) == [differs.slot - 20, differs.slot]
+    found = [(differs.slot - 20, False), (fewer.slot, True), (differs.slot, False)]
+    assert seen.lacking(other.digest(WALL), WALL) == found
 
 
 @pytest.mark.parametrize("age", [119, 121, 131])
@@ -215,7 +216,7 @@ def test_what_is_stale_by_now_is_not_asked_for(age: int) -> None:
     message = at(ALICE, age)
     other.add(message, None)
 
-    assert seen.lacking(other.digest(WALL), WALL) == ([message.slot] if age < PAST else [])
+    assert seen.lacking(other.digest(WALL), WALL) == ([(message.slot, False)] if age < PAST else [])
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -234,7 +235,7 @@ def test_two_stores_that_compare_digests_end_up_equal(seed: int) -> None:
         rounds += 1
         assert rounds <= 3, "the one with fewer asks first, then the other"
         for here, there in (stores, stores[::-1]):
-            slots = here.lacking(there.digest(WALL), WALL)
+            slots = [slot for slot, fewer in here.lacking(there.digest(WALL), WALL) if not fewer]
             for missing in [identifier for slot in slots for identifier in there.in_slot(slot)]:
                 if missing not in here:
                     here.add(by_id[missing], None)

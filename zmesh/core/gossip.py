@@ -389,13 +389,15 @@ class Gossip:
     def compared(self, link: Link, theirs: list[wire.DigestEntry], now: Now) -> None:
         """A DIGEST came: have the slots listed in which the link may know more."""
         known = {entry.slot for entry in theirs}
-        link.listed = {slot: times for slot, times in link.listed.items() if slot in known}
+        link.differed = {differs: times for differs, times in link.differed.items() if differs[0] in known}
         slots = []
-        for slot in self._seen.lacking(theirs, now.wall):
-            times = link.listed[slot] = link.listed.get(slot, 0) + 1
+        for differs in self._seen.lacking(theirs, now.wall):
+            times = link.differed[differs] = link.differed.get(differs, 0) + 1
+            slot, fewer = differs
             # At the 1st, 2nd, 4th, 8th, 16th digest that shows it: a link that could not serve us for a while is asked
             # again, and one that never can, because it took what we do not take, costs five questions in two minutes.
-            if times & (times - 1) == 0:
+            # Not at the 1st if the link has fewer: it asks us now, and then has no fewer.
+            if times & (times - 1) == 0 and (times > 1 or not fewer):
                 slots.append(slot)
         if not slots:
             return

@@ -36,6 +36,7 @@ class Link:
         "asked",
         "bucket",
         "dialling",
+        "differed",
         "failures",
         "heard_at",
         "greeted_at",
@@ -45,7 +46,6 @@ class Link:
         "idle_at",
         "inbound",
         "key",
-        "listed",
         "offered",
         "opened_at",
         "outbound",
@@ -112,8 +112,8 @@ class Link:
         """How often in a row offers of this link ended in its silence."""
         self.silent_at = float("-inf")
         """When they last did."""
-        self.listed: dict[int, int] = {}
-        """How often each slot was listed for us on demand by this link."""
+        self.differed: dict[tuple[int, bool], int] = {}
+        """Digests of this link that showed a slot other than ours, by whether it had fewer messages than we had."""
 
     @property
     def is_open(self) -> bool:
@@ -124,7 +124,7 @@ class Link:
         """Forget what was agreed with the far end: it is gone, or it is a new process."""
         self.offered.clear()
         self.queue.clear()
-        self.listed.clear()
+        self.differed.clear()
         self.asked = 0
 
     def backoff(self, bounds: Bounds, chance: float) -> float:

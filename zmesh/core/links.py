@@ -193,7 +193,7 @@ class Links:
         return False
 
     def _answers(self, link: Link, hello: Envelope, now: Now) -> bool:
-        """Is it the answer to the HELLO that we sent last, and in time? A late one would be a round trip of any length."""
+        """Is it the answer to the HELLO that we sent last, and in time? A late one would measure any round trip."""
         if hello.correlation is None or hello.correlation != link.hello_id:
             return False
         return now.mono - link.hello_at <= self._context.bounds.hello_timeout

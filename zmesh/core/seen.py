@@ -269,20 +269,23 @@ class SeenStore:
             if number < newest and slot.ids
         ]
 
-    def lacking(self, theirs: list[DigestEntry], wall: float) -> list[int]:
-        """The slots in which the sender of a digest may have something that is not here.
+    def lacking(self, theirs: list[DigestEntry], wall: float) -> list[tuple[int, bool]]:
+        """The slots in which the sender of a digest may have something that is not here, and whether it has fewer.
 
-        Where it has fewer messages than we do, it will ask us first; then it has no fewer, and we see the rest. What
-        is stale by now would not be taken any more.
+        Where it has fewer messages than we do, it will ask us first; then it has no fewer, and we see the rest. Unless
+        it cannot take what is here, which somebody may have sent to us alone. What is stale by now would not be taken
+        any more.
         """
         horizon = _slot_at(wall - PAST)
         slots = []
         for number, count, checksum in theirs:
-            mine = self._slots.get(number)
-            if number <= horizon or (mine is not None and count < len(mine.ids)):
+            if number <= horizon:
                 continue
-            if mine is None or self._checksum(mine) != checksum:
-                slots.append(number)
+            mine = self._slots.get(number)
+            if mine is None:
+                slots.append((number, False))
+            elif self._checksum(mine) != checksum:
+                slots.append((number, count < len(mine.ids)))
         return slots
 
     def in_slot(self, number: int) -> Sequence[bytes]:
