@@ -23,9 +23,12 @@ import zmq
 from zmesh.core.bounds import MAX_FRAME
 from zmesh.core.errors import ConfigError
 from zmesh.core.types import Endpoint
+from zmesh.log import get_logger
 from zmesh.transport import MAX_LINKS
 from zmesh.transports.admission import ZAP_DOMAIN, ZAP_ENDPOINT, CurveIdentity
 from zmesh.transports.readiness import ZmqSocket
+
+_log = get_logger(__name__)
 
 MAX_SOCKETS = 9 * MAX_LINKS
 """ZeroMQ sockets of one context: six for each neighbour (DEALER, SUB, and a monitor's two ends for each), and half as
@@ -36,6 +39,8 @@ off (-1), or ZMQ_IMMEDIATE, also throws away what arrived just before the end an
 FILES_WANTED = 14 * MAX_LINKS + 8_192
 """File handles: fourteen for each neighbour, and some for connections that prove nothing, which are bounded where they
 come in, and for whatever else the program holds."""
+FILES_LEAST = 14 * 100 + 8_192
+"""The same for the 100 neighbours that a node has unless it was told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +81,20 @@ class SocketBounds:
 
 
 def raise_file_limit() -> None:
-    """Raise the soft limit of file handles towards ``FILES_WANTED``, as far as the hard limit lets it.
+    """Raise the soft limit of file handles towards ``FILES_WANTED``; warn where it stays under ``FILES_LEAST``.
 
-    Why: the usual soft limit of 1,024 is reached with 80 neighbours, and ZeroMQ cannot accept then.
+    Why: the usual soft limit of 1,024 is reached with 80 neighbours. Whoever has none left cannot accept anybody, and
+    ZeroMQ and asyncio both keep trying, busily.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(FILES_WANTED, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(ValueError, OSError):  # a platform with a lower ceiling of its own
+        with contextlib.suppress(ValueError, OSError):  # a platform with a lower ceiling of its own, told below
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < FILES_LEAST:
+        mend = "raise the hard limit (ulimit -Hn, LimitNOFILE=), or keep strangers away from the ports"
+        _log.warning("few_file_handles", limit=soft, wanted=FILES_LEAST, mend=mend)
 
 
 def address_of(endpoint: Endpoint) -> str:

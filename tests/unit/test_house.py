@@ -21,7 +21,9 @@ EVERYTHING = (*LIBRARY, "tests", "benchmarks", "examples")
 # Lowest first; a module imports its own layer and those below it.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"core"}),
-    frozenset({"transport", "sentence", "log", "files", "multiaddr", "identity", "delegation", "account", "genesis"}),
+    frozenset(
+        {"transport", "sentence", "log", "ration", "files", "multiaddr", "identity", "delegation", "account", "genesis"}
+    ),
     frozenset({"transports", "handlers", "registry", "config", "http", "http_client", "knocks", "messages", "state"}),
     frozenset({"node", "dialer", "meeting", "dispatch", "peer_table", "seen_view", "server", "status"}),
     frozenset({"belonging"}),
