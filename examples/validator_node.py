@@ -13,12 +13,17 @@ Settings come from the environment, as in a container::
 
 import argparse
 import asyncio
+import logging
 import signal
 import time
 
 from zmesh import ConfigError, FLRoundAnnouncement, MeshMessage, MeshNetworkClient, MessageType
 
 ROUND_SECONDS = 3600
+TRAININGS = 4
+"""Rounds that this validator trains for at once: whoever announces more finds it busy."""
+
+log = logging.getLogger(__name__)
 
 
 class Validator:
@@ -26,6 +31,7 @@ class Validator:
 
     def __init__(self, mesh: MeshNetworkClient) -> None:
         self.mesh = mesh
+        self.trainings: set[asyncio.Task[None]] = set()
         mesh.register_handler(MessageType.FL_ROUND_START, self.on_round)
         mesh.register_handler(MessageType.MODEL_DELTA_TRANSFER, self.on_delta)
 
@@ -43,13 +49,33 @@ class Validator:
         print(f"announced {message.payload['round_id']}", flush=True)
 
     async def on_round(self, message: MeshMessage) -> None:
-        """Somebody announced a round: train, and send the result straight back."""
+        """Somebody announced a round: train in a task, as a handler is cancelled after ``handler_timeout``, 30 s."""
         announced = FLRoundAnnouncement.from_dict(message.payload)
         print(f"{message.sender_id} announced {announced.round_id} on {announced.dataset_name}", flush=True)
-        model_cid, quality = await self.train(announced)
-        # An enum with a truth value: only DELIVERED is true, the others say why not.
-        result = await self.mesh.send_model_delta(message.sender_id, announced.round_id, model_cid, quality)
-        print(f"delta for {announced.round_id}: {result.value}", flush=True)
+        if len(self.trainings) >= TRAININGS:
+            print(f"busy: no training for {announced.round_id}", flush=True)
+            return
+        training = asyncio.create_task(self.take_part(message.sender_id, announced))
+        self.trainings.add(training)  # the event loop alone would let go of it halfway
+        training.add_done_callback(self.trainings.discard)
+
+    async def take_part(self, coordinator: str, announced: FLRoundAnnouncement) -> None:
+        """Train, and send the result straight back."""
+        try:
+            model_cid, quality = await self.train(announced)
+            # An enum with a truth value: only DELIVERED is true, the others say why not.
+            result = await self.mesh.send_model_delta(coordinator, announced.round_id, model_cid, quality)
+        except Exception:  # nobody awaits this task: whatever ended it is told here
+            log.exception("training for %s failed", announced.round_id)
+        else:
+            print(f"delta for {announced.round_id}: {result.value}", flush=True)
+
+    async def give_up(self) -> None:
+        """The node ends, and with it what is under way."""
+        trainings = list(self.trainings)
+        for training in trainings:
+            training.cancel()
+        await asyncio.gather(*trainings, return_exceptions=True)
 
     async def on_delta(self, message: MeshMessage) -> None:
         """A participant's result. Its author is verified: ``sender_id`` and ``account_id`` cannot be forged."""
@@ -73,9 +99,12 @@ async def run(coordinate: bool) -> None:
         print(f"{mesh.peer_id} listens on port {mesh.listen_port}, public key {mesh.public_key}", flush=True)
         peers = await mesh.discover_peers()
         print(f"found {len(peers)} other validators", flush=True)
-        if coordinate:
-            await validator.coordinate()
-        await told_to_stop.wait()
+        try:
+            if coordinate:
+                await validator.coordinate()
+            await told_to_stop.wait()
+        finally:
+            await validator.give_up()
     print("stopped", flush=True)
 
 

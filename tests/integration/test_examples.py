@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
+import logging
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
-from tests.support import PATIENCE, client, http_get, registry_file
+import pytest
+
+from tests.support import PATIENCE, Inbox, client, http_get, mesh, registry_file
+from zmesh import FLRoundAnnouncement, MeshNetworkClient, MessageType
 from zmesh.identity import create_key_file
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +112,110 @@ async def test_validator_node(tmp_path: Path) -> None:
             process.send_signal(signal.SIGTERM)
             assert await line_of(process) == "stopped"
             assert await process.wait() == 0
+
+
+def program(name: str) -> Any:
+    """An example as a module, without running it."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Trainer:
+    """Trains until it is let, in place of a validator's ``train``."""
+
+    def __init__(self) -> None:
+        self.begun: asyncio.Queue[str] = asyncio.Queue()
+        self.let = asyncio.Event()
+        self.fails = False
+        self.cancelled: list[str] = []
+
+    async def train(self, announced: FLRoundAnnouncement) -> tuple[str, float]:
+        self.begun.put_nowait(announced.round_id)
+        try:
+            await self.let.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(announced.round_id)
+            raise
+        if self.fails:
+            raise MemoryError("the batch is too large")
+        return f"Qm{announced.round_id}", 1.0
+
+    async def next(self) -> str:
+        async with asyncio.timeout(PATIENCE):
+            return await self.begun.get()
+
+
+@asynccontextmanager
+async def training() -> AsyncIterator[tuple[MeshNetworkClient, Any, Trainer]]:
+    """A coordinator, and a validator of the example whose handlers run one at a time."""
+    async with mesh("coordinator", "worker", handler_concurrency=1) as (coordinator, worker):
+        validator, trainer = program("validator_node").Validator(worker), Trainer()
+        validator.train = trainer.train
+        try:
+            yield coordinator, validator, trainer
+        finally:
+            await validator.give_up()
+
+
+async def test_a_training_does_not_hold_up_the_handler_that_began_it() -> None:
+    """Else it would be cancelled with it, after ``handler_timeout``."""
+    async with training() as (coordinator, _, trainer):
+        deltas = Inbox(coordinator, MessageType.MODEL_DELTA_TRANSFER)
+        for name in ("first", "second"):
+            await coordinator.announce_fl_round(name, "corpus", 1, 3600)
+            assert await trainer.next() == name
+        trainer.let.set()
+        assert sorted(delta.payload["round_id"] for delta in await deltas.take(2)) == ["first", "second"]
+
+
+async def test_trainings_end_with_the_node_and_no_more_begin_than_it_can_bear(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with training() as (coordinator, validator, trainer):
+        most = program("validator_node").TRAININGS
+        names = [f"round_{number}" for number in range(most)]
+        for name in names:
+            await coordinator.announce_fl_round(name, "corpus", 1, 3600)
+            assert await trainer.next() == name
+        busy = asyncio.Event()
+        validator.mesh.register_handler(MessageType.FL_ROUND_START, lambda _: busy.set())
+        await coordinator.announce_fl_round("one too many", "corpus", 1, 3600)
+        async with asyncio.timeout(PATIENCE):
+            await busy.wait()
+        await validator.give_up()
+        assert (sorted(trainer.cancelled), trainer.begun.empty()) == (names, True)
+    assert "busy: no training for one too many" in capsys.readouterr().out
+
+
+async def test_a_training_that_fails_is_logged_and_the_next_one_begins(caplog: pytest.LogCaptureFixture) -> None:
+    logged = asyncio.Event()
+
+    def look(record: logging.LogRecord) -> bool:
+        logged.set()
+        return True
+
+    log = logging.getLogger("validator_node")
+    log.addFilter(look)
+    try:
+        async with training() as (coordinator, _, trainer):
+            deltas = Inbox(coordinator, MessageType.MODEL_DELTA_TRANSFER)
+            trainer.fails = True
+            trainer.let.set()
+            await coordinator.announce_fl_round("first", "corpus", 1, 3600)
+            async with asyncio.timeout(PATIENCE):
+                await logged.wait()
+            trainer.fails = False
+            await coordinator.announce_fl_round("second", "corpus", 1, 3600)
+            assert (await deltas.next()).payload["round_id"] == "second"
+    finally:
+        log.removeFilter(look)
+    told = [record for record in caplog.records if record.name == "validator_node"]
+    assert [record.getMessage() for record in told] == ["training for first failed"]
+    assert "the batch is too large" in caplog.text
 
 
 async def test_a_validator_node_without_a_name_says_so_in_one_sentence() -> None:
