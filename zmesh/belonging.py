@@ -20,7 +20,6 @@ from zmesh.core.events import Event, JoinNetwork, Located, RosterChanged, Wake
 from zmesh.core.now import Now
 from zmesh.core.types import EMPTY_ROSTER, Endpoint, PeerKey
 from zmesh.handlers import Record, Records
-from zmesh.handlers.offers import FALSE
 from zmesh.log import get_logger
 from zmesh.node import read_clocks
 from zmesh.registry.membership import Admission, Membership
@@ -184,17 +183,12 @@ class Belonging:
     def judge(self, record: Record) -> str | None:
         """For ``Records``: why the key of this record may not take part, or None if it may."""
         by_hand = self._engine is not None and record.key in self._engine.peers.manual
-        if by_hand and record.delegation is None:
-            return None
-        now = read_clocks()
-        standing = self._membership.judge(record, now)
+        standing = self._membership.judge(record, read_clocks(), by_hand=by_hand)
         if self._membership.deadline == 0.0 and not self._is_soon:
             # The delegation counts from now on, also if the record is not taken: it may end somebody else's.
             self._is_soon = True
             self._sleep(SETTLE)
-        # Whom the operator vouches for needs nobody else's word; a false one, passed on, would be this node's fault.
-        admitted = standing is Standing.ADMITTED or (by_hand and standing.value not in FALSE)
-        return None if admitted else standing.value
+        return None if standing is Standing.ADMITTED else standing.value
 
     def took(self, record: Record) -> None:
         """For ``Records``: this is the newest record of its key now."""

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.delegation_support import BEGIN, END, GENESIS, NETWORK, Signer, delegation, signer
 from tests.unit.mixed_order import MixedOrder
 from zmesh.core.now import Now
-from zmesh.core.types import Endpoint
+from zmesh.core.types import Endpoint, Member, Roster
 from zmesh.core.wire import network_id
 from zmesh.delegation import Delegation, Scheme
 from zmesh.handlers.record import Description, Record, encode_record
@@ -94,6 +94,40 @@ def test_a_true_delegation_under_another_label_is_as_false_for_who_saw_the_true_
 
     assert old.judge(record(FIRST, true), NOON) is Standing.ADMITTED
     assert (old.judge(relabelled, NOON), new.judge(relabelled, NOON)) == (Standing.FORGED, Standing.FORGED)
+
+
+@pytest.mark.parametrize(
+    "false, why", [("junk", Standing.MALFORMED), ("another key's", Standing.NOT_HELD), ("forged", Standing.FORGED)]
+)
+def test_whom_the_registry_names_by_key_cannot_have_us_pass_on_what_is_false(false: str, why: Standing) -> None:
+    """Registries differ for a while: who does not name the key would blame this node, and not the key."""
+    account, stranger = signer(1), signer(2)
+    forged = msgpack.unpackb(delegation(stranger, FIRST).encoded)
+    forged[1] = Scheme.ED25519
+    carried = {
+        "junk": b"junk",
+        "another key's": delegation(account, SECOND).encoded,
+        "forged": msgpack.packb(forged),
+    }
+    naming, knowing = members_of(), members_of(stranger)
+    naming.registered(ValidatorSet(Roster.of([Member(FIRST.public, "first", "first")]), genesis=GENESIS), NOON)
+
+    assert naming.judge(record(FIRST, carried[false]), NOON) is why
+    assert knowing.judge(record(FIRST, carried[false]), NOON) is why
+    assert list(naming.roster.by_key) == [FIRST.public]
+    # What is true and means nothing here makes it no worse than none.
+    assert naming.judge(record(FIRST, delegation(stranger, FIRST, not_after=BEGIN + 1)), NOON) is Standing.ADMITTED
+    assert naming.judge(record(FIRST, delegation(stranger, FIRST, network="x")), NOON) is Standing.ADMITTED
+
+
+def test_true_ecdsa_of_accounts_that_nobody_knows_costs_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLOW_BURST", 2)
+    members = members_of()
+    members.registered(ValidatorSet(Roster.of([Member(FIRST.public, "first", "first")]), genesis=GENESIS), NOON)
+    made = [delegation(signer(number, Scheme.ECDSA), FIRST) for number in range(1, 5)]
+
+    standings = [members.judge(record(FIRST, one), NOON) for one in made]
+    assert standings == [Standing.ADMITTED] * 2 + [Standing.BUSY] * 2
 
 
 def test_an_account_that_signs_without_end_costs_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,9 @@ Rules
     other. A member it becomes when its own record was taken (``took``), which says its name.
  5. Removal and expiry take effect with the next roster; ``deadline`` says when that is due. It is in wall seconds, as
     delegations are.
- 6. The cheap questions come first: nothing is verified for an account that the registry does not name.
+ 6. The cheap questions come first: nothing is verified for an account that the registry does not name, but for a key
+    that it or the operator names. Such a key needs no delegation; one that is false for everybody is refused all the
+    same, for whoever passes it on is blamed by those who do not name the key (yet, or any more).
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ MAX_SEQUENCES: Final = 100_000
 MAX_PROOFS: Final = 256
 """Pairs of contradicting delegations kept as evidence, 256 KiB at most."""
 SLOW_BURST: Final = 20
-"""Forged ECDSA signatures that are looked at in one go: each costs 10 ms of Python, and anybody can make them."""
+"""ECDSA signatures, forged or of unknown accounts, looked at in one go: each costs 10 ms of Python, its maker nothing."""
 SLOW_RATE: Final = 2.0
 """The same a second after that: at most 2 % of a core."""
 RENEWAL_BURST: Final = 64
@@ -137,13 +139,14 @@ class Membership:
         self._forget_former()
         self._stale = True
 
-    def judge(self, record: Record, now: Now) -> Standing:
+    def judge(self, record: Record, now: Now, *, by_hand: bool = False) -> Standing:
         """May the key of this record take part? The record's own signature is not looked at.
 
         A delegation that is seen to hold is remembered, as rule 4 has it; ``deadline`` is then due at once.
+        ``by_hand``: the operator vouches for the key, which then needs nobody else's word.
         """
         self._now = now
-        standing = self._standing(record)
+        standing = self._as_named(record) if by_hand else self._standing(record)
         self.counters[standing.value] += 1
         if standing is not Standing.ADMITTED:
             self._refusals.tell(record, standing, self._found.accounts, now)
@@ -233,10 +236,20 @@ class Membership:
 
     def _standing(self, record: Record) -> Standing:
         if record.key in self._found.roster.by_key:
-            return Standing.ADMITTED
+            return self._as_named(record)
         standing = self._by_delegation(record)
         # In an open mesh a key needs no account, and a bad delegation makes it no worse than none.
         return self._as_guest(record) if self._open and standing is not Standing.ADMITTED else standing
+
+    def _as_named(self, record: Record) -> Standing:
+        """As rule 6 has it for a key that is named itself."""
+        if record.delegation is None:
+            return Standing.ADMITTED
+        standing = self._by_delegation(record)
+        if standing not in (Standing.ADMITTED, *_SIGNED_WRONG):
+            # Its text means nothing here, and may mean something elsewhere: are the signatures good?
+            standing = self._by_signatures(decode_delegation(record.delegation))
+        return standing if standing in _SIGNED_WRONG else Standing.ADMITTED
 
     def _by_delegation(self, record: Record) -> Standing:
         if record.delegation is None:
@@ -298,9 +311,10 @@ class Membership:
         slow = delegation.scheme is Scheme.ECDSA
         if not self._renewals.has(said.account, mono) or (slow and not self._forgeries.has(None, mono)):
             return Standing.BUSY
-        if not delegation.signed_by_account():
-            if slow:
-                self._forgeries.take(None, mono)
+        is_signed = delegation.signed_by_account()
+        if slow and not (is_signed and said.account in self._found.accounts):  # accounts cost nothing elsewhere
+            self._forgeries.take(None, mono)
+        if not is_signed:
             return Standing.FORGED
         self._renewals.take(said.account, mono)
         if len(self._signed) >= MAX_SIGNED:
@@ -466,4 +480,6 @@ class Membership:
             _log.warning("membership.contradiction", account=pair[0].hex(), sequence=pair[1])
 
 
+_SIGNED_WRONG: Final = frozenset({Standing.MALFORMED, Standing.NOT_HELD, Standing.FORGED, Standing.BUSY})
+"""False for everybody, or too much came to tell whether it is."""
 _KEY: Final = re.compile(r"[0-9A-Fa-f]{64}")
