@@ -172,7 +172,11 @@ async def until(registry: ChainRegistry, what: Any) -> None:
         (["raw", packed({"kind": "song"})], "said something malformed: a frame of the kind 'song'"),
         (["raw", packed({})], "said something malformed: a frame of the kind None"),
         (["raw", packed({"kind": "set", "accounts": 5})], "said something malformed: accounts are no list"),
-        (["raw", packed({"kind": "same", "block": -1, "hash": b""})], "malformed: a block without number or hash"),
+        (["raw", packed({"kind": "same", "block": -1, "hash": b""})], "malformed: a block without its hash"),
+        (
+            ["raw", packed({"kind": "same", "block": 2**64 - 1, "hash": bytes(32)})],
+            f"malformed: block is no whole number below {2**63}",
+        ),
         (["raw", packed({"kind": "problem", "problem": "the chain is tired"})], "the chain is tired"),
     ],
 )

@@ -28,7 +28,7 @@ from zmesh.registry.cache import Cache
 from zmesh.registry.caution import Caution, Claim
 from zmesh.registry.chains import AUTOMATIC, reader_name
 from zmesh.registry.child import COMMAND, Child
-from zmesh.registry.codec import HASH_BYTES, Snapshot, snapshot_of, unpacked
+from zmesh.registry.codec import HASH_BYTES, MAX_BLOCK, Snapshot, number, snapshot_of, unpacked
 from zmesh.registry.port import OnChange, RegistryStatus, ValidatorSet
 from zmesh.registry.probe import probe_rpc, rpc_endpoint
 from zmesh.registry.repeats import Repeats
@@ -367,7 +367,7 @@ class ChainRegistry:
 
 def again(said: Snapshot, frame: Mapping[str, object]) -> Snapshot:
     """What a worker said before, of the block that it says it of now. Raises ``ValueError``."""
-    block, found = frame.get("block"), frame.get("hash")
-    if not isinstance(block, int) or not isinstance(found, bytes) or len(found) != HASH_BYTES or block < 0:
-        raise ValueError("a block without number or hash")
-    return replace(said, block=block, hash=found)
+    found = frame.get("hash")
+    if not isinstance(found, bytes) or len(found) != HASH_BYTES:
+        raise ValueError("a block without its hash")
+    return replace(said, block=number(frame.get("block"), MAX_BLOCK, "block"), hash=found)

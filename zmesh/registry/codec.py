@@ -75,8 +75,8 @@ def snapshot_of(value: object) -> Snapshot:
         raise ValueError("an account or an address stands in the set twice")
     return Snapshot(
         genesis=_bytes(value.get("genesis"), HASH_BYTES, "genesis"),
-        prefix=_number(value.get("prefix"), 2**14, "prefix"),
-        block=_number(value.get("block"), MAX_BLOCK, "block"),
+        prefix=number(value.get("prefix"), 2**14, "prefix"),
+        block=number(value.get("block"), MAX_BLOCK, "block"),
         hash=_bytes(value.get("hash"), HASH_BYTES, "hash"),
         reader=_text(value.get("reader"), MAX_NAME, "reader"),
         accounts=MappingProxyType(accounts),
@@ -117,7 +117,7 @@ def _account(value: object) -> Account:
 def _endpoint(value: object) -> Endpoint:
     if not isinstance(value, list) or len(value) != 2:
         raise ValueError("an endpoint is no pair of host and port")
-    return Endpoint(_text(value[0], MAX_HOST, "host"), _number(value[1], 2**16, "port"))
+    return Endpoint(_text(value[0], MAX_HOST, "host"), number(value[1], 2**16, "port"))
 
 
 def _bytes(value: object, size: int, what: str) -> bytes:
@@ -126,7 +126,8 @@ def _bytes(value: object, size: int, what: str) -> bytes:
     raise ValueError(f"{what} is not {size} bytes")
 
 
-def _number(value: object, limit: int, what: str) -> int:
+def number(value: object, limit: int, what: str) -> int:
+    """``value``, if it is a whole number from 0 on and below ``limit``. Raises ``ValueError``."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit:
         return value
     raise ValueError(f"{what} is no whole number below {limit}")
