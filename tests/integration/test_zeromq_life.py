@@ -281,6 +281,10 @@ asyncio.run(main(bytes.fromhex(sys.argv[1]), bytes.fromhex(sys.argv[2]), int(sys
 """
 
 
+STARTING = 60.0
+"""Seconds for a new interpreter and its imports, however many others begin at the same time."""
+
+
 async def serve(
     seed: bytes, friend: Node, ports: tuple[int, int] = (0, 0)
 ) -> tuple[asyncio.subprocess.Process, Routes]:
@@ -296,7 +300,7 @@ async def serve(
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert process.stdout is not None
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(STARTING):
         direct, gossip = map(int, (await process.stdout.readline()).split())
     return process, Routes(Endpoint("127.0.0.1", direct), Endpoint("127.0.0.1", gossip))
 
