@@ -18,7 +18,9 @@ Rules
     only, so nobody can vote others out of memory. What is void goes last. An account that votes on more than
     ``VOTES_PER_ACCOUNT`` proposals before one is decided gives up its oldest votes, and with them rule 2 for
     those: whoever decides something by votes decides it before that many others are open.
- 7. Choices are compared and counted as text: a string as it is, True and 1 as JSON writes them ("true", "1").
+ 7. Neither a vote nor a proposal has an expiry: its author could let it end between the clocks of two nodes, and one
+    would count for ever what the other never took.
+ 8. Choices are compared and counted as text: a string as it is, True and 1 as JSON writes them ("true", "1").
 
 Payloads (any further key is allowed)
     CONSENSUS_PROPOSE  proposal_id
@@ -184,11 +186,11 @@ class Votes:
     # ------------------------------------------------------------ the handler port
 
     def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
-        """REJECT what does not fit the schema; RELAY repetitions and the first contradiction."""
+        """REJECT what has an expiry or does not fit the schema; RELAY repetitions and the first contradiction."""
+        if self.objection(envelope, payload):
+            return Verdict.REJECT
         if envelope.kind is MessageType.CONSENSUS_PROPOSE:
             return self._judge_proposal(envelope, sender, payload)
-        if len(envelope.body) > MAX_VOTE or flaw(payload, VOTE, {}) is not None:
-            return Verdict.REJECT
         ballot = self._ballots.get(payload["proposal_id"])
         vote = ballot.votes.get(sender.account) if ballot else None
         if vote is None:
@@ -196,11 +198,15 @@ class Votes:
         return Verdict.RELAY if vote.second is None else Verdict.IGNORE
 
     def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
-        """The size of a vote, or the field."""
-        if envelope.kind is MessageType.CONSENSUS_PROPOSE:
-            return field_objection(flaw(payload, PROPOSE, {}))
+        """The expiry, the size of a vote, or the field; empty if it is sound."""
+        if envelope.expiry_ms is not None:
+            return "it has an expiry, so that some would count it and others come too late"
         size = len(envelope.body)
-        return size_objection(size, MAX_VOTE) if size > MAX_VOTE else field_objection(flaw(payload, VOTE, {}))
+        is_vote = envelope.kind is MessageType.CONSENSUS_VOTE
+        if is_vote and size > MAX_VOTE:
+            return size_objection(size, MAX_VOTE)
+        wrong = flaw(payload, VOTE if is_vote else PROPOSE, {})
+        return "" if wrong is None else field_objection(wrong)
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Count it, or void it."""
@@ -219,8 +225,6 @@ class Votes:
     # ------------------------------------------------------------ within
 
     def _judge_proposal(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> Verdict:
-        if flaw(payload, PROPOSE, {}) is not None:
-            return Verdict.REJECT
         ballot = self._ballots.get(payload["proposal_id"])
         known = ballot.proposals.get(sender.account) if ballot else None
         if known is None:
