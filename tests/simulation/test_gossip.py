@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from zmesh.core.bounds import Bounds
-from zmesh.core.types import DropReason, MessageType
+from zmesh.core.types import DropReason, MessageType, Roster
 from zmesh.transports.faults import Corrupt, Crash, Delay, Duplicate, Loss, Partition, Reorder, Silent
 from zmesh.transports.simulated import Settings, line
 from zmesh.transports.simulator import Simulation
@@ -105,6 +105,23 @@ def test_a_partition_heals() -> None:
     assert sim.report().delivered == 18, "each half heard its own"
     assert sim.run_until(lambda: not sim.report().missed, limit=60.0)
     assert (sim.report().delivered, sim.report().repeats, sim.offences) == (38, 0, [])
+
+
+@pytest.mark.parametrize("seconds", [3, 22, 60])
+def test_registries_that_differ_for_a_minute_lose_no_message_and_nobody_is_blamed(seconds: int) -> None:
+    """The far end of a line does not know the author: it is offered, and sent, the same message time and again."""
+    sim = Simulation(seed=2, nodes=3, settings=Settings(crypto="hash", edges=line(3)))
+    assert sim.settle()
+    everybody = sim.roster
+    author = sim.nodes[0].seat.member
+    sim.set_roster(Roster.of(member for member in everybody.members if member != author), [2])
+    sim.broadcast(0, GOSSIP, {"from": "a newcomer"})
+    sim.run_for(float(seconds))
+    assert sim.report().delivered == 1
+
+    sim.set_roster(everybody, [2])
+    assert sim.run_until(lambda: not sim.report().missed, limit=110.0 - seconds)
+    assert (sim.report().delivered, sim.report().repeats, sim.offences) == (2, 0, [])
 
 
 def test_a_node_that_crashed_catches_up_by_repair() -> None:

@@ -634,6 +634,19 @@ def test_what_was_offered_is_served_three_times_with_a_fresh_ttl() -> None:
     assert made.offences() == []
 
 
+def test_what_a_list_asks_for_again_is_served_three_times_more() -> None:
+    made = bench()
+    message = offered(made)
+    for _ in range(3):
+        made.control(CAROL, wire.IWANT, short(message))
+    made.control(CAROL, wire.LIST, wire.encode_slots([message.slot]))
+    for _ in range(4):
+        made.control(CAROL, wire.IWANT, short(message))
+
+    assert made.sends(wire.ENVELOPE) == [(CAROL.public, message.frames(message.ttl, 1))] * 6
+    assert made.drops() == [DropReason.WANT_BUDGET]
+
+
 def test_what_was_not_offered_is_not_served() -> None:
     made = bench()
     message = CAROL.says(ttl=1)

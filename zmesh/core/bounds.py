@@ -86,7 +86,7 @@ class Bounds:
     want_offence: float = 3.0
     """Seconds until a holder that offered, sent nothing and went on talking has committed an offence."""
     want_answers: int = 3
-    """Copies sent of one message to one link by request: covers two losses."""
+    """Copies sent of one message to one link by request, until it asks for a LIST of that second: covers two losses."""
     want_bytes_rate: int = 4 * 1024 * 1024
     """Bytes a second sent to one link by request: repair must not starve the rest of the lane."""
     want_bytes_burst: int = 16 * 1024 * 1024

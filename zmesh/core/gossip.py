@@ -8,7 +8,8 @@ Theory
 
 Rules
  1. Only verified and accepted messages are pushed, offered or served.
- 2. A link is served only what it was offered, at most ``want_answers`` times, within its byte budget.
+ 2. A link is served only what it was offered, at most ``want_answers`` times, and as often again after each LIST of its
+    second; never beyond its byte budget, which LIST and what is served both draw on.
  3. A want ends with the message, or when no holder is left; a holder that offered, did not send it for ``want_offence``
     seconds and went on talking meanwhile is to blame. One that said nothing at all may be overloaded, and so may we:
     what it sent can lie unread here. It is to blame from the ``SILENCES``-th time in a row on. And a node that is late
@@ -415,6 +416,7 @@ class Gossip:
                 break
             entries += [entry for short in held if (entry := self._seen.get(short)) is not None]
         for entry in entries:
-            # It says that it lacks something of this slot, so what we once sent may have been lost on the way.
-            entry.lacked_by(link.key)
+            # It says that it lacks something of this slot: what we once sent may have been lost on the way, or refused
+            # by a registry that has caught up since.
+            entry.still_lacked_by(link.key)
         self._offer_to(link.key, entries)

@@ -105,7 +105,7 @@ class Seen:
         """Links known to have it: they sent it, offered it, or we sent it to them. Frozen while it is one at most: most
         messages of a flood stay so, and a set for each would be a second object that the collector looks at."""
         self.answers: dict[PeerKey, int] | None = None
-        """Copies sent by request, per link. A link is in here only once it was offered the message."""
+        """Copies sent by request, per link, since its last LIST. A link is in here only once it was offered it."""
 
     def held_by(self, link: PeerKey) -> None:
         """Note that the link has it."""
@@ -123,6 +123,12 @@ class Seen:
             self.holders.discard(link)
         elif link in self.holders:
             self.holders = _NOBODY
+
+    def still_lacked_by(self, link: PeerKey) -> None:
+        """Note that nothing it was sent so far was of use to the link: it may ask anew, once it is offered it again."""
+        self.lacked_by(link)
+        if self.answers is not None:
+            self.answers.pop(link, None)
 
     def offer_to(self, link: PeerKey) -> None:
         """Note that the link was offered it, and so may ask for it."""
