@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import zmq
 
-from tests.contract.peers import PATIENCE
 from tests.integration.zeromq_by_hand import ByHand
 from tests.integration.zeromq_support import Node, Nodes, Wire, own_topic
 from zmesh.core.errors import ConfigError
