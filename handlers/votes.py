@@ -20,7 +20,10 @@ Rules
     those: whoever decides something by votes decides it before that many others are open.
  7. Neither a vote nor a proposal has an expiry: its author could let it end between the clocks of two nodes, and one
     would count for ever what the other never took.
- 8. Choices are compared and counted as text: a string as it is, True and 1 as JSON writes them ("true", "1").
+ 8. Who votes, and with what stake, is asked when votes are counted, and not when they come: registries differ for a
+    moment, and messages meet that moment at one node and not at another. Guests have no vote; the vote of somebody
+    who left counts again if it comes back.
+ 9. Choices are compared and counted as text: a string as it is, True and 1 as JSON writes them ("true", "1").
 
 Payloads (any further key is allowed)
     CONSENSUS_PROPOSE  proposal_id
@@ -29,7 +32,7 @@ Payloads (any further key is allowed)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
@@ -100,16 +103,16 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How a proposal stands at this node. Nodes that heard the same messages agree, in whatever order they
-    came."""
+    """How a proposal stands at this node. Nodes that heard the same messages and have the same members agree, in
+    whatever order either came."""
 
     proposal_id: str
     counts: Mapping[str, int]
     """Voters for each choice."""
     stake: Mapping[str, int]
-    """Their stake, in the chain's smallest unit and as of their vote."""
+    """Their stake, in the chain's smallest unit and as of now."""
     voters: tuple[str, ...]
-    """Accounts whose vote counts, in ascending order."""
+    """Accounts whose vote counts, in ascending order: validators of now."""
     equivocators: tuple[str, ...]
     """Accounts whose vote is void, in ascending order."""
     proposers: tuple[str, ...]
@@ -119,7 +122,7 @@ class Tally:
 @dataclass(slots=True)
 class _Vote:
     choice: str
-    stake: int
+    sender: Member
     first: Signed
     second: Signed | None = None
 
@@ -133,11 +136,17 @@ class _Ballot:
 
 
 class Votes:
-    """Counts the votes of the mesh. Takes no arguments: everything it knows stands in the messages."""
+    """Counts the votes of the mesh.
+
+    Args:
+        members: gives who belongs now, this node included, each account once; asked by ``tally`` alone. None where
+            nobody can say: then each voter is taken as it was when it voted.
+    """
 
     kinds: frozenset[MessageType] = frozenset({MessageType.CONSENSUS_PROPOSE, MessageType.CONSENSUS_VOTE})
 
-    def __init__(self) -> None:
+    def __init__(self, members: Callable[[], Iterable[Member]] | None = None) -> None:
+        self._members = members
         self._ballots: dict[str, _Ballot] = {}
         # What each account is charged for, oldest first: dicts as ordered sets of proposal ids.
         self._voted: dict[str, dict[str, None]] = {}
@@ -145,21 +154,22 @@ class Votes:
         self.deadline: float | None = None
 
     def tally(self, proposal_id: str) -> Tally:
-        """The count as of now; empty for a proposal that nobody mentioned."""
+        """The count as of now, by the members of now; empty for a proposal that nobody mentioned."""
         ballot = self._ballots.get(proposal_id) or _Ballot()
         counts: dict[str, int] = {}
         stake: dict[str, int] = {}
         valid = sorted(account for account, vote in ballot.votes.items() if vote.second is None)
-        for account in valid:
-            vote = ballot.votes[account]
-            counts[vote.choice] = counts.get(vote.choice, 0) + 1
-            stake[vote.choice] = stake.get(vote.choice, 0) + vote.stake
+        voters = self._voters(ballot.votes[account].sender for account in valid)
+        for voter in voters:
+            choice = ballot.votes[voter.account].choice
+            counts[choice] = counts.get(choice, 0) + 1
+            stake[choice] = stake.get(choice, 0) + voter.stake
         void = sorted(account for account, vote in ballot.votes.items() if vote.second is not None)
         return Tally(
             proposal_id,
             dict(sorted(counts.items())),
             dict(sorted(stake.items())),
-            tuple(valid),
+            tuple(voter.account for voter in voters),
             tuple(void),
             tuple(sorted(ballot.proposals)),
         )
@@ -224,6 +234,13 @@ class Votes:
 
     # ------------------------------------------------------------ within
 
+    def _voters(self, senders: Iterable[Member]) -> list[Member]:
+        """Those of them who may vote now, as they are now."""
+        if self._members is None:
+            return [sender for sender in senders if sender.is_validator]
+        now = {member.account: member for member in self._members() if member.is_validator}
+        return [now[sender.account] for sender in senders if sender.account in now]
+
     def _judge_proposal(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> Verdict:
         ballot = self._ballots.get(payload["proposal_id"])
         known = ballot.proposals.get(sender.account) if ballot else None
@@ -255,7 +272,7 @@ class Votes:
             if vote.choice != choice and vote.second is None:
                 vote.second = signed
             return
-        ballot.votes[account] = _Vote(choice, sender.stake, signed)
+        ballot.votes[account] = _Vote(choice, sender, signed)
         mine = self._voted.setdefault(account, {})
         mine[payload["proposal_id"]] = None
         if len(mine) > VOTES_PER_ACCOUNT:

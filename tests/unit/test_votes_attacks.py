@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from tests.unit.core_support import NOON, Bench, people
+from tests.unit.core_support import ME, NOON, Bench, people
 from zmesh.core import wire
-from zmesh.core.types import DropReason, Fault, MessageType
+from zmesh.core.envelope import Envelope
+from zmesh.core.events import RosterChanged
+from zmesh.core.types import DropReason, Fault, Member, MessageType, Roster
 from zmesh.handlers import Votes
 
 ALICE, BOB = people(2)
@@ -14,11 +18,22 @@ PROPOSE, VOTE = (wire.KIND_CODES[kind] for kind in (MessageType.CONSENSUS_PROPOS
 
 
 def node() -> tuple[Bench, Votes]:
-    """An honest node, linked with Bob."""
-    held = Votes()
+    """An honest node, linked with Bob; its votes know its members."""
+    held = Votes(lambda: (bench.engine.peers.myself, *bench.engine.peers))
     bench = Bench([ALICE, BOB], handlers=[held])
     bench.connect(BOB)
     return bench, held
+
+
+def vote(choice: str, proposal: str = "p", **fields: Any) -> Envelope:
+    """One of Alice's."""
+    return ALICE.says(kind=VOTE, content={"proposal_id": proposal, "choice": choice}, **fields)
+
+
+def become(bench: Bench, alice: Member | None) -> None:
+    """The registry says another thing of Alice."""
+    others = (ME.member, BOB.member) if alice is None else (ME.member, BOB.member, alice)
+    bench.handle(RosterChanged(Roster.of(others)))
 
 
 @pytest.mark.parametrize("kind", [PROPOSE, VOTE])
@@ -33,3 +48,33 @@ def test_what_would_expire_between_two_nodes_counts_at_neither(kind: int) -> Non
     assert (early.drops(), late.drops()) == ([DropReason.REJECTED_BY_VALIDATOR], [DropReason.EXPIRED])
     assert early.offences() == [(ALICE.public, Fault.INVALID_MESSAGE)]
     assert first.objection(said, {}).startswith("it has an expiry")
+
+
+def test_a_vote_weighs_what_its_voter_has_when_it_is_counted() -> None:
+    rich = ALICE.member._replace(stake=1000)
+    (before, first), (after, second) = node(), node()
+    before.hear(BOB, said := vote("yes"))
+    become(before, rich)
+    become(after, rich)
+    after.hear(BOB, said)
+
+    assert first.tally("p") == second.tally("p")
+    assert (first.tally("p").stake, first.tally("p").voters) == ({"yes": 1000}, (ALICE.member.account,))
+    become(before, None)
+    assert (first.tally("p").counts, first.tally("p").voters) == ({}, ())
+    become(before, ALICE.member)
+    assert (first.tally("p").counts, first.tally("p").stake) == ({"yes": 1}, {"yes": 1})
+
+
+@pytest.mark.parametrize("knows_members", [True, False])
+def test_a_member_that_is_no_validator_has_no_vote(knows_members: bool) -> None:
+    bench, held = node()
+    if not knows_members:
+        bench = Bench([ALICE, BOB], handlers=[held := Votes()])
+        bench.connect(BOB)
+    become(bench, ALICE.member._replace(stake=0, is_validator=False))
+    bench.hear(BOB, vote("yes"))
+    bench.hear(BOB, BOB.says(kind=VOTE, content={"proposal_id": "p", "choice": "no"}))
+
+    tally = held.tally("p")
+    assert (tally.counts, tally.voters, tally.equivocators) == ({"no": 1}, (BOB.member.account,), ())
