@@ -284,8 +284,9 @@ class MeshNetworkClient:
     ) -> SendResult:
         """Send to one peer, named by peer_id, account or public key, until it acknowledges.
 
-        ``timeout``: seconds, at most 110. True exactly when the recipient verified the message and queued it for its
-        handler. Raises ``PayloadError`` for a payload that cannot travel; being too large is a result.
+        ``timeout``: seconds, at most 110; whoever gives up waiting sooner does not call the message back. True exactly
+        when the recipient verified the message and queued it for its handlers, if it has any. Raises ``PayloadError``
+        for a payload that cannot travel, or lacks what its type asks for; being too large is a result.
         """
         life = self._here()
         if not 0 < timeout <= MAX_DIRECT_TIMEOUT:
