@@ -222,6 +222,24 @@ def test_what_is_planted_at_one_node_does_not_hide_from_it_what_it_lacks() -> No
     assert sim.offences == []
 
 
+def test_bursts_of_large_messages_do_not_make_an_honest_relay_break_its_offers() -> None:
+    """All come to one node alone, which offers them: what it offers must not be evicted before it is asked for."""
+    sim = Simulation(seed=3, nodes=5, settings=Settings(crypto="hash", latency=lambda a, b, rng: 0.1))
+    assert sim.settle()
+    sim.run_for(2.0)
+    for _ in range(2):
+        for _ in range(600):
+            sim.inject(0, 1, sim.compose(0, GOSSIP, {"pad": bytes(60_000)}).frames(1, 0))
+        sim.run_for(4.0)
+    sim.run_for(6.0)
+
+    assert sim.offences == []
+    assert sim.nodes[1].engine.drops[DropReason.AUTHOR_RATE] >= 800
+    heard = {node: {told.message_id for told in sim.deliveries if told.node == node} for node in range(1, 5)}
+    assert len(heard[1]) > 150
+    assert all(heard[node] == heard[1] for node in range(2, 5))
+
+
 def test_a_validator_removed_while_its_signature_is_being_checked_is_removed() -> None:
     sim = Simulation(seed=11, nodes=4, settings=Settings(crypto="hash", verify_seconds=0.5))
     assert sim.settle()

@@ -540,6 +540,38 @@ def test_an_offer_that_was_kept_is_not_broken_because_we_cannot_take_it(message:
     assert (made.offences(), made.ids(wire.IWANT)) == ([], [])
 
 
+def test_what_an_author_sends_as_fast_as_it_may_is_kept_until_it_was_asked_for() -> None:
+    """The rounds of offers take a second, and an answer is due within ``want_offence``."""
+    made = bench()
+    kept: list[Envelope] = []
+    for tenth in range(41):
+        for _ in range(300 if tenth == 0 else 4):
+            message = CAROL.says(timestamp_ms=made.now.wall_ms, ttl=1, content={"pad": bytes(60_000)})
+            made.hear(CAROL, message)
+            kept += [message] * (tenth == 0 and bool(made.of(Deliver)))
+            made.fresh()
+        made.advance(0.1)
+
+    assert len(kept) == 5000 // 30, "one for the message, and 29 for its 60,200 bytes"
+    served = [entry.body for message in kept if (entry := made.engine.seen.get(short(message))) is not None]
+    assert served == [message.body for message in kept]
+    assert made.engine.drops[DropReason.AUTHOR_RATE] == 300 - len(kept) + 40 * 4 - 67
+
+
+def test_a_message_of_any_size_passes_where_a_small_burst_is_all_that_may_come_at_once() -> None:
+    made = bench(author_rate=1.0, author_burst=2.0)
+    large = [CAROL.says(content={"pad": bytes(60_000)}) for _ in range(2)]
+    for message in large:
+        made.hear(CAROL, message)
+    made.advance(1.9)
+    made.hear(CAROL, large[1])
+    made.advance(0.2)
+    made.hear(CAROL, large[1])
+
+    assert [told.envelope.id for told in made.of(Deliver)] == [message.id for message in large]
+    assert made.engine.drops[DropReason.AUTHOR_RATE] == 2
+
+
 def test_an_offer_is_not_broken_because_its_author_is_over_its_rate() -> None:
     made = bench(author_rate=0.001, author_burst=1.0)
     made.hear(BOB, CAROL.says())

@@ -46,6 +46,10 @@ RECHECK = 0.1
 CONTROL_UNIT = 32
 """Bytes of a control frame that count as one more frame of the link's rate: two ids, as much work as a duplicate."""
 
+AUTHOR_UNIT = 2048
+"""Bytes of a body that count as one more message of its author's rate: 1 MiB a second and 10 MiB at once. Under
+``author_bytes`` that is kept for six seconds at least, so what a relay offered is there when it is asked for."""
+
 
 class _Copy:
     """A message on its way through the checks: the envelope, and how this copy of it came."""
@@ -196,7 +200,7 @@ class Intake:
             self._pass_over(copy, DropReason.UNKNOWN_AUTHOR, now)
         elif (reason := self._untimely(envelope, now, pulled=copy.pulled)) is not None:
             self._pass_over(copy, reason, now)
-        elif author.key != self._me and not self._bucket(author).has(now.mono):
+        elif author.key != self._me and not self._bucket(author).has(now.mono, self._weight(envelope)):
             self._pass_over(copy, DropReason.AUTHOR_RATE, now)
         else:
             copy.checked_at = now.mono
@@ -242,7 +246,7 @@ class Intake:
             self._context.drop(DropReason.DUPLICATE, link, envelope.id)
             return
         own = author.key == self._me
-        if not own and not self._bucket(author).take(now.mono):
+        if not own and not self._bucket(author).take(now.mono, self._weight(envelope)):
             self._pass_over(copy, DropReason.AUTHOR_RATE, now)
             return
         self._note_life(envelope, now)
@@ -453,6 +457,11 @@ class Intake:
             return  # a HELLO by a wrong clock: once that is set right, its author must not seem to be in an older life
         if newest is None or envelope.epoch > newest[0]:
             self._epochs[envelope.author] = (envelope.epoch, now.mono)
+
+    def _weight(self, envelope: Envelope) -> float:
+        """What it takes of its author's rate; never more than may come at once, or it could not come at all."""
+        more = len(envelope.body) // AUTHOR_UNIT
+        return min(1.0 + more, self._context.bounds.author_burst) if more else 1.0
 
     def _bucket(self, member: Member, *, direct: bool = False) -> TokenBucket:
         """The rate of an account. New ones start full, so their time does not matter."""
