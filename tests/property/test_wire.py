@@ -323,8 +323,17 @@ def test_the_limit_of_a_payload_is_exact() -> None:
         wire.encode_payload({"x": bytes(MAX_PAYLOAD - frame + 1)})
 
 
+@pytest.mark.parametrize("size", [4, 8, 12])
+@pytest.mark.parametrize("head", [b"\xc7%c\xff", b"\xc8\0%c\xff", b"\xc9\0\0\0%c\xff"])
+def test_a_timestamp_is_refused_however_its_length_is_written(head: bytes, size: int) -> None:
+    timestamp = head % size + bytes(size)
+    for payload in (b"\x81\xa1t" + timestamp, b"\x81\xa1t\x92\x01\x81\xa1u" + timestamp):
+        with pytest.raises(WireError, match="timestamp"):
+            wire.decode_payload(payload)
+
+
 @given(st.binary(max_size=64))
 def test_bytes_that_look_like_a_timestamp_are_bytes(noise: bytes) -> None:
-    blob = b"\xd6\xff\xd7\xff\xc7\x0c\xff" + noise
+    blob = b"\xd6\xff\xd7\xff\xc7\x0c\xff\xc8\0\x04\xff\xc9\0\0\0\x08\xff" + noise
 
     assert wire.decode_payload(wire.encode_payload({"x": blob})) == {"x": blob}

@@ -339,6 +339,9 @@ def refused() -> Vectors:
         ("a recipient of text", "malformed", body(recipient="x" * 32)),
         ("a payload of text", "malformed", body(payload="text")),
         ("an extension type in a later field", "malformed", late_extension),
+        ("the same, its length in a byte", "malformed", b"\x9d" + whole[1:] + b"\xc7\x04\xff" + bytes(4)),
+        ("the same, its length in two bytes", "malformed", b"\x9d" + whole[1:] + b"\xc8\0\x08\xff" + bytes(8)),
+        ("the same, its length in four bytes", "malformed", b"\x9d" + whole[1:] + b"\xc9\0\0\0\x0c\xff" + bytes(12)),
     ]
     made = [{"name": name, "reason": reason, "frames": [b"\x01\x05\x00", data, junk]} for name, reason, data in bodies]
     return [*made, *refused_shapes(whole, junk), *refused_controls()]

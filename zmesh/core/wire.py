@@ -210,12 +210,10 @@ def _no_extension(code: int, data: bytes) -> Any:
 def _refuse_timestamps(data: bytes, value: Any) -> None:
     """msgpack-python decodes extension -1 without asking the hook.
 
-    The bytes that it begins with may stand in a text or blob too, so that only the values themselves decide. Each has
-    an 0xff, and to look for one byte alone, as a number, is much faster.
+    It has an 0xff, which is looked for as a number: much the fastest. Only the values themselves decide: the bytes
+    that it begins with, of which there are many, may stand in a text or blob too.
     """
-    if 0xFF not in data:
-        return
-    if (b"\xd6\xff" in data or b"\xd7\xff" in data or b"\xc7\x0c\xff" in data) and _holds_timestamp(value):
+    if 0xFF in data and _holds_timestamp(value):
         raise malformed("msgpack's timestamp extension is not part of the wire")
 
 
@@ -223,12 +221,12 @@ def _holds_timestamp(value: Any) -> bool:
     waiting = [value]  # no recursion: values nest deeper than Python's stack
     while waiting:
         value = waiting.pop()
-        if type(value) is list:
-            waiting.extend(value)
-        elif type(value) is dict:
-            waiting.extend(value.values())
-        elif type(value) is msgpack.Timestamp:
+        if type(value) is msgpack.Timestamp:
             return True
+        if type(value) is dict:
+            value = list(value.values())
+        if type(value) is list and not _PLAIN.issuperset(map(type, value)):  # many plain values cost little so
+            waiting.extend(value)
     return False
 
 
