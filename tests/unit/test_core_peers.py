@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from zmesh.core.bounds import Bounds
 from zmesh.core.peers import Peers
-from zmesh.core.types import Endpoint, Member, PeerKey, Roster
+from zmesh.core.types import Endpoint, Fault, Member, PeerKey, Roster
 
 HOST = Endpoint("192.0.2.1", 9090)
 
@@ -78,6 +78,27 @@ def test_removal_is_immediate_and_leaves_no_books() -> None:
     assert peers.get(key(2)) is None
     assert peers.last_heard(key(2)) is None
     assert peers.locate(key(2), (HOST,)) is False, "an address admits nobody"
+
+
+def test_who_is_ignored_is_worked_out_when_a_score_falls_below_the_line_and_else_once_a_second() -> None:
+    """It looks at all members: somebody who commits an offence with every message must not have it done each time."""
+    peers = book(0, range(9))
+    alice, bob = member(1), member(2)
+
+    def ignored(now: float) -> list[bool]:
+        return [peers.is_ignored(one, now) for one in (alice, bob)]
+
+    assert ignored(0.0) == [False, False]
+    for _ in range(3):
+        peers.charge(alice, Fault.MALFORMED, 0.1)
+    assert ignored(0.1) == [True, False], "at once"
+
+    for _ in range(3):
+        peers.reputation.charge(bob, Fault.MALFORMED, 0.2)  # as time would change it, without a charge of its own
+    peers.charge(alice, Fault.MALFORMED, 0.2)
+    peers.charge(member(3), Fault.MALFORMED, 0.2)
+    assert ignored(0.9) == [True, False]
+    assert ignored(1.2) == [True, True]
 
 
 def test_a_members_own_word_for_its_place_comes_first() -> None:

@@ -131,11 +131,15 @@ class Peers:
 
     def charge(self, member: Member, fault: Fault, now: float) -> float:
         """Blame the member's account; the score that is left."""
-        self._ignored_at = float("-inf")
-        return self.reputation.charge(member, fault, now)
+        line = self._bounds.ignore_below
+        before = self.reputation.score(member, now)
+        left = self.reputation.charge(member, fault, now)
+        if left < line <= before:  # else it can wait: offences may come by the hundred, and all members are looked at
+            self._ignored_at = float("-inf")
+        return left
 
     def is_ignored(self, member: Member, now: float) -> bool:
-        """Should handlers not see this author's messages? Worked out at most once a second."""
+        """Should handlers not see this author's messages? Worked out once a second, and when one falls so low."""
         if now - self._ignored_at >= 1.0:
             own = self.roster.by_key.get(self._me) or Member(self._me, "", "")
             # Lazily: nobody is counted while nobody has a score, and a mesh may have 10,000 members.
