@@ -133,6 +133,21 @@ def test_an_entry_whose_body_was_dropped_holds_none_of_its_bytes() -> None:
     ]
 
 
+def test_of_an_entry_whose_body_was_dropped_nobody_is_noted_any_more() -> None:
+    """Who has it and who asked for it is of use as long as it can be sent: of 100 links that is more than all else."""
+    mine = [at(ALICE, 0) for _ in range(2)]
+    seen = store(author_bytes=len(mine[1].body))
+    entry = seen.add(mine[0], BOB.public)
+    entry.held_by(ALICE.public)
+    entry.offer_to(BOB.public)
+    refused = seen.add(at(BOB, 0), ALICE.public, keep=False)
+    seen.add(mine[1], None)
+    for dropped in (entry, refused):
+        dropped.held_by(bytes(32))
+
+    assert [(set(dropped.holders), dropped.answers) for dropped in (entry, refused)] == [(set(), None)] * 2
+
+
 def test_an_entry_shares_its_author_and_its_second_and_keeps_no_envelope() -> None:
     seen = store()
     first, second = (seen.add(at(ALICE, 0), BOB.public) for _ in range(2))

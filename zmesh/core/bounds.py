@@ -98,7 +98,8 @@ class Bounds:
 
     # memory
     author_ids: int = 65_536
-    """Ids remembered per author, about 18 MiB; beyond it a low-water mark stands in for the oldest."""
+    """Ids remembered per author, about 18 MiB, and 100 bytes more for each link that has one whose body is kept, or was
+    offered it; beyond it a low-water mark stands in for the oldest."""
     author_bytes: int = 16 * 1024 * 1024
     """Bytes of bodies kept for repair per author, each with 200 bytes more for signature and id; the oldest go first,
     and only that author's."""

@@ -97,7 +97,7 @@ class Seen:
         """Hops as signed."""
         self.id = envelope.id
         self.body: bytes | None = envelope.body
-        """None once only the id is remembered; ``id`` and ``signature`` are empty from then on."""
+        """None once only the id is remembered; ``id``, ``signature``, ``holders`` and ``answers`` are empty then."""
         self.signature = envelope.signature
         self.relayed_ttl = 0
         """Hops it was passed on with; 0 if it arrived starved, so that a better copy may re-arm it once."""
@@ -108,8 +108,10 @@ class Seen:
         """Copies sent by request, per link, since its last LIST. A link is in here only once it was offered it."""
 
     def held_by(self, link: PeerKey) -> None:
-        """Note that the link has it."""
+        """Note that the link has it. That is of use as long as it can be sent, and only so long it is kept."""
         holders = self.holders
+        if self.body is None:
+            return
         if not holders:
             self.holders = _only(link)
         elif isinstance(holders, set):
@@ -228,6 +230,8 @@ class SeenStore:
             self._bytes -= len(entry.body)
             entry.body = None
             entry.id = entry.signature = b""
+            entry.holders = _NOBODY
+            entry.answers = None
 
     def _forget(self, short: bytes, entry: Seen, ledger: _Ledger) -> None:
         self._drop_body(entry, ledger)
