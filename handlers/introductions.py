@@ -5,15 +5,18 @@ once, and everybody knows everybody seconds after one meeting.
 Rules
  1. Limits are by account, never by address or key alone: who introduces, and who is introduced. Both sides keep the
     same ones, so that an honest introducer is never ignored for its zeal.
- 2. What came by gossip, in an answer or from a disk is not introduced: somebody else did that.
+ 2. What came by gossip, in an answer or from a disk is not introduced: somebody else did that. The exception is a
+    record with which an account changes its key, for it may have been shown to some and kept from others.
  3. Of one key only the newest record waits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
+from hashlib import blake2b
 from typing import Final
 
+from zmesh.core.envelope import Signer
 from zmesh.core.limits import TokenBucket
 from zmesh.core.types import PeerKey
 from zmesh.handlers.record import Record
@@ -30,6 +33,10 @@ MAX_BUCKETS: Final = 4096
 """Accounts and keys each that are kept count of; the one unused longest is forgotten first, and starts afresh."""
 MAX_WAITING: Final = 1024
 """Records that wait to be introduced, at most 4 MiB; beyond, a newcomer is introduced by its other seeds."""
+REPEATERS: Final = 4
+"""Nodes that introduce again what all should have heard by gossip, on average: some may have ignored it, as its
+introducer, or its key, had reached a limit there."""
+_LOT_TAG: Final = b"zmesh/1 lot:"
 LOOK_AGAIN: Final = 1.0
 """Seconds until those whom a limit held back are looked at again."""
 
@@ -57,6 +64,18 @@ class Limits:
             del self._buckets[next(iter(self._buckets))]
         self._buckets[name] = bucket
         return bucket
+
+
+class Repeats:
+    """Picks a few of all nodes for a message, and nobody else can tell which: an id is its author's choice."""
+
+    def __init__(self, signer: Signer) -> None:
+        self._secret = blake2b(signer.sign(_LOT_TAG), digest_size=32).digest()
+
+    def picks(self, message: bytes, among: int) -> bool:
+        """Is this node one of those for the message with this id, in a mesh of ``among``?"""
+        lot = blake2b(message, key=self._secret, digest_size=8).digest()
+        return int.from_bytes(lot) % max(1, among) < REPEATERS
 
 
 class Introductions:

@@ -53,8 +53,9 @@ FALSE: Final = frozenset({"forged", "not_held", "malformed"})
 """Reasons that are the same for everybody: whoever passes on such a record did not check it, and is to blame."""
 
 
-def _nobody(_record: Record) -> None:
+def _nobody(_record: Record) -> bool:
     """For a node whose members do not depend on records."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,9 @@ class RecordPorts:
     verify: Verify
     judge: Judge
     """Does its key belong? Only members may have a record."""
-    took: Callable[[Record], None] = _nobody
-    """Told of each record that became the newest of its key; the own one comes from another life."""
+    took: Callable[[Record], bool] = _nobody
+    """Told of each record that became the newest of its key; the own one comes from another life. Does its account
+    speak with another key now than before? Then nobody may miss this record."""
 
 
 UNJUDGED: Final = frozenset({Taken.OTHER_NETWORK, Taken.KNOWN, Taken.OLDER})

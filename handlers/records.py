@@ -9,7 +9,10 @@ Rules
  3. A gossiped PEER_ANNOUNCE carries its author's own record, or introduces a newcomer whose record came to its author
     by HTTP. A record is worth the same whoever brings it, for it is signed; who brings a false one is to blame.
  4. A PEER_DISCOVERY that is gossiped asks: it lists what the asker has. A few peers, picked by the message's
-    own id, answer directly with what the asker lacks. One seed that hides records hides nothing this way.
+    own id, answer directly with what the asker lacks. One seed that hides records hides nothing this way. Answers
+    that were not asked for are ignored.
+ 5. A record with which an account changes its key reaches everybody: who hears of it otherwise than by gossip
+    introduces it, and so do a few of those who hear of it by gossip.
 
 Payloads
     PEER_ANNOUNCE   {"record": bytes}, the author's own or the one of whom it introduces
@@ -23,7 +26,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
-from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -31,11 +33,12 @@ import msgpack
 
 from zmesh.core.envelope import Envelope
 from zmesh.core.errors import WireError
-from zmesh.core.events import Broadcast, Command, Located, SendDirect
+from zmesh.core.events import Broadcast, Command, Located
 from zmesh.core.now import Now
 from zmesh.core.types import Endpoint, Member, MessageType, PeerKey, Verdict
 from zmesh.core.wire import MAX_UINT, malformed
-from zmesh.handlers.introductions import Introductions
+from zmesh.handlers.answers import MAX_ANSWER, Answers
+from zmesh.handlers.introductions import Introductions, Repeats
 from zmesh.handlers.offers import FALSE, UNJUDGED, VERDICTS, Offer, RecordPorts, Taken
 from zmesh.handlers.record import (
     MAX_RECORD,
@@ -52,15 +55,6 @@ ANNOUNCE_EVERY: Final = 600.0
 ASK_AFTER: Final = (1.0, 5.0, 30.0)
 """Seconds after the start for the first questions: when links are fresh, and again for what came up
 slowly."""
-ANSWERS: Final = 4
-"""Peers that answer one question, on average: one that lies or is gone does not matter, a hundred would be a
-storm."""
-ANSWER_EVERY: Final = 1.0
-"""Seconds between two answers to one account: a question costs its answerer far more than its asker."""
-ANSWER_BYTES: Final = 48 * 1024
-"""Bytes of records in one answer, below ``bounds.MAX_PAYLOAD``; the next question brings the rest."""
-MAX_ANSWER: Final = 256
-"""Records in one answer: none is shorter than 192 bytes."""
 ASK_AGAIN: Final = 1.0
 """Seconds until the next question when an answer brought news and said that there is more."""
 ANSWERED_WITHIN: Final = 15.0
@@ -121,7 +115,8 @@ class Records:
         self._spread = 0.9 + 0.2 * phase
         self._records: dict[PeerKey, Record] = {}
         self._proofs: dict[tuple[PeerKey, int], tuple[Record, Record]] = {}
-        self._answered: dict[str, float] = {}
+        self._answers = Answers(ports.signer.public)
+        self._repeats = Repeats(ports.signer)
         self._unsigned = own is not None
         self._announce_at = 0.0
         self._asks: list[float] = []
@@ -129,6 +124,7 @@ class Records:
         self._asked_at = float("-inf")
         self._ask_again_at = float("inf")
         self._follow_ups = 0
+        self._answerers: set[str] = set()
         self._introductions = Introductions()
         self.counters: Counter[str] = Counter()
         self.deadline: float | None = 0.0
@@ -201,20 +197,16 @@ class Records:
         if envelope.kind is MessageType.PEER_ANNOUNCE:
             record = decode_record(payload["record"])
             before = self._records.get(record.key)
-            commands = self._learn([record.encoded])
+            commands = self._learn([record.encoded], self._repeats.picks(envelope.id, len(self._records)))
             was_news = self._records.get(record.key) is not before
             if record.key != envelope.author:
                 self._introductions.charge(sender.account, record.key, was_news, now.mono)
             elif was_news:
                 self._introductions.charge_news(record.key, now.mono)
             return commands
-        commands = self._learn(payload.get("records") or ())
-        # News about others: with news about itself alone an answerer could have us ask for ever.
-        news = any(isinstance(command, Located) and command.key != envelope.author for command in commands)
-        if news and payload.get("more") is True and now.mono - self._asked_at <= ANSWERED_WITHIN:
-            self._follow_up(now)
+        commands = [] if payload.get("records") is None else self._hear_answer(envelope, sender, payload, now)
         if payload.get("known") is not None:
-            commands += self._answer(envelope, sender, payload, now)
+            commands += self._answers.to(envelope, sender, payload, self._records, now)
         return commands
 
     def wake(self, now: Now) -> Sequence[Command]:
@@ -257,9 +249,10 @@ class Records:
         payload["known"] = [[key, self._records[key].sequence] for key in listed]
         return Broadcast(MessageType.PEER_DISCOVERY, payload)
 
-    def offer(self, encoded: bytes) -> Offer:
+    def offer(self, encoded: bytes, passes_on: bool = True) -> Offer:
         """Take a record into account, wherever it came from: gossip, an answer, HTTP or a file.
 
+        One with which an account changes its key is introduced if ``passes_on``: it may have come to this node alone.
         After NEW, whoever brought it tells the engine by ``Located`` where the peer is; gossip does so by
         itself.
         """
@@ -270,9 +263,9 @@ class Records:
         else:
             offer = self._weigh(record)
             if offer.taken is Taken.NEW:
-                self._keep(record)
+                self._keep(record, passes_on)
             elif offer.taken is Taken.EQUIVOCATION:
-                self._convict(record)
+                self._convict(record, passes_on)
         self.counters[offer.name] += 1
         return offer
 
@@ -280,11 +273,7 @@ class Records:
         """``offer`` for what came by HTTP: a newcomer is introduced to everybody with the next wake, due at once."""
         offer = self.offer(encoded)
         if offer.taken is Taken.NEW:
-            record = decode_record(encoded)
-            if record.key != self._ports.signer.public:
-                if not self._introductions.add(record):
-                    self.counters["introduction_dropped"] += 1
-                self.deadline = 0.0
+            self._introduce(decode_record(encoded))
         return offer
 
     def ask_soon(self, now: Now) -> None:
@@ -309,6 +298,7 @@ class Records:
         self._proofs.clear()
         self._introductions = Introductions()
         self._asks.clear()
+        self._asked_at = float("-inf")
         self._cursor = b""
         self._unsigned = self._own is not None
         self.deadline = 0.0
@@ -340,7 +330,26 @@ class Records:
 
     # ------------------------------------------------------------ within
 
-    def _learn(self, offered: Iterable[bytes]) -> list[Command]:
+    def _hear_answer(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> list[Command]:
+        """Take what was asked for, once of each account: anything else could be told to some and kept from others."""
+        if now.mono - self._asked_at > ANSWERED_WITHIN or sender.account in self._answerers:
+            self.counters["answer_unasked"] += 1
+            return []
+        self._answerers.add(sender.account)
+        commands = self._learn(payload["records"])
+        # News about others: with news about itself alone an answerer could have us ask for ever.
+        news = any(isinstance(command, Located) and command.key != envelope.author for command in commands)
+        if news and payload.get("more") is True:
+            self._follow_up(now)
+        return commands
+
+    def _introduce(self, record: Record) -> None:
+        if record.key != self._ports.signer.public:
+            if not self._introductions.add(record):
+                self.counters["introduction_dropped"] += 1
+            self.deadline = 0.0
+
+    def _learn(self, offered: Iterable[bytes], passes_on: bool = True) -> list[Command]:
         """Take several records; the engine is told where the peers among them are now.
 
         An honest peer passes on one record of each key, and verified it: the first that is otherwise ends the list,
@@ -348,7 +357,7 @@ class Records:
         """
         learnt: dict[PeerKey, Record] = {}
         for encoded in offered:
-            taken, name = self.offer(encoded)
+            taken, name = self.offer(encoded, passes_on)
             if taken in (Taken.NEW, Taken.EQUIVOCATION):
                 # Taken, it may make a roster, and time may have ended a delegation since it was judged.
                 kept = self._records.get(decode_record(encoded).key)
@@ -395,13 +404,14 @@ class Records:
             return Taken.EQUIVOCATION
         return Taken.NEW
 
-    def _keep(self, record: Record) -> None:
+    def _keep(self, record: Record, passes_on: bool) -> None:
         self._records[record.key] = record
         # Our own key, and not by us: an earlier life with a faster clock. Outbid it.
         if record.key == self._ports.signer.public and self._own is not None:
             self._unsigned = True
             self.deadline = 0.0
-        self._ports.took(record)
+        if self._ports.took(record) and passes_on:
+            self._introduce(record)
 
     @property
     def takes_local(self) -> bool:
@@ -411,13 +421,13 @@ class Records:
         own = self.own
         return own is not None and own.is_all_local
 
-    def _convict(self, record: Record) -> None:
+    def _convict(self, record: Record, passes_on: bool) -> None:
         current = self._records[record.key]
         if len(self._proofs) >= MAX_PROOFS:
             del self._proofs[next(iter(self._proofs))]
         self._proofs[record.key, record.sequence] = (current, record)
         if record.encoded < current.encoded:
-            self._keep(record)
+            self._keep(record, passes_on)
 
     def _sign(self, now: Now) -> None:
         assert self._own is not None
@@ -432,6 +442,7 @@ class Records:
 
     def _ask(self, commands: list[Command], now: Now) -> None:
         self._asked_at = now.mono
+        self._answerers.clear()
         self._ask_again_at = float("inf")
         commands.append(self.question())
 
@@ -444,53 +455,6 @@ class Records:
     def _rearm(self) -> None:
         due = min(self._asks[0], self._ask_again_at, self._introductions.deadline)
         self.deadline = due if self.own is None else min(due, self._announce_at)
-
-    def _answer(self, envelope: Envelope, sender: Member, question: Mapping[str, Any], now: Now) -> Sequence[Command]:
-        lot = self._lot(envelope)
-        if envelope.recipient is None and lot % max(1, len(self._records)) >= ANSWERS:
-            return ()
-        if now.mono - self._answered.get(sender.account, float("-inf")) < ANSWER_EVERY:
-            return ()
-        lacking = self._lacking(envelope.author, question)
-        if not lacking:
-            return ()
-        self._note_answer(sender.account, now.mono)
-        # Each of those who answer begins elsewhere, so that together they bring more than one answer can
-        # hold.
-        start = lot % len(lacking)
-        answer: list[bytes] = []
-        size = 0
-        for record in lacking[start:] + lacking[:start]:
-            size += len(record.encoded) + 3
-            if size > ANSWER_BYTES or len(answer) == MAX_ANSWER:
-                break
-            answer.append(record.encoded)
-        payload = {"records": answer, "more": len(answer) < len(lacking)}
-        return (SendDirect(envelope.author, MessageType.PEER_DISCOVERY, payload),)
-
-    def _lacking(self, asker: PeerKey, question: Mapping[str, Any]) -> list[Record]:
-        """What the asker lacks of the range that it asks about, in the order of the keys.
-
-        Its own record is among that if an earlier life of it signed one with a higher sequence: it has to outbid that.
-        """
-        has = dict(question["known"])
-        after = question.get("after") or b""
-        until = question.get("until") or b"\xff" * 32
-        return [
-            self._records[key]
-            for key in sorted(self._records)
-            if after < key <= until and (key != asker or key in has) and has.get(key, -1) < self._records[key].sequence
-        ]
-
-    def _lot(self, envelope: Envelope) -> int:
-        """A number that the message's id draws for this node: nobody chooses who answers, and no two draw
-        alike."""
-        lot = blake2b(envelope.id + self._ports.signer.public, digest_size=8).digest()
-        return int.from_bytes(lot)
-
-    def _note_answer(self, account: str, mono: float) -> None:
-        self._answered = {who: at for who, at in self._answered.items() if mono - at < ANSWER_EVERY}
-        self._answered[account] = mono
 
 
 def _places(records: Iterable[Record]) -> list[Command]:

@@ -190,13 +190,14 @@ class Belonging:
             self._sleep(SETTLE)
         return None if standing is Standing.ADMITTED else standing.value
 
-    def took(self, record: Record) -> None:
-        """For ``Records``: this is the newest record of its key now."""
+    def took(self, record: Record) -> bool:
+        """For ``Records``: this is the newest record of its key now; does it bring its account another key?"""
         now = read_clocks()
-        self._membership.took(record, now)
+        succeeds = self._membership.took(record, now)
         if record.endpoints:
             self._found_at[record.key] = record.endpoints
         self._apply_soon(now)
+        return succeeds
 
     # ------------------------------------------------------------ what goes out
 

@@ -39,6 +39,13 @@ def records(of: Someone = BOB, own: Description | None = None, **options: Any) -
     return Records(RecordPorts(of, NETWORK, verify, naming(ALICE, BOB, CAROL)), own, **options)
 
 
+def having_asked(handler: Records) -> Records:
+    """It looks at answers from ``NOON`` on."""
+    handler.wake(later(-1.0))
+    handler.wake(NOON)
+    return handler
+
+
 def announce(of: Someone, what: Record) -> Any:
     return of.says(MessageType.PEER_ANNOUNCE, {"record": what.encoded})
 
@@ -248,7 +255,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_answer_holds_no_more_than_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zmesh.handlers.records.MAX_ANSWER", 1)
+    monkeypatch.setattr("zmesh.handlers.answers.MAX_ANSWER", 1)
     held = records()
     for each in (ALICE, BOB):
         held.offer(record(each).encoded)
@@ -343,8 +350,7 @@ def test_a_record_from_a_former_life_with_a_faster_clock_is_outbid() -> None:
 
 def test_whose_clock_was_set_back_is_told_what_it_has_to_outbid() -> None:
     """Or nobody would take its record until the clock is there again."""
-    corrected, other = records(CAROL, own=PUBLIC), records(BOB)
-    corrected.wake(NOON)
+    corrected, other = having_asked(records(CAROL, own=PUBLIC)), records(BOB)
     former = record(CAROL, NOON.wall_ms + 600_000)
     other.offer(former.encoded)
     other.wake(NOON)
@@ -384,7 +390,7 @@ def test_a_newcomer_asks_and_is_told_what_it_lacks() -> None:
 
 
 def test_an_answer_is_for_one_and_nobody_gossips_one() -> None:
-    handler, answer = records(), {"records": [record(CAROL).encoded]}
+    handler, answer = having_asked(records()), {"records": [record(CAROL).encoded]}
     assert take(handler, ALICE.says(MessageType.PEER_DISCOVERY, answer)) is Verdict.REJECT
     assert take(handler, ALICE.says(MessageType.PEER_DISCOVERY, answer, to=BOB.public)) is Verdict.ACCEPT
     assert list(handler.records) == [CAROL.public]
@@ -398,14 +404,14 @@ def test_an_answer_that_no_honest_peer_sends_costs_few_verifications(of: Someone
         asked.append(key)
         return verify(key, data, signature)
 
-    handler = Records(RecordPorts(BOB, NETWORK, counted, naming(ALICE, CAROL)))
+    handler = having_asked(Records(RecordPorts(BOB, NETWORK, counted, naming(ALICE, CAROL))))
     # Its own, newer and newer; or somebody else's, which it cannot sign.
     made = [record(of, sequence).encoded for sequence in range(1, 101)]
     if of is not ALICE:
         made = [encoded[:-64] + bytes(64) for encoded in made]
     take(handler, ALICE.says(MessageType.PEER_DISCOVERY, {"records": made}, to=BOB.public))
 
-    assert len(asked) <= 2
+    assert 1 <= len(asked) <= 2
 
 
 def test_one_account_is_answered_once_a_second() -> None:
@@ -549,7 +555,7 @@ def test_the_registry_is_asked_before_any_signature_and_says_why_not() -> None:
 
 @pytest.mark.parametrize("why", ["forged", "not_held", "malformed"])
 def test_whoever_passes_on_what_is_false_for_everybody_is_to_blame(why: str) -> None:
-    held = Records(RecordPorts(BOB, NETWORK, verify, lambda _record: why))
+    held = having_asked(Records(RecordPorts(BOB, NETWORK, verify, lambda _record: why)))
     assert judge(held, announce(ALICE, record(ALICE))) is Verdict.REJECT
     answer = {"records": [record(each).encoded for each in (ALICE, CAROL)]}
     take(held, ALICE.says(MessageType.PEER_DISCOVERY, answer, to=BOB.public))
@@ -558,7 +564,12 @@ def test_whoever_passes_on_what_is_false_for_everybody_is_to_blame(why: str) -> 
 
 def test_the_membership_is_told_of_what_became_the_newest() -> None:
     told: list[Record] = []
-    held = Records(RecordPorts(BOB, NETWORK, verify, lambda _record: None, told.append))
+
+    def took(taken: Record) -> bool:
+        told.append(taken)
+        return False
+
+    held = Records(RecordPorts(BOB, NETWORK, verify, lambda _record: None, took))
     first, second, other = record(ALICE), record(ALICE, 2), record(ALICE, 2, replace(PUBLIC, peer_id="other"))
     for each in (first, first, second, first):
         held.offer(each.encoded)

@@ -30,13 +30,14 @@ from typing import Any, Final, Literal, NamedTuple
 from zmesh.core.errors import ConfigError, WireError
 from zmesh.core.now import Now
 from zmesh.core.types import EMPTY_ROSTER, Member, PeerKey, Roster
-from zmesh.delegation import Delegation, Scheme, decode_delegation
+from zmesh.delegation import Delegation, Scheme, Statement, decode_delegation
 from zmesh.handlers.introductions import Limits
 from zmesh.handlers.record import Record, is_local
 from zmesh.identity import curve_image
 from zmesh.log import get_logger
+from zmesh.registry.claim import Claim
 from zmesh.registry.port import Account, ValidatorSet
-from zmesh.registry.standing import MAX_GUESTS, Refusals, Standing
+from zmesh.registry.standing import MAX_GUESTS, Refusals, Standing, statement_of
 
 Admission = Literal["registry", "open"]
 """``open`` lets in any key that has a record of its own, as a guest without stake or vote: for demos and tests."""
@@ -50,7 +51,7 @@ MAX_SEQUENCES: Final = 100_000
 MAX_PROOFS: Final = 256
 """Pairs of contradicting delegations kept as evidence, 256 KiB at most."""
 SLOW_BURST: Final = 20
-"""ECDSA signatures, forged or of unknown accounts, looked at in one go: each costs 10 ms of Python, its maker nothing."""
+"""ECDSA signatures, forged or of unknown accounts, looked at in one go: each costs 10 ms, and its maker nothing."""
 SLOW_RATE: Final = 2.0
 """The same a second after that: at most 2 % of a core."""
 RENEWAL_BURST: Final = 64
@@ -61,27 +62,6 @@ MAX_SIGNED: Final = 16_384
 """Signatures of accounts remembered as good, about 2 MiB: showing an old one again costs a hash."""
 
 _log = get_logger(__name__)
-
-
-class _Claim(NamedTuple):
-    """A delegation that holds, the highest of its account."""
-
-    delegation: Delegation
-    image: bytes
-    """32 bytes, the CURVE image of the key."""
-
-    @property
-    def rank(self) -> tuple[int, bytes]:
-        """The highest one of several with one image counts."""
-        return self.delegation.statement.sequence, self.delegation.statement.account
-
-    def holds_at(self, wall: float) -> bool:
-        return self.delegation.statement.not_before <= wall < self.delegation.statement.not_after + 1
-
-    def precedes(self, other: Delegation) -> bool:
-        """Does it end the other one, of the same account?"""
-        ours, theirs = self.delegation.statement, other.statement
-        return (ours.sequence, theirs.text) > (theirs.sequence, ours.text)
 
 
 class _Said(NamedTuple):
@@ -105,8 +85,10 @@ class Membership:
         self._found = ValidatorSet()
         self._static_images: dict[bytes, PeerKey] = {}
         # The highest delegation of each account that was seen to hold, and who claims which image.
-        self._claims: dict[bytes, _Claim] = {}
+        self._claims: dict[bytes, Claim] = {}
         self._images: dict[bytes, set[bytes]] = {}
+        # Accounts that changed their key, and no record of the new one was taken yet.
+        self._changed: dict[bytes, Statement] = {}
         # Sequences of claims that are not in memory, after a restart for one; another chain counts anew.
         self._sequences: dict[bytes, int] = {}
         self._sequences_of = b""
@@ -157,11 +139,23 @@ class Membership:
         self._now = now
         return self._standing(record)
 
-    def took(self, record: Record, now: Now) -> None:
-        """This is the newest record of its key, and verified: if its key may take part, it is a member by that name."""
+    def took(self, record: Record, now: Now) -> bool:
+        """This is the newest record of its key, and verified: if its key may take part, it is a member by that name.
+
+        True for the first one with which an account speaks with another key than before: one half of the mesh that
+        heard of it and one that did not would let both keys vote.
+        """
         self._now = now
         if self._standing(record) is not Standing.ADMITTED:
-            return
+            return False
+        self._say(record)
+        said = statement_of(record) if self._changed else None
+        if said is None or self._changed.get(said.account) != said:
+            return False
+        del self._changed[said.account]
+        return True
+
+    def _say(self, record: Record) -> None:
         before = self._said.get(record.key)
         said = _Said(record.sequence, record.peer_id, record.capabilities)
         if before is not None and before.sequence > said.sequence:
@@ -329,12 +323,14 @@ class Membership:
             if known.rank[0] == delegation.statement.sequence and known.delegation.statement != delegation.statement:
                 self._note_proof(known.delegation, delegation)
             if not known.precedes(delegation):
+                if account in self._changed or known.delegation.statement.key != delegation.statement.key:
+                    self._changed[account] = delegation.statement
                 self._images[known.image].discard(account)
                 if not self._images[known.image]:
                     del self._images[known.image]
             else:
                 return
-        claim = _Claim(delegation, curve_image(delegation.statement.key))
+        claim = Claim(delegation, curve_image(delegation.statement.key))
         self._claims[account] = claim
         self._images.setdefault(claim.image, set()).add(account)
         self._stale = True
@@ -353,12 +349,12 @@ class Membership:
             return Standing.ADMITTED
         return Standing.KEY_TAKEN if speaker.delegation.statement.key == said.key else Standing.COLLIDES
 
-    def _speaker(self, image: bytes) -> _Claim | None:
+    def _speaker(self, image: bytes) -> Claim | None:
         """The highest of those who claim this image and may, now."""
         claims = [self._claims[account] for account in self._images.get(image, ())]
         return max(filter(self._is_live, claims), key=lambda claim: claim.rank, default=None)
 
-    def _is_live(self, claim: _Claim) -> bool:
+    def _is_live(self, claim: Claim) -> bool:
         return claim.delegation.statement.account in self._found.accounts and claim.holds_at(self._now.wall)
 
     def _as_guest(self, record: Record) -> Standing:
@@ -400,7 +396,7 @@ class Membership:
         chosen.sort()
         members = [*self._found.roster.members, *(self._renamed(member, accounts) for member in chosen)]
         self._note_names(members)
-        self._due = min((self._turn(claim, wall) for claim in self._claims.values()), default=inf)
+        self._due = min((claim.turn_after(wall) for claim in self._claims.values()), default=inf)
         if tuple(members) != self._roster.members:
             self._roster = Roster(tuple(members))
 
@@ -438,17 +434,11 @@ class Membership:
             _log.warning("membership.name_contested", peer_id=name, members=names[name])
         self._contested = contested
 
-    @staticmethod
-    def _turn(claim: _Claim, wall: float) -> float:
-        """Unix seconds when it begins or ends next; the clock may have been set back since it was seen to hold."""
-        statement = claim.delegation.statement
-        ahead = (float(at) for at in (statement.not_before, statement.not_after + 1) if at > wall)
-        return next(ahead, inf)
-
     def _forget_chain(self, genesis: bytes) -> None:
         """Sequences and accounts are another chain's."""
         self._claims.clear()
         self._images.clear()
+        self._changed.clear()
         self._proofs.clear()
         if genesis != self._sequences_of:
             self._sequences.clear()
@@ -461,6 +451,7 @@ class Membership:
             claim = self._claims.pop(account)
             self._images[claim.image].discard(account)
             self._sequences[account] = claim.rank[0]
+            self._changed.pop(account, None)
         while len(self._sequences) > MAX_SEQUENCES:
             del self._sequences[next(iter(self._sequences))]
 

@@ -1,0 +1,86 @@
+"""Answers to those who ask which records they lack: whether this node gives one, and what is in it.
+
+Rules
+ 1. A gossiped question is answered by a few, picked by the message's own id: nobody chooses who answers.
+ 2. An account is answered once a second: a question costs its answerer far more than its asker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, Final
+
+from zmesh.core.envelope import Envelope
+from zmesh.core.events import Command, SendDirect
+from zmesh.core.now import Now
+from zmesh.core.types import Member, MessageType, PeerKey
+from zmesh.handlers.record import Record
+
+ANSWERS: Final = 4
+"""Peers that answer one question, on average: one that lies or is gone does not matter, a hundred would be a
+storm."""
+ANSWER_EVERY: Final = 1.0
+"""Seconds between two answers to one account."""
+ANSWER_BYTES: Final = 48 * 1024
+"""Bytes of records in one answer, below ``bounds.MAX_PAYLOAD``; the next question brings the rest."""
+MAX_ANSWER: Final = 256
+"""Records in one answer: none is shorter than 192 bytes."""
+
+
+class Answers:
+    """Those of the node with the key ``me``."""
+
+    def __init__(self, me: PeerKey) -> None:
+        self._me = me
+        self._given: dict[str, float] = {}
+
+    def to(
+        self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], held: Mapping[PeerKey, Record], now: Now
+    ) -> Sequence[Command]:
+        """The answer to this question, out of the records that are ``held``, if it is due one."""
+        lot = self._lot(envelope)
+        if envelope.recipient is None and lot % max(1, len(held)) >= ANSWERS:
+            return ()
+        if now.mono - self._given.get(sender.account, float("-inf")) < ANSWER_EVERY:
+            return ()
+        lacking = _lacking(envelope.author, payload, held)
+        if not lacking:
+            return ()
+        self._note(sender.account, now.mono)
+        # Each of those who answer begins elsewhere, so that together they bring more than one answer can
+        # hold.
+        start = lot % len(lacking)
+        answer: list[bytes] = []
+        size = 0
+        for record in lacking[start:] + lacking[:start]:
+            size += len(record.encoded) + 3
+            if size > ANSWER_BYTES or len(answer) == MAX_ANSWER:
+                break
+            answer.append(record.encoded)
+        content = {"records": answer, "more": len(answer) < len(lacking)}
+        return (SendDirect(envelope.author, MessageType.PEER_DISCOVERY, content),)
+
+    def _lot(self, envelope: Envelope) -> int:
+        """A number that the message's id draws for this node: no two draw alike."""
+        lot = blake2b(envelope.id + self._me, digest_size=8).digest()
+        return int.from_bytes(lot)
+
+    def _note(self, account: str, mono: float) -> None:
+        self._given = {who: at for who, at in self._given.items() if mono - at < ANSWER_EVERY}
+        self._given[account] = mono
+
+
+def _lacking(asker: PeerKey, question: Mapping[str, Any], held: Mapping[PeerKey, Record]) -> list[Record]:
+    """What the asker lacks of the range that it asks about, in the order of the keys.
+
+    Its own record is among that if an earlier life of it signed one with a higher sequence: it has to outbid that.
+    """
+    has = dict(question["known"])
+    after = question.get("after") or b""
+    until = question.get("until") or b"\xff" * 32
+    return [
+        held[key]
+        for key in sorted(held)
+        if after < key <= until and (key != asker or key in has) and has.get(key, -1) < held[key].sequence
+    ]
