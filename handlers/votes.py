@@ -4,20 +4,20 @@ Rules
  1. The voter is the account that the signature chains to. A payload cannot name another, and a second mesh
     key of one account votes no second time.
  2. Two different choices of one account on one proposal are an equivocation, and its vote is void: not the
-    first one counts and not the last, for nodes hear them in different orders and must agree. Void is
-    forever.
+    first one counts and not the last, for nodes hear them in different orders and must agree. It stays
+    void for as long as both are remembered.
  3. The second, contradicting vote is relayed (RELAY), so that who heard only one of them learns of both. Once
-    the proof is at hand, further votes of that account on that proposal are IGNORED: every node passes on the
-    first two that it hears, so every node ends up with two. Both messages are kept as evidence, ``body`` and
-    ``signature``.
+    the proof is at hand, further votes of that account on that proposal, signed in the same ten minutes, are IGNORED:
+    every node passes on the first two that it hears, so every node ends up with two. Both messages are kept as
+    evidence, ``body`` and ``signature``.
  4. A vote that repeats itself is relayed and not delivered: somebody may have missed the first one, and the
     author's own rate limit pays for it.
  5. A vote may arrive before its proposal, and counts. A proposal may be claimed by several accounts; the
     tally names them all. Ids that must not be squatted are made of the content, its hash for instance.
- 6. Everything remembered is charged to the account that signed it, and pushes out that account's own oldest
-    only, so nobody can vote others out of memory. What is void goes last. An account that votes on more than
-    ``VOTES_PER_ACCOUNT`` proposals before one is decided gives up its oldest votes, and with them rule 2 for
-    those: whoever decides something by votes decides it before that many others are open.
+ 6. Everything remembered is charged to the account that signed it, and pushes out that account's own only, so nobody
+    can vote others out of memory. What is forgotten follows from signed times (see ``ledger``). An account that votes
+    on more than ``VOTES_PER_ACCOUNT`` proposals in ten minutes has flooded them, and none of its votes counts until
+    these are forgotten: which of them came first, nodes could not agree on.
  7. Neither a vote nor a proposal has an expiry: its author could let it end between the clocks of two nodes, and one
     would count for ever what the other never took.
  8. Who votes, and with what stake, is asked when votes are counted, and not when they come: registries differ for a
@@ -33,7 +33,7 @@ Payloads (any further key is allowed)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -41,6 +41,7 @@ from zmesh.core.envelope import Envelope
 from zmesh.core.events import Command
 from zmesh.core.now import Now
 from zmesh.core.types import Member, MessageType, PeerKey, Verdict
+from zmesh.handlers.ledger import Ledger, W
 from zmesh.handlers.schema import Schema, field_objection, flaw, size_objection, text, whole
 
 MAX_ID: Final = 256
@@ -50,10 +51,10 @@ MAX_CHOICE: Final = 128
 MAX_VOTE: Final = 1024
 """Bytes of a vote's body: it is kept as evidence, once for each voter. About 200 of them are the header."""
 VOTES_PER_ACCOUNT: Final = 256
-"""Votes remembered of one account, at most 1 MiB with all of them void: far more proposals than are open at a
-time."""
-PROPOSALS_PER_ACCOUNT: Final = 64
-"""Proposals remembered of one account; of each only who, when and a digest."""
+"""Proposals that one account may vote on in ten minutes, one in 2.3 s: more flood. As many votes are remembered of it
+beyond these and the ten minutes before, so at most 512, in 1.2 MiB with all of them contradicted."""
+PROPOSALS_PER_ACCOUNT: Final = 256
+"""The same of proposals; of each only who, when and a digest."""
 
 _choice_text = text(MAX_CHOICE)
 _choice_whole = whole(-(2**63))
@@ -100,6 +101,11 @@ class Proposal:
     contradicted: bool = False
     """The same account proposed something else under the same id."""
 
+    @property
+    def word(self) -> str:
+        """What the ledger compares."""
+        return self.terms.hex()
+
 
 @dataclass(frozen=True, slots=True)
 class Tally:
@@ -119,20 +125,13 @@ class Tally:
     """Accounts that proposed it, in ascending order: none yet, one, or several that contest the id."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Vote:
-    choice: str
+    word: str
+    """The choice."""
+    timestamp_ms: int
     sender: Member
-    first: Signed
-    second: Signed | None = None
-
-
-@dataclass(slots=True)
-class _Ballot:
-    """All that concerns one proposal_id."""
-
-    votes: dict[str, _Vote] = field(default_factory=dict)
-    proposals: dict[str, Proposal] = field(default_factory=dict)
+    signed: Signed
 
 
 class Votes:
@@ -147,51 +146,51 @@ class Votes:
 
     def __init__(self, members: Callable[[], Iterable[Member]] | None = None) -> None:
         self._members = members
-        self._ballots: dict[str, _Ballot] = {}
-        # What each account is charged for, oldest first: dicts as ordered sets of proposal ids.
-        self._voted: dict[str, dict[str, None]] = {}
-        self._proposed: dict[str, dict[str, None]] = {}
+        self._votes: Ledger[_Vote] = Ledger(VOTES_PER_ACCOUNT)
+        self._proposals: Ledger[Proposal] = Ledger(PROPOSALS_PER_ACCOUNT)
         self.deadline: float | None = None
 
     def tally(self, proposal_id: str) -> Tally:
         """The count as of now, by the members of now; empty for a proposal that nobody mentioned."""
-        ballot = self._ballots.get(proposal_id) or _Ballot()
         counts: dict[str, int] = {}
         stake: dict[str, int] = {}
-        valid = sorted(account for account, vote in ballot.votes.items() if vote.second is None)
-        voters = self._voters(ballot.votes[account].sender for account in valid)
+        votes = self._votes.of(proposal_id)
+        void = tuple(account for account, said in votes.items() if _contradiction(said))
+        valid = {account: said[0] for account, said in votes.items() if account not in void}
+        voters = self._voters(vote.sender for account, vote in valid.items() if not self._votes.has_flooded(account))
         for voter in voters:
-            choice = ballot.votes[voter.account].choice
+            choice = valid[voter.account].word
             counts[choice] = counts.get(choice, 0) + 1
             stake[choice] = stake.get(choice, 0) + voter.stake
-        void = sorted(account for account, vote in ballot.votes.items() if vote.second is not None)
         return Tally(
             proposal_id,
             dict(sorted(counts.items())),
             dict(sorted(stake.items())),
             tuple(voter.account for voter in voters),
-            tuple(void),
-            tuple(sorted(ballot.proposals)),
+            void,
+            tuple(self._proposals.of(proposal_id)),
         )
 
     def equivocations(self, proposal_id: str) -> tuple[Equivocation, ...]:
         """The evidence against each of ``tally(proposal_id).equivocators``, in their order."""
-        ballot = self._ballots.get(proposal_id) or _Ballot()
         return tuple(
-            Equivocation(account, proposal_id, vote.first, vote.second)
-            for account, vote in sorted(ballot.votes.items(), key=lambda item: item[0])
-            if vote.second is not None
+            Equivocation(account, proposal_id, *(vote.signed for vote in pair))
+            for account, votes in self._votes.of(proposal_id).items()
+            if (pair := _contradiction(votes))
         )
 
     def proposals(self, proposal_id: str) -> tuple[Proposal, ...]:
-        """Who proposed it, in the order of their accounts."""
-        ballot = self._ballots.get(proposal_id) or _Ballot()
-        return tuple(ballot.proposals[account] for account in sorted(ballot.proposals))
+        """Who proposed it, in the order of their accounts; of contradicting ones what was signed first."""
+        return tuple(
+            replace(said[0], contradicted=bool(_contradiction(said)))
+            for said in self._proposals.of(proposal_id).values()
+        )
 
     @property
     def open(self) -> tuple[str, ...]:
-        """All proposal ids that are remembered, in the order in which they were first mentioned."""
-        return tuple(self._ballots)
+        """All proposal ids that are remembered: those voted on in the order in which they were first mentioned, then
+        those only proposed."""
+        return tuple(dict.fromkeys((*self._votes, *self._proposals)))
 
     # ------------------------------------------------------------ the handler port
 
@@ -199,13 +198,8 @@ class Votes:
         """REJECT what has an expiry or does not fit the schema; RELAY repetitions and the first contradiction."""
         if self.objection(envelope, payload):
             return Verdict.REJECT
-        if envelope.kind is MessageType.CONSENSUS_PROPOSE:
-            return self._judge_proposal(envelope, sender, payload)
-        ballot = self._ballots.get(payload["proposal_id"])
-        vote = ballot.votes.get(sender.account) if ballot else None
-        if vote is None:
-            return Verdict.ACCEPT
-        return Verdict.RELAY if vote.second is None else Verdict.IGNORE
+        ledger = self._votes if envelope.kind is MessageType.CONSENSUS_VOTE else self._proposals
+        return ledger.judge(sender.account, payload["proposal_id"], envelope.timestamp_ms)
 
     def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
         """The expiry, the size of a vote, or the field; empty if it is sound."""
@@ -220,12 +214,12 @@ class Votes:
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Count it, or void it."""
-        proposal_id = payload["proposal_id"]
-        ballot = self._ballots.setdefault(proposal_id, _Ballot())
-        if envelope.kind is MessageType.CONSENSUS_PROPOSE:
-            self._propose(ballot, envelope, sender, proposal_id)
+        account, proposal_id, time = sender.account, payload["proposal_id"], envelope.timestamp_ms
+        if envelope.kind is MessageType.CONSENSUS_VOTE:
+            signed = Signed(envelope.author, envelope.body, envelope.signature)
+            self._votes.note(account, proposal_id, _Vote(_as_text(payload["choice"]), time, sender, signed))
         else:
-            self._vote(ballot, envelope, sender, payload)
+            self._proposals.note(account, proposal_id, Proposal(account, envelope.id, time, _digest(envelope)))
         return ()
 
     def wake(self, now: Now) -> Sequence[Command]:
@@ -241,58 +235,10 @@ class Votes:
         now = {member.account: member for member in self._members() if member.is_validator}
         return [now[sender.account] for sender in senders if sender.account in now]
 
-    def _judge_proposal(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> Verdict:
-        ballot = self._ballots.get(payload["proposal_id"])
-        known = ballot.proposals.get(sender.account) if ballot else None
-        if known is None:
-            return Verdict.ACCEPT
-        if known.contradicted and known.terms != _digest(envelope):
-            return Verdict.IGNORE
-        return Verdict.RELAY
 
-    def _propose(self, ballot: _Ballot, envelope: Envelope, sender: Member, proposal_id: str) -> None:
-        account, terms = sender.account, _digest(envelope)
-        known = ballot.proposals.get(account)
-        if known is None:
-            ballot.proposals[account] = Proposal(account, envelope.id, envelope.timestamp_ms, terms)
-            mine = self._proposed.setdefault(account, {})
-            mine[proposal_id] = None
-            if len(mine) > PROPOSALS_PER_ACCOUNT:
-                self._forget_proposal(account, next(iter(mine)))
-        elif known.terms != terms and not known.contradicted:
-            ballot.proposals[account] = Proposal(
-                account, known.message_id, known.timestamp_ms, known.terms, contradicted=True
-            )
-
-    def _vote(self, ballot: _Ballot, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> None:
-        account, choice = sender.account, _as_text(payload["choice"])
-        signed = Signed(envelope.author, envelope.body, envelope.signature)
-        vote = ballot.votes.get(account)
-        if vote is not None:
-            if vote.choice != choice and vote.second is None:
-                vote.second = signed
-            return
-        ballot.votes[account] = _Vote(choice, sender, signed)
-        mine = self._voted.setdefault(account, {})
-        mine[payload["proposal_id"]] = None
-        if len(mine) > VOTES_PER_ACCOUNT:
-            fair = (name for name in mine if self._ballots[name].votes[account].second is None)
-            self._forget_vote(account, next(fair, None) or next(iter(mine)))
-
-    def _forget_vote(self, account: str, proposal_id: str) -> None:
-        del self._voted[account][proposal_id]
-        del self._ballots[proposal_id].votes[account]
-        self._sweep(proposal_id)
-
-    def _forget_proposal(self, account: str, proposal_id: str) -> None:
-        del self._proposed[account][proposal_id]
-        del self._ballots[proposal_id].proposals[account]
-        self._sweep(proposal_id)
-
-    def _sweep(self, proposal_id: str) -> None:
-        ballot = self._ballots[proposal_id]
-        if not ballot.votes and not ballot.proposals:
-            del self._ballots[proposal_id]
+def _contradiction(said: tuple[W, ...]) -> tuple[W, ...]:
+    """The first two that contradict each other, or nothing."""
+    return next(((said[0], other) for other in said if other.word != said[0].word), ())
 
 
 def _as_text(choice: str | int | bool) -> str:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.unit.handlers_support import NOON, Said, Someone, later, take, verify
 from zmesh.core import wire
+from zmesh.core.now import Now
 from zmesh.core.types import MessageType, Verdict
 from zmesh.handlers import Tally, Votes
 from zmesh.handlers import votes as module
@@ -20,8 +21,8 @@ ALICE_AGAIN = Someone(4, "alice", 10)
 PROPOSE, VOTE = MessageType.CONSENSUS_PROPOSE, MessageType.CONSENSUS_VOTE
 
 
-def vote(of: Someone, choice: Any, proposal: str = "p", **extra: Any) -> Said:
-    return of.says(VOTE, {"proposal_id": proposal, "choice": choice} | extra)
+def vote(of: Someone, choice: Any, proposal: str = "p", now: Now = NOON, **extra: Any) -> Said:
+    return of.says(VOTE, {"proposal_id": proposal, "choice": choice} | extra, now)
 
 
 def propose(of: Someone, proposal: str = "p", **extra: Any) -> Said:
@@ -77,7 +78,7 @@ def test_two_choices_void_the_vote_in_any_order_and_leave_proof(second: Someone)
     assert tallies == [Tally("p", {"yes": 1}, {"yes": 20}, ("bob",), ("alice",), ())] * 6
 
 
-def test_void_is_forever_and_further_votes_are_ignored() -> None:
+def test_void_stays_void_and_further_votes_are_ignored() -> None:
     held = Votes()
     verdicts = [take(held, vote(ALICE, choice)) for choice in ("yes", "no", "yes", "maybe")]
 
@@ -146,26 +147,48 @@ def test_a_contested_proposal_names_everybody_who_claims_it() -> None:
     assert take(held, ALICE.says(PROPOSE, {"plan": 1})) is Verdict.REJECT
 
 
-def test_an_account_pushes_out_only_its_own_votes_and_what_is_void_last(
+def test_an_account_pushes_out_only_its_own_votes_once_they_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "VOTES_PER_ACCOUNT", 3)
+    held = Votes()
+    take(held, vote(BOB, "yes", "p0"))
+    for period in range(4):
+        for number in range(2):
+            take(held, vote(ALICE, "yes", f"p{period}{number}", now=later(period * 600)))
+        assert take(held, vote(ALICE, "yes", "p0", now=later(period * 600))) in {Verdict.ACCEPT, Verdict.RELAY}
+
+    assert {name: held.tally(name).voters for name in held.open} == {
+        "p0": ("alice", "bob"),
+        "p20": ("alice",),
+        "p21": ("alice",),
+        "p30": ("alice",),
+        "p31": ("alice",),
+    }
+
+
+def test_whoever_votes_seldom_keeps_its_votes() -> None:
+    held = Votes()
+    for number in range(256):
+        assert take(held, vote(ALICE, "yes", f"p{number}", now=later(number * 3600))) is Verdict.ACCEPT
+
+    assert [held.tally(f"p{number}").counts for number in range(256)] == [{"yes": 1}] * 256
+
+
+def test_an_account_floods_only_its_own_votes_and_none_of_them_counts_until_that_is_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "VOTES_PER_ACCOUNT", 3)
     held = Votes()
-    take(held, vote(BOB, "yes", "p0"))
-    for choice in ("yes", "no"):
-        take(held, vote(ALICE, choice, "p0"))
-    for number in range(1, 6):
-        take(held, vote(ALICE, "yes", f"p{number}"))
+    take(held, vote(BOB, "yes", "p"))
+    take(held, vote(ALICE, "yes", "p", now=later(-600)))
+    verdicts = [take(held, vote(ALICE, "yes", f"p{number}")) for number in range(5)]
 
-    assert {name: held.tally(name).voters for name in held.open} == {
-        "p0": ("bob",),
-        "p4": ("alice",),
-        "p5": ("alice",),
-    }
-    assert held.tally("p0").equivocators == ("alice",)
+    assert verdicts == [Verdict.ACCEPT] * 3 + [Verdict.RELAY, Verdict.IGNORE]
+    assert (held.open, held.tally("p").voters) == (("p",), ("bob",))
+    take(held, vote(ALICE, "no", "q", now=later(1200)))
+    assert (held.tally("p").voters, held.tally("q").voters) == (("bob",), ("alice",))
 
 
-def test_an_account_pushes_out_only_its_own_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_account_floods_only_its_own_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PROPOSALS_PER_ACCOUNT", 2)
     held = Votes()
     take(held, propose(BOB, "p0"))
@@ -173,12 +196,7 @@ def test_an_account_pushes_out_only_its_own_proposals(monkeypatch: pytest.Monkey
     for number in range(4):
         take(held, propose(ALICE, f"a{number}"))
 
-    assert [(name, held.tally(name).proposers) for name in held.open] == [
-        ("p0", ("bob",)),
-        ("a0", ()),
-        ("a2", ("alice",)),
-        ("a3", ("alice",)),
-    ]
+    assert [(name, held.tally(name).proposers) for name in held.open] == [("a0", ()), ("p0", ("bob",))]
 
 
 def test_it_never_speaks_by_itself() -> None:

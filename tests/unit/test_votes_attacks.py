@@ -78,3 +78,16 @@ def test_a_member_that_is_no_validator_has_no_vote(knows_members: bool) -> None:
 
     tally = held.tally("p")
     assert (tally.counts, tally.voters, tally.equivocators) == ({"no": 1}, (BOB.member.account,), ())
+
+
+def test_what_an_account_pushes_out_is_the_same_in_every_order() -> None:
+    """256 votes of its own between two that contradict each other: they are too many wherever they come."""
+    (one, first), (other, second) = node(), node()
+    yes, no, fillers = vote("yes"), vote("no"), [vote("yes", f"filler {number}") for number in range(256)]
+    for said in (yes, *fillers, no):
+        one.hear(BOB, said)
+    for said in (yes, *fillers[:-1], no, fillers[-1]):
+        other.hear(BOB, said)
+
+    assert first.tally("p") == second.tally("p")
+    assert (first.tally("p").voters, first.open, second.open) == ((), (), ())

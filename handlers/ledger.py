@@ -1,0 +1,141 @@
+"""What accounts said of proposals, remembered alike by all nodes that heard the same, in whatever order it came.
+
+Theory
+    What is remembered is a function of the set of messages. Each belongs to a period of signed time, its own for good,
+    and all that a message can do is add to what its account said in that period. What was said never shrinks, so
+    that the order of additions cannot matter; and what is forgotten follows from what was said.
+
+Rules
+ 1. Of one account, period and proposal the first two different words are kept: the second proves a contradiction, and
+    no third adds to that.
+ 2. An account that speaks of more than ``most`` proposals in one period has flooded it. What it said in it is dropped:
+    any choice among it would be one of order. ``has_flooded`` says so for as long as that period is remembered.
+ 3. A period is forgotten, with all before it, once its account has spoken of more than ``most`` proposals since it
+    began, and was heard two periods later. Forgotten is as if it had never been said. So nobody pushes out what
+    others said, and to be rid of its own word an account has to wait for a whole period at least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Generic, Protocol, TypeVar
+
+from zmesh.core.types import Verdict
+
+PERIOD_MS: Final = 600_000
+"""Milliseconds of signed time in a period: far above what a message may be late, so that nobody still hears of a period
+that others forget, and short, so that an honest account stays far below ``most``."""
+KEPT_WHOLE: Final = 2
+"""Periods up to the newest of an account that are never forgotten: what comes late still meets what it contradicts."""
+
+
+class Word(Protocol):
+    """What a message says of a proposal."""
+
+    @property
+    def word(self) -> str:
+        """Two different ones contradict each other."""
+        ...
+
+    @property
+    def timestamp_ms(self) -> int:
+        """Unix milliseconds, as signed."""
+        ...
+
+
+W = TypeVar("W", bound=Word)
+
+
+@dataclass(slots=True)
+class _Account:
+    """What one account is charged for."""
+
+    periods: dict[int, dict[str, None]] = field(default_factory=dict)
+    """The proposals of each remembered period, ``most + 1`` of them where it was flooded."""
+    forgotten: int = -1
+    """The newest period that is forgotten; those before it are, too."""
+
+
+class Ledger(Generic[W]):
+    """``most``: proposals that an account may speak of in one period, and that are remembered of it beyond two."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._accounts: dict[str, _Account] = {}
+        # By proposal, account and period: one message, or two that contradict each other.
+        self._said: dict[str, dict[str, dict[int, list[W]]]] = {}
+
+    def of(self, proposal_id: str) -> Mapping[str, tuple[W, ...]]:
+        """What each account said of it, accounts and messages in ascending order, messages by their signed time; of
+        those of one word and period, one."""
+        by_account = self._said.get(proposal_id, {})
+        return {
+            account: tuple(sorted((word for period in by_account[account].values() for word in period), key=_signed))
+            for account in sorted(by_account)
+        }
+
+    def has_flooded(self, account: str) -> bool:
+        """Did it speak of too many proposals in one period that is remembered?"""
+        known = self._accounts.get(account)
+        return known is not None and any(len(period) > self._most for period in known.periods.values())
+
+    def __iter__(self) -> Iterator[str]:
+        """The proposals that are remembered, in the order in which they were first mentioned."""
+        return iter(self._said)
+
+    def judge(self, account: str, proposal_id: str, timestamp_ms: int) -> Verdict:
+        """ACCEPT the account's first word on it; RELAY what else may add to what others know; IGNORE the rest."""
+        known, period = self._accounts.get(account), timestamp_ms // PERIOD_MS
+        if known is None:
+            return Verdict.ACCEPT
+        mine = known.periods.get(period, {})
+        if period <= known.forgotten or len(mine) > self._most:
+            return Verdict.IGNORE
+        said = self._said.get(proposal_id, {}).get(account, {})
+        if len(said.get(period, ())) > 1:
+            return Verdict.IGNORE
+        # The one too many proves the flood to others, as the first two that contradict each other prove that.
+        floods = proposal_id not in mine and len(mine) == self._most
+        return Verdict.RELAY if said or floods else Verdict.ACCEPT
+
+    def note(self, account: str, proposal_id: str, said: W) -> None:
+        """Add it, unless it adds nothing."""
+        if self.judge(account, proposal_id, said.timestamp_ms) is Verdict.IGNORE:
+            return
+        known, period = self._accounts.setdefault(account, _Account()), said.timestamp_ms // PERIOD_MS
+        words = self._said.setdefault(proposal_id, {}).setdefault(account, {}).setdefault(period, [])
+        if not words or words[0].word != said.word:
+            words.append(said)
+        mine = known.periods.setdefault(period, {})
+        mine[proposal_id] = None
+        if len(mine) > self._most:
+            self._drop(account, period)
+        self._forget(account)
+
+    def _forget(self, account: str) -> None:
+        known = self._accounts[account]
+        newest, spoken_of = max(known.periods), 0
+        for period in sorted(known.periods, reverse=True):
+            spoken_of += len(known.periods[period])
+            if spoken_of > self._most and period <= newest - KEPT_WHOLE:
+                known.forgotten = period
+                break
+        for period in [each for each in known.periods if each <= known.forgotten]:
+            self._drop(account, period)
+            del known.periods[period]
+
+    def _drop(self, account: str, period: int) -> None:
+        """All that it said in that period."""
+        for proposal_id in self._accounts[account].periods[period]:
+            by_account = self._said.get(proposal_id, {})
+            by_period = by_account.get(account, {})
+            by_period.pop(period, None)
+            if not by_period:
+                by_account.pop(account, None)
+            if not by_account:
+                self._said.pop(proposal_id, None)
+
+
+def _signed(word: Word) -> int:
+    return word.timestamp_ms
