@@ -14,7 +14,9 @@ Rules
  5. Two different starts by one coordinator under one id contradict each other. The first stays, the second is
     relayed once so that all mark the round ``contradicted``. It costs no reputation: a coordinator that
     restarts and announces again with a new deadline is clumsy, not hostile.
- 6. Only ``round_id`` is required. min_stake and deadlines of deltas are recorded, not enforced: whether to
+ 6. A start whose deadline is over is relayed and noted, and not delivered: the application here can do nothing for it.
+    IGNORED, one whose deadline came between the clocks of two nodes would hide from one of them what it contradicts.
+ 7. Only ``round_id`` is required. min_stake and deadlines of deltas are recorded, not enforced: whether to
     take a late or a small delta is the application's taste.
 
 Payloads (any further key is allowed)
@@ -175,7 +177,7 @@ class Rounds:
     # ------------------------------------------------------------ the handler port
 
     def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
-        """REJECT what does not fit the schema; IGNORE what is over or not its author's to say."""
+        """REJECT what does not fit the schema; RELAY what is over; IGNORE what is not its author's to say."""
         kind = envelope.kind
         assert kind is not None
         if flaw(payload, *_SCHEMAS[kind]) is not None:
@@ -210,12 +212,10 @@ class Rounds:
     # ------------------------------------------------------------ within
 
     def _judge_start(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
-        deadline = payload.get("deadline")
-        if deadline is not None and deadline < now.wall:
-            return Verdict.IGNORE
         known = self.round(sender.account, payload["round_id"])
         if known is None or known.terms is None:
-            return Verdict.ACCEPT
+            deadline = payload.get("deadline")
+            return Verdict.RELAY if deadline is not None and deadline < now.wall else Verdict.ACCEPT
         if known.terms == _digest(envelope):
             # Announced once more: others may have missed the first one, the application here has not.
             return Verdict.RELAY

@@ -45,7 +45,7 @@ FULL = {
         (START, FULL | {"min_stake": -1}, Verdict.REJECT),
         (START, FULL | {"target_participants": True}, Verdict.REJECT),
         (START, FULL | {"reward_pool": float("inf")}, Verdict.REJECT),
-        (START, FULL | {"deadline": NOON.wall - 1}, Verdict.IGNORE),
+        (START, FULL | {"deadline": NOON.wall - 1}, Verdict.RELAY),
         (UPDATE, {"round_id": "r1", "state": "running", "accuracy": 0.9}, Verdict.ACCEPT),
         (UPDATE, {"round_id": "r1"}, Verdict.ACCEPT),
         (UPDATE, {"round_id": "r1", "state": "paused"}, Verdict.ACCEPT),
@@ -215,7 +215,7 @@ def test_it_never_speaks_by_itself() -> None:
     held = Rounds()
     assert held.deadline is None
     assert held.wake(NOON) == ()
-    assert judge(held, ALICE.says(START, FULL), later(3601)) is Verdict.IGNORE
+    assert judge(held, ALICE.says(START, FULL), later(3601)) is Verdict.RELAY
 
 
 def _round(held: Rounds, coordinator: str) -> Round:
