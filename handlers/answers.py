@@ -2,7 +2,8 @@
 
 Rules
  1. A gossiped question is answered by a few, picked by the message's own id: nobody chooses who answers.
- 2. An account is answered once a second: a question costs its answerer far more than its asker.
+ 2. An account's questions are looked at once a second: each costs its answerer far more than its asker, also if there
+    is nothing to answer.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ ANSWERS: Final = 4
 """Peers that answer one question, on average: one that lies or is gone does not matter, a hundred would be a
 storm."""
 ANSWER_EVERY: Final = 1.0
-"""Seconds between two answers to one account."""
+"""Seconds between two questions of one account that are looked at."""
 ANSWER_BYTES: Final = 48 * 1024
 """Bytes of records in one answer, below ``bounds.MAX_PAYLOAD``; the next question brings the rest."""
 MAX_ANSWER: Final = 256
@@ -44,10 +45,10 @@ class Answers:
             return ()
         if now.mono - self._given.get(sender.account, float("-inf")) < ANSWER_EVERY:
             return ()
+        self._note(sender.account, now.mono)
         lacking = _lacking(envelope.author, payload, held)
         if not lacking:
             return ()
-        self._note(sender.account, now.mono)
         # Each of those who answer begins elsewhere, so that together they bring more than one answer can
         # hold.
         start = lot % len(lacking)

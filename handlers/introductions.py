@@ -98,14 +98,12 @@ class Introductions:
         return self._introduced.has(key, mono)
 
     def charge_news(self, key: PeerKey, mono: float) -> None:
-        """``key`` announced news of itself."""
+        """There was news of ``key``. Only that costs it: anybody can repeat what it once signed."""
         self._introduced.take(key, mono)
 
-    def charge(self, account: str, key: PeerKey, was_news: bool, mono: float) -> None:
-        """``account`` introduced ``key``. Only news costs the key: anybody can repeat what it once signed."""
+    def charge(self, account: str, mono: float) -> None:
+        """``account`` introduced somebody."""
         self._introducers.take(account, mono)
-        if was_news:
-            self._introduced.take(key, mono)
 
     def add(self, record: Record) -> bool:
         """Introduce this newcomer as soon as the limits allow; False when too many wait already."""

@@ -175,7 +175,7 @@ class Records:
         if introduces and not limits.allows(sender.account, record.key, now.mono):
             self.counters["introduction_limited"] += 1
             return Verdict.IGNORE
-        if self._standing(record) is Taken.NEW and not limits.allows_news(record.key, now.mono):
+        if self._is_limited(record, now):
             self.counters["news_limited"] += 1
             return Verdict.IGNORE
         taken, name = self._weigh(record)
@@ -195,15 +195,10 @@ class Records:
         if envelope.author == self._ports.signer.public:
             return ()
         if envelope.kind is MessageType.PEER_ANNOUNCE:
-            record = decode_record(payload["record"])
-            before = self._records.get(record.key)
-            commands = self._learn([record.encoded], self._repeats.picks(envelope.id, len(self._records)))
-            was_news = self._records.get(record.key) is not before
-            if record.key != envelope.author:
-                self._introductions.charge(sender.account, record.key, was_news, now.mono)
-            elif was_news:
-                self._introductions.charge_news(record.key, now.mono)
-            return commands
+            encoded = payload["record"]
+            if decode_record(encoded).key != envelope.author:
+                self._introductions.charge(sender.account, now.mono)
+            return self._learn([encoded], now, self._repeats.picks(envelope.id, len(self._records)))
         commands = [] if payload.get("records") is None else self._hear_answer(envelope, sender, payload, now)
         if payload.get("known") is not None:
             commands += self._answers.to(envelope, sender, payload, self._records, now)
@@ -249,25 +244,18 @@ class Records:
         payload["known"] = [[key, self._records[key].sequence] for key in listed]
         return Broadcast(MessageType.PEER_DISCOVERY, payload)
 
-    def offer(self, encoded: bytes, passes_on: bool = True) -> Offer:
-        """Take a record into account, wherever it came from: gossip, an answer, HTTP or a file.
+    def offer(self, encoded: bytes) -> Offer:
+        """Take a record into account, wherever it came from.
 
-        One with which an account changes its key is introduced if ``passes_on``: it may have come to this node alone.
         After NEW, whoever brought it tells the engine by ``Located`` where the peer is; gossip does so by
         itself.
         """
         try:
             record = decode_record(encoded)
         except WireError:
-            offer = Offer(Taken.MALFORMED, Taken.MALFORMED.value)
-        else:
-            offer = self._weigh(record)
-            if offer.taken is Taken.NEW:
-                self._keep(record, passes_on)
-            elif offer.taken is Taken.EQUIVOCATION:
-                self._convict(record, passes_on)
-        self.counters[offer.name] += 1
-        return offer
+            self.counters[Taken.MALFORMED.value] += 1
+            return Offer(Taken.MALFORMED, Taken.MALFORMED.value)
+        return self._take(record)
 
     def post(self, encoded: bytes) -> Offer:
         """``offer`` for what came by HTTP: a newcomer is introduced to everybody with the next wake, due at once."""
@@ -336,7 +324,7 @@ class Records:
             self.counters["answer_unasked"] += 1
             return []
         self._answerers.add(sender.account)
-        commands = self._learn(payload["records"])
+        commands = self._learn(payload["records"], now)
         # News about others: with news about itself alone an answerer could have us ask for ever.
         news = any(isinstance(command, Located) and command.key != envelope.author for command in commands)
         if news and payload.get("more") is True:
@@ -349,7 +337,7 @@ class Records:
                 self.counters["introduction_dropped"] += 1
             self.deadline = 0.0
 
-    def _learn(self, offered: Iterable[bytes], passes_on: bool = True) -> list[Command]:
+    def _learn(self, offered: Iterable[bytes], now: Now, passes_on: bool = True) -> list[Command]:
         """Take several records; the engine is told where the peers among them are now.
 
         An honest peer passes on one record of each key, and verified it: the first that is otherwise ends the list,
@@ -357,10 +345,19 @@ class Records:
         """
         learnt: dict[PeerKey, Record] = {}
         for encoded in offered:
-            taken, name = self.offer(encoded, passes_on)
+            try:
+                record = decode_record(encoded)
+            except WireError:
+                self.counters[Taken.MALFORMED.value] += 1
+                break
+            if self._is_limited(record, now):
+                self.counters["news_limited"] += 1
+                continue
+            taken, name = self._take(record, passes_on)
             if taken in (Taken.NEW, Taken.EQUIVOCATION):
+                self._introductions.charge_news(record.key, now.mono)
                 # Taken, it may make a roster, and time may have ended a delegation since it was judged.
-                kept = self._records.get(decode_record(encoded).key)
+                kept = self._records.get(record.key)
                 if kept is None:
                     continue
                 if kept.key in learnt:
@@ -369,6 +366,20 @@ class Records:
             elif taken is Taken.BAD_SIGNATURE or name in FALSE:
                 break
         return _places(learnt.values())
+
+    def _take(self, record: Record, passes_on: bool = True) -> Offer:
+        """One with which an account changes its key is introduced if ``passes_on``: it may be known here alone."""
+        offer = self._weigh(record)
+        if offer.taken is Taken.NEW:
+            self._keep(record, passes_on)
+        elif offer.taken is Taken.EQUIVOCATION:
+            self._convict(record, passes_on)
+        self.counters[offer.name] += 1
+        return offer
+
+    def _is_limited(self, record: Record, now: Now) -> bool:
+        """Did its key have as much news as anybody listens to? Whichever way it comes, it costs the same."""
+        return self._standing(record) is Taken.NEW and not self._introductions.allows_news(record.key, now.mono)
 
     def _weigh(self, record: Record) -> Offer:
         """What ``offer`` would do with it: no side effects, the cheap questions first."""

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from tests.unit import delegation_support as accounts
 from tests.unit.handlers_support import NETWORK, NOON, Someone, judge, later, naming, take, verify
 from tests.unit.test_handlers_introductions import introduced
@@ -88,6 +90,37 @@ def test_an_answer_that_nobody_asked_for_is_not_looked_at() -> None:
     take(table, answer(CAROL, record(ALICE)), later(17))
     assert set(table.records) == {CAROL.public}
     assert table.counters["answer_unasked"] == 3, "too late"
+
+
+def test_news_in_answers_is_limited_as_announced_news_is() -> None:
+    """Each new record of a key costs every node two signatures, and perhaps a roster, whichever way it comes."""
+    table = Records(RecordPorts(BOB, NETWORK, verify, lambda _record: None))
+    table.wake(NOON)
+    table.wake(later(1))
+    friends = [Someone(number) for number in range(10, 30)]
+    made = [record(ALICE, number, replace(PUBLIC, peer_id=f"a{number}")) for number in range(1, 21)]
+    for friend, one in zip(friends, made, strict=True):
+        take(table, answer(friend, one, record(friend)), later(1))
+
+    assert table.records[ALICE.public] == made[int(INTRODUCED_BURST) - 1]
+    assert table.counters["news_limited"] == 20 - INTRODUCED_BURST
+    assert {friend.public for friend in friends} < set(table.records), "what stands beside it is taken"
+    # One count, whichever way they come.
+    assert take(table, announce(ALICE, made[-1]), later(1)) is Verdict.IGNORE
+
+
+def test_a_question_that_lacks_nothing_is_looked_at_once_a_second_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+
+    def nothing(*_: object) -> list[Record]:
+        looked.append(1)
+        return []
+
+    table = records()
+    monkeypatch.setattr("zmesh.handlers.answers._lacking", nothing)
+    for at in (0.0, 0.1, 0.5, 0.9, 1.0):
+        take(table, ALICE.says(MessageType.PEER_DISCOVERY, {"known": []}, to=BOB.public), later(at))
+    assert len(looked) == 2
 
 
 ACCOUNT = accounts.signer(1)
