@@ -70,7 +70,7 @@ class State:
             }
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             _log.warning("reputation_not_restored", file=str(path), why=str(error) or type(error).__name__)
             return {}
 

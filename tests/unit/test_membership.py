@@ -402,7 +402,16 @@ def test_sequences_survive_a_restart_and_count_for_their_chain_alone() -> None:
     assert offer(elsewhere, record(FIRST, delegation(ALICE, FIRST, 4, genesis=bytes(32)))) is Standing.ADMITTED
 
 
-@pytest.mark.parametrize("saved", [{}, {"genesis": 1, "sequences": {}}, {"genesis": "", "sequences": {"x": 1}}, []])
+@pytest.mark.parametrize(
+    "saved",
+    [
+        {},
+        [],
+        {"genesis": 1, "sequences": {}},
+        {"genesis": "", "sequences": {"x": 1}},
+        {"genesis": "", "sequences": {"00": float("inf")}},
+    ],
+)
 def test_saved_sequences_that_are_damaged_are_refused_in_one_sentence(saved: Any) -> None:
     with pytest.raises(ConfigError, match="the saved sequences of delegations cannot be read"):
         Membership(NETWORK).restore(saved)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from zmesh.state import MAX_LEARNT, State
+from zmesh.state import MAX_LEARNT, REPUTATION_FILE, State
 
 
 def test_what_was_saved_of_others_comes_back(tmp_path: Path) -> None:
@@ -28,6 +28,18 @@ def test_a_file_that_is_too_large_is_not_read_and_that_is_said(
 
     assert State(tmp_path).learnt("records") is None
     assert f"it is larger than {MAX_LEARNT} bytes" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "saved", ["", "[]", '{"at": 1}', f'{{"at": 1{"0" * 400}, "scores": {{}}}}', '{"at": 1, "scores": {"a": [1]}}']
+)
+def test_damaged_reputations_start_afresh_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, saved: str
+) -> None:
+    (tmp_path / REPUTATION_FILE).write_text(saved)
+
+    assert State(tmp_path).reputation() == {}
+    assert "reputation_not_restored" in caplog.text
 
 
 def test_no_two_starts_have_the_same_epoch_not_even_within_a_second() -> None:

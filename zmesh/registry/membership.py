@@ -220,7 +220,7 @@ class Membership:
         try:
             genesis = bytes.fromhex(exported["genesis"])
             sequences = {bytes.fromhex(account): int(number) for account, number in exported["sequences"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ConfigError(f"the saved sequences of delegations cannot be read: {type(error).__name__}") from None
         if self._found.genesis in (b"", genesis):  # those of another chain count nothing here
             self._sequences_of = genesis
