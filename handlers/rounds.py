@@ -49,7 +49,7 @@ MAX_AMOUNT: Final = 2.0**63
 ROUNDS_PER_COORDINATOR: Final = 32
 """Rounds remembered of one coordinator, its oldest go first: nobody pushes out the rounds of others."""
 MAX_ROUNDS: Final = 8192
-"""Rounds remembered in all, under 16 MiB; beyond it the oldest go, finished ones first."""
+"""Rounds remembered in all, under 16 MiB; beyond it, one goes of whoever holds most, a finished one or its oldest."""
 MAX_PARTICIPANTS: Final = 4096
 """Accounts remembered per own round and kind of message, about 2 MiB."""
 
@@ -267,17 +267,24 @@ class Rounds:
         )
 
     def _remember(self, envelope: Envelope, sender: Member, round_id: str, now: Now) -> Round:
-        own = self._by_coordinator.setdefault(sender.account, [])
-        if len(own) >= ROUNDS_PER_COORDINATOR:
-            self._forget((sender.account, own[0]))
-        if len(self._rounds) >= MAX_ROUNDS:
-            over = (key for key, known in self._rounds.items() if known.is_over(now))
-            self._forget(next(over, None) or next(iter(self._rounds)))
+        self._make_room(sender.account, now)
         made = Round(sender.account, round_id, envelope.author, envelope.timestamp_ms)
         self._rounds[sender.account, round_id] = made
         self._by_coordinator.setdefault(sender.account, []).append(round_id)
         self._by_id.setdefault(round_id, []).append(sender.account)
         return made
+
+    def _make_room(self, coordinator: str, now: Now) -> None:
+        """For one more round of that account."""
+        held = self._by_coordinator
+        own = held.get(coordinator, [])
+        if len(own) >= ROUNDS_PER_COORDINATOR:
+            self._forget((coordinator, own[0]))
+        elif len(self._rounds) >= MAX_ROUNDS:
+            # With the round to come counted as its own: a second one never takes the place of somebody's only one.
+            most = max(held, key=lambda account: len(held[account]) + (account == coordinator))
+            over = (round_id for round_id in held[most] if self._rounds[most, round_id].is_over(now))
+            self._forget((most, next(over, held[most][0])))
 
     def _forget(self, key: tuple[str, str]) -> None:
         del self._rounds[key]

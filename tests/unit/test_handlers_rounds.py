@@ -186,18 +186,21 @@ def test_one_coordinator_pushes_out_only_its_own_rounds(monkeypatch: pytest.Monk
     assert held.named("b0") == ()
 
 
-def test_when_memory_is_full_finished_rounds_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_ROUNDS", 2)
+def test_when_memory_is_full_one_goes_of_who_holds_most_a_finished_one_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ROUNDS", 3)
     held = Rounds()
-    take(held, ALICE.says(START, {"round_id": "open"}))
-    take(held, BOB.says(START, {"round_id": "over"}))
-    take(held, BOB.says(UPDATE, {"round_id": "over", "state": "closed"}))
 
-    take(held, CAROL.says(START, {"round_id": "next"}))
-    assert [each.round_id for each in held] == ["open", "next"]
-    take(held, CAROL.says(START, {"round_id": "last"}))
-    assert [each.round_id for each in held] == ["next", "last"]
-    assert len(held) == 2
+    def announced(of: Someone, round_id: str) -> list[str]:
+        take(held, of.says(START, {"round_id": round_id}))
+        return [each.round_id for each in held]
+
+    for of, round_id in ((ALICE, "a1"), (BOB, "b1"), (BOB, "b2")):
+        announced(of, round_id)
+    take(held, BOB.says(UPDATE, {"round_id": "b2", "state": "closed"}))
+
+    assert announced(CAROL, "c1") == ["a1", "b1", "c1"], "Bob held most, and b2 was over"
+    assert announced(CAROL, "c2") == ["a1", "b1", "c2"], "a second one takes nobody's only one"
+    assert announced(Someone(4), "d1") == ["b1", "c2", "d1"], "all hold one: whoever is known longest"
 
 
 def test_participants_of_a_round_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.unit.core_support import NOON, Bench, people
 from zmesh.core import wire
 from zmesh.core.envelope import Envelope
 from zmesh.core.types import DropReason, MessageType
 from zmesh.handlers import Round, Rounds
+from zmesh.handlers import rounds as module
 
-ALICE, BOB = people(2)
+ALICE, BOB, *CROWD = people(10)
 START = wire.KIND_CODES[MessageType.FL_ROUND_START]
 
 
@@ -40,3 +43,21 @@ def test_a_deadline_between_two_nodes_hides_no_contradiction() -> None:
             known, drops = heard(*messages, after=after)
             assert known.contradicted
             assert set(drops) == {DropReason.RELAYED_ONLY}
+
+
+def test_a_crowd_with_all_the_rounds_it_may_have_pushes_out_only_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ROUNDS_PER_COORDINATOR", 8)
+    monkeypatch.setattr(module, "MAX_ROUNDS", 32)
+    held = Rounds()
+    bench = Bench([ALICE, BOB, *CROWD], handlers=[held])
+    bench.connect(BOB)
+    for author, count in ((ALICE, 3), *((each, 8) for each in CROWD)):
+        for number in range(count):
+            bench.hear(BOB, author.says(kind=START, content={"round_id": f"round {number}"}))
+
+    assert [each.round_id for each in held if each.coordinator == ALICE.member.account] == [
+        "round 0",
+        "round 1",
+        "round 2",
+    ]
+    assert len(held) == 32
