@@ -378,8 +378,13 @@ class Records:
         return offer
 
     def _is_limited(self, record: Record, now: Now) -> bool:
-        """Did its key have as much news as anybody listens to? Whichever way it comes, it costs the same."""
-        return self._standing(record) is Taken.NEW and not self._introductions.allows_news(record.key, now.mono)
+        """Did its key have as much news as anybody listens to? Whichever way it comes, it costs the same.
+
+        The first contradiction is heard at any time: it is also how an owner answers the thief of its key.
+        """
+        standing = self._standing(record)
+        is_news = standing is Taken.NEW or (standing is Taken.EQUIVOCATION and self._is_convicted(record))
+        return is_news and not self._introductions.allows_news(record.key, now.mono)
 
     def _weigh(self, record: Record) -> Offer:
         """What ``offer`` would do with it: no side effects, the cheap questions first."""
@@ -404,8 +409,9 @@ class Records:
                 return Taken.KNOWN
             if record.sequence < current.sequence:
                 return Taken.OLDER
-            # One proof is enough, and further ones must not be a way to make everybody verify and relay.
-            if record.sequence == current.sequence and (record.key, record.sequence) in self._proofs:
+            # One proof is enough; after that only what changes something is worth to be verified and relayed.
+            is_equal = record.sequence == current.sequence
+            if is_equal and self._is_convicted(record) and record.encoded > current.encoded:
                 return Taken.OLDER
         elif len(self._records) >= MAX_RECORDS:
             return Taken.FULL
@@ -432,11 +438,16 @@ class Records:
         own = self.own
         return own is not None and own.is_all_local
 
+    def _is_convicted(self, record: Record) -> bool:
+        """Is there a proof already that its key signed two with this sequence?"""
+        return (record.key, record.sequence) in self._proofs
+
     def _convict(self, record: Record, passes_on: bool) -> None:
         current = self._records[record.key]
-        if len(self._proofs) >= MAX_PROOFS:
-            del self._proofs[next(iter(self._proofs))]
-        self._proofs[record.key, record.sequence] = (current, record)
+        if not self._is_convicted(record):
+            if len(self._proofs) >= MAX_PROOFS:
+                del self._proofs[next(iter(self._proofs))]
+            self._proofs[record.key, record.sequence] = (current, record)
         if record.encoded < current.encoded:
             self._keep(record, passes_on)
 

@@ -4,6 +4,7 @@ that shows each half of the mesh something else."""
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -68,6 +69,30 @@ def test_a_record_that_is_forgotten_as_it_is_taken_is_no_fault() -> None:
     assert take(table, answer, later(1)) is Verdict.ACCEPT
     assert answer.commands == []
     assert take(table, announce(ALICE, record(ALICE))) is Verdict.ACCEPT
+
+
+def test_of_many_records_with_one_sequence_all_settle_on_the_one_that_sorts_first_whatever_came_first() -> None:
+    """Above the highest sequence there is none: nothing else would ever bring them together."""
+    made = [record(ALICE, MAX_UINT, replace(PUBLIC, peer_id=name)) for name in ("a", "b", "c")]
+    made.sort(key=lambda each: each.encoded)
+    for order in permutations(made):
+        table = records()
+        for one in order:
+            take(table, announce(CAROL, one))
+        assert table.records[ALICE.public] == made[0]
+        assert len(table.proofs) == 1
+        assert table.proofs[0] == (order[0], order[1]), "one proof is enough"
+
+
+def test_contradictions_without_end_are_heard_now_and_then() -> None:
+    table = records()
+    made = [record(ALICE, 1, replace(PUBLIC, peer_id=f"a{number}")) for number in range(40)]
+    made.sort(key=lambda each: each.encoded, reverse=True)
+
+    verdicts = [take(table, announce(ALICE, one)) for one in made]
+    heard = int(INTRODUCED_BURST)
+    assert verdicts == [Verdict.ACCEPT] + [Verdict.RELAY] * (heard - 1) + [Verdict.IGNORE] * (40 - heard)
+    assert take(table, announce(ALICE, made[-1]), later(1 / INTRODUCED_RATE)) is Verdict.RELAY
 
 
 def answer(of: Someone, *made: Record, to: Someone = BOB) -> Any:
