@@ -23,7 +23,8 @@ Rules
  8. Who votes, and with what stake, is asked when votes are counted, and not when they come: registries differ for a
     moment, and messages meet that moment at one node and not at another. Guests have no vote; the vote of somebody
     who left counts again if it comes back.
- 9. Choices are compared and counted as text: a string as it is, True and 1 as JSON writes them ("true", "1").
+ 9. Only gossip counts. A direct message is for the application: nobody else can hear of it.
+10. Choices are compared and counted as text: a string as it is, True and 1 as JSON writes them ("true", "1").
 
 Payloads (any further key is allowed)
     CONSENSUS_PROPOSE  proposal_id
@@ -198,6 +199,8 @@ class Votes:
         """REJECT what has an expiry or does not fit the schema; RELAY repetitions and the first contradiction."""
         if self.objection(envelope, payload):
             return Verdict.REJECT
+        if envelope.recipient is not None:
+            return Verdict.ACCEPT
         ledger = self._votes if envelope.kind is MessageType.CONSENSUS_VOTE else self._proposals
         return ledger.judge(sender.account, payload["proposal_id"], envelope.timestamp_ms)
 
@@ -213,7 +216,9 @@ class Votes:
         return "" if wrong is None else field_objection(wrong)
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
-        """Count it, or void it."""
+        """Count it, or void it; what came to this node alone counts at none."""
+        if envelope.recipient is not None:
+            return ()
         account, proposal_id, time = sender.account, payload["proposal_id"], envelope.timestamp_ms
         if envelope.kind is MessageType.CONSENSUS_VOTE:
             signed = Signed(envelope.author, envelope.body, envelope.signature)

@@ -200,7 +200,7 @@ def test_a_flooder_of_garbage_is_cut_and_the_rest_goes_on() -> None:
 
 
 def test_what_is_planted_at_one_node_does_not_hide_from_it_what_it_lacks() -> None:
-    """It ignores updates of a round of another, without blame; yet it has more ids of each second by them than others."""
+    """It ignores updates of a round of another, without blame; yet it has more ids of each second by them than all."""
     cut_off = Partition([[1], [0, *range(2, 8)]], start=20.0, end=26.0)
     sim = Simulation(seed=9, nodes=8, settings=Settings(crypto="hash"), faults=[cut_off])
     assert sim.settle()

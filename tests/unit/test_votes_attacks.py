@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.core_support import ME, NOON, Bench, people
 from zmesh.core import wire
+from zmesh.core.actions import Deliver
 from zmesh.core.envelope import Envelope
 from zmesh.core.events import RosterChanged
 from zmesh.core.types import DropReason, Fault, Member, MessageType, Roster
@@ -91,3 +92,14 @@ def test_what_an_account_pushes_out_is_the_same_in_every_order() -> None:
 
     assert first.tally("p") == second.tally("p")
     assert (first.tally("p").voters, first.open, second.open) == ((), (), ())
+
+
+def test_a_vote_told_to_one_node_alone_counts_at_none() -> None:
+    bench, held = node()
+    bench.connect(ALICE)
+    for kind in (PROPOSE, VOTE):
+        bench.hear(ALICE, ALICE.tells(ME.public, kind=kind, content={"proposal_id": "p", "choice": "yes"}))
+
+    assert [told.payload["proposal_id"] for told in bench.of(Deliver)] == ["p", "p"]
+    assert held.open == ()
+    assert bench.hear(BOB, vote("no")) and held.tally("p").counts == {"no": 1}
