@@ -16,6 +16,7 @@ Rules
     restarts and announces again with a new deadline is clumsy, not hostile.
  6. A start whose deadline is over is relayed and noted, and not delivered: the application here can do nothing for it.
     IGNORED, one whose deadline came between the clocks of two nodes would hide from one of them what it contradicts.
+    An expiry would do the same, so that neither a start nor an update may have one.
  7. Only ``round_id`` is required. min_stake and deadlines of deltas are recorded, not enforced: whether to
     take a late or a small delta is the application's taste.
 
@@ -79,6 +80,8 @@ _SCHEMAS: Final[Mapping[MessageType, tuple[Schema, Schema]]] = {
     MessageType.MODEL_DELTA_REQUEST: ({}, REQUEST),
 }
 """What each type must have, and what it may have; see ``schema.flaw``."""
+_FOR_ALL: Final = frozenset({MessageType.FL_ROUND_START, MessageType.FL_ROUND_UPDATE})
+"""What all nodes must know alike."""
 
 
 @unique
@@ -177,10 +180,10 @@ class Rounds:
     # ------------------------------------------------------------ the handler port
 
     def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
-        """REJECT what does not fit the schema; RELAY what is over; IGNORE what is not its author's to say."""
+        """REJECT what does not fit, or may not expire; RELAY what is over; IGNORE what is not its author's to say."""
         kind = envelope.kind
         assert kind is not None
-        if flaw(payload, *_SCHEMAS[kind]) is not None:
+        if self.objection(envelope, payload):
             return Verdict.REJECT
         if kind is MessageType.FL_ROUND_START:
             return self._judge_start(envelope, sender, payload, now)
@@ -189,9 +192,13 @@ class Rounds:
         return Verdict.ACCEPT
 
     def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
-        """The field."""
-        assert envelope.kind is not None
-        return field_objection(flaw(payload, *_SCHEMAS[envelope.kind]))
+        """The expiry, or the field; empty if it is sound."""
+        kind = envelope.kind
+        assert kind is not None
+        if envelope.expiry_ms is not None and kind in _FOR_ALL:
+            return "it has an expiry, so that some would note it and others come too late"
+        wrong = flaw(payload, *_SCHEMAS[kind])
+        return "" if wrong is None else field_objection(wrong)
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Note it; rounds never send anything by themselves."""

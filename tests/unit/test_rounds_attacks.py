@@ -61,3 +61,21 @@ def test_a_crowd_with_all_the_rounds_it_may_have_pushes_out_only_its_own(monkeyp
         "round 2",
     ]
     assert len(held) == 32
+
+
+@pytest.mark.parametrize("kind", [MessageType.FL_ROUND_START, MessageType.FL_ROUND_UPDATE])
+def test_what_would_expire_between_two_nodes_is_known_to_neither(kind: MessageType) -> None:
+    said = ALICE.says(kind=wire.KIND_CODES[kind], content={"round_id": "r"}, expiry_ms=NOON.wall_ms)
+    drops = []
+    for after in (0.0, 0.02):
+        held = Rounds()
+        bench = Bench([ALICE, BOB], handlers=[held])
+        bench.connect(BOB)
+        bench.advance(after)
+        bench.fresh()
+        bench.hear(BOB, said)
+        drops += bench.drops()
+        assert len(held) == 0
+
+    assert drops == [DropReason.REJECTED_BY_VALIDATOR, DropReason.EXPIRED]
+    assert held.objection(said, {}).startswith("it has an expiry")
