@@ -263,7 +263,7 @@ class Settings(BaseSettings):
     # ---------------------------------------------------------------- limits
 
     author_rate: float = _rate(_BOUNDS.author_rate)
-    """Gossip messages a second taken from one account."""
+    """Gossip messages a second taken from one account; one of several KiB counts once more for each two of them."""
     author_burst: float = _burst(_BOUNDS.author_burst)
     """The same at once: 1,000 announcements in one go pass five times over."""
     link_rate: float = _rate(_BOUNDS.link_rate)
