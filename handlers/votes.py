@@ -146,7 +146,8 @@ class Votes:
     kinds: frozenset[MessageType] = frozenset({MessageType.CONSENSUS_PROPOSE, MessageType.CONSENSUS_VOTE})
 
     def __init__(self, members: Callable[[], Iterable[Member]] | None = None) -> None:
-        self._members = members
+        self.members = members
+        """May be set later: handlers are made before the engine that knows the members."""
         self._votes: Ledger[_Vote] = Ledger(VOTES_PER_ACCOUNT)
         self._proposals: Ledger[Proposal] = Ledger(PROPOSALS_PER_ACCOUNT)
         self.deadline: float | None = None
@@ -235,9 +236,9 @@ class Votes:
 
     def _voters(self, senders: Iterable[Member]) -> list[Member]:
         """Those of them who may vote now, as they are now."""
-        if self._members is None:
+        if self.members is None:
             return [sender for sender in senders if sender.is_validator]
-        now = {member.account: member for member in self._members() if member.is_validator}
+        now = {member.account: member for member in self.members() if member.is_validator}
         return [now[sender.account] for sender in senders if sender.account in now]
 
 
