@@ -158,7 +158,7 @@ class Votes:
         stake: dict[str, int] = {}
         votes = self._votes.of(proposal_id)
         void = tuple(account for account, said in votes.items() if _contradiction(said))
-        valid = {account: said[0] for account, said in votes.items() if account not in void}
+        valid = {account: said[0] for account, said in votes.items() if not _contradiction(said)}
         voters = self._voters(vote.sender for account, vote in valid.items() if not self._votes.has_flooded(account))
         for voter in voters:
             choice = valid[voter.account].word
