@@ -145,6 +145,7 @@ class Running:
             phase=self._rng.random(),
         )
         engine = Engine(identity, network, epoch, self._rng, bounds=setup.bounds, handlers=self.handlers)
+        self.handlers.votes.members = lambda: (engine.peers.myself, *engine.peers)
         self._node = node = Node(engine, self._transport, self, self._dialer, verify_threads=settings.verify_threads)
         ends.push_async_callback(self._save)
         ends.push_async_callback(self.server.stop)

@@ -273,3 +273,14 @@ async def test_what_is_published_before_the_link_stands_arrives_when_it_does() -
 def test_the_names_of_the_guide_are_aliases() -> None:
     assert MeshNetworkClient._broadcast_message is MeshNetworkClient.broadcast
     assert MeshNetworkClient._create_message is MeshNetworkClient.create_message
+
+
+async def test_a_tally_takes_stake_and_the_right_to_vote_from_the_members_of_that_moment() -> None:
+    async with mesh("a", "b") as (a, b):
+        heard = Inbox(b, MessageType.CONSENSUS_VOTE)
+        await a.broadcast(MessageType.CONSENSUS_VOTE, {"proposal_id": "p", "choice": "yes"})
+        await heard.next()
+        b.peers["a"] = card(a, stake_amount=77)
+        assert b.handlers.votes.tally("p").stake == {"yes": 77}
+        del b.peers["a"]
+        assert b.handlers.votes.tally("p").counts == {}

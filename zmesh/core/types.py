@@ -63,7 +63,7 @@ class Verdict(Enum):
     RELAY = "relay"
     """Relay it, for others need it, but the application has no use for it (evidence of equivocation)."""
     IGNORE = "ignore"
-    """Neither relay nor deliver; nobody is to blame (a round whose deadline is over)."""
+    """Neither relay nor deliver; nobody is to blame (a record older than the one that is held)."""
     REJECT = "reject"
     """Neither relay nor deliver; the author signed something the protocol forbids and is to blame."""
 
