@@ -137,5 +137,5 @@ class Ledger(Generic[W]):
                 self._said.pop(proposal_id, None)
 
 
-def _signed(word: Word) -> int:
-    return word.timestamp_ms
+def _signed(word: Word) -> tuple[int, str]:
+    return word.timestamp_ms, word.word

@@ -3,7 +3,8 @@
 Rules
  1. Everything a caller can do wrong is refused here, with one sentence, before anything changes.
  2. The client holds no protocol state: ``running.py`` has what lives between ``start`` and ``stop``.
- 3. Waiting is bounded: a direct send by its timeout, ``stop`` by ``stop_timeout``, ``broadcast`` by ``MAX_PAUSE``.
+ 3. Waiting is bounded: a direct send by its timeout, ``stop`` by ``stop_timeout`` and half of that for the registry,
+    ``broadcast`` by ``MAX_PAUSE``, and by the account's rate: what is sent faster, others would drop.
  4. A life that began is ended whole, by a task of its own: whoever waits for that may give up, and it goes on.
 """
 
@@ -37,6 +38,8 @@ DIRECT_SECONDS = 10.0
 """Seconds a direct send may take unless the caller says otherwise: two dials and several repetitions."""
 MAX_PAUSE = 0.05
 """Seconds of one pause while every link refuses: long enough for a queue to drain, short enough to keep it fed."""
+MAX_WAIT = 1.0
+"""Seconds of one wait for the account's own rate, after which it is looked whether the node still runs."""
 YIELD_EVERY = 16
 """Broadcasts after which a loop that only broadcasts lets the node read, too."""
 
@@ -108,6 +111,8 @@ class MeshNetworkClient:
         """This node where no registry lists it."""
         self._broadcasts = 0
         self._pause = 0.0
+        self._clear_at = 0.0
+        """Monotonic seconds from which on others take what is broadcast."""
 
     def _named_registry(self, genesis: bytes) -> Registry | None:
         """The registry that the settings name."""
@@ -189,6 +194,7 @@ class MeshNetworkClient:
         if self._life is not None:
             raise NotRunningError(f"{self.peer_id} runs already: stop() it before starting it again")
         self._life = Running(self._setup)
+        self._clear_at = 0.0
         self._starting = asyncio.ensure_future(self._life.start())
         try:
             await self._starting
@@ -208,6 +214,8 @@ class MeshNetworkClient:
         """
         if self._life is None:
             return
+        if self._life.loop.is_running():  # one that was closed under the node can end it no more
+            self._refuse_elsewhere(self._life)
         if self._ending is None:
             self._ending = asyncio.ensure_future(self._end(self._life))
         if (task := asyncio.current_task()) is not None:
@@ -257,14 +265,21 @@ class MeshNetworkClient:
     ) -> MeshMessage:
         """Sign a message and gossip it to everybody; ``ttl`` in hops, None lets the size of the mesh decide.
 
-        It is on its way, or kept to be offered again, before anything is waited for. Where every link refused it, this
-        returns up to 50 ms later, so that a flood does not outrun its links. Raises ``PayloadError`` for a payload that
-        cannot travel or is over 64 KiB, ``NotRunningError`` before ``start``.
+        Waits first, as long as this account has sent more than others take of it: ``author_burst`` messages at once and
+        ``author_rate`` a second, of 2 KiB each. When it returns, the message is on its way, or kept to be offered
+        again; where every link refused it, that is up to 50 ms later, so that a flood does not outrun its links.
+        Raises ``PayloadError`` for a payload that cannot travel or is over 64 KiB, ``NotRunningError`` before
+        ``start``.
         """
+        while (wait := self._clear_at - time.monotonic()) > 0:
+            self._here()
+            await asyncio.sleep(min(wait, MAX_WAIT))
         node = self._here().node
         actions = node.ask(Broadcast(MessageType(message_type), payload, ttl))
         published = next(action for action in actions if isinstance(action, Published))
         message = MeshMessage.of(published.envelope, self._myself(), payload)
+        if published.pause:
+            self._clear_at = time.monotonic() + published.pause
         self._broadcasts += 1
         if published.links and node.refused_of(published.envelope.id) >= len(published.links):
             self._pause = min(MAX_PAUSE, max(0.001, self._pause * 2))
@@ -399,6 +414,10 @@ class MeshNetworkClient:
     def _here(self) -> Running:
         """For what makes the node take a step: its event loop is the only one that may."""
         life = self._running()
+        self._refuse_elsewhere(life)
+        return life
+
+    def _refuse_elsewhere(self, life: Running) -> None:
         try:
             here = asyncio.get_running_loop()
         except RuntimeError:
@@ -406,7 +425,6 @@ class MeshNetworkClient:
         if here is not life.loop:
             mend = "hand it over with asyncio.run_coroutine_threadsafe"
             raise NotRunningError(f"{self.peer_id} runs on another event loop than this call: {mend}")
-        return life
 
     def _myself(self) -> Member:
         return self._running().engine.peers.roster.by_key.get(self._unlisted.key) or self._unlisted

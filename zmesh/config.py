@@ -284,7 +284,8 @@ class Settings(BaseSettings):
     """Threads that verify signatures under load; two give 1.9 times one, as the lock is free. With 0 or 1 there are
     none: the event loop verifies alone."""
     stop_timeout: float = _seconds(5, 5, 300)
-    """Seconds for saying goodbye at ``stop()``: below the 10 s after which container runtimes kill."""
+    """Seconds for ``stop()``, half for handlers and half for goodbyes; a registry that hangs may cost half as many
+    more. With the default that is below the 10 s after which container runtimes kill."""
 
     # ---------------------------------------------------------------- on disk and in the log
 

@@ -304,12 +304,14 @@ class Dispatcher:
         )
 
     def iterate(self) -> AsyncGenerator[MeshMessage]:
-        """Every message from this call on, until the client stops; one that nobody reads fills up and misses some."""
+        """Every message from this call on, until the client stops next; one that nobody reads misses some."""
         reader: Reader = asyncio.Queue()  # bounded in ``offer``, so that its end always has room
-        self._readers.append(weakref.ref(reader, self._readers.remove))
-        if self._closed:
-            reader.put_nowait(None)
+        self._readers.append(weakref.ref(reader, self._forget))
         return _read(reader)
+
+    def _forget(self, reader: weakref.ref[Reader]) -> None:
+        if reader in self._readers:  # else its end was told before
+            self._readers.remove(reader)
 
     def _reading(self) -> list[Reader]:
         # Of a copy: a collection that happens here shortens the list itself.
@@ -329,6 +331,7 @@ class Dispatcher:
         self._closed = True
         for reader in self._reading():
             reader.put_nowait(None)
+        self._readers.clear()
         over = time.monotonic() + seconds
         end = over - CLEANING_SHARE * seconds
         while time.monotonic() < end:

@@ -152,9 +152,9 @@ class Running:
         ends.push_async_callback(self._dialer.stop)
         ends.push_async_callback(node.stop, settings.stop_timeout / 2)
         node.start()
-        ends.push_async_callback(self._end_handlers)
         self.is_open = True
         bound = await self._transport.start(node.receive)
+        ends.push_async_callback(self._end_handlers)
         await self.server.start(bound.direct)
         setup.dispatcher.reopen()
         self.handlers.records.describe(

@@ -11,11 +11,18 @@ from collections.abc import Callable
 from scalecodec.utils.ss58 import ss58_encode
 
 from tests.chain.mesh_support import GENESIS, node
+from tests.support import until
+from zmesh import MeshNetworkClient
 from zmesh.demo.accounts import DevAccount
 from zmesh.demo.chopsticks import Chopsticks
 
 STAKE = 5_000_000_000_000
 BONDED = 7_000_000_000_000
+
+
+async def told(one: MeshNetworkClient) -> None:
+    """Wait until the chain has answered: a start gives it some seconds, and a busy machine may need more."""
+    await until(lambda: one.health()["registry"]["members"] == 3, one)
 
 
 async def test_stake_from_exposures_and_from_ledgers_reaches_whoever_asks_for_peers(
@@ -38,6 +45,7 @@ async def test_stake_from_exposures_and_from_ledgers_reaches_whoever_asks_for_pe
     )
     await chain.new_block()
     async with node(chain, accounts[0]) as one:
+        await told(one)
         found = {peer.account_id: peer for peer in await one.discover_peers()}
         stakes = {address: peer.stake_amount for address, peer in found.items()}
         # Its own prefix, 0, and not 42; a node does not list itself.
@@ -46,6 +54,7 @@ async def test_stake_from_exposures_and_from_ledgers_reaches_whoever_asks_for_pe
         assert one.health()["registry"]["source"].endswith("(session)")
     other = node(chain, accounts[1])
     async with other:
+        await told(other)
         stakes = {peer.account_id: peer.stake_amount for peer in await other.discover_peers()}
         assert stakes[ss58_encode(accounts[0].id, 0)] == STAKE
     assert await chain.genesis() == GENESIS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from types import SimpleNamespace
 
@@ -284,3 +285,15 @@ async def test_a_tally_takes_stake_and_the_right_to_vote_from_the_members_of_tha
         assert b.handlers.votes.tally("p").stake == {"yes": 77}
         del b.peers["a"]
         assert b.handlers.votes.tally("p").counts == {}
+
+
+async def test_an_author_sends_no_faster_than_others_take_what_it_sends() -> None:
+    async with mesh("a", "b", author_rate=100.0, author_burst=20.0) as (a, b):
+        heard = Inbox(b, MessageType.GOSSIP)
+        large = [a.broadcast(MessageType.GOSSIP, {"n": n, "large": bytes(4096)}) for n in range(15)]
+        await asyncio.gather(*large)
+        for n in range(15, 30):
+            await a.broadcast(MessageType.GOSSIP, {"n": n})
+        assert sorted([(await heard.next()).payload["n"] for _ in range(30)]) == list(range(30))
+        drops = [line for line in b.metrics().splitlines() if 'reason="author_rate"' in line]
+        assert all(line.endswith(" 0") for line in drops)

@@ -378,9 +378,19 @@ async def test_a_reader_has_what_came_since_it_was_made_and_its_end_always_has_r
     dispatcher = Dispatcher(2, 1, 5.0)
     reader = dispatcher.iterate()
     assert [dispatcher.offer(_message(number)) for number in range(3)] == [True, True, False]
+    unread = dispatcher.iterate()
     await dispatcher.close(1.0)
     assert [message.payload["n"] async for message in reader] == [0, 1]
-    assert [message async for message in dispatcher.iterate()] == []
+    dispatcher.reopen()
+    assert dispatcher.offer(_message(3))
+    assert (dispatcher.counters["queued"], dispatcher.counters["unhandled"]) == (2, 1), "nobody reads any more"
+    await dispatcher.close(1.0)
+    between = dispatcher.iterate()
+    dispatcher.reopen()
+    assert [dispatcher.offer(_message(number)) for number in range(3, 6)] == [True, True, False]
+    await dispatcher.close(1.0)
+    assert [message.payload["n"] async for message in between] == [3, 4]
+    assert [message async for message in unread] == []
 
 
 async def test_a_reader_that_was_dropped_is_nobody_who_misses_messages() -> None:

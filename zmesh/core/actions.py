@@ -122,10 +122,14 @@ class Composed:
 
 @dataclass(slots=True)
 class Published:
-    """The answer to ``Broadcast``: signed, kept for repair, and pushed to ``links``."""
+    """The answer to ``Broadcast``: signed, kept for repair, and pushed to ``links``.
+
+    ``pause``: seconds until the account may send the next, at the rate at which others take what it sends.
+    """
 
     envelope: Envelope
     links: tuple[PeerKey, ...]
+    pause: float = 0.0
 
 
 @dataclass(slots=True)

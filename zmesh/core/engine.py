@@ -176,7 +176,7 @@ class Engine:
         envelope = self._build(event, now)
         self._refuse_invalid(envelope, event, now)
         links = self._gossip.publish(envelope, now)
-        self._out.append(Published(envelope, links))
+        self._out.append(Published(envelope, links, self._intake.sent(envelope, now)))
         self._behaviours.received(envelope, self.peers.myself, event.payload, now)
 
     def _send_direct(self, event: SendDirect, now: Now) -> None:

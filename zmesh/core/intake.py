@@ -50,6 +50,9 @@ AUTHOR_UNIT = 2048
 """Bytes of a body that count as one more message of its author's rate: 1 MiB a second and 10 MiB at once. Under
 ``author_bytes`` that is kept for six seconds at least, so what a relay offered is there when it is asked for."""
 
+OWN_SHARE = 0.9
+"""Of what others take at once, as much as we send at once: what comes a little closer together there is still taken."""
+
 
 class _Copy:
     """A message on its way through the checks: the envelope, and how this copy of it came."""
@@ -83,6 +86,7 @@ class Intake:
         "_me",
         "_out",
         "_outbox",
+        "_own_rate",
         "_peers",
         "_seen",
         "_verifying",
@@ -103,6 +107,7 @@ class Intake:
         """Whose signature is out for checking: of each message one copy at a time."""
         self._author_buckets: dict[str, TokenBucket] = {}
         self._direct_buckets: dict[str, TokenBucket] = {}
+        self._own_rate = TokenBucket(context.bounds.author_rate, OWN_SHARE * context.bounds.author_burst, 0.0)
         self._epochs: dict[PeerKey, tuple[int, float]] = {}
         """Per author: its newest epoch, and the monotonic time since which older ones run out."""
 
@@ -457,6 +462,10 @@ class Intake:
             return  # a HELLO by a wrong clock: once that is set right, its author must not seem to be in an older life
         if newest is None or envelope.epoch > newest[0]:
             self._epochs[envelope.author] = (envelope.epoch, now.mono)
+
+    def sent(self, envelope: Envelope, now: Now) -> float:
+        """Our own account gossiped this: seconds until others take the next, if their bounds are as ours."""
+        return self._own_rate.owe(now.mono, self._weight(envelope))
 
     def _weight(self, envelope: Envelope) -> float:
         """What it takes of its author's rate; never more than may come at once, or it could not come at all."""

@@ -2,8 +2,8 @@
 
 Rules
  1. A bucket starts full: a legitimate burst right after the start passes.
- 2. Asking (``has``) costs nothing; only ``take`` does. So a forger cannot drain the bucket of the author whose name
-    it uses: that one is charged after its signature was verified.
+ 2. Asking (``has``) costs nothing; only ``take`` and ``owe`` do. So a forger cannot drain the bucket of the author
+    whose name it uses: that one is charged after its signature was verified.
 """
 
 from __future__ import annotations
@@ -38,6 +38,12 @@ class TokenBucket:
         taken = tokens >= amount
         self._tokens = tokens - amount if taken else tokens
         return taken
+
+    def owe(self, now: float, amount: float) -> float:
+        """Take ``amount`` whether it is there or not; seconds until as much could be taken again."""
+        self.has(now)
+        self._tokens -= amount
+        return max(0.0, (min(amount, self._burst) - self._tokens) / self._rate)
 
 
 def machine(address: str | None) -> str:
