@@ -154,8 +154,9 @@ class Running:
         node.start()
         self.is_open = True
         bound = await self._transport.start(node.receive)
-        ends.push_async_callback(self._end_handlers)
         await self.server.start(bound.direct)
+        # Not before: nobody is admitted yet, and an attempt that fails must not end those who wait for messages.
+        ends.push_async_callback(self._end_handlers)
         setup.dispatcher.reopen()
         self.handlers.records.describe(
             Description(

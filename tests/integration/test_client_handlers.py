@@ -159,6 +159,8 @@ async def test_a_handler_may_stop_the_client() -> None:
         async with asyncio.timeout(PATIENCE):
             await stopped.wait()
         assert not b.is_running
+        counters = b._setup.dispatcher.counters
+        assert (counters["cancelled_at_stop"], counters["left_running"]) == (0, 0), "nobody waited for it"
         with pytest.raises(OSError):
             await asyncio.open_connection("127.0.0.1", a.peers["b"].multiaddr.rpartition("/")[2])
 

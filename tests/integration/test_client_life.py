@@ -73,6 +73,7 @@ async def test_a_port_in_use_is_one_sentence_and_leaves_nothing_behind() -> None
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         a = client("a", listen_port=port)
+        reader = a.receive_messages()
         with pytest.raises(ConfigError) as refused:
             await a.start()
         assert "\n" not in str(refused.value)
@@ -81,7 +82,10 @@ async def test_a_port_in_use_is_one_sentence_and_leaves_nothing_behind() -> None
         assert not a.is_running
     await a.start()  # free now, and nothing of the first attempt is in the way
     assert a.listen_port == port
+    (unread,) = a._setup.dispatcher._reading()
+    assert unread.empty(), "an attempt that failed must not end a reader"
     await a.stop()
+    assert [message async for message in reader] == []
 
 
 @pytest.mark.parametrize("port", ["router_port", "gossip_port"])
