@@ -258,8 +258,7 @@ class Node:
             return
         if self._timer is not None:
             self._timer.cancel()
-        delay = max(0.0, self._wake_at - time.monotonic())
-        self._timer = self._loop.call_later(delay, self._wake)
+        self._timer = self._loop.call_at(self._wake_at, self._wake)  # its clock is the monotonic one, too
         self._wake_at = None
 
     def _wake(self) -> None:

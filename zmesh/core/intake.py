@@ -76,6 +76,7 @@ class Intake:
 
     __slots__ = (
         "_author_buckets",
+        "_author_burst",
         "_behaviours",
         "_context",
         "_direct_buckets",
@@ -105,6 +106,7 @@ class Intake:
         self._inbox = Inbox(context.bounds)
         self._verifying: dict[MessageId, _Copy] = {}
         """Whose signature is out for checking: of each message one copy at a time."""
+        self._author_burst = context.bounds.author_burst
         self._author_buckets: dict[str, TokenBucket] = {}
         self._direct_buckets: dict[str, TokenBucket] = {}
         self._own_rate = TokenBucket(context.bounds.author_rate, OWN_SHARE * context.bounds.author_burst, 0.0)
@@ -469,8 +471,8 @@ class Intake:
 
     def _weight(self, envelope: Envelope) -> float:
         """What it takes of its author's rate; never more than may come at once, or it could not come at all."""
-        more = len(envelope.body) // AUTHOR_UNIT
-        return min(1.0 + more, self._context.bounds.author_burst) if more else 1.0
+        units = 1.0 + len(envelope.body) // AUTHOR_UNIT
+        return units if units < self._author_burst else self._author_burst
 
     def _bucket(self, member: Member, *, direct: bool = False) -> TokenBucket:
         """The rate of an account. New ones start full, so their time does not matter."""

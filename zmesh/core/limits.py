@@ -41,9 +41,11 @@ class TokenBucket:
 
     def owe(self, now: float, amount: float) -> float:
         """Take ``amount`` whether it is there or not; seconds until as much could be taken again."""
-        self.has(now)
-        self._tokens -= amount
-        return max(0.0, (min(amount, self._burst) - self._tokens) / self._rate)
+        tokens = self._tokens + (now - self._at) * self._rate
+        self._tokens = (tokens if tokens < self._burst else self._burst) - amount
+        self._at = now
+        lacking = (amount if amount < self._burst else self._burst) - self._tokens
+        return lacking / self._rate if lacking > 0 else 0.0
 
 
 def machine(address: str | None) -> str:

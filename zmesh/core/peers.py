@@ -43,6 +43,7 @@ class Peers:
         "_ignored",
         "_ignored_at",
         "_me",
+        "_unlisted",
         "manual",
         "reputation",
         "roster",
@@ -50,6 +51,7 @@ class Peers:
 
     def __init__(self, me: PeerKey, bounds: Bounds) -> None:
         self._me = me
+        self._unlisted = Member(me, me.hex(), me.hex())
         self._bounds = bounds
         self._endpoints: dict[PeerKey, tuple[Endpoint, ...]] = {}
         self._heard: dict[PeerKey, float] = {}
@@ -69,7 +71,7 @@ class Peers:
     @property
     def myself(self) -> Member:
         """This node, also where no registry lists it."""
-        return self.roster.by_key.get(self._me) or Member(self._me, self._me.hex(), self._me.hex())
+        return self.roster.by_key.get(self._me) or self._unlisted
 
     def author(self, key: PeerKey) -> Member | None:
         """Whoever may have written a message: a member, or this node itself."""
@@ -141,9 +143,8 @@ class Peers:
     def is_ignored(self, member: Member, now: float) -> bool:
         """Should handlers not see this author's messages? Worked out once a second, and when one falls so low."""
         if now - self._ignored_at >= 1.0:
-            own = self.roster.by_key.get(self._me) or Member(self._me, "", "")
             # Lazily: nobody is counted while nobody has a score, and a mesh may have 10,000 members.
-            self._ignored = self.reputation.ignored(chain(self, (own,)), self._bounds.ignore_below, now)
+            self._ignored = self.reputation.ignored(chain(self, (self.myself,)), self._bounds.ignore_below, now)
             self._ignored_at = now
         return member.account in self._ignored
 
