@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.core_support import FLOOD_WAIT, ME, NOON, Bench, Person, opened, people, short
 from zmesh.core import wire
-from zmesh.core.actions import Deliver, Published
+from zmesh.core.actions import Deliver, Published, WakeAt
 from zmesh.core.bounds import Bounds
 from zmesh.core.envelope import Envelope
 from zmesh.core.events import Broadcast, Command, LinkClosed, LinkOpened, SendRefused
@@ -721,6 +721,28 @@ def test_a_push_that_did_not_leave_is_made_up_for_by_an_offer() -> None:
     made.advance(2.0)
 
     assert told(made, message) == [BOB.public]
+
+
+def test_what_every_link_took_is_no_more_work_for_its_origin() -> None:
+    made = bench()
+    made.advance(0.1)
+    made.fresh()
+    publish(made)
+
+    assert made.of(WakeAt) == []
+
+
+def test_what_did_not_leave_and_was_to_be_offered_anyway_is_offered_once() -> None:
+    made = bench(people(12))
+    message = publish(made, size=16 * 1024)
+    refusing = made.of(Published)[0].links
+    for key in refusing:
+        made.handle(SendRefused(key, message.id))
+    made.fresh()
+    made.advance(2.0)
+
+    assert sorted(told(made, message)) == sorted(made.live)
+    assert all(ids == [short(message)] for _, ids in made.ids(wire.IHAVE))
 
 
 # ---------------------------------------------------------------- anti-entropy

@@ -260,6 +260,6 @@ class Engine:
             return
         entry = self.seen.get(event.ref[: wire.SHORT_ID])
         if entry is not None:
-            entry.lacked_by(event.link)  # offers will reach it again
+            self._gossip.refused(entry, event.link, now)
         else:
             self._outbox.refused(event.ref)

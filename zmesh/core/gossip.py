@@ -69,7 +69,8 @@ class _Batch:
     __slots__ = ("entries", "last_round", "rounds", "told")
 
     def __init__(self) -> None:
-        self.entries: list[Seen] = []
+        self.entries: dict[Seen, None] = {}
+        """Each once, in the order in which they came."""
         self.rounds = 0
         self.last_round = 0
         self.told: set[PeerKey] = set()
@@ -106,8 +107,15 @@ class Gossip:
         else:
             targets = tuple(self._pick(self._bounds.fanout, ()))
         self._push(entry, targets, envelope.ttl, 0)
-        self._offer_later(entry, self._bounds.offer_rounds, now)
+        if len(targets) < len(self._context.live):
+            self._offer_later(entry, self._bounds.offer_rounds, now)
         return targets
+
+    def refused(self, entry: Seen, key: PeerKey, now: Now) -> None:
+        """The queue to this link would not take it: offers will reach the link again."""
+        entry.lacked_by(key)
+        if entry.author == self._context.composer.public and entry.body is not None:
+            self._offer_later(entry, self._bounds.offer_rounds, now)  # pushed to all, it was to be offered to nobody
 
     def carry(self, entry: Seen, ttl: int, hops: int, now: Now) -> None:
         """Pass on and offer a message of somebody else that was just accepted."""
@@ -182,7 +190,7 @@ class Gossip:
         if batch is None:
             batch = self._batch = _Batch()
             self._context.agenda.note(now.mono + self._bounds.offer_delay, self._offer_round, batch)
-        batch.entries.append(entry)
+        batch.entries[entry] = None
         batch.last_round = max(batch.last_round, rounds)
 
     def _offer_round(self, batch: _Batch, now: Now) -> None:
