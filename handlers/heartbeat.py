@@ -72,6 +72,10 @@ class Heartbeat:
         size = len(envelope.body)
         return size_objection(size, MAX_BODY) if size > MAX_BODY else field_objection(flaw(payload, {}, SCHEMA))
 
+    def harm(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> str:
+        """None."""
+        return ""
+
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Nothing is left to do: the engine has noted the sign of life."""
         return ()

@@ -75,6 +75,17 @@ class Ledger(Generic[W]):
             for account in sorted(by_account)
         }
 
+    def by(self, account: str, proposal_id: str) -> list[W]:
+        """What this account said of it."""
+        said = self._said.get(proposal_id, {}).get(account, {})
+        return [word for period in said.values() for word in period]
+
+    def would_flood(self, account: str, proposal_id: str, timestamp_ms: int) -> bool:
+        """Is it past what it may speak of in that period, if it says this, too?"""
+        known = self._accounts.get(account)
+        mine = {} if known is None else known.periods.get(timestamp_ms // PERIOD_MS, {})
+        return len(mine) + (proposal_id not in mine) > self._most
+
     def has_flooded(self, account: str) -> bool:
         """Did it speak of too many proposals in one period that is remembered?"""
         known = self._accounts.get(account)
@@ -96,8 +107,7 @@ class Ledger(Generic[W]):
         if len(said.get(period, ())) > 1:
             return Verdict.IGNORE
         # The one too many proves the flood to others, as the first two that contradict each other prove that.
-        floods = proposal_id not in mine and len(mine) == self._most
-        return Verdict.RELAY if said or floods else Verdict.ACCEPT
+        return Verdict.RELAY if said or self.would_flood(account, proposal_id, timestamp_ms) else Verdict.ACCEPT
 
     def note(self, account: str, proposal_id: str, said: W) -> None:
         """Add it, unless it adds nothing."""

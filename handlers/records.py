@@ -190,6 +190,10 @@ class Records:
             return field_objection(flaw(payload, {}, DISCOVERY_SCHEMA) or "records")
         return field_objection(flaw(payload, ANNOUNCE_SCHEMA, {}) or "record")
 
+    def harm(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> str:
+        """None."""
+        return ""
+
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Keep what came, and answer a question when this node is one of those who should."""
         if envelope.author == self._ports.signer.public:

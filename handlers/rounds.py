@@ -200,6 +200,10 @@ class Rounds:
         wrong = flaw(payload, *_SCHEMAS[kind])
         return "" if wrong is None else field_objection(wrong)
 
+    def harm(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> str:
+        """None."""
+        return ""
+
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Note it; rounds never send anything by themselves."""
         if envelope.kind is MessageType.FL_ROUND_START:

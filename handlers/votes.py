@@ -216,6 +216,21 @@ class Votes:
         wrong = flaw(payload, VOTE if is_vote else PROPOSE, {})
         return "" if wrong is None else field_objection(wrong)
 
+    def harm(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> str:
+        """A contradiction of its own, or a flood: both void what the account said."""
+        if envelope.recipient is not None:
+            return ""
+        account, proposal_id, time = sender.account, payload["proposal_id"], envelope.timestamp_ms
+        is_vote = envelope.kind is MessageType.CONSENSUS_VOTE
+        ledger: Ledger[Any] = self._votes if is_vote else self._proposals
+        if ledger.would_flood(account, proposal_id, time):
+            most = VOTES_PER_ACCOUNT if is_vote else PROPOSALS_PER_ACCOUNT
+            return f"its account spoke of {most} proposals in these ten minutes, and with one more none of that counts"
+        word = _as_text(payload["choice"]) if is_vote else _digest(envelope).hex()
+        if any(said.word != word for said in ledger.by(account, proposal_id)):
+            return f"its account said otherwise of {proposal_id!r} before, and who contradicts itself is not counted"
+        return ""
+
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Count it, or void it; what came to this node alone counts at none."""
         if envelope.recipient is not None:

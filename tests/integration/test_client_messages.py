@@ -288,6 +288,19 @@ async def test_a_tally_takes_stake_and_the_right_to_vote_from_the_members_of_tha
         assert b.handlers.votes.tally("p").counts == {}
 
 
+async def test_a_vote_that_would_void_the_first_one_stays_here() -> None:
+    async with mesh("a", "b") as (a, b):
+        heard = Inbox(b, MessageType.CONSENSUS_VOTE)
+        await a.broadcast(MessageType.CONSENSUS_VOTE, {"proposal_id": "p", "choice": "yes"})
+        with pytest.raises(PayloadError, match="this consensus_vote would harm its author: its account said otherwise"):
+            await a.broadcast(MessageType.CONSENSUS_VOTE, {"proposal_id": "p", "choice": "no"})
+        await a.broadcast(MessageType.CONSENSUS_VOTE, {"proposal_id": "q", "choice": "no"})
+        assert [(await heard.next()).payload["proposal_id"] for _ in range(2)] == ["p", "q"]
+        for node in (a, b):
+            tally = node.handlers.votes.tally("p")
+            assert (tally.counts, tally.equivocators) == ({"yes": 1}, ())
+
+
 async def test_an_author_sends_no_faster_than_others_take_what_it_sends() -> None:
     async with mesh("a", "b", author_rate=0.01, author_burst=100.0) as (a, b):
         heard = Inbox(b, MessageType.GOSSIP)

@@ -38,6 +38,9 @@ class Judge:
     def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
         return "it was told so"
 
+    def harm(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> str:
+        return ""
+
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         self.heard.append(envelope)
         return ()

@@ -38,6 +38,9 @@ class Clockwork:
     def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
         return "it is bad"
 
+    def harm(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> str:
+        return ""
+
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         self.heard.append((sender.peer_id, payload))
         return self.commands if sender.key != ME.public else ()

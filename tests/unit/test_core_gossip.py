@@ -435,6 +435,9 @@ def test_a_handler_that_wants_its_turn_at_once_does_not_make_the_node_late() -> 
         def objection(self, *_: object) -> str:
             return "none"
 
+        def harm(self, *_: object) -> str:
+            return ""
+
         def received(self, *_: object) -> tuple[Command, ...]:
             self.deadline = 0.0
             return ()

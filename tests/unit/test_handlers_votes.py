@@ -199,6 +199,44 @@ def test_an_account_floods_only_its_own_proposals(monkeypatch: pytest.MonkeyPatc
     assert [(name, held.tally(name).proposers) for name in held.open] == [("a0", ()), ("p0", ("bob",))]
 
 
+def harm(held: Votes, said: Said) -> str:
+    return held.harm(said.envelope, said.sender, said.payload)
+
+
+@pytest.mark.parametrize(
+    "first, second, why",
+    [
+        (vote(ALICE, "yes"), vote(ALICE, "no"), "its account said otherwise of 'p' before"),
+        (vote(ALICE, "yes"), vote(ALICE_AGAIN, "no", now=later(3600)), "its account said otherwise of 'p' before"),
+        (propose(ALICE, terms=1), propose(ALICE, terms=2), "its account said otherwise of 'p' before"),
+        (vote(ALICE, "yes"), vote(ALICE, "yes"), ""),
+        (vote(ALICE, True), vote(ALICE, "true"), ""),
+        (vote(ALICE, "yes"), vote(ALICE, "no", "q"), ""),
+        (vote(ALICE, "yes"), vote(BOB, "no"), ""),
+        (vote(ALICE, "yes"), propose(ALICE), ""),
+        (propose(ALICE, terms=1), propose(ALICE, terms=1), ""),
+    ],
+)
+def test_who_would_contradict_itself_is_told_before(first: Said, second: Said, why: str) -> None:
+    held = Votes()
+    take(held, first)
+
+    assert harm(held, second).partition(",")[0] == why
+
+
+def test_who_would_flood_is_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "VOTES_PER_ACCOUNT", 3)
+    held = Votes()
+    for number in range(3):
+        assert harm(held, vote(ALICE, "yes", f"p{number}")) == ""
+        take(held, vote(ALICE, "yes", f"p{number}"))
+    why = "its account spoke of 3 proposals in these ten minutes, and with one more none of that counts"
+
+    assert harm(held, vote(ALICE, "yes", "p3")) == why
+    assert harm(held, vote(ALICE, "yes", "p2")) == harm(held, vote(ALICE, "yes", "p3", now=later(600))) == ""
+    assert harm(held, vote(BOB, "yes", "p3")) == harm(held, propose(ALICE, "p3")) == ""
+
+
 def test_it_never_speaks_by_itself() -> None:
     held = Votes()
     assert held.deadline is None

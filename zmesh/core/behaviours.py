@@ -40,11 +40,15 @@ class Behaviours:
         return Verdict.ACCEPT if handler is None else handler.validate(envelope, sender, payload, now)
 
     def objection(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> str | None:
-        """Why every peer would reject this message of our own, as one clause; None if it is sound."""
+        """Why a message of our own must not be sent, as one sentence; None if it may."""
         handler = None if envelope.kind is None else self._of.get(envelope.kind)
-        if handler is None or handler.validate(envelope, sender, payload, now) is not Verdict.REJECT:
+        if handler is None or envelope.kind is None:
             return None
-        return handler.objection(envelope, payload)
+        kind = envelope.kind.value
+        if handler.validate(envelope, sender, payload, now) is Verdict.REJECT:
+            return f"every peer would reject this {kind}: {handler.objection(envelope, payload)}"
+        harm = handler.harm(envelope, sender, payload)
+        return f"this {kind} would harm its author: {harm}" if harm else None
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> None:
         """An accepted message, the node's own included."""

@@ -167,10 +167,10 @@ class Engine:
         return self._context.composer.compose(wire.KIND_CODES[event.kind], payload, now, ttl=ttl, recipient=recipient)
 
     def _refuse_invalid(self, envelope: Envelope, me: Member, event: Broadcast | SendDirect, now: Now) -> None:
-        """A slip must cost its author no reputation: it stays here. Raises ``PayloadError``."""
+        """A slip must cost its author nothing: it stays here. Raises ``PayloadError``."""
         objection = self._behaviours.objection(envelope, me, event.payload, now)
         if objection is not None:
-            raise PayloadError(f"every peer would reject this {event.kind.value}: {objection}")
+            raise PayloadError(objection)
 
     def _broadcast(self, event: Broadcast, now: Now) -> None:
         envelope = self._build(event, now)

@@ -35,6 +35,10 @@ class Handler(Protocol):
         """What is wrong with what ``validate`` rejects, as one clause. Only the message's own author asks."""
         ...
 
+    def harm(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> str:
+        """What a sound message would cost its own author, who asks before it sends it, as one clause; or nothing."""
+        ...
+
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Take an accepted message (the node's own included) into account."""
         ...
