@@ -102,15 +102,6 @@ def address_of(endpoint: Endpoint) -> str:
     return f"tcp://{endpoint}"
 
 
-def is_address(host: str) -> bool:
-    """Whether ``host`` is an IP literal."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
 def reachable(endpoint: Endpoint) -> Endpoint:
     """Where this host itself reaches what is bound to ``endpoint``: a wildcard address is no destination."""
     if ipaddress.ip_address(endpoint.host).is_unspecified:

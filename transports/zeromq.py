@@ -20,6 +20,7 @@ import zmq
 from zmesh.core.errors import ConfigError, NotRunningError, ZmeshError
 from zmesh.core.types import Frames, PeerKey
 from zmesh.log import get_logger
+from zmesh.multiaddr import is_address
 from zmesh.transport import Routes, Sink
 from zmesh.transports.admission import Admission, CurveIdentity
 from zmesh.transports.connections import TICK
@@ -29,7 +30,7 @@ from zmesh.transports.links import Links
 from zmesh.transports.publisher import Publisher
 from zmesh.transports.readiness import NOBLOCK, NOBLOCK_MORE, Drain, ZmqSocket, bare_receive, bare_send
 from zmesh.transports.selftest import forget_strangers, refuses_strangers
-from zmesh.transports.sockets import Bound, SocketBounds, Sockets, is_address, raise_file_limit
+from zmesh.transports.sockets import Bound, SocketBounds, Sockets, raise_file_limit
 
 log = get_logger(__name__)
 

@@ -23,7 +23,6 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from ipaddress import ip_address
 from typing import Any
 
 from zmesh.core.errors import WireError
@@ -32,6 +31,7 @@ from zmesh.core.types import Endpoint, PeerKey
 from zmesh.handlers.record import Record, decode_record, is_local, verify_record
 from zmesh.identity import verify
 from zmesh.log import get_logger
+from zmesh.multiaddr import is_address
 from zmesh.transport import Routes, Transport
 
 FETCH_SECONDS = 2.0
@@ -194,7 +194,7 @@ def _routes(door: Endpoint, record: Record | None) -> Routes:
 async def resolve(endpoint: Endpoint) -> list[Endpoint]:
     """Every address of a host, in the resolver's order. Raises ``OSError``, and ``TimeoutError`` after 5 s."""
     host, port = endpoint
-    if _is_address(host):
+    if is_address(host):
         return [endpoint]
     try:
         async with asyncio.timeout(RESOLVE_SECONDS):
@@ -238,11 +238,3 @@ async def _look_up(host: str, port: int) -> list[Any]:
         _lookups.release()
         raise OSError(errno.EAGAIN, str(error)) from None
     return await answer
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -10,7 +10,7 @@ Rules
 from __future__ import annotations
 
 import re
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 
 from zmesh.core.errors import ConfigError
 from zmesh.core.types import Endpoint
@@ -23,6 +23,15 @@ MAX_TEXT = 300
 _PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
+
+
+def is_address(host: str) -> bool:
+    """Whether ``host`` is an IP literal, which needs no resolver."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_multiaddr(text: str) -> Endpoint:

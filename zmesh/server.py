@@ -64,8 +64,7 @@ class Server:
         self._runner = runner
         assert runner.server is not None  # made by setup()
         host = self._settings.listen_host
-        inside = Endpoint(_reachable(router.host), router.port)
-        door = FrontDoor(host, self._settings.listen_port, inside, runner.server)
+        door = FrontDoor(host, self._settings.listen_port, router, runner.server)
         await door.start()
         self._door = door
 
@@ -139,11 +138,3 @@ def _source_toward(place: Endpoint, listen_host: str) -> str | None:
     except (OSError, ValueError):
         return None
     return None if ipaddress.ip_address(source).is_unspecified else source
-
-
-def _reachable(host: str) -> str:
-    """An address to dial for one that was bound."""
-    address = ipaddress.ip_address(host)
-    if not address.is_unspecified:
-        return host
-    return "127.0.0.1" if address.version == 4 else "::1"
