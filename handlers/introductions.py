@@ -12,12 +12,11 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from hashlib import blake2b
 from typing import Final
 
 from zmesh.core.envelope import Signer
-from zmesh.core.limits import TokenBucket
+from zmesh.core.limits import Limits
 from zmesh.core.types import PeerKey
 from zmesh.handlers.record import Record
 
@@ -29,8 +28,6 @@ INTRODUCED_RATE: Final = 0.1
 """Introductions a second of one key, by itself or by others: a node that moves, not one that makes all verify."""
 INTRODUCED_BURST: Final = 8.0
 """At once: a newcomer asks several seeds, and may move soon after."""
-MAX_BUCKETS: Final = 4096
-"""Accounts and keys each that are kept count of; the one unused longest is forgotten first, and starts afresh."""
 MAX_WAITING: Final = 1024
 """Records that wait to be introduced, at most 4 MiB; beyond, a newcomer is introduced by its other seeds."""
 REPEATERS: Final = 4
@@ -39,31 +36,6 @@ introducer, or its key, had reached a limit there."""
 _LOT_TAG: Final = b"zmesh/1 lot:"
 LOOK_AGAIN: Final = 1.0
 """Seconds until those whom a limit held back are looked at again."""
-
-
-class Limits:
-    """A token bucket for each of a bounded number of names."""
-
-    def __init__(self, rate: float, burst: float) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._buckets: dict[Hashable, TokenBucket] = {}
-
-    def take(self, name: Hashable, mono: float) -> bool:
-        """One unit of ``name``, at ``mono`` monotonic seconds."""
-        return self._of(name, mono).take(mono)
-
-    def has(self, name: Hashable, mono: float) -> bool:
-        """Would ``take`` succeed?"""
-        return self._of(name, mono).has(mono)
-
-    def _of(self, name: Hashable, mono: float) -> TokenBucket:
-        # Put back at the end: the first is the one unused longest.
-        bucket = self._buckets.pop(name, None) or TokenBucket(self._rate, self._burst, mono)
-        if len(self._buckets) >= MAX_BUCKETS:
-            del self._buckets[next(iter(self._buckets))]
-        self._buckets[name] = bucket
-        return bucket
 
 
 class Repeats:

@@ -34,14 +34,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, unique
-from hashlib import blake2b
 from typing import Any, Final
 
 from zmesh.core.envelope import Envelope
 from zmesh.core.events import Command
 from zmesh.core.now import Now
 from zmesh.core.types import Member, MessageType, PeerKey, Verdict
-from zmesh.handlers.schema import Schema, field_objection, flaw, number, text, whole
+from zmesh.handlers.schema import Schema, field_objection, flaw, number, terms_of, text, whole
 
 MAX_ID: Final = 256
 """Bytes of a round_id, dataset name, hash or CID in UTF-8: the longest CIDs in use have about a hundred."""
@@ -227,7 +226,7 @@ class Rounds:
         if known is None or known.terms is None:
             deadline = payload.get("deadline")
             return Verdict.RELAY if deadline is not None and deadline < now.wall else Verdict.ACCEPT
-        if known.terms == _digest(envelope):
+        if known.terms == terms_of(envelope):
             # Announced once more: others may have missed the first one, the application here has not.
             return Verdict.RELAY
         return Verdict.IGNORE if known.contradicted else Verdict.RELAY
@@ -241,7 +240,7 @@ class Rounds:
         return Verdict.RELAY if state is not None and state < known.state else Verdict.ACCEPT
 
     def _start(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> None:
-        terms = _digest(envelope)
+        terms = terms_of(envelope)
         known = self.round(sender.account, payload["round_id"])
         if known is not None and known.terms is not None:
             known.contradicted = known.contradicted or known.terms != terms
@@ -307,7 +306,3 @@ class Rounds:
             index[name].remove(value)
             if not index[name]:
                 del index[name]
-
-
-def _digest(envelope: Envelope) -> bytes:
-    return blake2b(envelope.payload, digest_size=32).digest()

@@ -10,8 +10,10 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from hashlib import blake2b
 from typing import Any
 
+from zmesh.core.envelope import Envelope
 from zmesh.core.wire import MAX_UINT
 
 Check = Callable[[object], bool]
@@ -78,6 +80,11 @@ def flaw(payload: Mapping[str, Any], required: Schema, optional: Schema) -> str 
         if value is not None and not check(value):
             return name
     return None
+
+
+def terms_of(envelope: Envelope) -> bytes:
+    """32 bytes that tell what one payload says from what another does: its BLAKE2b-256."""
+    return blake2b(envelope.payload, digest_size=32).digest()
 
 
 def field_objection(name: str | None) -> str:

@@ -35,7 +35,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from typing import Any, Final
 
 from zmesh.core.envelope import Envelope
@@ -43,7 +42,7 @@ from zmesh.core.events import Command
 from zmesh.core.now import Now
 from zmesh.core.types import Member, MessageType, PeerKey, Verdict
 from zmesh.handlers.ledger import Ledger, W
-from zmesh.handlers.schema import Schema, field_objection, flaw, size_objection, text, whole
+from zmesh.handlers.schema import Schema, field_objection, flaw, size_objection, terms_of, text, whole
 
 MAX_ID: Final = 256
 """Bytes of a proposal_id in UTF-8: a hash in any notation, or a readable name."""
@@ -226,7 +225,7 @@ class Votes:
         if ledger.would_flood(account, proposal_id, time):
             most = VOTES_PER_ACCOUNT if is_vote else PROPOSALS_PER_ACCOUNT
             return f"its account spoke of {most} proposals in these ten minutes, and with one more none of that counts"
-        word = _as_text(payload["choice"]) if is_vote else _digest(envelope).hex()
+        word = _as_text(payload["choice"]) if is_vote else terms_of(envelope).hex()
         if any(said.word != word for said in ledger.by(account, proposal_id)):
             return f"its account said otherwise of {proposal_id!r} before, and who contradicts itself is not counted"
         return ""
@@ -240,7 +239,7 @@ class Votes:
             signed = Signed(envelope.author, envelope.body, envelope.signature)
             self._votes.note(account, proposal_id, _Vote(_as_text(payload["choice"]), time, sender, signed))
         else:
-            self._proposals.note(account, proposal_id, Proposal(account, envelope.id, time, _digest(envelope)))
+            self._proposals.note(account, proposal_id, Proposal(account, envelope.id, time, terms_of(envelope)))
         return ()
 
     def wake(self, now: Now) -> Sequence[Command]:
@@ -266,7 +265,3 @@ def _as_text(choice: str | int | bool) -> str:
     if isinstance(choice, bool):
         return "true" if choice else "false"
     return str(choice)
-
-
-def _digest(envelope: Envelope) -> bytes:
-    return blake2b(envelope.payload, digest_size=32).digest()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from zmesh.core.limits import TokenBucket, machine
+from zmesh.core.limits import Limits, TokenBucket, machine
 
 RATE = 4.0
 """Posts a second from one address."""
@@ -20,8 +20,6 @@ RATE_OF_ALL = 100.0
 """Posts a second from everybody: with three verifications of 0.1 ms each, 3 % of a core."""
 BURST_OF_ALL = 1024.0
 """At once: a mesh of 1,000 that starts at one seed."""
-MAX_ADDRESSES = 4096
-"""Addresses kept count of, about 1 MiB."""
 RETRY_AFTER = 1
 """Seconds until a refused address has a share again: more than 1 / ``RATE``, in whole ones as HTTP has it."""
 
@@ -33,27 +31,19 @@ class Knocks:
         self.counters: Counter[str] = Counter()
         """How often somebody was refused, by whose limit it was; and how often a body that was let in did not come."""
         self._all: TokenBucket | None = None
-        self._buckets: dict[str, TokenBucket] = {}
+        self._each = Limits(RATE, BURST)
 
     def refusal(self, address: str | None, now: float) -> str | None:
         """None if ``address`` may post now, or whose limit is reached: ``address`` or ``everybody``.
 
         None as an address is one that is not known.
         """
-        whose = "address" if not self._of(address, now).take(now) else None
+        whose = "address" if not self._each.take(machine(address), now) else None
         if whose is None and not self._everybody(now).take(now):
             whose = "everybody"
         if whose is not None:
             self.counters[f"http_posts_over_limit_of_{whose}"] += 1
         return whose
-
-    def _of(self, address: str | None, now: float) -> TokenBucket:
-        name = machine(address)
-        bucket = self._buckets.pop(name, None) or TokenBucket(RATE, BURST, now)
-        if len(self._buckets) >= MAX_ADDRESSES:
-            del self._buckets[next(iter(self._buckets))]
-        self._buckets[name] = bucket
-        return bucket
 
     def _everybody(self, now: float) -> TokenBucket:
         if self._all is None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.unit.core_support import NOON, later
 from zmesh.core.agenda import NEVER, Agenda
-from zmesh.core.limits import TokenBucket, machine
+from zmesh.core.limits import Limits, TokenBucket, machine
 from zmesh.core.now import Now
 
 
@@ -98,3 +98,8 @@ def test_the_agenda_goes_on_after_a_callback_that_raised() -> None:
 )
 def test_an_address_counts_for_the_machine_that_has_it(address: str | None, counted_as: str) -> None:
     assert machine(address) == counted_as
+
+
+def test_the_count_kept_of_names_is_bounded() -> None:
+    limits = Limits(1.0, 1.0, 2)
+    assert [limits.take(name, 0.0) for name in ("a", "b", "a", "c", "a", "b")] == [True, True, False, True, False, True]

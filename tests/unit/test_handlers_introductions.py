@@ -11,7 +11,7 @@ from tests.unit.handlers_support import NETWORK, NOON, Someone, judge, later, ta
 from zmesh.core.events import Broadcast, Command, Located
 from zmesh.core.types import Endpoint, MessageType, PeerKey, Verdict
 from zmesh.handlers import Description, Record, RecordPorts, Records, Taken, encode_record
-from zmesh.handlers.introductions import INTRODUCED_BURST, INTRODUCER_BURST, Limits
+from zmesh.handlers.introductions import INTRODUCED_BURST, INTRODUCER_BURST
 
 SEED, BOB, NEWCOMER = Someone(1), Someone(2), Someone(3)
 PUBLIC = Description("n", (Endpoint("203.0.113.7", 9090),))
@@ -133,9 +133,3 @@ def test_who_was_removed_meanwhile_is_not_introduced() -> None:
     nobody: set[PeerKey] = set()
     seed.retain(nobody)
     assert introduced(seed.wake(NOON)) == []
-
-
-def test_the_count_kept_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zmesh.handlers.introductions.MAX_BUCKETS", 2)
-    limits = Limits(1.0, 1.0)
-    assert [limits.take(name, 0.0) for name in ("a", "b", "a", "c", "a", "b")] == [True, True, False, True, False, True]

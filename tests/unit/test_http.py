@@ -20,7 +20,7 @@ from zmesh.core.types import Endpoint
 from zmesh.handlers import Offer, Taken
 from zmesh.http import MAX_BODY, MAX_LINE, STATUSES, make_app, make_runner
 from zmesh.http_client import MAX_ANSWER, Posted, fetch_record, post_record
-from zmesh.knocks import BURST, BURST_OF_ALL, MAX_ADDRESSES, RATE, Knocks
+from zmesh.knocks import BURST, BURST_OF_ALL, RATE, Knocks
 
 HEALTH = {"status": "healthy", "peer_id": "validator_001", "peers_count": 5, "running": True}
 
@@ -350,13 +350,6 @@ def test_each_machine_has_its_share_and_all_together_have_one() -> None:
     crowd = [knocks.refusal(f"198.51.{number // 200}.{number % 200}", 0.3) for number in range(1000)]
     assert crowd.count("everybody") == pytest.approx(1000 - (BURST_OF_ALL - 3 * BURST), abs=40)
     assert knocks.counters["http_posts_over_limit_of_everybody"] == crowd.count("everybody")
-
-
-def test_the_table_of_addresses_is_bounded() -> None:
-    knocks = Knocks()
-    for number in range(MAX_ADDRESSES + 100):
-        knocks.refusal(f"10.0.{number // 256}.{number % 256}", float(number))
-    assert len(knocks._buckets) == MAX_ADDRESSES
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,12 @@ Rules
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Final
+
+MAX_NAMES: Final = 4096
+"""Names that are kept count of, about 1 MiB."""
 
 
 class TokenBucket:
@@ -46,6 +51,34 @@ class TokenBucket:
         self._at = now
         lacking = (amount if amount < self._burst else self._burst) - self._tokens
         return lacking / self._rate if lacking > 0 else 0.0
+
+
+class Limits:
+    """A token bucket for each of a bounded number of names: beyond ``most``, the one unused longest starts afresh."""
+
+    __slots__ = ("_buckets", "_burst", "_most", "_rate")
+
+    def __init__(self, rate: float, burst: float, most: int = MAX_NAMES) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._most = most
+        self._buckets: dict[Hashable, TokenBucket] = {}
+
+    def take(self, name: Hashable, now: float) -> bool:
+        """One unit of ``name``, if it is there."""
+        return self._of(name, now).take(now)
+
+    def has(self, name: Hashable, now: float) -> bool:
+        """Would ``take`` succeed?"""
+        return self._of(name, now).has(now)
+
+    def _of(self, name: Hashable, now: float) -> TokenBucket:
+        # Put back at the end: the first is the one unused longest.
+        bucket = self._buckets.pop(name, None) or TokenBucket(self._rate, self._burst, now)
+        if len(self._buckets) >= self._most:
+            del self._buckets[next(iter(self._buckets))]
+        self._buckets[name] = bucket
+        return bucket
 
 
 def machine(address: str | None) -> str:

@@ -48,11 +48,6 @@ class Caution:
     def __init__(self) -> None:
         self._doubted: Claim | None = None
 
-    @property
-    def doubts(self) -> bool:
-        """Is a claim waiting?"""
-        return self._doubted is not None
-
     def judge(self, in_force: Set[bytes], claim: Claim) -> str | None:
         """Why the claim is not taken, in one sentence; None to take it in the place of ``in_force``."""
         if not claim.members:

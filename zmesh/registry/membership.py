@@ -28,10 +28,10 @@ from math import inf
 from typing import Any, Final, Literal, NamedTuple
 
 from zmesh.core.errors import ConfigError, WireError
+from zmesh.core.limits import Limits
 from zmesh.core.now import Now
 from zmesh.core.types import EMPTY_ROSTER, Member, PeerKey, Roster
 from zmesh.delegation import Delegation, Scheme, Statement, decode_delegation
-from zmesh.handlers.introductions import Limits
 from zmesh.handlers.record import Record, is_local
 from zmesh.identity import curve_image
 from zmesh.log import get_logger
