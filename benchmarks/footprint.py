@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 
 import zmesh
 from benchmarks.harness import BenchmarkError, Figure, Line, Report, crew, main, median
-from benchmarks.nodes import JOINING, linked, started
+from benchmarks.nodes import JOINING, started
 from zmesh.core.types import Member
 
 STEPS = (0, 25, 50)
@@ -57,7 +57,7 @@ async def measured(line: Line, seconds: float) -> None:
         resident = []
         for count in STEPS:
             node.registry.introduce(await line.hear())
-            await linked(node.mesh, count)
+            await node.mesh.wait_for_links(count, JOINING)
             await asyncio.sleep(SETTLE)
             line.tell("settled")
             gc.collect()

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.harness import BenchmarkError, Figure, Line, Report, Worker, crew, main, median
-from benchmarks.nodes import LOOK
 from zmesh import Identity, MeshNetworkClient
 from zmesh.demo.accounts import dev_account
 from zmesh.demo.chopsticks import Chopsticks, session
 from zmesh.demo.npm import NoChainError
 
+LOOK = 0.01
+"""Seconds between two looks at who belongs and who is linked."""
 STAYING = 4
 JOIN_SECONDS = 5.0
 """What a newcomer may take, as the mesh promises it."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,8 +17,6 @@ from zmesh.registry.port import OnChange, RegistryStatus, ValidatorSet
 
 JOINING = 30.0
 """Seconds in which all links of a benchmark's mesh must stand."""
-LOOK = 0.01
-"""Seconds between two looks at whether they do."""
 NO_LIMIT = 1e9
 """Messages a second, or at once: what a benchmark sets where it measures the speed and not the limit."""
 PAYLOAD = 256
@@ -107,19 +103,10 @@ async def joined(line: Line, name: str, **settings: Any) -> AsyncIterator[MeshNe
         line.tell(node.me)
         members = await line.hear()
         node.registry.introduce(members)
-        await linked(node.mesh, len(members) - 1)
+        await node.mesh.wait_for_links(len(members) - 1, JOINING)
         line.tell("joined")
         await line.hear()
         yield node.mesh
-
-
-async def linked(mesh: MeshNetworkClient, count: int) -> None:
-    """Wait until ``count`` links stand."""
-    deadline = time.monotonic() + JOINING
-    while sum(peer.is_linked for peer in mesh.peers.values()) < count:
-        if time.monotonic() > deadline:
-            raise BenchmarkError(f"{mesh.peer_id}: fewer than {count} links after {JOINING:g} s: {mesh.health()}")
-        await asyncio.sleep(LOOK)
 
 
 def introduce(workers: Sequence[Worker]) -> None:

@@ -32,7 +32,7 @@ async def main() -> None:
         alice.peers["bob"] = card(bob)
         bob.peers["alice"] = card(alice)
 
-        # To everybody. Sent before the two are connected, it arrives as soon as they are.
+        # To everybody. Sent before the two are linked, it arrives as soon as they are.
         await alice.broadcast(MessageType.GOSSIP, {"text": "hello, everybody"})
         await heard.wait()
 

@@ -76,7 +76,7 @@ class Ledger(Generic[W]):
         }
 
     def by(self, account: str, proposal_id: str) -> list[W]:
-        """What this account said of it."""
+        """What this account said of it, also in a period that its next word may end."""
         said = self._said.get(proposal_id, {}).get(account, {})
         return [word for period in said.values() for word in period]
 

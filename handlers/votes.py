@@ -216,7 +216,7 @@ class Votes:
         return "" if wrong is None else field_objection(wrong)
 
     def harm(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> str:
-        """A contradiction of its own, or a flood: both void what the account said."""
+        """A contradiction of what its account said, or a flood, as far as this node remembers or has heard."""
         if envelope.recipient is not None:
             return ""
         account, proposal_id, time = sender.account, payload["proposal_id"], envelope.timestamp_ms
@@ -224,11 +224,14 @@ class Votes:
         ledger: Ledger[Any] = self._votes if is_vote else self._proposals
         if ledger.would_flood(account, proposal_id, time):
             most = VOTES_PER_ACCOUNT if is_vote else PROPOSALS_PER_ACCOUNT
-            return f"its account spoke of {most} proposals in these ten minutes, and with one more none of that counts"
+            return f"its account would speak of more than {most} proposals in ten minutes, and none of that counts"
         word = _as_text(payload["choice"]) if is_vote else terms_of(envelope).hex()
-        if any(said.word != word for said in ledger.by(account, proposal_id)):
-            return f"its account said otherwise of {proposal_id!r} before, and who contradicts itself is not counted"
-        return ""
+        other = next((said.word for said in ledger.by(account, proposal_id) if said.word != word), None)
+        if other is None:
+            return ""
+        if is_vote:
+            return f"its account voted {other!r} on {proposal_id!r} before, and two choices void its vote"
+        return f"its account proposed {proposal_id!r} before, with other bytes: everybody would see a contradiction"
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Count it, or void it; what came to this node alone counts at none."""

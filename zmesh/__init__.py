@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zmesh.client import MeshNetworkClient
     from zmesh.config import Settings
-    from zmesh.core.errors import ConfigError, NotRunningError, PayloadError, ZmeshError
+    from zmesh.core.errors import ConfigError, NotRunningError, PayloadError, SelfHarmError, ZmeshError
     from zmesh.core.types import MessageType, SendResult
     from zmesh.identity import Identity
     from zmesh.messages import FLRoundAnnouncement, MeshMessage, PeerInfo
@@ -29,6 +29,7 @@ _HOMES = {
     "NotRunningError": "zmesh.core.errors",
     "PayloadError": "zmesh.core.errors",
     "PeerInfo": "zmesh.messages",
+    "SelfHarmError": "zmesh.core.errors",
     "SendResult": "zmesh.core.types",
     "Settings": "zmesh.config",
     "ZmeshError": "zmesh.core.errors",
@@ -44,6 +45,7 @@ __all__ = [
     "NotRunningError",
     "PayloadError",
     "PeerInfo",
+    "SelfHarmError",
     "SendResult",
     "Settings",
     "ZmeshError",

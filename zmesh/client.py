@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 DIRECT_SECONDS = 10.0
 """Seconds a direct send may take unless the caller says otherwise: two dials and several repetitions."""
+LINKS_SECONDS = 30.0
+"""Seconds that ``wait_for_links`` waits unless the caller says otherwise: a mesh of ten links in under one."""
 MAX_PAUSE = 0.05
 """Seconds of one pause while every link refuses: long enough for a queue to drain, short enough to keep it fed."""
 MAX_WAIT = 1.0
@@ -268,8 +270,9 @@ class MeshNetworkClient:
         Waits first, as long as this account has sent more than others take of it: ``author_burst`` messages at once and
         ``author_rate`` a second, of 2 KiB each. When it returns, the message is on its way, or kept to be offered
         again; where every link refused it, that is up to 50 ms later, so that a flood does not outrun its links.
-        Raises ``PayloadError`` for a payload that cannot travel or is over 64 KiB, ``NotRunningError`` before
-        ``start``.
+        Raises ``PayloadError`` for a payload that cannot travel, is over 64 KiB or lacks what its type asks for,
+        ``SelfHarmError`` for one that contradicts what this account said, as far as this node knows, and
+        ``NotRunningError`` before ``start``.
         """
         while (wait := self._clear_at - time.monotonic()) > 0:
             self._here()
@@ -391,6 +394,23 @@ class MeshNetworkClient:
             life.belonging.registered(await self._setup.registry.read())
         met = [self._setup.peers.describe(member) for member in life.engine.peers]
         return met + [PeerInfo.unmet(account) for account in life.belonging.strangers()]
+
+    async def wait_for_links(self, count: int = 1, timeout: float | None = LINKS_SECONDS) -> None:  # noqa: ASYNC109
+        """Return once messages flow directly between this node and ``count`` peers.
+
+        Nothing has to wait for it: what is broadcast before reaches those who are linked later, too, by repair, some
+        seconds after their link stands. Raises ``TimeoutError`` that says why after ``timeout`` seconds (None: never),
+        and ``NotRunningError`` before ``start`` or when the node was stopped meanwhile.
+        """
+        life = self._here()
+        try:
+            async with asyncio.timeout(timeout):
+                await life.links(count)
+        except TimeoutError:
+            health = self.health()
+            said = "; ".join([f"{health.get('links_live', 0)} links of {count}", *health.get("why", ())])
+            raise TimeoutError(f"{self.peer_id} has waited {timeout:g} s for links: {said}") from None
+        self._running()
 
     # ------------------------------------------------------------ how it is
 

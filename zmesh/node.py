@@ -79,6 +79,10 @@ class Application(Protocol):
         """A direct send has ended."""
         ...
 
+    def links_changed(self) -> None:
+        """Messages begin to flow over a link, or do so no more."""
+        ...
+
     def stepped(self) -> None:
         """A step is over: from here on, and here already, the node may be called."""
         ...
@@ -137,8 +141,8 @@ class Node:
             Resolved: application.resolved,
             Dropped: self._log_drop,
             Offence: self._log_offence,
-            LinkLive: self._log_live,
-            LinkDown: self._log_down,
+            LinkLive: self._note_live,
+            LinkDown: self._note_down,
             Notice: self._log_notice,
             Composed: _nothing,
             Published: _nothing,
@@ -299,11 +303,13 @@ class Node:
             _log.warning, "offence", f"{peer} {fault}", peer=peer, fault=fault, reputation=round(action.reputation, 1)
         )
 
-    def _log_live(self, action: LinkLive) -> None:
+    def _note_live(self, action: LinkLive) -> None:
+        self._application.links_changed()
         peer = self._name(action.key)
         self._tell(_log.info, "link_live", peer, peer=peer)
 
-    def _log_down(self, action: LinkDown) -> None:
+    def _note_down(self, action: LinkDown) -> None:
+        self._application.links_changed()
         peer = self._name(action.key)
         self._tell(_log.info, "link_down", peer, peer=peer, why=action.why)
 

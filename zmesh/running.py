@@ -109,6 +109,7 @@ class Running:
         )
         self._meeting = Meeting(settings.seeds(), identity.public, ports, self._rng, time.monotonic)
         self._node: Node | None = None
+        self._link_news = asyncio.Event()
         self.is_open = False
         """May the application send? From the moment that messages may come in until handlers are done."""
 
@@ -194,7 +195,11 @@ class Running:
         The tasks in ``waiting`` wait for this end, and nobody for them. Raises what the registry raises, in the end.
         """
         self._waiting = waiting
-        await self._ends.aclose()
+        try:
+            await self._ends.aclose()
+        finally:
+            self.is_open = False  # also where a start failed half way
+            self.links_changed()
 
     async def _end_background(self) -> None:
         for task in self._background:
@@ -251,6 +256,17 @@ class Running:
         future = self._sends.get(outcome.token)
         if future is not None and not future.done():
             future.set_result(outcome)
+
+    def links_changed(self) -> None:
+        """Whoever waits for links looks again."""
+        self._link_news.set()
+        self._link_news = asyncio.Event()
+
+    async def links(self, count: int) -> int:
+        """Wait for ``count`` live links, or for the end of this life; how many there are."""
+        while (live := len(self._live())) < count and self.is_open:
+            await self._link_news.wait()
+        return live
 
     def _learnt(self, record: Record) -> None:
         """A dial brought a record."""

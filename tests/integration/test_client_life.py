@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.contract.peers import settle
 from tests.support import PATIENCE, Inbox, card, client, engine, http_get, introduce, linked, mesh, until
 from zmesh import ConfigError, MeshNetworkClient, MessageType, NotRunningError, Settings
 from zmesh.core.types import Fault
@@ -285,3 +286,54 @@ async def test_headers_without_end_are_refused_while_they_come() -> None:
         writer.close()
         assert sent < 16 * 1024 * 1024
         assert a.health()["running"]
+
+
+async def test_waiting_for_links_ends_with_the_last_of_them() -> None:
+    a, b, c = client("a"), client("b"), client("c")
+    async with a, b, c:
+        await a.wait_for_links(0)
+        waiting = asyncio.create_task(a.wait_for_links(2, None))
+        introduce(a, b)
+        await a.wait_for_links()
+        assert a.peers["b"].is_linked
+        assert not waiting.done()
+        introduce(a, c)
+        await waiting
+        assert {peer.peer_id for peer in a.peers.values() if peer.is_linked} == {"b", "c"}
+        await a.wait_for_links(2, 0.0)
+
+
+async def test_links_that_do_not_come_are_said_with_the_reason() -> None:
+    a, b = client("a"), client("b")
+    async with a:
+        with pytest.raises(TimeoutError, match=r"^a has waited 0 s for links: 0 links of 1$"):
+            await a.wait_for_links(1, 0.0)
+        a.peers["b"] = card(b)
+        await until(lambda: "no address is known" in str(a.health()), a)
+        with pytest.raises(TimeoutError, match=r"0 links of 3; none of 1 known peers is reached; 1 peer.+no address"):
+            await a.wait_for_links(3, 0.0)
+
+
+async def test_who_waits_for_links_of_a_node_that_stops_is_told() -> None:
+    a = client("a")
+    with pytest.raises(NotRunningError, match="call start"):
+        await a.wait_for_links()
+    await a.start()
+    waiting = asyncio.create_task(a.wait_for_links())
+    await settle()
+    await a.stop()
+    with pytest.raises(NotRunningError, match="call start"):
+        await waiting
+
+
+async def test_who_waits_for_links_of_a_node_whose_start_fails_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        a = client("a", listen_port=taken.getsockname()[1])
+        starting = asyncio.create_task(a.start())
+        while not a.is_running:
+            await settle()
+        waiting = asyncio.create_task(a.wait_for_links(1, None))
+        with pytest.raises(ConfigError):
+            await starting
+        with pytest.raises(NotRunningError):
+            await waiting

@@ -18,6 +18,7 @@ from zmesh import (
     MessageType,
     NotRunningError,
     PayloadError,
+    SelfHarmError,
     SendResult,
 )
 
@@ -292,7 +293,7 @@ async def test_a_vote_that_would_void_the_first_one_stays_here() -> None:
     async with mesh("a", "b") as (a, b):
         heard = Inbox(b, MessageType.CONSENSUS_VOTE)
         await a.broadcast(MessageType.CONSENSUS_VOTE, {"proposal_id": "p", "choice": "yes"})
-        with pytest.raises(PayloadError, match="this consensus_vote would harm its author: its account said otherwise"):
+        with pytest.raises(SelfHarmError, match="this consensus_vote would harm its author: its account voted 'yes'"):
             await a.broadcast(MessageType.CONSENSUS_VOTE, {"proposal_id": "p", "choice": "no"})
         await a.broadcast(MessageType.CONSENSUS_VOTE, {"proposal_id": "q", "choice": "no"})
         assert [(await heard.next()).payload["proposal_id"] for _ in range(2)] == ["p", "q"]

@@ -132,7 +132,7 @@ def test_a_node_that_crashed_catches_up_by_repair() -> None:
         sim.run_for(1.0)
     assert {node for _, node in sim.report().missed} == set()
 
-    sim.run(65.5)
+    sim.run(65.0)
     assert {node for _, node in sim.report().missed} == {3}
     assert sim.run_until(lambda: not sim.report().missed, limit=10.0)
 

@@ -735,6 +735,35 @@ def test_what_every_link_took_is_no_more_work_for_its_origin() -> None:
     assert made.of(WakeAt) == []
 
 
+def test_what_some_of_a_hundred_refused_is_offered_to_all_of_these_and_nobody_else() -> None:
+    crowd = people(100)
+    made = bench(crowd)
+    messages = [publish(made), publish(made)]
+    refusing = {person.public for person in crowd[::9]}
+    for message in messages:
+        for key in refusing:
+            made.handle(SendRefused(key, message.id))
+    made.handle(LinkClosed(crowd[0].public, "away"))
+    made.fresh()
+    made.advance(2.0)
+
+    offers = dict(made.ids(wire.IHAVE))
+    assert offers.keys() == refusing - {crowd[0].public}
+    assert all(ids == list(map(short, messages)) for ids in offers.values())
+
+
+def test_a_link_that_takes_nothing_of_what_it_asks_for_makes_no_work_for_others() -> None:
+    made = bench(people(12))
+    message = publish(made)
+    asker = made.live[0]
+    for _ in range(3):
+        made.handle(SendRefused(asker, message.id))
+        made.advance(0.1)
+        made.receive(next(one for one in made.others if one.public == asker), wire.control(wire.IWANT, short(message)))
+
+    assert told(made, message) == [asker], "once, until it says by a LIST that it still lacks it"
+
+
 def test_what_did_not_leave_and_was_to_be_offered_anyway_is_offered_once() -> None:
     made = bench(people(12))
     message = publish(made, size=16 * 1024)
@@ -749,6 +778,20 @@ def test_what_did_not_leave_and_was_to_be_offered_anyway_is_offered_once() -> No
 
 
 # ---------------------------------------------------------------- anti-entropy
+
+
+def test_a_new_link_is_told_of_the_last_seconds_too_and_old_ones_are_not() -> None:
+    made = Bench((ALICE, BOB))
+    made.connect(ALICE)
+    message = publish(made)
+    made.greet(BOB)
+
+    digests = [(key, [entry.slot for entry in wire.decode_digest(data)]) for key, (_, data) in made.sends(wire.DIGEST)]
+    assert digests == [(BOB.public, [message.slot])]
+    made.control(BOB, wire.LIST, wire.encode_slots([message.slot]))
+    assert told(made, message) == [BOB.public]
+    made.advance(1.9)
+    assert all(data == b"" for key, (_, data) in made.sends(wire.DIGEST) if key == ALICE.public)
 
 
 def settled(made: Bench) -> Envelope:

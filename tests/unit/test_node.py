@@ -140,7 +140,9 @@ async def test_the_one_timer_is_set_anew_once_handlers_have_begun() -> None:
 
 
 def test_what_others_cause_is_not_logged_without_end(caplog: pytest.LogCaptureFixture) -> None:
-    node = Node(Asking(), SimpleNamespace(), SimpleNamespace(resolved=None), SimpleNamespace())  # type: ignore[arg-type]
+    looked: list[None] = []
+    application = SimpleNamespace(resolved=None, links_changed=lambda: looked.append(None))
+    node = Node(Asking(), SimpleNamespace(), application, SimpleNamespace())  # type: ignore[arg-type]
     node.engine.peers = SimpleNamespace(get=lambda key: None)  # type: ignore[assignment]
     caplog.set_level("INFO")
     told: list[Action] = [
@@ -153,3 +155,4 @@ def test_what_others_cause_is_not_logged_without_end(caplog: pytest.LogCaptureFi
         node._carry_out(told)
     events = [record.getMessage().split()[0] for record in caplog.records]
     assert sorted(events) == sorted(["offence", "link_live", "link_down", "odd"] * int(BURST))
+    assert len(looked) == 200, "whoever waits for links is told of each"

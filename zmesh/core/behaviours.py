@@ -14,7 +14,7 @@ from typing import Any
 from zmesh.core.actions import Notice
 from zmesh.core.context import Context
 from zmesh.core.envelope import Envelope
-from zmesh.core.errors import PayloadError
+from zmesh.core.errors import PayloadError, SelfHarmError
 from zmesh.core.events import Command
 from zmesh.core.handler import Handler
 from zmesh.core.now import Now
@@ -39,16 +39,20 @@ class Behaviours:
         handler = None if envelope.kind is None else self._of.get(envelope.kind)
         return Verdict.ACCEPT if handler is None else handler.validate(envelope, sender, payload, now)
 
-    def objection(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> str | None:
-        """Why a message of our own must not be sent, as one sentence; None if it may."""
+    def check_own(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> None:
+        """A message of our own is about to be sent: a slip must cost its author nothing, and stays here.
+
+        Raises ``PayloadError``, or ``SelfHarmError``.
+        """
         handler = None if envelope.kind is None else self._of.get(envelope.kind)
         if handler is None or envelope.kind is None:
-            return None
+            return
         kind = envelope.kind.value
         if handler.validate(envelope, sender, payload, now) is Verdict.REJECT:
-            return f"every peer would reject this {kind}: {handler.objection(envelope, payload)}"
+            raise PayloadError(f"every peer would reject this {kind}: {handler.objection(envelope, payload)}")
         harm = handler.harm(envelope, sender, payload)
-        return f"this {kind} would harm its author: {harm}" if harm else None
+        if harm:
+            raise SelfHarmError(f"this {kind} would harm its author: {harm}")
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> None:
         """An accepted message, the node's own included."""

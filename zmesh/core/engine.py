@@ -50,7 +50,7 @@ from zmesh.core.intake import Intake
 from zmesh.core.links import Links
 from zmesh.core.now import Now
 from zmesh.core.peers import Rng
-from zmesh.core.types import Member, PeerKey, SendResult
+from zmesh.core.types import PeerKey, SendResult
 
 LATE = 0.5
 """Seconds behind its own timers from which on a node is late: a busy event loop is some tens of milliseconds behind."""
@@ -166,16 +166,10 @@ class Engine:
                 raise PayloadError(f"a ttl of {ttl} hops: it is 1 to {MAX_TTL}, or None to let the mesh decide")
         return self._context.composer.compose(wire.KIND_CODES[event.kind], payload, now, ttl=ttl, recipient=recipient)
 
-    def _refuse_invalid(self, envelope: Envelope, me: Member, event: Broadcast | SendDirect, now: Now) -> None:
-        """A slip must cost its author nothing: it stays here. Raises ``PayloadError``."""
-        objection = self._behaviours.objection(envelope, me, event.payload, now)
-        if objection is not None:
-            raise PayloadError(objection)
-
     def _broadcast(self, event: Broadcast, now: Now) -> None:
         envelope = self._build(event, now)
         me = self.peers.myself
-        self._refuse_invalid(envelope, me, event, now)
+        self._behaviours.check_own(envelope, me, event.payload, now)
         links = self._gossip.publish(envelope, now)
         self._out.append(Published(envelope, links, self._intake.sent(envelope, now)))
         self._behaviours.received(envelope, me, event.payload, now)
@@ -192,7 +186,7 @@ class Engine:
             except PayloadTooLargeError:
                 self._out.append(Resolved(event.token, b"", SendResult.TOO_LARGE))
                 return
-            self._refuse_invalid(envelope, self.peers.myself, event, now)
+            self._behaviours.check_own(envelope, self.peers.myself, event.payload, now)
             self._outbox.send(envelope, event.recipient, event.token, timeout, now)
 
     def _link_live(self, key: PeerKey, now: Now) -> None:

@@ -28,6 +28,10 @@ class PayloadTooLargeError(PayloadError):
     """The one ``PayloadError`` that is about size."""
 
 
+class SelfHarmError(PayloadError):
+    """Sound, but it would void what its own account said before: a second, different vote, for instance."""
+
+
 class NotRunningError(ZmeshError, RuntimeError):
     """The client was asked to send before ``start()`` or after ``stop()``."""
 

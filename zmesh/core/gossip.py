@@ -69,8 +69,7 @@ class _Batch:
     __slots__ = ("entries", "last_round", "rounds", "told")
 
     def __init__(self) -> None:
-        self.entries: dict[Seen, None] = {}
-        """Each once, in the order in which they came."""
+        self.entries: list[Seen] = []
         self.rounds = 0
         self.last_round = 0
         self.told: set[PeerKey] = set()
@@ -79,7 +78,7 @@ class _Batch:
 class Gossip:
     """Push and repair over the live links."""
 
-    __slots__ = ("_batch", "_bounds", "_context", "_flooded", "_out", "_seen", "_wants")
+    __slots__ = ("_batch", "_bounds", "_context", "_flooded", "_out", "_refused", "_seen", "_wants")
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -90,6 +89,8 @@ class Gossip:
         """The batch that still takes ids."""
         self._flooded: list[tuple[Seen, int, int]] = []
         """What waits to be passed on within a full mesh, with the ttl and the hops it came with."""
+        self._refused: dict[PeerKey, list[Seen]] = {}
+        """What links would not take within one ``offer_delay``."""
         self._wants: dict[bytes, _Want] = {}
 
     # ------------------------------------------------------------ push
@@ -110,12 +111,6 @@ class Gossip:
         if len(targets) < len(self._context.live):
             self._offer_later(entry, self._bounds.offer_rounds, now)
         return targets
-
-    def refused(self, entry: Seen, key: PeerKey, now: Now) -> None:
-        """The queue to this link would not take it: offers will reach the link again."""
-        entry.lacked_by(key)
-        if entry.author == self._context.composer.public and entry.body is not None:
-            self._offer_later(entry, self._bounds.offer_rounds, now)  # pushed to all, it was to be offered to nobody
 
     def carry(self, entry: Seen, ttl: int, hops: int, now: Now) -> None:
         """Pass on and offer a message of somebody else that was just accepted."""
@@ -190,7 +185,7 @@ class Gossip:
         if batch is None:
             batch = self._batch = _Batch()
             self._context.agenda.note(now.mono + self._bounds.offer_delay, self._offer_round, batch)
-        batch.entries[entry] = None
+        batch.entries.append(entry)
         batch.last_round = max(batch.last_round, rounds)
 
     def _offer_round(self, batch: _Batch, now: Now) -> None:
@@ -204,11 +199,24 @@ class Gossip:
         if batch.rounds <= batch.last_round and len(batch.told) < len(self._context.live):
             self._context.agenda.note(now.mono + self._bounds.offer_interval, self._offer_round, batch)
 
+    def refused(self, entry: Seen, key: PeerKey, now: Now) -> None:
+        """The queue to this link would not take it: the link alone is offered it, once that may have changed."""
+        entry.lacked_by(key)
+        if not self._refused:
+            self._context.agenda.note(now.mono + self._bounds.offer_delay, self._offer_refused)
+        self._refused.setdefault(key, []).append(entry)
+
+    def _offer_refused(self, _: None, now: Now) -> None:
+        refused, self._refused = self._refused, {}
+        for key, entries in refused.items():
+            if key in self._context.live:
+                self._offer_to(key, entries)
+
     def _offer_to(self, key: PeerKey, entries: Iterable[Seen]) -> None:
-        """IHAVE for what the link is not known to have and we can serve."""
+        """IHAVE for what the link is not known to have, was not offered since its last LIST, and we can serve."""
         ids: list[bytes] = []
         for entry in entries:
-            if entry.body is not None and key not in entry.holders:
+            if entry.body is not None and key not in entry.holders and not entry.was_offered_to(key):
                 entry.offer_to(key)
                 ids.append(entry.id[: wire.SHORT_ID])
         for start in range(0, len(ids), MAX_IDS):
@@ -389,10 +397,13 @@ class Gossip:
 
     # ------------------------------------------------------------ anti-entropy
 
-    def send_digest(self, targets: tuple[PeerKey, ...], now: Now) -> None:
-        """Tell links what the last two minutes look like from here; empty, it is still a sign of life."""
+    def send_digest(self, targets: tuple[PeerKey, ...], now: Now, *, whole: bool = False) -> None:
+        """Tell links what the last two minutes look like from here; empty, it is still a sign of life.
+
+        ``whole``: with the last seconds, in which others may still get by push what these links do not.
+        """
         if targets:
-            entries = self._seen.digest(now.wall)[-wire.MAX_SLOTS :]
+            entries = self._seen.digest(now.wall, whole=whole)[-wire.MAX_SLOTS :]
             self._out.append(Send(targets, wire.control(wire.DIGEST, wire.encode_digest(entries)), None, False))
 
     def compared(self, link: Link, theirs: list[wire.DigestEntry], now: Now) -> None:

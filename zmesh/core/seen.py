@@ -28,7 +28,7 @@ from hashlib import blake2b
 from zmesh.core.bounds import DIGEST_SLOT_MS, PAST, RETENTION, Bounds
 from zmesh.core.envelope import Envelope
 from zmesh.core.types import PeerKey
-from zmesh.core.wire import DigestEntry
+from zmesh.core.wire import MAX_UINT, DigestEntry
 
 SETTLED = 2.0
 """Seconds until a slot is compared: what is younger is still on its way by push."""
@@ -131,6 +131,10 @@ class Seen:
         self.lacked_by(link)
         if self.answers is not None:
             self.answers.pop(link, None)
+
+    def was_offered_to(self, link: PeerKey) -> bool:
+        """Since its last LIST: may the link ask for it?"""
+        return self.answers is not None and link in self.answers
 
     def offer_to(self, link: PeerKey) -> None:
         """Note that the link was offered it, and so may ask for it."""
@@ -266,13 +270,13 @@ class SeenStore:
 
     # ------------------------------------------------------------ anti-entropy
 
-    def digest(self, wall: float) -> list[DigestEntry]:
-        """Every settled, non-empty slot, ascending.
+    def digest(self, wall: float, *, whole: bool = False) -> list[DigestEntry]:
+        """Every settled, non-empty slot, ascending; ``whole`` for a link that nothing was pushed over yet: all of them.
 
         The checksum is BLAKE2b-64 over the slot's short ids in ascending order: unlike a sum or XOR, nobody can
         choose messages that cancel each other out.
         """
-        newest = _slot_at(wall - SETTLED)
+        newest = MAX_UINT if whole else _slot_at(wall - SETTLED)
         return [
             DigestEntry(number, len(slot.ids), self._checksum(slot))
             for number, slot in sorted(self._slots.items())

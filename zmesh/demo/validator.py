@@ -39,8 +39,6 @@ from zmesh.demo.ground import KEY_FILE
 SHARD_FILE = "digits.npz"
 ROUND_SECONDS = 30.0
 """Seconds that a coordinator waits for deltas: training takes milliseconds, and a lost process must not hold it up."""
-LOOK_SECONDS = 0.05
-"""Seconds between looks at the peers while the mesh comes up."""
 
 
 def report(event: str, **fields: Any) -> None:
@@ -96,8 +94,7 @@ class Validator:
 
     async def meet(self) -> None:
         """Wait until a link to everybody is live."""
-        while sum(peer.is_linked for peer in await self.mesh.discover_peers()) < self.others:  # noqa: ASYNC110  # it asks
-            await asyncio.sleep(LOOK_SECONDS)
+        await self.mesh.wait_for_links(self.others, None)  # how long is for the parent to say
         report("linked", peers=len(self.mesh.peers))
 
 
