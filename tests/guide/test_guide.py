@@ -425,13 +425,14 @@ async def test_gossip_forwarding(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(node.transport, "send", watch)
         inbox = Inbox(c, MessageType.GOSSIP)
-        message = await a.broadcast(MessageType.GOSSIP, {"n": 1}, ttl=3)
+        # A small one may be asked for before it is passed on, which is not at once in a mesh as small as this.
+        message = await a.broadcast(MessageType.GOSSIP, {"n": 1, "pad": bytes(17 * 1024)}, ttl=3)
         assert (await inbox.next()).message_id == message.message_id
-        assert hops[message.message_id] == [2]
+        assert hops[message.message_id][0] == 2
         # With one hop allowed nothing is pushed on: the far end asks for it when it is offered (with a fresh ttl).
         message = await a.broadcast(MessageType.GOSSIP, {"n": 2}, ttl=1)
         assert (await inbox.next()).message_id == message.message_id
-        assert hops[message.message_id] == [1]
+        assert set(hops[message.message_id]) == {1}
 
 
 @runs("Peer Cleanup")
