@@ -780,18 +780,20 @@ def test_what_did_not_leave_and_was_to_be_offered_anyway_is_offered_once() -> No
 # ---------------------------------------------------------------- anti-entropy
 
 
-def test_a_new_link_is_told_of_the_last_seconds_too_and_old_ones_are_not() -> None:
+def test_a_new_link_is_offered_what_we_said_in_the_last_seconds() -> None:
     made = Bench((ALICE, BOB))
     made.connect(ALICE)
-    message = publish(made)
+    publish(made)
+    made.advance(4.0)
+    made.hear(ALICE, ALICE.says(timestamp_ms=made.now.wall_ms))
+    messages = [publish(made), publish(made)]
+    made.fresh()
     made.greet(BOB)
 
-    digests = [(key, [entry.slot for entry in wire.decode_digest(data)]) for key, (_, data) in made.sends(wire.DIGEST)]
-    assert digests == [(BOB.public, [message.slot])]
-    made.control(BOB, wire.LIST, wire.encode_slots([message.slot]))
-    assert told(made, message) == [BOB.public]
-    made.advance(1.9)
-    assert all(data == b"" for key, (_, data) in made.sends(wire.DIGEST) if key == ALICE.public)
+    assert made.ids(wire.IHAVE) == [(BOB.public, list(map(short, messages)))]
+    made.fresh()
+    made.control(BOB, wire.IWANT, short(messages[0]))
+    assert [key for key, _, _ in pushed(made)] == [BOB.public]
 
 
 def settled(made: Bench) -> Envelope:

@@ -212,6 +212,14 @@ class Gossip:
             if key in self._context.live:
                 self._offer_to(key, entries)
 
+    def greeted(self, key: PeerKey, now: Now) -> None:
+        """Messages begin to flow over the link: it is told what is here.
+
+        Of the last seconds, which no digest has, it is offered what is our own. Others offer theirs.
+        """
+        self.send_digest((key,), now)
+        self._offer_to(key, self._seen.unsettled(self._context.composer.public, now.wall))
+
     def _offer_to(self, key: PeerKey, entries: Iterable[Seen]) -> None:
         """IHAVE for what the link is not known to have, was not offered since its last LIST, and we can serve."""
         ids: list[bytes] = []
@@ -397,13 +405,10 @@ class Gossip:
 
     # ------------------------------------------------------------ anti-entropy
 
-    def send_digest(self, targets: tuple[PeerKey, ...], now: Now, *, whole: bool = False) -> None:
-        """Tell links what the last two minutes look like from here; empty, it is still a sign of life.
-
-        ``whole``: with the last seconds, in which others may still get by push what these links do not.
-        """
+    def send_digest(self, targets: tuple[PeerKey, ...], now: Now) -> None:
+        """Tell links what the last two minutes look like from here; empty, it is still a sign of life."""
         if targets:
-            entries = self._seen.digest(now.wall, whole=whole)[-wire.MAX_SLOTS :]
+            entries = self._seen.digest(now.wall)[-wire.MAX_SLOTS :]
             self._out.append(Send(targets, wire.control(wire.DIGEST, wire.encode_digest(entries)), None, False))
 
     def compared(self, link: Link, theirs: list[wire.DigestEntry], now: Now) -> None:

@@ -220,7 +220,7 @@ class Links:
             self._refresh_live()
             context.out.append(LinkLive(link.key))
             self._on_live(link.key, now)
-        self._gossip.send_digest((link.key,), now, whole=True)
+        self._gossip.greeted(link.key, now)
         if link.wanted and not link.outbound:
             self._hurry(link, now)
 

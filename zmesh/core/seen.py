@@ -28,7 +28,7 @@ from hashlib import blake2b
 from zmesh.core.bounds import DIGEST_SLOT_MS, PAST, RETENTION, Bounds
 from zmesh.core.envelope import Envelope
 from zmesh.core.types import PeerKey
-from zmesh.core.wire import MAX_UINT, DigestEntry
+from zmesh.core.wire import DigestEntry
 
 SETTLED = 2.0
 """Seconds until a slot is compared: what is younger is still on its way by push."""
@@ -62,9 +62,10 @@ class _Ledger:
 class _Slot:
     """What is held of one second of signed time."""
 
-    __slots__ = ("checksum", "ids")
+    __slots__ = ("checksum", "ids", "number")
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.ids: list[bytes] = []
         """Ascending, as the checksum wants them: an author may stamp all its messages with one second, and sorting
         them again for every digest would cost more than all else."""
@@ -180,7 +181,7 @@ class SeenStore:
         short = envelope.short
         slot = self._slots.get(envelope.timestamp_ms // DIGEST_SLOT_MS)
         if slot is None:
-            slot = self._slots[envelope.slot] = _Slot()
+            slot = self._slots[envelope.slot] = _Slot(envelope.slot)
         insort(slot.ids, short)
         slot.checksum = None
         ledger = self._ledgers.get(envelope.author)
@@ -270,13 +271,25 @@ class SeenStore:
 
     # ------------------------------------------------------------ anti-entropy
 
-    def digest(self, wall: float, *, whole: bool = False) -> list[DigestEntry]:
-        """Every settled, non-empty slot, ascending; ``whole`` for a link that nothing was pushed over yet: all of them.
+    def unsettled(self, author: PeerKey, wall: float) -> list[Seen]:
+        """What this author said in seconds that are not compared yet, oldest first."""
+        ledger = self._ledgers.get(author)
+        newest = _slot_at(wall - SETTLED)
+        found: list[Seen] = []
+        for short in reversed(ledger.ids) if ledger is not None else ():
+            entry = self._entries.get(short)
+            if entry is None or entry.slot.number < newest:
+                break
+            found.append(entry)
+        return found[::-1]
+
+    def digest(self, wall: float) -> list[DigestEntry]:
+        """Every settled, non-empty slot, ascending.
 
         The checksum is BLAKE2b-64 over the slot's short ids in ascending order: unlike a sum or XOR, nobody can
         choose messages that cancel each other out.
         """
-        newest = MAX_UINT if whole else _slot_at(wall - SETTLED)
+        newest = _slot_at(wall - SETTLED)
         return [
             DigestEntry(number, len(slot.ids), self._checksum(slot))
             for number, slot in sorted(self._slots.items())
