@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 DIRECT_SECONDS = 10.0
 """Seconds a direct send may take unless the caller says otherwise: two dials and several repetitions."""
 LINKS_SECONDS = 30.0
-"""Seconds that ``wait_for_links`` waits unless the caller says otherwise: a mesh of ten links in under one."""
+"""Seconds that ``wait_for_links`` waits if nobody says otherwise: as long as dials of who is away pause."""
 MAX_PAUSE = 0.05
 """Seconds of one pause while every link refuses: long enough for a queue to drain, short enough to keep it fed."""
 MAX_WAIT = 1.0
@@ -398,8 +398,8 @@ class MeshNetworkClient:
     async def wait_for_links(self, count: int = 1, timeout: float | None = LINKS_SECONDS) -> None:  # noqa: ASYNC109
         """Return once messages flow directly between this node and ``count`` peers.
 
-        Nothing has to wait for it: what is broadcast before reaches those who are linked later, too, by repair, some
-        seconds after their link stands. Raises ``TimeoutError`` that says why after ``timeout`` seconds (None: never),
+        Nothing has to wait for it: what is broadcast before reaches those who are linked later, too, with their link or
+        by repair some seconds after it. Raises ``TimeoutError`` that says why after ``timeout`` seconds (None: never),
         and ``NotRunningError`` before ``start`` or when the node was stopped meanwhile.
         """
         life = self._here()

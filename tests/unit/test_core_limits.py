@@ -103,3 +103,10 @@ def test_an_address_counts_for_the_machine_that_has_it(address: str | None, coun
 def test_the_count_kept_of_names_is_bounded() -> None:
     limits = Limits(1.0, 1.0, 2)
     assert [limits.take(name, 0.0) for name in ("a", "b", "a", "c", "a", "b")] == [True, True, False, True, False, True]
+
+
+def test_what_is_owed_is_paid_off_before_as_much_may_be_taken_again() -> None:
+    bucket = TokenBucket(2.0, 10.0, 0.0)
+    assert [bucket.owe(0.0, amount) for amount in (4.0, 4.0, 2.0, 1.0)] == [0.0, 1.0, 1.0, 1.0]
+    assert not bucket.has(0.5, 0.5)
+    assert bucket.owe(100.0, 20.0) == 10.0, "no more than fits in may be waited for"
