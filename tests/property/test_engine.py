@@ -172,7 +172,7 @@ def test_garbage_ends_counted_and_costs_nobody_else(happenings: list[Any]) -> No
     assert sum(bench.engine.drops.values()) == len(bench.of(Dropped))
     mallory = bench.engine.links.get(MALLORY.public)
     if mallory is not None:
-        assert mallory.asked == sum(MALLORY.public in want.asked for want in bench.engine._gossip._wants.values())
+        assert mallory.holder.asked == sum(MALLORY.public in want.asked for want in bench.engine._wants._wants.values())
     assert {BOB.public, CAROL.public} <= set(bench.live)
     bench.fresh()
     bench.hear(BOB, BOB.says(sequence=10**6, timestamp_ms=bench.now.wall_ms))
@@ -259,7 +259,7 @@ def test_a_flood_of_garbage_ends_counted_and_leaves_no_memory(seed: int) -> None
             bench.advance(0.2)
 
     assert {offence.culprit for offence in bench.of(Offence)} <= {MALLORY.public}
-    assert len(bench.engine.links[MALLORY.public].offered) <= bench.engine.bounds.offers_per_link
+    assert len(bench.engine.links[MALLORY.public].holder.offered) <= bench.engine.bounds.offers_per_link
     assert bench.engine._intake._verifying == {}
     bench.fresh()
     bench.hear(BOB, BOB.says(sequence=10**6, timestamp_ms=bench.now.wall_ms))

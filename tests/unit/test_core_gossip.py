@@ -342,7 +342,7 @@ def test_two_holders_of_much_share_the_asking() -> None:
     for holder in (ALICE, BOB):
         made.control(holder, wire.IHAVE, wire.encode_ids(list(map(short, messages))))
     for message in messages:
-        made.hear(next(p for p in (ALICE, BOB) if made.engine.links[p.public].asked), message)
+        made.hear(next(p for p in (ALICE, BOB) if made.engine.links[p.public].holder.asked), message)
 
     asked = [identifier for _, ids in made.ids(wire.IWANT) for identifier in ids]
     assert sorted(asked) == sorted(map(short, messages)), "each once"
@@ -391,7 +391,7 @@ def test_an_offer_is_broken_only_after_three_seconds() -> None:
     made.advance(1.0)
 
     assert made.offences() == [(ALICE.public, Fault.BROKEN_OFFER)]
-    assert made.engine.links[ALICE.public].asked == 0
+    assert made.engine.links[ALICE.public].holder.asked == 0
     made.fresh()
     made.advance(10.0)
     assert made.offences() == [], "once"
@@ -405,7 +405,7 @@ def test_who_said_nothing_at_all_meanwhile_broke_no_offer() -> None:
     made.control(ALICE, wire.DIGEST)
     made.advance(4.0)
 
-    assert (made.offences(), made.engine.links[ALICE.public].asked) == ([], 0)
+    assert (made.offences(), made.engine.links[ALICE.public].holder.asked) == ([], 0)
 
 
 def test_a_node_that_is_late_itself_blames_nobody_for_an_offer() -> None:
@@ -498,7 +498,7 @@ def test_many_offers_that_end_in_one_silence_are_one() -> None:
         made.advance(0.2)
     made.advance(4.0)
 
-    assert (made.offences(), made.engine.links[ALICE.public].silences) == ([], 1)
+    assert (made.offences(), made.engine.links[ALICE.public].holder.silences) == ([], 1)
 
 
 def test_who_serves_as_fast_as_its_budget_lets_it_breaks_no_offer() -> None:
@@ -509,7 +509,7 @@ def test_who_serves_as_fast_as_its_budget_lets_it_breaks_no_offer() -> None:
     made.hear(ALICE, messages[0])
     made.advance(4.0)
 
-    assert (made.offences(), made.engine.links[ALICE.public].asked) == ([], 0)
+    assert (made.offences(), made.engine.links[ALICE.public].holder.asked) == ([], 0)
 
 
 def test_many_broken_offers_at_once_are_one_offence() -> None:
@@ -627,7 +627,7 @@ def test_only_so_much_is_asked_of_a_link_at_once_and_the_rest_as_answers_come() 
     assert sum(len(ids) for _, ids in made.ids(wire.IWANT)) == 600
     assert len(made.of(Deliver)) == 600
     link = made.engine.links[ALICE.public]
-    assert (link.asked, link.offered, link.queue) == (0, {}, {})
+    assert (link.holder.asked, link.holder.offered, link.holder.queue) == (0, {}, {})
     made.advance(5.0)
     assert made.offences() == []
 
@@ -712,7 +712,7 @@ def test_the_memory_for_offers_of_one_link_is_bounded() -> None:
     made.control(BOB, wire.IHAVE, wire.encode_ids(ids[12:]))
 
     assert made.drops() == [DropReason.OFFER_OVERFLOW] * 5
-    assert len(made.engine.links[ALICE.public].offered) == 10
+    assert len(made.engine.links[ALICE.public].holder.offered) == 10
     assert [len(ids) for _, ids in made.ids(wire.IWANT)] == [10, 3], "another link has a memory of its own"
 
 

@@ -100,18 +100,39 @@ def test_without_an_address_nobody_is_dialled_until_one_is_learnt() -> None:
     assert bench.of(Dial) == [Dial(ALICE.public, (place,))]
 
 
-def test_a_link_that_was_lost_is_dialled_again_and_success_forgets_the_failures() -> None:
+def test_a_link_that_was_lost_is_dialled_again_and_one_that_lasted_forgets_the_failures() -> None:
     bench = Bench([ALICE])
     bench.advance(0.0)
     for _ in range(5):
         bench.handle(LinkClosed(ALICE.public, "refused"))
         bench.advance(60.0)
     bench.connect(ALICE)
+    for _ in range(4):
+        bench.advance(10.0)
+        bench.control(ALICE, wire.DIGEST)
     bench.handle(LinkClosed(ALICE.public, "connection lost"))
     assert LinkDown(ALICE.public, "connection lost") in bench.actions
     bench.advance(0.75)
 
     assert dials(bench) == [ALICE.public]
+
+
+@pytest.mark.parametrize("greets", [True, False])
+def test_a_peer_that_takes_each_dial_and_hangs_up_is_dialled_ever_more_slowly(greets: bool) -> None:
+    bench = Bench([ALICE])
+    dialled = 0
+    for _ in range(600):
+        bench.fresh()
+        bench.advance(0.1)
+        if bench.of(Dial):
+            dialled += 1
+            if greets:
+                bench.greet(ALICE)
+            else:
+                bench.handle(LinkOpened(ALICE.public, inbound=False))
+            bench.handle(LinkClosed(ALICE.public, "closed the connection"))
+
+    assert 5 <= dialled <= 10, "in a minute: at 0, 1/2, 1, 2, 4, 8, 16 and 30 seconds, each of them spread"
 
 
 def test_a_peer_that_is_removed_is_hung_up_and_forgotten() -> None:
@@ -287,14 +308,14 @@ def test_a_new_process_behind_a_live_link_is_answered_and_owes_nothing_of_the_ol
     bench = Bench([ALICE])
     bench.connect(ALICE)
     bench.control(ALICE, wire.IHAVE, bytes(16))
-    assert bench.engine.links[ALICE.public].offered
+    assert bench.engine.links[ALICE.public].holder.offered
     bench.advance(1.0)
     bench.fresh()
     reborn = ALICE.hello(ME.public)
     bench.hear(ALICE, reborn)
 
     assert [hello.correlation for hello in hellos(bench)] == [reborn.id]
-    assert not bench.engine.links[ALICE.public].offered
+    assert not bench.engine.links[ALICE.public].holder.offered
     bench.advance(5.0)
     assert bench.offences() == []
 

@@ -5,8 +5,9 @@ deterministic (given a random generator) and total: no bytes from the network ma
 that cannot travel) raises at the caller.
 
 Files: ``intake`` has the checks that a frame passes, in their order. ``peers`` knows who belongs, ``links`` keeps the
-connections, ``seen`` what was here, ``gossip`` and ``direct`` are the two ways to send, ``behaviours`` runs the
-handlers. They share one ``context``; this file makes them, and carries out what the application commands.
+connections, ``seen`` what was here, ``gossip`` and ``direct`` are the two ways to send, ``wants`` asks for what is
+missing, ``behaviours`` runs the handlers. They share one ``context``; this file makes them, and carries out what the
+application commands.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from zmesh.core.links import Links
 from zmesh.core.now import Now
 from zmesh.core.peers import Rng
 from zmesh.core.types import PeerKey, SendResult
+from zmesh.core.wants import Wants
 
 LATE = 0.5
 """Seconds behind its own timers from which on a node is late: a busy event loop is some tens of milliseconds behind."""
@@ -77,10 +79,11 @@ class Engine:
         self._context = context
         self._out = context.out
         self._gossip = Gossip(context)
-        self._links = Links(context, self._gossip, self._link_live)
+        self._wants = Wants(context)
+        self._links = Links(context, self._gossip, self._wants, self._link_live)
         self._outbox = Outbox(context, self._links.ensure)
         self._behaviours = Behaviours(context, handlers, self._obey)
-        self._intake = Intake(context, self._gossip, self._links, self._outbox, self._behaviours)
+        self._intake = Intake(context, self._gossip, self._wants, self._links, self._outbox, self._behaviours)
         self._agenda = context.agenda
         self._wake_at = NEVER
         self.me: PeerKey = signer.public
@@ -250,7 +253,7 @@ class Engine:
     def _refused(self, event: SendRefused, now: Now) -> None:
         if event.ref is None:
             if (link := self.links.get(event.link)) is not None:
-                link.unsent_at = now.mono
+                self._wants.unsent(link, now)
             return
         entry = self.seen.get(event.ref[: wire.SHORT_ID])
         if entry is not None:

@@ -1,20 +1,17 @@
-"""Getting a message to everybody: push to a few, offer to others, pull what is missing.
+"""Getting a message to everybody: push to a few, offer to others, serve who asks.
 
 Theory
     Random push alone always misses somebody; pulling alone is slow. So a message is pushed (eagerly, bounded by ttl)
     and its id is offered by IHAVE (lazily, blind to ttl) to random links for up to a second; who lacks it asks, by
     IWANT. What both missed, because a node slept or a lane was full, is found by comparing digests of the last two
-    minutes every few seconds: DIGEST -> LIST -> IHAVE -> IWANT. PROTOCOL.md has the state machine.
+    minutes every few seconds: DIGEST -> LIST -> IHAVE -> IWANT. PROTOCOL.md has the state machine. This file pushes,
+    offers, serves and compares; ``wants.py`` asks.
 
 Rules
  1. Only verified and accepted messages are pushed, offered or served.
  2. A link is served only what it was offered, at most ``want_answers`` times, and as often again after each LIST of its
     second; never beyond its byte budget, which LIST and what is served both draw on.
- 3. A want ends with the message, or when no holder is left; a holder that offered, did not send it for ``want_offence``
-    seconds and went on talking meanwhile is to blame. One that said nothing at all may be overloaded, and so may we:
-    what it sent can lie unread here. It is to blame from the ``SILENCES``-th time in a row on. And a node that is late
-    for its own timers blames nobody.
- 4. Ids that are offered together are offered as one batch: the work is per batch and link, not per message.
+ 3. Ids that are offered together are offered as one batch: the work is per batch and link, not per message.
 """
 
 from __future__ import annotations
@@ -31,12 +28,8 @@ from zmesh.core.envelope import Envelope
 from zmesh.core.link import Link
 from zmesh.core.now import Now
 from zmesh.core.seen import Seen
-from zmesh.core.types import DropReason, Fault, PeerKey
+from zmesh.core.types import DropReason, PeerKey
 
-WANT_WINDOW = 256
-"""Messages asked of one link and not yet received: at 64 KiB each that is the most a burst of answers can weigh."""
-SILENCES = 3
-"""Offers in a row that may end in a link's silence: the third is no accident."""
 LIST_COST = 64
 """Bytes of a link's budget that listing one id costs: about the work that sending as many bytes is."""
 MIN_TTL = 5
@@ -49,18 +42,6 @@ SPARE_TTL = 4
 def _usual_ttl(fanout: int, size: int) -> int:
     k, n = max(2, fanout), max(2, size)
     return min(MAX_TTL, max(MIN_TTL, ceil(log(n) / log(k)) + SPARE_TTL))
-
-
-class _Want:
-    """A message that was offered and is not here yet."""
-
-    __slots__ = ("asked", "holders")
-
-    def __init__(self) -> None:
-        self.holders: list[PeerKey] = []
-        """Links that offered it, in the order of their offers."""
-        self.asked: dict[PeerKey, tuple[float, int]] = {}
-        """Of those, whom we asked: when first, how often."""
 
 
 class _Batch:
@@ -78,7 +59,7 @@ class _Batch:
 class Gossip:
     """Push and repair over the live links."""
 
-    __slots__ = ("_batch", "_bounds", "_context", "_flooded", "_out", "_refused", "_seen", "_wants")
+    __slots__ = ("_batch", "_bounds", "_context", "_flooded", "_out", "_refused", "_seen")
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -91,7 +72,6 @@ class Gossip:
         """What waits to be passed on within a full mesh, with the ttl and the hops it came with."""
         self._refused: dict[PeerKey, list[Seen]] = {}
         """What links would not take within one ``offer_delay``."""
-        self._wants: dict[bytes, _Want] = {}
 
     # ------------------------------------------------------------ push
 
@@ -231,163 +211,7 @@ class Gossip:
             frames = wire.control(wire.IHAVE, wire.encode_ids(ids[start : start + MAX_IDS]))
             self._out.append(Send((key,), frames, None, True))
 
-    def offered(self, link: Link, ids: list[bytes], now: Now) -> None:
-        """An IHAVE came: note the holder, and ask for what nobody is asked for yet."""
-        ask: list[bytes] = []
-        for short in ids:
-            entry = self._seen.get(short)
-            if entry is not None:
-                entry.held_by(link.key)
-            elif short not in link.offered:
-                if len(link.offered) >= self._bounds.offers_per_link:
-                    self._context.drop(DropReason.OFFER_OVERFLOW, link.key, short)
-                    continue
-                link.offered[short] = None
-                want = self._wants.get(short)
-                if want is None:
-                    want = self._wants[short] = _Want()
-                # One that only waits in the queue of another link is asked for here too: that link may be in no hurry.
-                if not want.asked:
-                    ask.append(short)
-                want.holders.append(link.key)
-        self._ask(link, ask, now)
-
-    # ------------------------------------------------------------ wants
-
-    def answers(self, short: bytes, link: PeerKey, now: Now) -> bool:
-        """Did we ask this link for this message (and still lack it)? Then the link serves us, at its own pace."""
-        want = self._wants.get(short)
-        if want is None or link not in want.asked:
-            return False
-        serving = self._context.links[link]
-        serving.served_at = now.mono
-        serving.silences = 0
-        return True
-
-    def _ask(self, link: Link, ids: Iterable[bytes], now: Now) -> None:
-        """Ask a link for messages, as far as its window allows; the rest waits in its queue."""
-        asking: list[bytes] = []
-        for short in ids:
-            want = self._wants.get(short)
-            if want is None:
-                continue
-            first, times = want.asked.get(link.key, (now.mono, 0))
-            if times == 0:
-                if link.asked >= WANT_WINDOW:
-                    link.queue[short] = None
-                    continue
-                link.asked += 1
-            want.asked[link.key] = (first, times + 1)
-            asking.append(short)
-        if not asking:
-            return
-        self._out.append(Send((link.key,), wire.control(wire.IWANT, wire.encode_ids(asking)), None, False))
-        # Never later than it would be an offence: how long the round trip takes is for the far end to say.
-        timeout = min(max(self._bounds.want_timeout, 2 * link.rtt), self._bounds.want_offence)
-        self._context.agenda.note(now.mono + timeout, self._check_wants, asking)
-
-    def _check_wants(self, ids: list[bytes], now: Now) -> None:
-        """An answer is due: turn to other holders, and blame those who kept us waiting too long."""
-        ask: dict[PeerKey, list[bytes]] = {}
-        waiting: list[bytes] = []
-        silent: set[PeerKey] = set()
-        broken: dict[PeerKey, bool] = {}  # who did not keep an offer, and whether it talked meanwhile
-        for short in ids:
-            want = self._wants.get(short)
-            if want is None:
-                continue
-            for key, (first, _) in list(want.asked.items()):
-                if now.mono - first >= self._bounds.want_offence:
-                    silent.add(key)
-                    # Who was never asked, or serves us as fast as its budget lets it, or as we read, owes nothing.
-                    link = self._context.links[key]
-                    if max(link.unsent_at, link.served_at, self._context.late_at) < first:
-                        talked = link.heard_at >= first + self._bounds.want_offence / 2
-                        broken[key] = talked or broken.get(key, False)
-                    self._unhold(short, want, key)
-            if not want.holders:
-                del self._wants[short]
-            elif (holder := self._next_holder(want)) is not None:
-                ask.setdefault(holder, []).append(short)
-            else:
-                waiting.append(short)
-        for key, wanted in ask.items():
-            link = self._context.links[key]
-            self._ask(link, wanted, now)
-            waiting += [short for short in wanted if short in link.queue]
-        for key in sorted(silent):
-            if key in broken and (broken[key] or self._is_silent_again(self._context.links[key], now)):
-                self._context.blame(key, Fault.BROKEN_OFFER, now)
-            self._pump(key, now)
-        if waiting:
-            self._context.agenda.note(now.mono + self._bounds.want_offence / 4, self._check_wants, waiting)
-
-    def _is_silent_again(self, link: Link, now: Now) -> bool:
-        """Note that offers ended in a link's silence; did that happen so often in a row that it is to blame?"""
-        if now.mono - link.silent_at >= self._bounds.want_offence:
-            link.silent_at = now.mono
-            link.silences += 1
-        return link.silences >= SILENCES
-
-    def _next_holder(self, want: _Want) -> PeerKey | None:
-        """Somebody not asked yet; else, for an answer may have been lost, whom we asked least; None: wait."""
-        links = self._context.links
-        for key in want.holders:
-            if key not in want.asked and links[key].asked < WANT_WINDOW:
-                return key
-        if not want.asked:
-            return None
-        key, (_, times) = min(want.asked.items(), key=lambda item: item[1][1])
-        return key if times < self._bounds.want_answers else None
-
-    def _unhold(self, short: bytes, want: _Want, key: PeerKey) -> None:
-        """This link no longer counts as a holder."""
-        want.holders.remove(key)
-        asked = want.asked.pop(key, None) is not None
-        if (link := self._context.links.get(key)) is not None:
-            link.asked -= asked
-            link.offered.pop(short, None)
-            link.queue.pop(short, None)
-
-    def _pump(self, key: PeerKey, now: Now) -> None:
-        """Ask a link for what waits in its queue, once half of its window is free."""
-        link = self._context.links.get(key)
-        if link is None or not link.queue or link.asked > WANT_WINDOW // 2:
-            return
-        passed, ask = [], []
-        for short in link.queue:
-            passed.append(short)
-            if (want := self._wants.get(short)) is not None and not want.asked:  # else another link is asked already
-                ask.append(short)
-                if len(ask) == WANT_WINDOW - link.asked:
-                    break
-        for short in passed:
-            del link.queue[short]
-        self._ask(link, ask, now)
-
-    def arrived(self, short: bytes, now: Now) -> None:
-        """The message is here, or will never be taken: nobody need send it any more."""
-        want = self._wants.pop(short, None)
-        if want is None:
-            return
-        entry = self._seen.get(short)
-        for key in list(want.holders):
-            if entry is not None:
-                entry.held_by(key)
-            self._unhold(short, want, key)
-            self._pump(key, now)
-
-    def lost(self, link: Link, now: Now) -> None:
-        """The link is down: it holds nothing for us any more, and others are asked instead."""
-        orphans = []
-        for short in list(link.offered):
-            want = self._wants.get(short)
-            if want is not None and link.key in want.holders:
-                self._unhold(short, want, link.key)
-                orphans.append(short)
-        if orphans:
-            self._context.agenda.note(now.mono, self._check_wants, orphans)
-        link.reset()
+    # ------------------------------------------------------------ serving
 
     def wanted(self, link: Link, ids: list[bytes], now: Now) -> None:
         """An IWANT came: serve what that link was offered, within its budget."""

@@ -40,6 +40,7 @@ from zmesh.core.link import Link
 from zmesh.core.links import Links
 from zmesh.core.now import Now
 from zmesh.core.types import AckStatus, DropReason, Fault, Member, MessageId, PeerKey, Verdict
+from zmesh.core.wants import Wants
 
 RECHECK = 0.1
 """Seconds of verifying after which the age of a message is looked at again."""
@@ -91,15 +92,19 @@ class Intake:
         "_peers",
         "_seen",
         "_verifying",
+        "_wants",
     )
 
-    def __init__(self, context: Context, gossip: Gossip, links: Links, outbox: Outbox, behaviours: Behaviours) -> None:
+    def __init__(
+        self, context: Context, gossip: Gossip, wants: Wants, links: Links, outbox: Outbox, behaviours: Behaviours
+    ) -> None:
         self._context = context
         self._me = context.composer.public
         self._out = context.out
         self._peers = context.peers
         self._seen = context.seen
         self._gossip = gossip
+        self._wants = wants
         self._links = links
         self._outbox = outbox
         self._behaviours = behaviours
@@ -150,7 +155,7 @@ class Intake:
         if not link.bucket.take(now.mono, len(data) / CONTROL_UNIT):
             self._context.drop(DropReason.RATE, link.key)
         elif kind == wire.IHAVE:
-            self._gossip.offered(link, wire.decode_ids(data), now)
+            self._wants.offered(link, wire.decode_ids(data), now)
         elif kind == wire.IWANT:
             self._gossip.wanted(link, wire.decode_ids(data), now)
         elif kind == wire.DIGEST:
@@ -198,7 +203,7 @@ class Intake:
 
     def _check_gossip(self, copy: _Copy, now: Now) -> None:
         envelope = copy.envelope
-        copy.pulled = self._gossip.answers(envelope.short, copy.link, now)
+        copy.pulled = self._wants.answers(envelope.short, copy.link, now)
         author = self._peers.author(envelope.author)
         if copy.ttl > envelope.ttl:
             self._context.drop(DropReason.TTL_INFLATED, copy.link, envelope.id)
@@ -217,7 +222,7 @@ class Intake:
         """Nobody's copy would be taken now, so nobody is asked for one: whoever offered it kept its word."""
         self._context.drop(reason, copy.link, copy.envelope.id)
         if reason is not DropReason.BEFORE_START:  # that one is taken from whom it was asked of
-            self._gossip.arrived(copy.envelope.short, now)
+            self._wants.arrived(copy.envelope.short, now)
 
     def _untimely(self, envelope: Envelope, now: Now, *, pulled: bool) -> DropReason | None:
         """Is it too old, too new, or from a life of its author that is over?"""
@@ -260,7 +265,7 @@ class Intake:
         verdict, payload = self._judge(copy, author, now)
         carried = verdict in (Verdict.ACCEPT, Verdict.RELAY)
         entry = self._seen.add(envelope, link, keep=carried)
-        self._gossip.arrived(envelope.short, now)
+        self._wants.arrived(envelope.short, now)
         if not carried:
             return
         self._gossip.carry(entry, copy.ttl, copy.hops, now)

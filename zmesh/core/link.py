@@ -29,11 +29,38 @@ class LinkState(Enum):
     LIVE = "live"
 
 
+class Holder:
+    """A neighbour as one who offers us messages, and how it keeps its word. ``wants.py`` writes here."""
+
+    __slots__ = ("asked", "offered", "queue", "served_at", "silences", "silent_at", "unsent_at")
+
+    def __init__(self) -> None:
+        self.offered: dict[bytes, None] = {}
+        """Short ids that this link offered and that we still lack, oldest first."""
+        self.asked = 0
+        """Of those, how many we asked this link for and still wait for."""
+        self.queue: dict[bytes, None] = {}
+        """Of those, what to ask this link for as answers come in."""
+        self.unsent_at = float("-inf")
+        """When our own queue to it last refused a control frame: what it may not have been asked, it does not owe."""
+        self.served_at = float("-inf")
+        """When it last sent a message that we had asked it for."""
+        self.silences = 0
+        """How often in a row offers of this link ended in its silence."""
+        self.silent_at = float("-inf")
+        """When they last did."""
+
+    def reset(self) -> None:
+        """Its offers are void; how it kept its word stays known."""
+        self.offered.clear()
+        self.queue.clear()
+        self.asked = 0
+
+
 class Link:
     """One neighbour. Monotonic seconds throughout."""
 
     __slots__ = (
-        "asked",
         "bucket",
         "dialling",
         "differed",
@@ -42,23 +69,19 @@ class Link:
         "greeted_at",
         "hello_at",
         "hello_id",
+        "holder",
         "hurried_at",
         "idle_at",
         "inbound",
         "key",
-        "offered",
         "opened_at",
         "outbound",
-        "queue",
+        "outbound_at",
         "redial_at",
         "refusals",
         "rtt",
-        "served_at",
-        "silences",
-        "silent_at",
         "skew",
         "state",
-        "unsent_at",
         "want_bucket",
         "wanted",
         "why",
@@ -71,10 +94,12 @@ class Link:
         self.state = LinkState.AWAY
         self.inbound = False
         self.outbound = False
+        self.outbound_at = now
+        """When the connection that we dialled last opened."""
         self.dialling = False
         """Is a dial of ours not answered yet? There is never more than one."""
         self.failures = 0
-        """Dials in a row without a live link: the exponent of the backoff."""
+        """Connections of ours in a row that did not come to stand or did not last: the exponent of the backoff."""
         self.redial_at = NEVER
         """When the next dial is due; infinite while none is planned."""
         self.hurried_at = float("-inf")
@@ -98,20 +123,8 @@ class Link:
         self.refusals = TokenBucket(bounds.direct_rate, bounds.direct_burst, now)
         """Direct messages refused with an answer before they were verified: each answer costs a signature."""
         self.want_bucket = TokenBucket(bounds.want_bytes_rate, bounds.want_bytes_burst, now)
-        self.offered: dict[bytes, None] = {}
-        """Short ids that this link offered and that we still lack, oldest first."""
-        self.asked = 0
-        """Of those, how many we asked this link for and still wait for."""
-        self.queue: dict[bytes, None] = {}
-        """Of those, what to ask this link for as answers come in."""
-        self.unsent_at = float("-inf")
-        """When our own queue to it last refused a control frame: what it may not have been asked, it does not owe."""
-        self.served_at = float("-inf")
-        """When it last sent a message that we had asked it for."""
-        self.silences = 0
-        """How often in a row offers of this link ended in its silence."""
-        self.silent_at = float("-inf")
-        """When they last did."""
+        """Bytes that it may have us serve and list."""
+        self.holder = Holder()
         self.differed: dict[tuple[int, bool], int] = {}
         """Digests of this link that showed a slot other than ours, by whether it had fewer messages than we had."""
 
@@ -122,10 +135,8 @@ class Link:
 
     def reset(self) -> None:
         """Forget what was agreed with the far end: it is gone, or it is a new process."""
-        self.offered.clear()
-        self.queue.clear()
+        self.holder.reset()
         self.differed.clear()
-        self.asked = 0
 
     def backoff(self, bounds: Bounds, chance: float) -> float:
         """Seconds until the next dial: doubling, bounded, and spread by ``chance`` in [0, 1) against stampedes."""

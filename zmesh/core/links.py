@@ -9,6 +9,8 @@ Rules
     not cut.
  4. Digests every few seconds double as the sign of life: a link that is silent for ``SILENCE`` of them is closed.
  5. A HELLO from somebody whom we wait to dial again is the best news there is: we dial at once.
+ 6. A connection of ours that stood for ``redial_max`` makes up for the failures before it. One that opens only to end
+    again does not: handshakes cost, and a member could have us make them without end.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from zmesh.core.gossip import Gossip
 from zmesh.core.link import Link, LinkState
 from zmesh.core.now import Now
 from zmesh.core.types import DropReason, Member, PeerKey
+from zmesh.core.wants import Wants
 
 SILENCE = 4
 """Digest intervals without any frame after which a link is taken for dead."""
@@ -43,11 +46,12 @@ AFTER_LEAVE = 3
 class Links:
     """All links of this node. ``on_live`` is called with the key of each link that messages begin to flow over."""
 
-    __slots__ = ("_context", "_gossip", "_on_live")
+    __slots__ = ("_context", "_gossip", "_on_live", "_wants")
 
-    def __init__(self, context: Context, gossip: Gossip, on_live: Callable[[PeerKey, Now], None]) -> None:
+    def __init__(self, context: Context, gossip: Gossip, wants: Wants, on_live: Callable[[PeerKey, Now], None]) -> None:
         self._context = context
         self._gossip = gossip
+        self._wants = wants
         self._on_live = on_live
 
     # ------------------------------------------------------------ choosing
@@ -156,9 +160,8 @@ class Links:
             link.inbound = True
         else:
             link.outbound = True
+            link.outbound_at = now.mono
             link.dialling = False
-            if link.state is LinkState.LIVE:
-                link.failures = 0
         link.heard_at = now.mono
         if link.state in (LinkState.AWAY, LinkState.DIALLING):
             link.state = LinkState.OPEN
@@ -211,12 +214,11 @@ class Links:
         elif hello.correlation is None:
             # Unasked: a new connection, perhaps of a new process, which knows nothing of what was agreed before. An
             # answer that comes too late is not answered again, or two slow ends would greet each other for ever.
-            self._gossip.lost(link, now)
+            self._wants.lost(link, now)
             self._greet(link, hello.id, now)
         if link.state is not LinkState.LIVE:
             link.state = LinkState.LIVE
             link.why = ""
-            link.failures = 0
             self._refresh_live()
             context.out.append(LinkLive(link.key))
             self._on_live(link.key, now)
@@ -234,6 +236,8 @@ class Links:
         if event.inbound:
             link.inbound = False
         else:
+            if link.outbound and now.mono - link.outbound_at >= self._context.bounds.redial_max:
+                link.failures = 0
             link.outbound = link.dialling = False
             link.failures += 1
         if link.is_open:
@@ -272,7 +276,7 @@ class Links:
         link.state = LinkState.AWAY
         link.hello_id = None
         link.why = why
-        self._gossip.lost(link, now)
+        self._wants.lost(link, now)
         if was_live:
             self._refresh_live()
             context.out.append(LinkDown(link.key, why))

@@ -1,0 +1,232 @@
+"""Pulling what is missing: what others offered and is not here is asked of them, one after the other, until it comes.
+
+State of one want::
+
+                 IHAVE            a holder's window is free            the message came, or no holder is left
+      (absent) --------> WANTED ---------------------------> ASKED ---------------------------------------> (absent)
+                                                              |  ^
+                                                              +--+ no answer in time: the next holder, or the same again
+
+Rules
+ 1. A want ends with the message, or when no holder is left.
+ 2. A holder that offered, did not send it for ``want_offence`` seconds and went on talking meanwhile is to blame. One
+    that said nothing at all may be overloaded, and so may we: what it sent can lie unread here. It is to blame from the
+    ``SILENCES``-th time in a row on. And a node that is late for its own timers blames nobody.
+ 3. At most ``WANT_WINDOW`` messages are asked of one link and not yet here; what is beyond waits, and is asked of
+    another holder if there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from zmesh.core import wire
+from zmesh.core.actions import Send
+from zmesh.core.context import Context
+from zmesh.core.link import Link
+from zmesh.core.now import Now
+from zmesh.core.types import DropReason, Fault, PeerKey
+
+WANT_WINDOW = 256
+"""Messages asked of one link and not yet received: at 64 KiB each that is the most a burst of answers can weigh."""
+SILENCES = 3
+"""Offers in a row that may end in a link's silence: the third is no accident."""
+
+
+class _Want:
+    """A message that was offered and is not here yet."""
+
+    __slots__ = ("asked", "holders")
+
+    def __init__(self) -> None:
+        self.holders: list[PeerKey] = []
+        """Links that offered it, in the order of their offers."""
+        self.asked: dict[PeerKey, tuple[float, int]] = {}
+        """Of those, whom we asked: when first, how often."""
+
+
+class Wants:
+    """What this node lacks and knows of, and whom it asks. A link's own books are its ``holder``."""
+
+    __slots__ = ("_bounds", "_context", "_out", "_seen", "_wants")
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._bounds = context.bounds
+        self._seen = context.seen
+        self._out = context.out
+        self._wants: dict[bytes, _Want] = {}
+        """By short id."""
+
+    # ------------------------------------------------------------ what others say
+
+    def offered(self, link: Link, ids: list[bytes], now: Now) -> None:
+        """An IHAVE came: note the holder, and ask for what nobody is asked for yet."""
+        offered = link.holder.offered
+        ask: list[bytes] = []
+        for short in ids:
+            entry = self._seen.get(short)
+            if entry is not None:
+                entry.held_by(link.key)
+            elif short not in offered:
+                if len(offered) >= self._bounds.offers_per_link:
+                    self._context.drop(DropReason.OFFER_OVERFLOW, link.key, short)
+                    continue
+                offered[short] = None
+                want = self._wants.get(short)
+                if want is None:
+                    want = self._wants[short] = _Want()
+                # One that only waits in the queue of another link is asked for here too: that link may be in no hurry.
+                if not want.asked:
+                    ask.append(short)
+                want.holders.append(link.key)
+        self._ask(link, ask, now)
+
+    def answers(self, short: bytes, link: PeerKey, now: Now) -> bool:
+        """Did we ask this link for this message (and still lack it)? Then the link serves us, at its own pace."""
+        want = self._wants.get(short)
+        if want is None or link not in want.asked:
+            return False
+        holder = self._context.links[link].holder
+        holder.served_at = now.mono
+        holder.silences = 0
+        return True
+
+    def arrived(self, short: bytes, now: Now) -> None:
+        """The message is here, or will never be taken: nobody need send it any more."""
+        want = self._wants.pop(short, None)
+        if want is None:
+            return
+        entry = self._seen.get(short)
+        for key in list(want.holders):
+            if entry is not None:
+                entry.held_by(key)
+            self._unhold(short, want, key)
+            self._pump(key, now)
+
+    def unsent(self, link: Link, now: Now) -> None:
+        """Our own queue to the link refused a control frame: what it was not asked it does not owe."""
+        link.holder.unsent_at = now.mono
+
+    def lost(self, link: Link, now: Now) -> None:
+        """The link is down: it holds nothing for us any more, and others are asked instead."""
+        orphans = []
+        for short in list(link.holder.offered):
+            want = self._wants.get(short)
+            if want is not None and link.key in want.holders:
+                self._unhold(short, want, link.key)
+                orphans.append(short)
+        if orphans:
+            self._context.agenda.note(now.mono, self._check, orphans)
+        link.reset()
+
+    # ------------------------------------------------------------ asking
+
+    def _ask(self, link: Link, ids: Iterable[bytes], now: Now) -> None:
+        """Ask a link for messages, as far as its window allows; the rest waits in its queue."""
+        holder = link.holder
+        asking: list[bytes] = []
+        for short in ids:
+            want = self._wants.get(short)
+            if want is None:
+                continue
+            first, times = want.asked.get(link.key, (now.mono, 0))
+            if times == 0:
+                if holder.asked >= WANT_WINDOW:
+                    holder.queue[short] = None
+                    continue
+                holder.asked += 1
+            want.asked[link.key] = (first, times + 1)
+            asking.append(short)
+        if not asking:
+            return
+        self._out.append(Send((link.key,), wire.control(wire.IWANT, wire.encode_ids(asking)), None, False))
+        # Never later than it would be an offence: how long the round trip takes is for the far end to say.
+        timeout = min(max(self._bounds.want_timeout, 2 * link.rtt), self._bounds.want_offence)
+        self._context.agenda.note(now.mono + timeout, self._check, asking)
+
+    def _pump(self, key: PeerKey, now: Now) -> None:
+        """Ask a link for what waits in its queue, once half of its window is free."""
+        link = self._context.links.get(key)
+        if link is None or not link.holder.queue or link.holder.asked > WANT_WINDOW // 2:
+            return
+        holder = link.holder
+        passed, ask = [], []
+        for short in holder.queue:
+            passed.append(short)
+            if (want := self._wants.get(short)) is not None and not want.asked:  # else another link is asked already
+                ask.append(short)
+                if len(ask) == WANT_WINDOW - holder.asked:
+                    break
+        for short in passed:
+            del holder.queue[short]
+        self._ask(link, ask, now)
+
+    # ------------------------------------------------------------ when no answer comes
+
+    def _check(self, ids: list[bytes], now: Now) -> None:
+        """An answer is due: turn to other holders, and blame those who kept us waiting too long."""
+        ask: dict[PeerKey, list[bytes]] = {}
+        waiting: list[bytes] = []
+        silent: set[PeerKey] = set()
+        broken: dict[PeerKey, bool] = {}  # who did not keep an offer, and whether it talked meanwhile
+        for short in ids:
+            want = self._wants.get(short)
+            if want is None:
+                continue
+            for key, (first, _) in list(want.asked.items()):
+                if now.mono - first >= self._bounds.want_offence:
+                    silent.add(key)
+                    link = self._context.links[key]
+                    if self._owes(link, first):
+                        talked = link.heard_at >= first + self._bounds.want_offence / 2
+                        broken[key] = talked or broken.get(key, False)
+                    self._unhold(short, want, key)
+            if not want.holders:
+                del self._wants[short]
+            elif (next_one := self._next_holder(want)) is not None:
+                ask.setdefault(next_one, []).append(short)
+            else:
+                waiting.append(short)
+        for key, wanted in ask.items():
+            link = self._context.links[key]
+            self._ask(link, wanted, now)
+            waiting += [short for short in wanted if short in link.holder.queue]
+        for key in sorted(silent):
+            if key in broken and (broken[key] or self._is_silent_again(self._context.links[key], now)):
+                self._context.blame(key, Fault.BROKEN_OFFER, now)
+            self._pump(key, now)
+        if waiting:
+            self._context.agenda.note(now.mono + self._bounds.want_offence / 4, self._check, waiting)
+
+    def _owes(self, link: Link, since: float) -> bool:
+        """Who was never asked, or serves us as fast as its budget lets it, or as we read, owes nothing."""
+        return max(link.holder.unsent_at, link.holder.served_at, self._context.late_at) < since
+
+    def _is_silent_again(self, link: Link, now: Now) -> bool:
+        """Note that offers ended in a link's silence; did that happen so often in a row that it is to blame?"""
+        holder = link.holder
+        if now.mono - holder.silent_at >= self._bounds.want_offence:
+            holder.silent_at = now.mono
+            holder.silences += 1
+        return holder.silences >= SILENCES
+
+    def _next_holder(self, want: _Want) -> PeerKey | None:
+        """Somebody not asked yet; else, for an answer may have been lost, whom we asked least; None: wait."""
+        links = self._context.links
+        for key in want.holders:
+            if key not in want.asked and links[key].holder.asked < WANT_WINDOW:
+                return key
+        if not want.asked:
+            return None
+        key, (_, times) = min(want.asked.items(), key=lambda item: item[1][1])
+        return key if times < self._bounds.want_answers else None
+
+    def _unhold(self, short: bytes, want: _Want, key: PeerKey) -> None:
+        """This link no longer counts as a holder."""
+        want.holders.remove(key)
+        asked = want.asked.pop(key, None) is not None
+        if (link := self._context.links.get(key)) is not None:
+            link.holder.asked -= asked
+            link.holder.offered.pop(short, None)
+            link.holder.queue.pop(short, None)
