@@ -5,11 +5,11 @@ Rules
  2. Assigning vouches for a peer by hand and connects; deleting takes that back. Whom the registry lists can be
     overridden by neither.
  3. A bad entry is refused before anything changes.
- 4. A name that several claim means none of them: each is listed under its account. Nobody is hidden, and nobody is
-    taken for somebody else.
+ 4. A name that several claim, or that is the account of another, means none of them: each is listed under its account.
+    Nobody is hidden, and nobody is taken for somebody else.
  5. Whoever was silent for ``bounds.forget`` seconds is no longer listed. It still belongs, and is listed again as
     soon as it speaks.
- 6. A name is found by going through everybody; ``items`` and ``values`` do that once, and not once for each name.
+ 6. Names are worked out when who belongs has changed, and not for each question.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from zmesh.core.events import AddPeer, Event, RemovePeer
 from zmesh.core.link import Link, LinkState
 from zmesh.core.now import Now
 from zmesh.core.peers import Peers
-from zmesh.core.types import Member, PeerKey
+from zmesh.core.types import EMPTY_ROSTER, Member, PeerKey, Roster
 from zmesh.identity import curve_image
 from zmesh.messages import PeerInfo
 
@@ -48,6 +48,9 @@ class PeerTable(MutableMapping[str, PeerInfo]):
         self._engine: Running | None = None
         self._submit: Callable[[Event], None] | None = None
         self._since = 0.0
+        self._named: dict[str, Member] = {}
+        self._named_for: tuple[Roster, tuple[Member, ...]] | None = None
+        """Of what ``_named`` was made."""
 
     def attach(self, engine: Running, submit: Callable[[Event], None]) -> None:
         """The node runs: hand over whom the operator added, and from now on tell it of every change."""
@@ -64,16 +67,16 @@ class PeerTable(MutableMapping[str, PeerInfo]):
     # ------------------------------------------------------------ the mapping
 
     def __getitem__(self, peer_id: str) -> PeerInfo:
-        for name, member in self.entries():
-            if name == peer_id:
-                return self.describe(member)
-        raise KeyError(peer_id)
+        member = self._names().get(peer_id)
+        if member is None or not self._is_listed()(member):
+            raise KeyError(peer_id)
+        return self.describe(member)
 
     def __iter__(self) -> Iterator[str]:
         return iter([name for name, _ in self.entries()])
 
     def __len__(self) -> int:
-        return len(self._listed())
+        return sum(map(self._is_listed(), self._names().values()))
 
     def __repr__(self) -> str:
         return f"<PeerTable {dict(self.items())}>"
@@ -137,19 +140,30 @@ class PeerTable(MutableMapping[str, PeerInfo]):
             return list(self._engine.peers)
         return [member for member, _ in self._manual.values()]
 
-    def _listed(self) -> list[Member]:
-        """Everybody who was heard of, or could have been, within ``bounds.forget`` seconds."""
-        if self._engine is None:
-            return self._everybody()
+    def _is_listed(self) -> Callable[[Member], bool]:
+        """Was a member heard of, or could it have been, within ``bounds.forget`` seconds?"""
         horizon = self._clocks().mono - self._bounds.forget
+        if self._engine is None or self._since >= horizon:
+            return lambda member: True
         heard = self._engine.peers.last_heard
-        return [member for member in self._engine.peers if max(heard(member.key) or 0.0, self._since) >= horizon]
+        return lambda member: (heard(member.key) or self._since) >= horizon
+
+    def _names(self) -> dict[str, Member]:
+        """Everybody who belongs, and under what."""
+        roster, manual = EMPTY_ROSTER, tuple(member for member, _ in self._manual.values())
+        if self._engine is not None:
+            roster, manual = self._engine.peers.roster, tuple(self._engine.peers.manual.values())
+        if self._named_for is None or self._named_for[0] is not roster or self._named_for[1] != manual:
+            everybody = self._everybody()
+            claimed = Counter([self._own_name, *(name for each in everybody for name in {each.peer_id, each.account})])
+            self._named = {(m.peer_id if claimed[m.peer_id] == 1 else m.account): m for m in everybody}
+            self._named_for = roster, manual
+        return self._named
 
     def entries(self) -> Iterator[tuple[str, Member]]:
         """Everybody who is listed, and under what."""
-        claimed = Counter([self._own_name, *(member.peer_id for member in self._everybody())])
-        for member in self._listed():
-            yield (member.peer_id if claimed[member.peer_id] == 1 else member.account), member
+        is_listed = self._is_listed()
+        return ((name, member) for name, member in self._names().items() if is_listed(member))
 
     def describe(self, member: Member) -> PeerInfo:
         """All that is known of a member now."""
