@@ -360,8 +360,8 @@ class Simulation:
         if sent is not None:
             sent.delivered_to(node, self.time)
         busy = [callback(self, delivery) is False for callback in self._callbacks.get(envelope.kind, ())]
-        if action.receipt:
-            self._step(life, ev.Receipt(envelope.id, not any(busy)))
+        if action.receipt or any(busy):
+            self._step(life, ev.Receipt(envelope.id, envelope.author, not any(busy)))
 
     def _signed(self, node: int, event: ev.Broadcast | ev.Compose) -> Envelope:
         """Hand a command to a node and give what it signed; handlers may send more in the same step."""

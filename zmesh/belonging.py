@@ -60,6 +60,7 @@ class Belonging:
         self._is_soon = False
         self._found_at: dict[PeerKey, tuple[Endpoint, ...]] = {}
         self._engine: Engine | None = None
+        self._is_over = False
         self._records: Records | None = None
         self._submit: Callable[[Event], None] = _nobody
         self._changed: Callable[[], None] = _nothing
@@ -130,6 +131,7 @@ class Belonging:
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._submit, self._changed = None, _nobody, _nothing
+        self._is_over = True
 
     def learnt(self) -> dict[str, bytes]:
         """What to keep of others, by the file's name; for ``restore`` of the next life."""
@@ -233,7 +235,7 @@ class Belonging:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if delay is not None:
+        if delay is not None and not self._is_over:
             self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
 
     def _wake(self) -> None:

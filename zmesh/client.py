@@ -207,6 +207,9 @@ class MeshNetworkClient:
                 raise NotRunningError(f"{self.peer_id} was stopped while it started") from None
             raise
         self._starting = None
+        if self._ending is not None:  # stop() came in the very moment that the start was done
+            await self.stop()
+            raise NotRunningError(f"{self.peer_id} was stopped while it started")
         _log.info("started", peer_id=self.peer_id, public_key=self.public_key, listen_port=self.listen_port)
 
     async def stop(self) -> None:
@@ -217,7 +220,7 @@ class MeshNetworkClient:
         if self._life is None:
             return
         if self._life.loop.is_running():  # one that was closed under the node can end it no more
-            self._refuse_elsewhere(self._life)
+            self._life.refuse_elsewhere()
         if self._ending is None:
             self._ending = asyncio.ensure_future(self._end(self._life))
         if (task := asyncio.current_task()) is not None:
@@ -389,9 +392,10 @@ class MeshNetworkClient:
 
         A registry that cannot be read is warned about once; the peers known so far are the answer then.
         """
-        life = self._running()
+        life = self._here()
         if self._setup.registry is not None:
             life.belonging.registered(await self._setup.registry.read())
+            life = self._running()  # it may have been stopped meanwhile
         met = [self._setup.peers.describe(member) for member in life.engine.peers]
         return met + [PeerInfo.unmet(account) for account in life.belonging.strangers()]
 
@@ -434,17 +438,8 @@ class MeshNetworkClient:
     def _here(self) -> Running:
         """For what makes the node take a step: its event loop is the only one that may."""
         life = self._running()
-        self._refuse_elsewhere(life)
+        life.refuse_elsewhere()
         return life
-
-    def _refuse_elsewhere(self, life: Running) -> None:
-        try:
-            here = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
-        if here is not life.loop:
-            mend = "hand it over with asyncio.run_coroutine_threadsafe"
-            raise NotRunningError(f"{self.peer_id} runs on another event loop than this call: {mend}")
 
     def _myself(self) -> Member:
         return self._running().engine.peers.roster.by_key.get(self._unlisted.key) or self._unlisted

@@ -198,8 +198,9 @@ class Dispatcher:
     def offer(self, message: MeshMessage) -> bool:
         """Queue a message for every handler and iterator of its type that has room; the next ``turn`` begins with it.
 
-        False only if somebody wants it and nobody had room: then its sender is told busy and sends it again. A
-        listener whose queue is full misses it, which is counted, so that one that hangs hurts nobody else.
+        False only if somebody wants it and nobody had room: then the sender of a direct message is told busy and sends
+        it again; gossip is lost to this application, and counted. A listener whose queue is full misses it, which is
+        counted too, so that one that hangs hurts nobody else.
         """
         if self._closed:
             self.counters["refused_closed"] += 1

@@ -132,6 +132,13 @@ class PeerInfo:
         key = parse_public_key(self.public_key, where)
         if type(self.stake_amount) is not int or self.stake_amount < 0:
             raise ConfigError(f"{where}: stake_amount is a whole number of the smallest unit, 0 or more")
+        if type(self.account_id) is not str:
+            raise ConfigError(f"{where}: account_id is {self.account_id!r}, right is a string, empty if there is none")
+        if type(self.reputation) not in (int, float) or not 0 <= self.reputation <= 100:
+            raise ConfigError(f"{where}: reputation is {self.reputation!r}, right is a number from 0 to 100")
+        capabilities: object = self.capabilities
+        if not isinstance(capabilities, tuple | list) or not all(isinstance(one, str) for one in capabilities):
+            raise ConfigError(f"{where}: capabilities is {capabilities!r}, right is a tuple of strings")
         endpoints: tuple[Endpoint, ...] = ()
         if self.multiaddr:
             try:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ from zmesh.core.actions import (
     Deliver,
     Dial,
     Dropped,
+    Failed,
     Hangup,
     LinkDown,
     LinkLive,
@@ -130,6 +132,7 @@ class Node:
         self._running = False
         self._refusals: tuple[bytes | None, int] = (None, 0)
         self._ration = Ration()
+        self.counters: Counter[str] = Counter()
         self._act: dict[type, Callable[[Any], None]] = {
             Send: self._send,
             Verify: self._unverified.append,
@@ -144,6 +147,7 @@ class Node:
             LinkLive: self._note_live,
             LinkDown: self._note_down,
             Notice: self._log_notice,
+            Failed: self._log_failure,
             Composed: _nothing,
             Published: _nothing,
         }
@@ -206,7 +210,10 @@ class Node:
     def _carry_out(self, actions: list[Action]) -> None:
         act = self._act
         for action in actions:
-            act[type(action)](action)
+            try:
+                act[type(action)](action)
+            except Exception as error:  # noqa: BLE001 - told; the timer, and what else the step asks for, must go on
+                self._log_failure(Failed(type(action).__name__, error))
 
     # ------------------------------------------------------------ verifying
 
@@ -251,8 +258,8 @@ class Node:
 
     def _deliver(self, action: Deliver) -> None:
         queued = self._application.deliver(action)
-        if action.receipt:
-            self._events.append(Receipt(action.envelope.id, queued))
+        if action.receipt or not queued:
+            self._events.append(Receipt(action.envelope.id, action.envelope.author, queued))
 
     def _note_wake(self, action: WakeAt) -> None:
         self._wake_at = action.mono
@@ -315,6 +322,10 @@ class Node:
 
     def _log_notice(self, action: Notice) -> None:
         self._tell(_log.warning, action.event, str(action.fields.get("peer")), **action.fields)
+
+    def _log_failure(self, action: Failed) -> None:
+        self.counters["internal_error"] += 1
+        self._tell(_log.error, "internal_error", action.what, what=action.what, exc_info=action.error)
 
     # ------------------------------------------------------------ the end
 

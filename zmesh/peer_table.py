@@ -47,15 +47,20 @@ class PeerTable(MutableMapping[str, PeerInfo]):
         self._manual: dict[str, tuple[Member, float]] = {}
         self._engine: Running | None = None
         self._submit: Callable[[Event], None] | None = None
+        self._refuse_elsewhere: Callable[[], None] = _anywhere
         self._since = 0.0
         self._named: dict[str, Member] = {}
         self._named_for: tuple[Roster, tuple[Member, ...]] | None = None
         """Of what ``_named`` was made."""
 
-    def attach(self, engine: Running, submit: Callable[[Event], None]) -> None:
-        """The node runs: hand over whom the operator added, and from now on tell it of every change."""
+    def attach(self, engine: Running, submit: Callable[[Event], None], refuse_elsewhere: Callable[[], None]) -> None:
+        """The node runs: hand over whom the operator added, and from now on tell it of every change.
+
+        ``refuse_elsewhere`` raises where no change may come from.
+        """
         self._engine = engine
         self._submit = submit
+        self._refuse_elsewhere = refuse_elsewhere
         self._since = self._clocks().mono
         for member, _ in self._manual.values():
             submit(AddPeer(member))
@@ -63,6 +68,7 @@ class PeerTable(MutableMapping[str, PeerInfo]):
     def detach(self) -> None:
         """The node stopped."""
         self._engine = self._submit = None
+        self._refuse_elsewhere = _anywhere
 
     # ------------------------------------------------------------ the mapping
 
@@ -90,6 +96,7 @@ class PeerTable(MutableMapping[str, PeerInfo]):
         return _Values(self)
 
     def __setitem__(self, peer_id: str, info: PeerInfo) -> None:
+        self._refuse_elsewhere()
         where = f"peers[{peer_id!r}]"
         if not isinstance(info, PeerInfo):
             raise ConfigError(f"{where}: assign a PeerInfo, not {type(info).__name__}")
@@ -100,11 +107,12 @@ class PeerTable(MutableMapping[str, PeerInfo]):
         previous = self._manual.get(peer_id)
         self._manual[peer_id] = (member, info.last_seen)
         if self._submit is not None:
-            if previous is not None and previous[0] != member:
+            if previous is not None and previous[0].key != member.key:
                 self._submit(RemovePeer(previous[0].key))
             self._submit(AddPeer(member))
 
     def __delitem__(self, peer_id: str) -> None:
+        self._refuse_elsewhere()
         if peer_id not in self._manual:
             if peer_id in self:
                 raise ConfigError(f"peers[{peer_id!r}] is in the registry: only the registry can remove it")
@@ -188,6 +196,10 @@ class PeerTable(MutableMapping[str, PeerInfo]):
             reputation=peers.reputation.score(member, now.mono),
             is_linked=link is not None and link.state is LinkState.LIVE,
         )
+
+
+def _anywhere() -> None:
+    """While no node runs, a change may come from any thread."""
 
 
 class _Items(ItemsView[str, PeerInfo]):

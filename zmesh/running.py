@@ -22,6 +22,7 @@ from zmesh.belonging import Belonging
 from zmesh.core.actions import Deliver, Resolved
 from zmesh.core.bounds import Bounds
 from zmesh.core.engine import Engine
+from zmesh.core.errors import NotRunningError
 from zmesh.core.events import LinkClosed, Located, SendDirect, Start, Wake
 from zmesh.core.link import Link, LinkState
 from zmesh.core.types import Endpoint, MessageType, PeerKey
@@ -36,6 +37,7 @@ from zmesh.meeting import Ports as MeetingPorts
 from zmesh.messages import MeshMessage
 from zmesh.node import Node, read_clocks
 from zmesh.peer_table import PeerTable
+from zmesh.registry.port import RegistryStatus
 from zmesh.server import Server
 from zmesh.state import State
 from zmesh.status import health, metrics
@@ -170,7 +172,7 @@ class Running:
         )
         engine.peers.reputation.restore(await asyncio.to_thread(setup.state.reputation), read_clocks().mono)
         node.submit(Start())
-        setup.peers.attach(engine, node.submit)
+        setup.peers.attach(engine, node.submit, self.refuse_elsewhere)
         self.belonging.attach(engine, self.handlers.records, node.submit, self._belonging_changed)
         ends.push_async_callback(self._end_background)
         self._spawn(self._meeting.run(), "meeting")
@@ -186,6 +188,16 @@ class Running:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("background_ended", task=task.get_name(), exc_info=error)
+
+    def refuse_elsewhere(self) -> None:
+        """For what makes the node take a step: its event loop is the only one that may. Raises ``NotRunningError``."""
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is not self.loop:
+            name, mend = self._setup.settings.peer_id, "hand it over with asyncio.run_coroutine_threadsafe"
+            raise NotRunningError(f"{name} runs on another event loop than this call: {mend}")
 
     # ------------------------------------------------------------ stopping
 
@@ -317,7 +329,7 @@ class Running:
     def health(self) -> dict[str, Any]:
         """What GET /health says."""
         registry = self._setup.registry
-        status = None if registry is None else registry.status()
+        status = None if registry is None else self._registry_status(registry)
         meeting = self._meeting.status() if self._setup.settings.bootstrap else None
         name, known, troubles = self._setup.settings.peer_id, len(self._setup.peers), self.belonging.troubles()
         said = health(name, self.engine, known, status, meeting, troubles)
@@ -326,15 +338,25 @@ class Running:
             said["delegation_ends_in_seconds"] = round(left)
         return said
 
+    def _registry_status(self, registry: Registry) -> RegistryStatus:
+        """One of the application's own may raise: heartbeats say how this node is, and must go on."""
+        try:
+            return registry.status()
+        except Exception as error:  # noqa: BLE001 - the application's own, logged whole, and told by health
+            _log.error("registry_status_failed", exc_info=error)
+            return RegistryStatus(type(registry).__name__, 0, None, f"its status() raised {error!r}")
+
     def metrics(self) -> str:
         """What GET /metrics says."""
-        layers = {
+        registry = self._setup.registry
+        layers: dict[str, Mapping[str, int]] = {
             "transport": self._transport.counters,
             "front_door": self.server.counters,
             "handler": self._setup.dispatcher.counters,
             "record": self.handlers.records.counters,
             "admission": self.belonging.counters,
-            "registry": {} if self._setup.registry is None else self._setup.registry.status().counters,
+            "registry": {} if registry is None else self._registry_status(registry).counters,
+            "node": self.node.counters,
         }
         return metrics(self.engine, len(self._setup.peers), layers)
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.contract.peers import settle
 from tests.support import Inbox, client, mesh
-from zmesh import MeshMessage, MeshNetworkClient, MessageType, NotRunningError
+from zmesh import MeshMessage, MeshNetworkClient, MessageType, NotRunningError, PeerInfo
 from zmesh.core.events import Wake
 from zmesh.handlers import Description, Taken
 from zmesh.registry.port import OnChange, RegistryStatus, ValidatorSet
@@ -199,15 +199,19 @@ async def test_another_loop_or_thread_is_refused_with_a_sentence(caplog: pytest.
             with pytest.raises(NotRunningError) as told:
                 a.create_message(MessageType.GOSSIP, {})
             refused.append(str(told.value))
-            for call in (a.broadcast(MessageType.GOSSIP, {}), a.send("b", MessageType.GOSSIP, {}), a.stop()):
+            sends = (a.broadcast(MessageType.GOSSIP, {}), a.send("b", MessageType.GOSSIP, {}))
+            for call in (*sends, a.discover_peers(), a.stop()):
                 with pytest.raises(NotRunningError) as told:
                     asyncio.run(call)
                 refused.append(str(told.value))
+            with pytest.raises(NotRunningError) as told:
+                a.peers["c"] = PeerInfo("c", public_key="aa" * 32)
+            refused.append(str(told.value))
 
         thread = threading.Thread(target=elsewhere)
         thread.start()
         await asyncio.to_thread(thread.join)
         sentence = "a runs on another event loop than this call: hand it over with asyncio.run_coroutine_threadsafe"
-        assert refused == [sentence] * 4
+        assert refused == [sentence] * 6
         assert not caplog.records
         assert a.is_running

@@ -162,8 +162,10 @@ class Bench:
                         events.append(Verified(action.message_id, verify(action)))
                     else:
                         self.unverified.append(action)
-                elif isinstance(action, Deliver) and action.receipt:
-                    events.append(Receipt(action.envelope.id, self.queues(action)))
+                elif isinstance(action, Deliver):
+                    queued = self.queues(action)
+                    if action.receipt or not queued:
+                        events.append(Receipt(action.envelope.id, action.envelope.author, queued))
         return self.actions[begin:]
 
     def roster(self, others: Sequence[Person]) -> None:

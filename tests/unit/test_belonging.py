@@ -204,6 +204,18 @@ def test_a_node_meets_nobody_before_its_registry_named_somebody_and_then_at_once
     in_virtual_time(story())
 
 
+def test_what_the_registry_says_after_the_end_begins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        told = Told(monkeypatch)
+        told.belonging.detach()
+        told.events.clear()
+        told.belonging.registered(ValidatorSet(genesis=GENESIS))
+
+        assert (told.events, told.belonging._timer) == ([], None)
+
+    in_virtual_time(story())
+
+
 def test_an_open_mesh_needs_nobody_named_to_be_told() -> None:
     assert Belonging(NETWORK, b"", NODES[0].public, "open").is_told
     assert not Belonging(NETWORK, b"", NODES[0].public, "registry").is_told

@@ -333,7 +333,7 @@ def test_a_repetition_while_the_queue_is_asked_is_not_answered_yet() -> None:
     made.hear(ALICE, message)
     assert (made.acks(), made.drops()) == ([], [DropReason.DUPLICATE])
 
-    made.handle(Receipt(message.id, True))
+    made.handle(Receipt(message.id, message.author, True))
     assert made.acks() == [(ALICE.public, message.id, {"status": 0})]
 
 

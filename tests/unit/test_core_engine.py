@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 import pytest
 
 from tests.unit.core_support import ME, NOON, Bench, people
 from zmesh.core import wire
-from zmesh.core.actions import Composed, Deliver, Dropped, Notice, Published, Resolved, Send, WakeAt
+from zmesh.core.actions import Composed, Deliver, Dropped, Failed, Notice, Published, Resolved, Send, WakeAt
 from zmesh.core.envelope import Envelope
 from zmesh.core.errors import PayloadError
 from zmesh.core.events import Broadcast, Command, Compose, JoinNetwork, RemovePeer, SendDirect, Verified, Wake
@@ -192,6 +193,72 @@ def test_one_timer_is_enough_and_it_is_asked_for_only_when_it_moves_forward() ->
 
     assert asked == sorted(asked)
     assert len(asked) <= 400
+
+
+class Broken(Clockwork):
+    """Raises when it is woken, for the first 30 seconds."""
+
+    def wake(self, now: Now) -> Sequence[Command]:
+        commands = super().wake(now)
+        if self.woken[-1] < 30.0:
+            self.deadline = self.woken[-1]  # nothing of what it meant to do is done
+            raise RuntimeError("a port of the application")
+        return commands
+
+
+def test_a_handler_that_raises_stops_no_timer_and_does_not_spin() -> None:
+    broken, sound = Broken(every=10.0), Clockwork(every=10.0)
+    made = Bench([ALICE, BOB], handlers=[broken, sound])
+    made.connect(ALICE, BOB)
+    made.fresh()
+    while made.now.mono < NOON.mono + 60.0:
+        assert made.wake_at is not None
+        made.now = Now(max(made.now.mono, made.wake_at), NOON.wall + max(made.now.mono, made.wake_at) - NOON.mono)
+        made.handle(Wake())
+
+    failures = made.of(Failed)
+    assert {(failure.what, str(failure.error)) for failure in failures} == {
+        ("waking Broken", "a port of the application")
+    }
+    assert 25 <= len(failures) <= 31, "about once a second"
+    assert len(sound.woken) >= 6
+    assert [round(at) for at in broken.woken if at >= 30.0] == [30, 40, 50, 60], "it goes on where it can"
+
+
+def test_an_event_that_raises_hides_no_other_and_no_timer() -> None:
+    made = bench()
+    cannot_travel = Broadcast(GOSSIP, {"n": object()})
+    actions = made.engine.handle_all([cannot_travel, Broadcast(GOSSIP, {"n": 1})], made.now)
+
+    assert [(action.what, type(action.error)) for action in actions if isinstance(action, Failed)] == [
+        ("Broadcast", PayloadError)
+    ]
+    assert [action.envelope.payload for action in actions if isinstance(action, Published)] == [
+        wire.encode_payload({"n": 1})
+    ]
+
+
+class Word(str, Enum):  # noqa: UP042 - the kind that prints as Word.YES
+    """What an application may well write: a string, which prints as something else."""
+
+    YES = "yes"
+
+
+def test_our_own_message_is_judged_as_it_travels_and_not_as_it_was_given() -> None:
+    handler = Clockwork()
+    made = bench(handler)
+    made.handle(Broadcast(GOSSIP, {"choice": Word.YES, "list": (1, 2)}))
+
+    ((_, payload),) = handler.heard
+    assert (payload, type(payload["choice"]), type(payload["list"])) == ({"choice": "yes", "list": [1, 2]}, str, list)
+
+
+def test_gossip_that_the_application_has_no_room_for_is_counted() -> None:
+    made = bench()
+    made.queues = lambda message: False
+    made.hear(ALICE, BOB.says())
+
+    assert (made.drops(), made.offences()) == ([DropReason.APPLICATION_BUSY], [])
 
 
 def test_a_wake_that_comes_early_changes_nothing() -> None:

@@ -401,6 +401,20 @@ def test_a_hello_from_somebody_we_wait_for_is_a_reason_to_dial_at_once() -> None
 # ---------------------------------------------------------------- the end
 
 
+def test_a_roster_that_changes_all_the_time_does_not_undo_the_backoff_of_who_stays_away() -> None:
+    made = Bench([ALICE])
+    dials = 0
+    for number in range(600):
+        made.fresh()
+        made.roster([ALICE, BOB] if number % 2 else [ALICE])
+        made.advance(0.1)
+        if ALICE.public in [dial.key for dial in made.of(Dial)]:
+            dials += 1
+            made.handle(LinkClosed(ALICE.public, "refused"))
+
+    assert 12 <= dials <= 22, "in a minute: one out of turn in 5 s, for it may have moved, and those of the backoff"
+
+
 def test_a_peer_that_moves_all_the_time_cannot_make_us_knock_at_every_door_it_names() -> None:
     made = Bench([ALICE])
     dials = 0

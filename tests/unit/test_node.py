@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from zmesh.core.actions import Action, LinkDown, LinkLive, Notice, Offence, Verify, WakeAt
+from zmesh.core.actions import Action, LinkDown, LinkLive, Notice, Offence, Send, Verify, WakeAt
 from zmesh.core.events import Event, FrameReceived, Verified, Wake
 from zmesh.core.now import Now
 from zmesh.core.types import Fault
@@ -91,6 +91,34 @@ async def test_many_signatures_go_to_threads_and_what_they_cannot_take_stays(
     for thread in threading.enumerate():  # idle by now, and told to end: stop() does not wait for that
         if thread.name.startswith("zmesh-verify"):
             thread.join(20)
+
+
+class Sending(Asking):
+    """An engine that wants two things done, and then to be woken."""
+
+    def handle(self, event: Event, now: Now) -> list[Action]:
+        """As the engine's."""
+        return [Send((b"a",), (b"x",), None, False), LinkLive(b"a"), WakeAt(now.mono + 60.0)]
+
+
+async def test_an_action_that_raises_ends_neither_the_others_nor_the_timer() -> None:
+    changes: list[int] = []
+    asked: Any = Sending()
+    asked.peers = {}
+    parts: Any = SimpleNamespace(
+        send=lambda key, frames, gossip: 1 / 0,
+        resolved=None,
+        stepped=lambda: None,
+        links_changed=lambda: changes.append(1),
+    )
+    node = Node(asked, parts, parts, parts)
+    node.start()
+    node.submit(Wake())
+    try:
+        assert (len(changes), node._timer is not None, node.counters["internal_error"]) == (1, True, 1)
+    finally:
+        if node._timer is not None:
+            node._timer.cancel()
 
 
 class Sleeping:

@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 
 from zmesh.core.bounds import Bounds
-from zmesh.core.errors import ConfigError
+from zmesh.core.errors import ConfigError, NotRunningError
+from zmesh.core.events import AddPeer, Event, RemovePeer
 from zmesh.core.link import Link
 from zmesh.core.now import Now
 from zmesh.core.peers import Peers
@@ -58,7 +59,7 @@ def table(*members: Member) -> PeerTable:
 
 def attached(engine: Engine) -> PeerTable:
     made = PeerTable(ME, "me", Bounds(), lambda: Now(0.0, 0.0))
-    made.attach(engine, lambda event: None)
+    made.attach(engine, lambda event: None, lambda: None)
     return made
 
 
@@ -90,6 +91,52 @@ def test_nobody_passes_for_another_by_taking_its_account_for_a_name() -> None:
         "5Alice": ALICE.hex(),
         "5Bob": BOB.hex(),
     }
+
+
+def test_what_is_said_anew_of_a_peer_keeps_its_link_and_another_key_does_not() -> None:
+    told: list[Event] = []
+    peers = PeerTable(ME, "me", Bounds(), lambda: Now(0.0, 0.0))
+    peers["a"] = PeerInfo("a", public_key=ALICE.hex())
+    peers.attach(Engine(), told.append, lambda: None)
+    peers["a"] = PeerInfo("a", public_key=ALICE.hex(), stake_amount=7)
+    peers["a"] = PeerInfo("a", public_key=BOB.hex())
+
+    first, anew, other = (Member(key, key.hex(), "a", stake=stake) for key, stake in ((ALICE, 0), (ALICE, 7), (BOB, 0)))
+    assert told == [AddPeer(first), AddPeer(anew), RemovePeer(ALICE), AddPeer(other)]
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        ({"reputation": "90"}, "reputation is '90', right is a number from 0 to 100"),
+        ({"reputation": float("nan")}, "reputation is nan, right is a number from 0 to 100"),
+        ({"account_id": 7}, "account_id is 7, right is a string, empty if there is none"),
+        ({"capabilities": 5}, "capabilities is 5, right is a tuple of strings"),
+        ({"capabilities": (5,)}, "capabilities is (5,), right is a tuple of strings"),
+    ],
+)
+def test_a_peer_with_a_wrong_field_is_refused_and_nothing_changes(wrong: dict[str, Any], sentence: str) -> None:
+    peers = table()
+
+    with pytest.raises(ConfigError) as caught:
+        peers["a"] = PeerInfo("a", public_key=ALICE.hex(), **wrong)
+    assert (str(caught.value), len(peers)) == (f"peers['a']: {sentence}", 0)
+
+
+def test_a_change_from_where_none_may_come_changes_nothing() -> None:
+    def refuse() -> None:
+        raise NotRunningError("another event loop")
+
+    told: list[Event] = []
+    peers = PeerTable(ME, "me", Bounds(), lambda: Now(0.0, 0.0))
+    peers["a"] = PeerInfo("a", public_key=ALICE.hex())
+    peers.attach(Engine(Member(ALICE, ALICE.hex(), "a")), told.append, refuse)
+    told.clear()
+    for change in (lambda: peers.update(b=PeerInfo("b", public_key=BOB.hex())), lambda: peers.pop("a")):
+        with pytest.raises(NotRunningError):
+            change()
+
+    assert (told, set(peers._manual)) == ([], {"a"})
 
 
 def test_names_are_worked_out_once_for_each_membership_and_not_for_each_question() -> None:

@@ -24,7 +24,8 @@ class Send:
     """Send ``frames`` to each of ``links``: all, in order, one shared buffer.
 
     Answer with one ``SendRefused(link, ref)`` for each link whose queue would not take it.
-    ``gossip`` chooses the lane: the publisher where there is one, else the direct one.
+    ``gossip`` chooses the lane: the publisher where the link has subscribed, else the direct one. A full lane refuses:
+    the other is not taken instead.
     """
 
     links: tuple[PeerKey, ...]
@@ -98,7 +99,8 @@ class WakeAt:
 class Deliver:
     """Hand a verified message to the application's handlers, with its decoded ``payload``.
 
-    If ``receipt``, answer with ``Receipt``: the sender's acknowledgement waits for it.
+    If ``receipt``, answer with ``Receipt``: the sender's acknowledgement waits for it. If not, answer only where there
+    was no room, so that it is counted.
     """
 
     envelope: Envelope
@@ -194,6 +196,14 @@ class Notice:
     fields: Mapping[str, Any]
 
 
+@dataclass(slots=True)
+class Failed:
+    """A part of this node raised where nothing should; ``what`` it was about. The rest of the step goes on."""
+
+    what: str
+    error: Exception
+
+
 Action = (
     Send
     | Dial
@@ -210,4 +220,5 @@ Action = (
     | LinkLive
     | LinkDown
     | Notice
+    | Failed
 )

@@ -3,7 +3,8 @@
 Rules
  1. A handler is asked before a message is relayed (``validate``) and told after it was accepted (``received``).
  2. It is woken once for each deadline, however often that deadline is looked at.
- 3. What it commands goes through the same door as the application's commands; one that cannot travel is a notice.
+ 3. One that raises when it is woken rests for ``REST``: nobody else waits for it, and it does not spin.
+ 4. What it commands goes through the same door as the application's commands; one that cannot travel is a notice.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from zmesh.core import wire
 from zmesh.core.actions import Notice
 from zmesh.core.context import Context
 from zmesh.core.envelope import Envelope
@@ -20,11 +22,14 @@ from zmesh.core.handler import Handler
 from zmesh.core.now import Now
 from zmesh.core.types import Member, Verdict
 
+REST = 1.0
+"""Seconds: whatever made it raise may have passed by then, and once a second is no load."""
+
 
 class Behaviours:
     """The handlers of one engine; ``obey`` carries out one command, and raises ``PayloadError``."""
 
-    __slots__ = ("_context", "_handlers", "_obey_one", "_of", "_planned")
+    __slots__ = ("_context", "_handlers", "_obey_one", "_of", "_planned", "_rests_until")
 
     def __init__(self, context: Context, handlers: Sequence[Handler], obey: Callable[[Command, Now], None]) -> None:
         self._context = context
@@ -33,11 +38,17 @@ class Behaviours:
         self._obey_one = obey
         self._planned: dict[Handler, float] = {}
         """When each handler is to be woken."""
+        self._rests_until: dict[Handler, float] = {}
 
     def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
         """What the handler of its kind says; where there is none, the mesh carries it."""
         handler = None if envelope.kind is None else self._of.get(envelope.kind)
         return Verdict.ACCEPT if handler is None else handler.validate(envelope, sender, payload, now)
+
+    def as_others_read(self, envelope: Envelope, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The payload of an own message as it travels, which is what all others judge and count: an application may
+        have given values that turn into others on the way, such as an enumeration that is a string."""
+        return wire.decode_payload(envelope.payload) if envelope.kind in self._of else payload
 
     def check_own(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> None:
         """A message of our own is about to be sent: a slip must cost its author nothing, and stays here.
@@ -80,7 +91,15 @@ class Behaviours:
             self._context.agenda.note(max(handler.deadline, now.mono), self._wake, handler)
 
     def _wake(self, handler: Handler, now: Now) -> None:
+        if now.mono < self._rests_until.get(handler, now.mono):
+            return
         if handler.deadline is not None and handler.deadline <= now.mono:
             self._planned.pop(handler, None)
-            self._obey(handler.wake(now), now)
+            try:
+                self._obey(handler.wake(now), now)
+            except Exception as error:  # noqa: BLE001 - told by ``Failed``
+                self._context.failed(f"waking {type(handler).__name__}", error)
+                self._rests_until[handler] = now.mono + REST
+                self._context.agenda.note(now.mono + REST, self._wake, handler)
+                return
         self._plan(handler, now)

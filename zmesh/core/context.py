@@ -8,7 +8,7 @@ Rules
 
 from __future__ import annotations
 
-from zmesh.core.actions import Action, Dropped, Offence
+from zmesh.core.actions import Action, Dropped, Failed, Offence
 from zmesh.core.agenda import Agenda
 from zmesh.core.bounds import Bounds
 from zmesh.core.envelope import Composer
@@ -72,6 +72,10 @@ class Context:
         """A frame from ``link`` ends here."""
         self.drops[reason] += 1
         self.out.append(Dropped(reason, link, identifier))
+
+    def failed(self, what: str, error: Exception) -> None:
+        """A part raised where nothing should: told whole, so that what else is to be done goes on."""
+        self.out.append(Failed(what, error))
 
     def blame(self, key: PeerKey, fault: Fault, now: Now) -> None:
         """Charge the culprit's account. Strangers have none, and are not let in anyway."""

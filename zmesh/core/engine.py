@@ -135,10 +135,17 @@ class Engine:
         return self._actions(now)
 
     def handle_all(self, events: Iterable[Event], now: Now) -> list[Action]:
-        """The same for events that came at once, one after the other; none of them may be one that raises."""
+        """The same for events that came at once, one after the other; none of them may be one that raises.
+
+        What one raises all the same is a fault of ours, or of a port that the application gave: it ends as ``Failed``,
+        and neither the others nor the timer suffer from it.
+        """
         dispatch, fallen = self._dispatch, self._context.fallen
         for event in events:
-            dispatch[type(event)](event, now)
+            try:
+                dispatch[type(event)](event, now)
+            except Exception as error:  # noqa: BLE001 - see above
+                self._context.failed(type(event).__name__, error)
             if fallen:  # before anything more of theirs is looked at
                 self._links.cut_fallen(now)
         return self._actions(now)
@@ -172,10 +179,11 @@ class Engine:
     def _broadcast(self, event: Broadcast, now: Now) -> None:
         envelope = self._build(event, now)
         me = self.peers.myself
-        self._behaviours.check_own(envelope, me, event.payload, now)
+        payload = self._behaviours.as_others_read(envelope, event.payload)
+        self._behaviours.check_own(envelope, me, payload, now)
         links = self._gossip.publish(envelope, now)
         self._out.append(Published(envelope, links, self._intake.sent(envelope, now)))
-        self._behaviours.received(envelope, me, event.payload, now)
+        self._behaviours.received(envelope, me, payload, now)
 
     def _send_direct(self, event: SendDirect, now: Now) -> None:
         timeout = min(max(event.timeout, 0.0), MAX_DIRECT_TIMEOUT)
@@ -189,7 +197,8 @@ class Engine:
             except PayloadTooLargeError:
                 self._out.append(Resolved(event.token, b"", SendResult.TOO_LARGE))
                 return
-            self._behaviours.check_own(envelope, self.peers.myself, event.payload, now)
+            payload = self._behaviours.as_others_read(envelope, event.payload)
+            self._behaviours.check_own(envelope, self.peers.myself, payload, now)
             self._outbox.send(envelope, event.recipient, event.token, timeout, now)
 
     def _link_live(self, key: PeerKey, now: Now) -> None:

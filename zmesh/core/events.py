@@ -76,9 +76,10 @@ class SendRefused:
 
 @dataclass(slots=True)
 class Receipt:
-    """The answer to ``Deliver``: did the application's queue take the message?"""
+    """The answer to ``Deliver``: did the application's queue take the message? If it did not, told unasked, too."""
 
     message_id: MessageId
+    author: PeerKey
     queued: bool
 
 

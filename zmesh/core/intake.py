@@ -372,12 +372,12 @@ class Intake:
             self._acknowledge(envelope, AckStatus.REJECTED, now)
 
     def receipt(self, event: Receipt, now: Now) -> None:
-        """The application took a direct message, or had no room: now its author is told."""
+        """The application took a direct message, or had no room for any: the author of a direct one is told now."""
         envelope = self._inbox.awaiting.pop(event.message_id, None)
+        if not event.queued:
+            self._context.drop(DropReason.APPLICATION_BUSY, event.author, event.message_id)
         if envelope is None:
             return
-        if not event.queued:
-            self._context.drop(DropReason.APPLICATION_BUSY, envelope.author, envelope.id)
         self._acknowledge(envelope, AckStatus.QUEUED if event.queued else AckStatus.BUSY, now)
 
     def _acknowledge(self, envelope: Envelope, status: AckStatus, now: Now, *, skew_ms: int | None = None) -> None:

@@ -64,12 +64,16 @@ class Links:
         wanted = context.peers.neighbours(context.links, context.rng)
         for key in wanted:
             link = context.links.get(key)
+            is_news = link is None or not link.wanted
             if link is None:
                 link = context.links[key] = Link(key, context.bounds, now.mono, wanted=True)
             link.wanted = True
             link.idle_at = None
             if not link.outbound:
-                self._dial_at(link, now.mono)
+                if is_news:
+                    self._dial_at(link, now.mono)
+                else:  # it may have another address now
+                    self._hurry(link, now)
         for key in context.links.keys() - set(wanted):
             link = context.links[key]
             if link.wanted:  # crowded out by a mesh that outgrew ``max_links``: it may go when it is idle
@@ -131,7 +135,6 @@ class Links:
         """There is reason to dial at once instead of when it is due; how often that counts is bounded."""
         if now.mono - link.hurried_at >= HURRY:
             link.hurried_at = now.mono
-            link.failures = 0
             self._dial_at(link, now.mono)
 
     # ------------------------------------------------------------ opening

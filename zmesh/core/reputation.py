@@ -58,7 +58,7 @@ class Reputation:
         return left
 
     def ignored(self, members: Iterable[Member], below: float, now: float) -> frozenset[str]:
-        """The accounts whose messages handlers should not see: the worst first, up to a third of all stake.
+        """The accounts whose messages handlers should not see: the worst first, as they fit into a third of all stake.
 
         Where nobody has stake every member weighs the same.
         """
@@ -71,10 +71,12 @@ class Reputation:
         silenced: set[str] = set()
         weight = 0
         for score, account, stake in low:
-            weight += 1 if weighs_same else stake
-            if score >= below or weight * 3 > total:
+            if score >= below:
                 break
-            silenced.add(account)
+            its_own = 1 if weighs_same else stake
+            if (weight + its_own) * 3 <= total:  # else it is heard, and is no cover for those after it
+                weight += its_own
+                silenced.add(account)
         return frozenset(silenced)
 
     def snapshot(self, now: float) -> dict[str, tuple[float, float]]:
