@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -189,12 +190,14 @@ class MeshNetworkClient:
     async def start(self) -> None:
         """Bind, read the registry, and begin to connect. Returns once it listens: peers come up in their own time.
 
+        A delegation that was renewed since the last start is taken now.
         A chain has some seconds for its first answer (``zmesh.registry.chain``); a node starts without it, too.
         Raises ``ConfigError`` (port in use, registry malformed ...), ``ZmeshError`` where libzmq is not one that keeps
         strangers out, ``NotRunningError`` if it runs already or was stopped meanwhile; nothing is left behind then.
         """
         if self._life is not None:
             raise NotRunningError(f"{self.peer_id} runs already: stop() it before starting it again")
+        self._take_renewed_delegation()
         self._life = Running(self._setup)
         self._clear_at = 0.0
         self._starting = asyncio.ensure_future(self._life.start())
@@ -211,6 +214,13 @@ class MeshNetworkClient:
             await self.stop()
             raise NotRunningError(f"{self.peer_id} was stopped while it started")
         _log.info("started", peer_id=self.peer_id, public_key=self.public_key, listen_port=self.listen_port)
+
+    def _take_renewed_delegation(self) -> None:
+        """It is renewed once a month, and an embedding service should not have to make another client for that."""
+        delegation = self.settings.delegated(self._setup.identity.public)
+        if self.settings.chain(delegation) != self._setup.genesis:
+            raise ConfigError(f"the delegation of {self.peer_id} is for another chain than before: make a new client")
+        self._setup = replace(self._setup, delegation=delegation)
 
     async def stop(self) -> None:
         """Say goodbye, let handlers finish what is queued, and close, within ``stop_timeout``. Safe to call twice.

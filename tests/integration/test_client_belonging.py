@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import Inbox, client, counted, engine, introduce, linked, until
 from tests.unit.delegation_support import Signer, signer
-from zmesh import MeshNetworkClient, MessageType
+from zmesh import ConfigError, MeshNetworkClient, MessageType
 from zmesh.core import wire
 from zmesh.delegation import DAY, Delegation, Scheme, Statement, encode_delegation
 from zmesh.identity import Identity
@@ -111,6 +111,26 @@ async def test_accounts_that_delegate_meet_and_are_out_once_the_registry_names_t
             told[name].tell(accounts("abc"))
         await until(lambda: all(len(members(one)) == 2 for one in everybody), *everybody)
         await linked(*everybody)
+
+
+async def test_a_renewed_delegation_is_taken_by_the_next_start(tmp_path: Path) -> None:
+    file = tmp_path / "mesh.delegation"
+    made = [delegation("a", sequence=sequence) for sequence in (1, 2)]
+    file.write_text(made[0].encoded.hex())
+    a = delegated("a", Told(accounts("ab")), delegation=file)
+    taken = []
+    for now in made:
+        file.write_text(now.encoded.hex())
+        async with a:
+            own = a.handlers.records.own
+            assert own is not None
+            taken.append(own.delegation)
+    assert taken == [one.encoded for one in made]
+
+    file.write_text(delegation("a", genesis=bytes([8]) * 32).encoded.hex())
+    with pytest.raises(ConfigError, match="for another chain than before: make a new client"):
+        await a.start()
+    assert not a.is_running
 
 
 async def test_a_validator_that_nobody_met_is_discovered_by_its_account_alone() -> None:
