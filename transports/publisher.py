@@ -86,8 +86,12 @@ class Publisher:
         self.connections = Connections("gossip", publisher, bounds, counters, self._gone)
         self._drain = Drain(publisher.socket, self._read, self._turn_ends, counters, idle=self._in_step)
 
+    def has_lane(self, key: PeerKey) -> bool:
+        """Is there an accepted subscription of ``key``?"""
+        return key in self._lanes
+
     def send(self, key: PeerKey, frames: Frames) -> bool:
-        """Publish to the subscription of ``key``; False if there is none or it is full."""
+        """Publish to the subscription of ``key``; False if there is none, or if it is full, which is counted."""
         lane = self._lanes.get(key)
         if lane is None:
             return False

@@ -2,8 +2,9 @@
 
 Rules
  1. One event loop owns every socket; there are no threads and no polling (``readiness.py``).
- 2. ``send`` prefers the publisher for gossip, then the connection we dialled, then the one dialled to us. Each
-    has a queue of its own for each peer, so a slow one refuses alone.
+ 2. ``send`` takes the publisher for gossip where the peer subscribed; for all else, and where it did not, the
+    connection we dialled, else the one dialled to us. Each has a queue of its own for each peer, so a slow one refuses
+    alone, and what it refused does not spill into the next: a flood of gossip leaves room for ACK, HELLO and DIGEST.
  3. Whoever is not admitted is refused in the handshake (``admission.py``), and ``start`` proves that it is so.
 """
 
@@ -156,8 +157,8 @@ class ZeroMqTransport:
         """Queue one message to ``key``; False when nothing was queued."""
         if not self._running:
             return False
-        if gossip and self._publisher.send(key, frames):
-            return True
+        if gossip and self._publisher.has_lane(key):
+            return self._publisher.send(key, frames)
         dial = self._dials.get(key)
         if dial is not None and dial.up:
             return dial.send(frames)

@@ -51,7 +51,7 @@ class Server:
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """The front door's, and those of the posts it refused."""
+        """The front door's, and those of the requests it refused."""
         return {} if self._door is None else {**self._door.counters, **self._knocks.counters}
 
     async def start(self, router: Endpoint) -> None:

@@ -6,7 +6,8 @@ What a transport promises
  2. At most once, in order per lane: a message that ``send`` took may be lost with its connection, and is never
     duplicated, cut or changed. Order between the lanes is not promised.
  3. ``send`` never blocks and never drops silently: False means that the queue to it is full or gone, and nothing left.
-    A slow far end refuses alone; it delays nobody else.
+    A slow far end refuses alone; it delays nobody else. A full lane refuses alone too: no message takes another
+    lane for that.
  4. Only admitted keys get through the handshake. A key that stops being admitted is cut at once, in both directions.
  5. One dial, one answer: ``LinkOpened(inbound=False)`` when frames can be sent, or ``LinkClosed(inbound=False)`` with a
     reason; the latter too when that connection is lost later. A transport does not redial by itself; whoever
@@ -90,6 +91,6 @@ class Transport(Protocol):
     def send(self, key: PeerKey, frames: Frames, *, gossip: bool) -> bool:
         """Queue one message to ``key``; False when nothing was queued.
 
-        ``gossip`` prefers the publisher; where that is missing or full the direct lane is used.
+        ``gossip`` takes the publisher where the far end subscribed, full or not; else the direct lane.
         """
         ...

@@ -155,8 +155,8 @@ async def test_what_a_stranger_posts_changes_nothing_and_is_counted_by_its_reaso
 async def test_the_limit_of_an_address_is_that_of_the_real_one_behind_the_front_door(
     registry: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zmesh.knocks.BURST", 1.0)
-    monkeypatch.setattr("zmesh.knocks.RATE", 1e-6)
+    monkeypatch.setattr("zmesh.knocks.POST_BURST", 1.0)
+    monkeypatch.setattr("zmesh.knocks.POST_RATE", 1e-6)
     async with node(registry, "a") as a:
         statuses: list[tuple[int, str | None]] = []
         for source in ("127.0.0.1", "127.0.0.1", "127.0.0.2"):

@@ -62,6 +62,28 @@ async def test_gossip_takes_the_publisher_and_all_else_the_direct_lane(nodes: No
     direct.close()
 
 
+async def test_a_full_gossip_lane_refuses_and_leaves_the_direct_lane_to_all_else(nodes: Nodes) -> None:
+    """It does not spill over: a flood of gossip must not hold up an ACK. The refused are counted, and nothing else."""
+    a = await nodes.node()
+    identity, slow = await subscribed(nodes, a)
+    direct = Wire(nodes.bare(zmq.DEALER, identity, a))
+    await direct.connect(a.routes.direct)
+    await direct.socket.send(pack((b"h", b"hello")))
+    await a.until_received(1)
+    while a.transport.send(identity.public, (bytes(60_000),), gossip=True):
+        pass
+    for number in range(9):
+        assert not a.transport.send(identity.public, (b"gossip", b"%d" % number), gossip=True)
+        assert a.transport.send(identity.public, (b"ack", b"%d" % number), gossip=False)
+    async with asyncio.timeout(PATIENCE):
+        answers = [await direct.socket.recv() for _ in range(9)]
+    for wire in (slow, direct):
+        wire.close()
+
+    assert answers == [pack((b"ack", b"%d" % number)) for number in range(9)]
+    assert (a.counted["gossip_lane_full"], a.counted["direct_lane_full"]) == (10, 0)
+
+
 async def test_what_follows_a_message_within_one_turn_travels_with_it_in_bundles(nodes: Nodes) -> None:
     a = await nodes.node()
     identity, subscriber = await subscribed(nodes, a)

@@ -16,7 +16,7 @@ import pytest
 import zmq
 
 from tests.integration.zeromq_by_hand import ByHand
-from tests.integration.zeromq_support import Node, Nodes, Wire, own_topic
+from tests.integration.zeromq_support import Node, Nodes
 from zmesh.core.errors import ConfigError
 from zmesh.core.events import LinkClosed, LinkOpened
 from zmesh.core.types import Endpoint
@@ -233,27 +233,6 @@ async def test_gossip_rides_on_the_direct_lane_where_there_is_no_publisher(nodes
     assert a.send(b, b"gossip", gossip=True)
     assert await b.until_received(1) == [(b"gossip",)]
     assert a.counted["gossip_subscribed"] == 0
-
-
-async def test_gossip_spills_over_to_the_direct_lane(nodes: Nodes) -> None:
-    """The subscription is full, for its socket does not read; the direct lane has room."""
-    a = await nodes.node()
-    identity = await nodes.attacker(a)
-    slow = Wire(nodes.bare(zmq.SUB, identity, a))
-    slow.socket.set(zmq.RCVHWM, 1)
-    slow.socket.set(zmq.SUBSCRIBE, own_topic(identity))
-    await slow.connect(a.gossip)
-    direct = Wire(nodes.bare(zmq.DEALER, identity, a))
-    await direct.connect(a.routes.direct)
-    await direct.socket.send(pack((b"h", b"hello")))
-    await a.until_received(1)
-    await a.counted.until_counted("gossip_subscribed")
-    while a.zeromq._publisher.send(identity.public, (bytes(60_000),)):
-        pass
-    assert a.transport.send(identity.public, (b"spilled",), gossip=True)
-    assert await direct.socket.recv() == pack((b"spilled",))
-    slow.close()
-    direct.close()
 
 
 # ------------------------------------------------------------ another process

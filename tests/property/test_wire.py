@@ -301,13 +301,83 @@ def test_what_others_would_refuse_is_refused_at_its_sender(payload: Any) -> None
         wire.encode_payload(payload)
 
 
-def test_nesting_without_end_is_refused_on_both_sides() -> None:
-    deep: Any = 0
-    for _ in range(3000):
-        deep = [deep]
+def in_arrays(value: Any, levels: int) -> Any:
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+WIDE = list(range(300))
+"""What makes a payload too large for its bytes alone to tell that it is good."""
+
+
+@pytest.mark.parametrize("beside", [None, WIDE, b"\xff", "\u0100" * 200])
+@pytest.mark.parametrize("inner", [[], 0, {}, {"k": 1}, b"\x91" * 600])
+def test_nesting_ends_at_the_same_level_whatever_is_nested_and_stands_beside(inner: Any, beside: Any) -> None:
+    own = isinstance(inner, (list, dict))
+    deepest = {"beside": beside, "deep": in_arrays(inner, wire.MAX_NESTING - 1 - own)}
+    assert wire.decode_payload(wire.encode_payload(deepest)) == deepest
+
+    deeper = {"beside": beside, "deep": [deepest["deep"]]}
+    with pytest.raises(PayloadError, match="32 deep"):
+        wire.encode_payload(deeper)
+    with pytest.raises(WireError, match="32 deep"):
+        wire.decode_payload(msgpack.packb(deeper))
+
+
+@pytest.mark.parametrize(
+    "head", [b"\x91", b"\xdc\0\1", b"\xdd\0\0\0\1", b"\x81\xa1k", b"\xde\0\1\xa1k", b"\xdf\0\0\0\1\xa1k"]
+)
+def test_nesting_counts_however_an_array_or_map_is_written(head: bytes) -> None:
+    wire.decode_payload(b"\x81\xa1v" + head * (wire.MAX_NESTING - 1) + b"\0")
+    with pytest.raises(WireError, match="32 deep"):
+        wire.decode_payload(b"\x81\xa1v" + head * wire.MAX_NESTING + b"\0")
+
+
+@pytest.mark.parametrize("levels", [500, 1022, 1023, 1024, 3000, 60_000])
+def test_nesting_without_end_is_refused_on_both_sides(levels: int) -> None:
+    """Where msgpack itself ends, too: its compiled form at 1024, its other one wherever Python's stack does."""
+    with pytest.raises(WireError) as refusal:
+        wire.decode_payload(b"\x81\xa1a" + b"\x91" * levels + b"\xc0")
+    assert refusal.value.reason is DropReason.MALFORMED
     with pytest.raises(PayloadError):
-        wire.encode_payload({"deep": deep})
-    reads_or_refuses(wire.decode_payload, b"\x81\xa1a" + b"\x91" * 60_000 + b"\xc0")
+        wire.encode_payload({"deep": in_arrays(0, levels)})
+
+
+@pytest.mark.parametrize(
+    "later, reason",
+    [
+        (b"\xc0", DropReason.UNKNOWN_VERSION),
+        (b"\x91" * (wire.MAX_NESTING - 2) + b"\x90", DropReason.UNKNOWN_VERSION),
+        (b"\x91" * (wire.MAX_NESTING - 1) + b"\x90", DropReason.MALFORMED),
+        (b"\xd6\xff\0\0\0\1", DropReason.MALFORMED),
+        (b"\x81\xa1t\x91\xd7\xff" + bytes(8), DropReason.MALFORMED),
+        (b"\xd4\x05\0", DropReason.MALFORMED),
+        (b"\xc0\xc0", DropReason.MALFORMED),
+        (b"\xc1", DropReason.MALFORMED),
+        (b"", DropReason.MALFORMED),
+    ],
+)
+@pytest.mark.parametrize("version", [2, 0, -1, 255])
+def test_a_body_of_any_version_is_one_plain_array(version: int, later: bytes, reason: DropReason) -> None:
+    with pytest.raises(WireError) as refusal:
+        wire.decode_body(b"\x92" + msgpack.packb(version) + later)
+
+    assert refusal.value.reason is reason
+
+
+@given(packed)
+def test_the_look_at_the_bytes_alone_never_takes_what_the_values_would_not(data: bytes) -> None:
+    """Every payload fares as it does beside so much that its values have to be looked at."""
+
+    def taken(payload: bytes) -> bool:
+        try:
+            wire.decode_payload(payload)
+        except WireError:
+            return False
+        return True
+
+    assert taken(b"\x81\xa1v" + data) == taken(b"\x82\xa1v" + data + b"\xa1w" + msgpack.packb([b"\xff", WIDE]))
 
 
 @pytest.mark.parametrize("payload", [b"", [], None, "text", 5])

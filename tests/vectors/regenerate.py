@@ -1,59 +1,36 @@
 """Writes the golden vectors: ``python -m tests.vectors.regenerate`` from the top folder.
 
 Running it after a change of the wire is the approval of that change: the difference of the JSON files is what every
-other implementation would have to follow. Nothing here depends on a clock, on chance, or on the machine.
-
-Bytes are lower-case hexadecimal, or ``{"zeros": n}`` for n zero bytes; integers are numbers, ``null`` is nil.
+other implementation would have to follow. Nothing here depends on a clock, on chance, or on the machine. How JSON holds
+values stands in ``kit.py``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from hashlib import blake2b, sha256
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import ecdsa
-import msgpack
-import sr25519
-
+from tests.vectors.edges import edges, refused
+from tests.vectors.kit import (
+    AUTHOR,
+    NETWORK,
+    RECIPIENT,
+    TIME_MS,
+    Vectors,
+    delegation,
+    envelope,
+    plain,
+    told,
+)
 from zmesh.core import wire
-from zmesh.core.bounds import MAX_BODY
 from zmesh.core.types import AckStatus, Endpoint, MessageType
-from zmesh.delegation import Scheme, Statement, encode_delegation, possession, wrap
+from zmesh.delegation import Scheme
 from zmesh.handlers.record import Description, encode_record
-from zmesh.identity import Identity
 
 FOLDER = Path(__file__).parent
-AUTHOR = Identity.from_seed(bytes(range(32)))
-RECIPIENT = Identity.from_seed(bytes(range(32, 64)))
-NETWORK = wire.network_id("golden", bytes([7]) * 32)
-EPOCH = 1_700_000_000
-TIME_MS = 1_700_000_123_456
-
-ACCOUNT_SEED = bytes(range(64, 96))
-"""Of the accounts of all three schemes."""
-SR25519_SIGNATURES = {
-    False: "bc9edadc612b9154f2c8eb2dad853a36a17776afa293d893138f4a097acecb1f"
-    "296ef52c5eb302a2e81d8898b29569c768439c3b7873e2dbd960f7fa9d57bc81",
-    True: "b8f6609a212ebc7a81cd82bb946e744a7064a1312fe249d3c1ee9a1f7b90fa74"
-    "c0c9aad9dc687f331163d38f2e8a34e4e85be5cee4436a45b6ed315058fbd281",
-}
-"""Over the text as it is, and wrapped: made once, for sr25519 draws a random number for each signature."""
-
-Vectors = Sequence[Mapping[str, Any]]
-
-
-def plain(value: Any) -> Any:
-    """The value as JSON can hold it."""
-    if isinstance(value, bytes):
-        return {"zeros": len(value)} if len(value) > 1024 and not any(value) else value.hex()
-    if isinstance(value, Mapping):
-        return {name: plain(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
-    return value
 
 
 # ---------------------------------------------------------------- keys, networks, packing, checksums
@@ -127,38 +104,6 @@ def checksums() -> Vectors:
 # ---------------------------------------------------------------- envelopes
 
 
-def envelope(name: str, kind: int, content: Mapping[str, Any], sequence: int, **more: Any) -> Mapping[str, Any]:
-    """One signed message, from its fields to its frames."""
-    fields: dict[str, Any] = {
-        "version": wire.VERSION,
-        "network": NETWORK,
-        "kind": kind,
-        "author": AUTHOR.public,
-        "epoch": EPOCH,
-        "sequence": sequence,
-        "timestamp_ms": TIME_MS,
-        "ttl": 5,
-        "expiry_ms": None,
-        "recipient": None,
-        "correlation": None,
-        "payload": wire.encode_payload(content),
-    } | more
-    body = wire.encode_body(wire.Body(**fields))
-    identifier = wire.message_id(body)
-    signing_input = wire.signing_input(identifier)
-    signature = AUTHOR.sign(signing_input)
-    return {
-        "name": name,
-        "fields": fields,
-        "content": content,
-        "body": body,
-        "id": identifier,
-        "signing_input": signing_input,
-        "signature": signature,
-        "frames": [wire.envelope_head(fields["ttl"], 0), body, signature],
-    }
-
-
 def envelopes() -> Vectors:
     """Gossip, direct messages, and link kinds."""
     code = wire.KIND_CODES
@@ -169,23 +114,26 @@ def envelopes() -> Vectors:
         envelope("gossip", code[MessageType.GOSSIP], {"custom": "data"}, 1),
         envelope("gossip, an empty payload", code[MessageType.GOSSIP], {}, 2),
         envelope("gossip, every type of value", code[MessageType.GOSSIP], VALUES, 3),
-        envelope("gossip, the widest header", 255, {}, wire.MAX_UINT, **WIDEST),
         envelope("heartbeat", code[MessageType.HEARTBEAT], {"status": "healthy", "peers_count": 9}, 4),
         envelope("fl_round_start", code[MessageType.FL_ROUND_START], {"round_id": "round_001", "deadline": 1.7e9}, 5),
         envelope("consensus_vote", code[MessageType.CONSENSUS_VOTE], {"proposal_id": "p", "choice": True}, 6),
         envelope("gossip of an unknown kind", 200, {"of": "later"}, 7),
         envelope("gossip that expires", code[MessageType.GOSSIP], {"soon": 1}, 8, expiry_ms=TIME_MS + 1000),
+        envelope("gossip, blobs and floats", code[MessageType.GOSSIP], BLOBS_AND_FLOATS, 17),
+        envelope("gossip, nested as deep as may be", code[MessageType.GOSSIP], nested(wire.MAX_NESTING), 18),
+        envelope("gossip, a signed ttl of 0", code[MessageType.GOSSIP], {}, 19, ttl=0),
     ]
     links = [
+        envelope("direct, the widest header, its ttl included", 255, {}, wire.MAX_UINT, **WIDEST),
         envelope("model_delta_transfer, direct", code[MessageType.MODEL_DELTA_TRANSFER], delta, 9, **direct),
         envelope("HELLO", wire.HELLO_CODE, {"versions": [1]}, 10, **direct),
         envelope("HELLO, the answer", wire.HELLO_CODE, {"versions": [1]}, 11, **direct, correlation=asked),
     ]
     skews = {AckStatus.STALE: -121_000, AckStatus.FUTURE: 11_000}
     for number, status in enumerate(AckStatus, 12):
-        content = {"status": int(status)} | ({"skew_ms": skews[status]} if status in skews else {})
+        answer = {"status": int(status)} | ({"skew_ms": skews[status]} if status in skews else {})
         links.append(
-            envelope(f"ACK, {status.name.lower()}", wire.ACK_CODE, content, number, **direct, correlation=asked)
+            envelope(f"ACK, {status.name.lower()}", wire.ACK_CODE, answer, number, **direct, correlation=asked)
         )
     return [*gossip, *links]
 
@@ -199,6 +147,21 @@ VALUES: Mapping[str, Any] = {
     "list": [[], [1, [2]]],
     "map": {"deep": {"er": {}}},
 }
+BLOBS_AND_FLOATS: Mapping[str, Any] = {
+    "bin": [b"", b"\x00\xff", bytes(256)],
+    "float": [1.0, -0.0, 1e300, float("inf")],
+    "int": 1,
+}
+
+
+def nested(levels: int) -> Mapping[str, Any]:
+    """So many maps and arrays one in another: a map around arrays."""
+    value: list[Any] = []
+    for _ in range(levels - 2):
+        value = [value]
+    return {"deep": value}
+
+
 WIDEST: Mapping[str, Any] = {
     "epoch": wire.MAX_UINT,
     "timestamp_ms": wire.MAX_UINT,
@@ -220,59 +183,19 @@ def controls() -> Vectors:
     cases: list[tuple[str, int, Any, bytes]] = [
         ("IHAVE", wire.IHAVE, ids, wire.encode_ids(ids)),
         ("IWANT", wire.IWANT, ids[:1], wire.encode_ids(ids[:1])),
-        ("DIGEST", wire.DIGEST, [entry._asdict() for entry in digest], wire.encode_digest(digest)),
+        ("DIGEST", wire.DIGEST, [told(entry._asdict()) for entry in digest], wire.encode_digest(digest)),
         ("DIGEST", wire.DIGEST, [], b""),
         ("LIST", wire.LIST, slots, wire.encode_slots(slots)),
         ("LEAVE", wire.LEAVE, None, b""),
     ]
-    return [
-        {"name": name, "content": content, "frames": wire.control(kind, body)} for name, kind, content, body in cases
-    ]
+    return [{"name": name, "content": items, "frames": wire.control(kind, body)} for name, kind, items, body in cases]
 
 
 def delegations() -> Vectors:
     """What accounts of all three schemes sign, with and without a wallet around it."""
     made = [delegation(scheme, wrapped) for scheme in Scheme for wrapped in (False, True)]
-    foreign = {"network": "b\u00e9lize, 100 %", "genesis": b""}
-    return [*made, delegation(Scheme.ED25519, False, **foreign)]
-
-
-def delegation(scheme: Scheme, wrapped: bool, **changed: Any) -> Mapping[str, Any]:
-    """One delegation, from its fields to its bytes."""
-    account, public, sign = account_of(scheme)
-    statement = Statement(
-        "golden", bytes([7]) * 32, account, AUTHOR.public, EPOCH, EPOCH + 30 * 86_400, EPOCH + 600
-    )._replace(**changed)
-    message = wrap(statement.text) if wrapped else statement.text
-    signature = sign(message) if sign is not None else bytes.fromhex(SR25519_SIGNATURES[wrapped])
-    made = encode_delegation(statement, scheme, signature, AUTHOR.sign, wrapped=wrapped, public=public)
-    return {
-        "name": f"{scheme.name.lower()}, {'wrapped' if wrapped else 'plain'}, {statement.network}",
-        "fields": {"scheme": int(scheme), "wrapped": wrapped, **statement._asdict(), "public": public},
-        "network_id": statement.network_id,
-        "text": statement.text.decode("ascii"),
-        "account_signature": signature,
-        "possession": possession(statement, signature),
-        "key_signature": made.key_signature,
-        "encoded": made.encoded,
-    }
-
-
-def account_of(scheme: Scheme) -> tuple[bytes, bytes, Callable[[bytes], bytes] | None]:
-    """The account of ``ACCOUNT_SEED``, its public key if that is another, and how it signs if that can be repeated."""
-    if scheme is Scheme.SR25519:
-        return bytes(sr25519.pair_from_seed(ACCOUNT_SEED)[0]), b"", None
-    if scheme is Scheme.ED25519:
-        identity = Identity.from_seed(ACCOUNT_SEED)
-        return identity.public, b"", identity.sign
-    key = ecdsa.SigningKey.from_string(ACCOUNT_SEED, curve=ecdsa.SECP256k1)
-    public = bytes(key.verifying_key.to_string("compressed"))
-
-    def sign(message: bytes) -> bytes:
-        digest = blake2b(message, digest_size=32).digest()
-        return bytes(key.sign_digest_deterministic(digest, hashfunc=sha256))
-
-    return blake2b(public, digest_size=32).digest(), public, sign
+    foreign: Mapping[str, Any] = {"network": "b\u00e9lize, 100 %", "genesis": b""}
+    return [*made, delegation(Scheme.ECDSA, False, other_s=True), delegation(Scheme.ED25519, False, **foreign)]
 
 
 def records() -> Vectors:
@@ -299,7 +222,7 @@ def records() -> Vectors:
                     "capabilities": record.capabilities,
                     "wire_versions": record.wire_versions,
                     "sequence": record.sequence,
-                    "time_ms": record.time_ms,
+                    "time": record.time_ms,
                     "delegation": record.delegation,
                 },
                 "signing_input": b"zmesh/1 record:" + blake2b(body, digest_size=32).digest(),
@@ -307,78 +230,6 @@ def records() -> Vectors:
             }
         )
     return made
-
-
-def refused() -> Vectors:
-    """Messages that every implementation refuses, and the name under which it does. Their signatures are junk."""
-    good = dict(envelope("", 9, {}, 1)["fields"])
-    junk = bytes(64)
-
-    def body(**changed: Any) -> bytes:
-        return wire.encode_body(wire.Body(**(good | changed)))
-
-    whole = body()
-    late_extension = msgpack.packb([*good.values(), msgpack.Timestamp(1)])
-    bodies: list[tuple[str, str, bytes]] = [
-        ("a body that is no array", "malformed", msgpack.packb({"version": 1})),
-        ("an empty array", "malformed", msgpack.packb([])),
-        ("bytes after the body", "malformed", whole + b"\xc0"),
-        ("a field short", "malformed", msgpack.packb(list(good.values())[:-1])),
-        ("a version that is text", "malformed", body(version="1")),
-        ("a later version", "unknown_version", body(version=2)),
-        ("a later version of another shape", "unknown_version", msgpack.packb([2, "anything"])),
-        ("a body over its bound", "oversize", bytes(MAX_BODY + 1)),
-        ("a network of 31 bytes", "malformed", body(network=bytes(31))),
-        ("kind 0", "malformed", body(kind=0)),
-        ("kind 256", "malformed", body(kind=256)),
-        ("a link kind without recipient", "malformed", body(kind=64)),
-        ("a boolean for a number", "malformed", body(ttl=True)),
-        ("a negative sequence", "malformed", body(sequence=-1)),
-        ("an integer of 64 bits", "malformed", body(epoch=2**63)),
-        ("a ttl of 256", "malformed", body(ttl=256)),
-        ("a recipient of text", "malformed", body(recipient="x" * 32)),
-        ("a payload of text", "malformed", body(payload="text")),
-        ("an extension type in a later field", "malformed", late_extension),
-        ("the same, its length in a byte", "malformed", b"\x9d" + whole[1:] + b"\xc7\x04\xff" + bytes(4)),
-        ("the same, its length in two bytes", "malformed", b"\x9d" + whole[1:] + b"\xc8\0\x08\xff" + bytes(8)),
-        ("the same, its length in four bytes", "malformed", b"\x9d" + whole[1:] + b"\xc9\0\0\0\x0c\xff" + bytes(12)),
-    ]
-    made = [{"name": name, "reason": reason, "frames": [b"\x01\x05\x00", data, junk]} for name, reason, data in bodies]
-    return [*made, *refused_shapes(whole, junk), *refused_controls()]
-
-
-def refused_shapes(whole: bytes, junk: bytes) -> Vectors:
-    """Frames that are wrong before a body is looked at."""
-    cases: list[tuple[str, str, list[bytes]]] = [
-        ("one frame", "malformed", [b"\x01\x05\x00"]),
-        ("four frames", "malformed", [b"\x01\x05\x00", whole, junk, b""]),
-        ("an empty head", "malformed", [b"", whole, junk]),
-        ("a head of 17 bytes", "malformed", [b"\x01" * 17, whole, junk]),
-        ("an envelope's head of 2 bytes", "malformed", [b"\x01\x05", whole, junk]),
-        ("a signature of 63 bytes", "malformed", [b"\x01\x05\x00", whole, junk[1:]]),
-        ("an envelope without signature", "malformed", [b"\x01\x05\x00", whole]),
-        ("frame type 0", "unknown_frame", [b"\x00", b""]),
-        ("the reserved BATCH", "unknown_frame", [b"\x10", b""]),
-        ("the reserved BLOB", "unknown_frame", [b"\x11", b"", b""]),
-        ("a control message of 3 frames", "malformed", [b"\x02", bytes(16), b""]),
-    ]
-    return [{"name": name, "reason": reason, "frames": frames} for name, reason, frames in cases]
-
-
-def refused_controls() -> Vectors:
-    """Control bodies that are wrong."""
-    cases: list[tuple[str, str, int, bytes]] = [
-        ("an IHAVE of nothing", "malformed", wire.IHAVE, b""),
-        ("an IHAVE of 15 bytes", "malformed", wire.IHAVE, bytes(15)),
-        ("an IWANT of 2049 ids", "malformed", wire.IWANT, bytes(16 * 2049)),
-        ("a control body over its bound", "oversize", wire.IWANT, bytes(40 * 1024 + 1)),
-        ("a DIGEST of 19 bytes", "malformed", wire.DIGEST, bytes(19)),
-        ("a DIGEST out of order", "malformed", wire.DIGEST, bytes(40)),
-        ("a DIGEST of 257 slots", "malformed", wire.DIGEST, bytes(20 * 257)),
-        ("a LIST of nothing", "malformed", wire.LIST, b""),
-        ("a LIST out of order", "malformed", wire.LIST, wire.encode_slots([2, 1])),
-    ]
-    return [{"name": name, "reason": reason, "frames": wire.control(kind, body)} for name, reason, kind, body in cases]
 
 
 def generate() -> Iterable[tuple[Path, str]]:
@@ -393,6 +244,7 @@ def generate() -> Iterable[tuple[Path, str]]:
         "delegations": delegations(),
         "records": records(),
         "refused": refused(),
+        "edges": edges(),
     }
     for name, vectors in made.items():
         yield FOLDER / f"{name}.json", json.dumps(plain(vectors), indent=1, ensure_ascii=True) + "\n"

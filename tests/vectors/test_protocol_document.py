@@ -9,15 +9,18 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import zmq
 
-from zmesh import delegation, dialer, knocks, meeting
+from zmesh import delegation, dialer, http, knocks, meeting
 from zmesh.core import bounds, gossip, intake, links, reputation, seen, wants, wire
 from zmesh.core.types import AckStatus, DropReason, MessageType
 from zmesh.delegation import Scheme
 from zmesh.handlers import introductions, record, records
 from zmesh.handlers.offers import FALSE
 from zmesh.http import STATUSES
+from zmesh.identity import Identity
 from zmesh.registry.standing import Standing
+from zmesh.transports.sockets import SocketBounds, Sockets
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "PROTOCOL.md").read_text(encoding="utf-8")
@@ -143,8 +146,11 @@ def test_the_numbers_of_dialling_meeting_and_introducing_are_those_of_the_code()
         f"`GET /record` within {dialer.FETCH_SECONDS:g} s",
         f"at most {dialer.MAX_ADDRESSES} of one name",
         f"remembered is bounded ({dialer.MAX_SILENT})",
-        f"post {knocks.BURST:g} times at once and {knocks.RATE:g} times a second",
-        f"all together {knocks.BURST_OF_ALL:g} and {knocks.RATE_OF_ALL:g} times",
+        f"post {knocks.POST_BURST:g} times at once and {knocks.POST_RATE:g} times a second",
+        f"all together {knocks.POST_BURST_OF_ALL:g} and {knocks.POST_RATE_OF_ALL:g} times",
+        f"ask otherwise {knocks.GET_BURST:g} times at once and {knocks.GET_RATE:g} times a second",
+        f"all together {knocks.GET_BURST_OF_ALL:g} and {knocks.GET_RATE_OF_ALL:g} times",
+        f"is held for {http.HELD:g} s",
         f"introduce {introductions.INTRODUCER_BURST:g} at once and {introductions.INTRODUCER_RATE:g} a second",
         f"introduced {introductions.INTRODUCED_BURST:g} times at once and once in {every:g} s",
         f"after {meeting.FIRST_PAUSE:g} s, doubled up to {meeting.LONGEST_PAUSE:g} s, +-{100 * meeting.JITTER:g} %",
@@ -156,6 +162,39 @@ def test_the_numbers_of_dialling_meeting_and_introducing_are_those_of_the_code()
     )
     told = " ".join(TEXT.split())
     assert [sentence for sentence in sentences if sentence not in told] == []
+
+
+def test_options_of_sockets_are_those_that_are_set() -> None:
+    told = {
+        line[:22].strip(): re.findall(r"([A-Z_]{5,}) (\d+|zmesh)", line[22:])
+        for line in re.sub(r"\n {23}", " | ", section("4.3 Rules")).splitlines()
+        if re.match(r" [A-Za-z ]{21} [A-Z]", line)
+    }
+    assert list(told) == ["every socket", "bound", "ROUTER", "XPUB", "DEALER", "dialled"]
+    assert sum(map(len, told.values())) == 21
+    made = Sockets(Identity.from_seed(bytes(32)), SocketBounds())
+    router, publisher = (made.bound(kind, "127.0.0.1", 0, "") for kind in (zmq.ROUTER, zmq.XPUB))
+    dealer, subscriber = (made.as_client(one("127.0.0.1"), bytes(32)) for one in (made.dealer, made.subscriber))
+    try:
+        for socket, kinds in (
+            (router.socket, ("every socket", "bound", "ROUTER")),
+            (publisher.socket, ("every socket", "bound", "XPUB")),
+            (dealer, ("every socket", "DEALER", "dialled")),
+            (subscriber, ("every socket", "dialled")),
+        ):
+            meant = dict(option for kind in kinds for option in told[kind])
+            # ZeroMQ does not tell what these were set to.
+            readable = {name: value for name, value in meant.items() if not name.startswith(("XPUB_", "ROUTER_"))}
+            found = {name: socket.get(getattr(zmq, name)) for name in readable}
+            assert {
+                name: one.decode() if isinstance(one, bytes) else str(one) for name, one in found.items()
+            } == readable
+    finally:
+        for bound in (router, publisher):
+            bound.close()
+        dealer.close()
+        subscriber.close()
+        made.context.term()
 
 
 def test_tags_are_those_of_the_code() -> None:

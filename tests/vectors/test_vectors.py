@@ -15,11 +15,11 @@ from typing import Any
 import msgpack
 import pytest
 
-from tests.vectors import regenerate
+from tests.vectors import kit, regenerate
 from zmesh.core import wire
 from zmesh.core.errors import WireError
 from zmesh.core.types import DropReason
-from zmesh.delegation import decode_delegation, encode_delegation, parse_text
+from zmesh.delegation import decode_delegation, encode_delegation, parse_text, wrap
 from zmesh.handlers.record import Description, decode_record, encode_record, verify_record
 from zmesh.identity import Identity, curve_image, verify
 from zmesh.transports.packing import bundle, pack, unpack
@@ -50,7 +50,13 @@ def named(vectors: list[dict[str, Any]]) -> pytest.MarkDecorator:
 
 
 ENVELOPES, CONTROLS, RECORDS, REFUSED = map(load, ("envelopes", "controls", "records", "refused"))
-DELEGATIONS = load("delegations")
+DELEGATIONS, EDGES = map(load, ("delegations", "edges"))
+PARTS: dict[str, Callable[[bytes], object]] = {
+    "payload": wire.decode_payload,
+    "body": wire.decode_body,
+    "record": decode_record,
+    "delegation": decode_delegation,
+}
 
 
 def reason(decode: Callable[[Any], object], data: object) -> DropReason | None:
@@ -112,8 +118,8 @@ def test_an_envelope_says_what_it_says(vector: dict[str, Any]) -> None:
 
     assert wire.frame_type(frames_of(vector)) == wire.ENVELOPE
     assert head == bytes([1, fields.ttl, 0])
-    assert regenerate.plain(fields._asdict()) == vector["fields"]
-    assert regenerate.plain(wire.decode_payload(fields.payload)) == vector["content"]
+    assert kit.told(fields._asdict()) == vector["fields"]
+    assert kit.content(wire.decode_payload(fields.payload)) == vector["content"]
     assert wire.encode_body(fields) == body
     assert blake2b(body, digest_size=32).digest() == wire.message_id(body) == bytes.fromhex(vector["id"])
     assert b"zmesh/1 envelope:" + wire.message_id(body) == bytes.fromhex(vector["signing_input"])
@@ -125,9 +131,9 @@ def test_a_control_frame_says_what_it_says(vector: dict[str, Any]) -> None:
     frames = frames_of(vector)
     content = read(frames)
     if frames[0][0] == wire.DIGEST:
-        content = [entry._asdict() for entry in wire.decode_digest(frames[1])]
+        content = [kit.told(entry._asdict()) for entry in wire.decode_digest(frames[1])]
 
-    assert regenerate.plain(content) == vector["content"]
+    assert kit.plain(content) == vector["content"]
 
 
 @pytest.mark.parametrize("vector", RECORDS, ids=lambda vector: vector["fields"]["peer_id"])
@@ -135,8 +141,9 @@ def test_a_record_says_what_it_says(vector: dict[str, Any]) -> None:
     encoded = bytes.fromhex(vector["encoded"])
     record = decode_record(encoded)
     said = vector["fields"]
+    names = {told: name for name, told in kit.FIELD_NAMES.items()}
 
-    assert {name: regenerate.plain(getattr(record, name)) for name in said} == said
+    assert {name: kit.plain(getattr(record, names.get(name, name))) for name in said} == said
     assert verify_record(record, verify)
     assert verify(record.key, bytes.fromhex(vector["signing_input"]), encoded[-64:])
     described = Description(
@@ -148,9 +155,7 @@ def test_a_record_says_what_it_says(vector: dict[str, Any]) -> None:
         record.wire_versions,
         record.delegation,
     )
-    again = encode_record(
-        described, record.network, record.key, record.sequence, record.time_ms, regenerate.AUTHOR.sign
-    )
+    again = encode_record(described, record.network, record.key, record.sequence, record.time_ms, kit.AUTHOR.sign)
     assert again.encoded == encoded
 
 
@@ -160,19 +165,21 @@ def test_a_delegation_says_what_it_says_and_holds(vector: dict[str, Any]) -> Non
     said = {"scheme": int(made.scheme), "wrapped": made.wrapped, **made.statement._asdict(), "public": made.public}
     hashed = blake2b(vector["text"].encode() + made.account_signature, digest_size=32).hexdigest()
 
-    assert regenerate.plain(said) == vector["fields"]
+    assert kit.plain(said) == vector["fields"]
     assert made.statement.text.decode() == vector["text"]
     assert parse_text(vector["text"].encode()) == made.statement
     assert made.statement.network_id.hex() == vector["network_id"]
     assert made.account_signature.hex() == vector["account_signature"]
-    assert (b"zmesh/1 delegation:".hex() + hashed) == vector["possession"]
+    assert (b"zmesh/1 delegation:".hex() + hashed) == vector["key_signing_input"]
+    signed = wrap(made.statement.text) if made.wrapped else made.statement.text
+    assert signed.decode() == vector["account_signing_input"]
     assert made.held_by_key()
     assert made.signed_by_account()
     again = encode_delegation(
         made.statement,
         made.scheme,
         made.account_signature,
-        regenerate.AUTHOR.sign,
+        kit.AUTHOR.sign,
         wrapped=made.wrapped,
         public=made.public,
     )
@@ -184,9 +191,25 @@ def test_what_is_refused_is_refused_under_its_name(vector: dict[str, Any]) -> No
     assert reason(read, frames_of(vector)) == vector["reason"]
 
 
+@pytest.mark.parametrize("vector", EDGES, ids=lambda vector: f"{vector['part']}: {vector['name']}")
+def test_what_is_just_within_is_taken_and_what_is_just_beyond_is_not(vector: dict[str, Any]) -> None:
+    told = reason(PARTS[vector["part"]], bytes.fromhex(vector["data"]))
+    if vector["part"] == "payload" and told is not None:
+        told = DropReason.BAD_PAYLOAD  # as the engine calls it, whose author it is to blame for
+
+    assert told == vector["reason"]
+
+
+def test_both_halves_of_ecdsas_order_are_among_the_vectors() -> None:
+    assert {vector["name"] for vector in DELEGATIONS} >= {
+        "ecdsa with a high s, plain, golden",
+        "ecdsa with a low s, plain, golden",
+    }
+
+
 def test_a_body_written_out_by_hand_is_the_first_vector() -> None:
     """As PROTOCOL.md writes it out, byte for byte."""
-    author, network = regenerate.AUTHOR.public, regenerate.NETWORK
+    author, network = kit.AUTHOR.public, kit.NETWORK
     body = (
         b"\x9c"  # an array of 12
         b"\x01"  # version

@@ -201,7 +201,8 @@ class Failed:
     """A part of this node raised where nothing should; ``what`` it was about. The rest of the step goes on."""
 
     what: str
-    error: Exception
+    error: Any
+    """The exception. Not annotated as one: mypyc looks for that name in this module when it makes the class."""
 
 
 Action = (

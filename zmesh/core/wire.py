@@ -78,6 +78,16 @@ _SLOT: Final = struct.Struct(">Q")
 MAX_SLOTS: Final = 256
 """Entries of one DIGEST or LIST: every slot of ``bounds.RETENTION``, with as much again to spare."""
 
+MAX_NESTING: Final = 32
+"""Arrays and maps one in another, the outermost counted: what every msgpack library reads, and whoever gets it can walk
+by recursion. Libraries end anywhere from a hundred levels to none, and nodes that differ would blame the author."""
+_PLAIN: Final = frozenset((int, float, bool, str, bytes, type(None)))
+"""Types whose values everybody can read once msgpack wrote them: nothing is nested in them."""
+_NESTS: Final = bytes((*range(0x80, 0xA0), *range(0xDC, 0xE0)))
+"""The first bytes of arrays and maps. They stand in texts and blobs too, so they tell only how deep it is at most."""
+_SMALL: Final = 512
+"""Bytes up to which counting those is cheaper than looking at the values."""
+
 
 class Body(NamedTuple):
     """The signed part of a message, field by field in wire order."""
@@ -148,12 +158,12 @@ def decode_body(data: bytes) -> Body:
     fields = _unpack(data)
     if type(fields) is not list or not fields or type(fields[0]) is not int:
         raise malformed("a body is an array that starts with its version")
-    if fields[0] != VERSION:
-        raise WireError(DropReason.UNKNOWN_VERSION, f"version {fields[0]}, understood is {VERSION}")
-    if len(fields) != BODY_FIELDS:
+    if len(fields) != BODY_FIELDS or fields[0] != VERSION:
+        _check_values(data, fields)  # of twelve fields of this version, each has a type of its own
+        if fields[0] != VERSION:
+            raise WireError(DropReason.UNKNOWN_VERSION, f"version {fields[0]}, understood is {VERSION}")
         if len(fields) < BODY_FIELDS:
             raise malformed(f"{len(fields)} fields, at least {BODY_FIELDS}")
-        _refuse_timestamps(data, fields)
         del fields[BODY_FIELDS:]
     _check_fields(fields)
     return Body._make(fields)
@@ -207,35 +217,35 @@ def _no_extension(code: int, data: bytes) -> Any:
     raise ValueError(f"msgpack extension type {code} of {len(data)} bytes is not part of the wire")
 
 
-def _refuse_timestamps(data: bytes, value: Any) -> None:
-    """msgpack-python decodes extension -1 without asking the hook.
+def _check_values(data: bytes, value: Any) -> None:
+    """Refuse what the library lets through: extension -1, for which it does not ask the hook, and deep nesting.
 
-    It has an 0xff, which is looked for as a number: much the fastest. Only the values themselves decide: the bytes
-    that it begins with, of which there are many, may stand in a text or blob too.
+    ``value`` is the array or map that ``data`` holds. Nearly all are told to be good by a look at their bytes: a
+    timestamp has an 0xff, and each array or map begins with one byte of few.
     """
-    if 0xFF in data and _holds_timestamp(value):
-        raise malformed("msgpack's timestamp extension is not part of the wire")
-
-
-def _holds_timestamp(value: Any) -> bool:
-    waiting = [value]  # no recursion: values nest deeper than Python's stack
-    while waiting:
-        value = waiting.pop()
-        if type(value) is msgpack.Timestamp:
-            return True
-        if type(value) is dict:
-            value = list(value.values())
-        if type(value) is list and not _PLAIN.issuperset(map(type, value)):  # many plain values cost little so
-            waiting.extend(value)
-    return False
+    if _PLAIN.issuperset(map(type, value.values() if type(value) is dict else value)):
+        return
+    size = len(data)
+    if size <= _SMALL and 0xFF not in data and size - len(data.translate(None, _NESTS)) <= MAX_NESTING:
+        return
+    level = [value]
+    for _ in range(MAX_NESTING):  # no recursion, and a level at a time: one set of types tells of many plain values
+        inner: list[Any] = []
+        for outer in level:
+            inner += outer.values() if type(outer) is dict else outer
+        kinds = set(map(type, inner))
+        if kinds <= _PLAIN:
+            return
+        if msgpack.Timestamp in kinds:
+            raise malformed("msgpack's timestamp extension is not part of the wire")
+        level = [one for one in inner if type(one) is list or type(one) is dict]
+    raise malformed(f"arrays and maps over {MAX_NESTING} deep")
 
 
 # ---------------------------------------------------------------- payload
 
 
 _TEXT: Final = frozenset((str,))
-_PLAIN: Final = frozenset((int, float, bool, str, bytes, type(None)))
-"""Types whose values everybody can read once msgpack wrote them: nothing is nested in them."""
 
 
 def encode_payload(payload: Mapping[str, Any]) -> bytes:
@@ -273,11 +283,11 @@ def encode_payload(payload: Mapping[str, Any]) -> bytes:
 def decode_payload(data: bytes) -> dict[str, Any]:
     """The application's values. Raises ``WireError`` (MALFORMED)."""
     payload = _unpack(data)
-    _refuse_timestamps(data, payload)
     if type(payload) is not dict:
         raise malformed("a payload is a map")
     if not _TEXT.issuperset(map(type, payload)):
         raise malformed("a payload's keys are strings")
+    _check_values(data, payload)
     return payload
 
 

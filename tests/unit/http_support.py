@@ -1,0 +1,63 @@
+"""What the tests of HTTP share: an application that is served, and requests as bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from zmesh.core.types import Endpoint
+from zmesh.handlers import Offer, Taken
+from zmesh.http import make_app, make_runner
+from zmesh.knocks import Knocks
+
+HEALTH = {"status": "healthy", "peer_id": "validator_001", "peers_count": 5, "running": True}
+NEW = Offer(Taken.NEW, "new")
+
+
+@asynccontextmanager
+async def serving(app: web.Application) -> AsyncIterator[Endpoint]:
+    runner = make_runner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        async with asyncio.timeout(20):
+            yield Endpoint(*runner.addresses[0][:2])
+    finally:
+        await runner.cleanup()
+
+
+async def exchange(endpoint: Endpoint, request: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Send bytes as they are, then read one answer: status, headers in lower case, body."""
+    reader, writer = await asyncio.open_connection(*endpoint)
+    writer.write(request)
+    head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
+    writer.close()
+    first, *lines = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines)
+    return int(first.split()[1]), headers, body
+
+
+def statuses(answers: tuple[int, dict[str, str], bytes]) -> list[int]:
+    first, _, rest = answers
+    return [first, *(int(status) for status in re.findall(rb"HTTP/1.1 (\d+)", rest))]
+
+
+def get(path: str, method: str = "GET", extra: str = "") -> bytes:
+    return f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{extra}\r\n".encode()
+
+
+def taking(*outcomes: Offer, knocks: Knocks | None = None) -> tuple[web.Application, list[bytes]]:
+    """An application that has these outcomes for what is posted, and what that was."""
+    posted: list[bytes] = []
+    left = list(outcomes)
+
+    def post(encoded: bytes) -> Offer:
+        posted.append(encoded)
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    return make_app(lambda: HEALTH, post=post, knocks=knocks), posted

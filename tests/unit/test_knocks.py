@@ -1,0 +1,191 @@
+"""How often somebody may ask and post: whose share is whose, and what becomes of what comes too often."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from tests.unit.http_support import HEALTH, NEW, exchange, get, serving, statuses, taking
+from zmesh.http import make_app
+from zmesh.http_client import fetch_record
+from zmesh.knocks import (
+    GET_BURST,
+    GET_BURST_OF_ALL,
+    GET_RATE,
+    POST_BURST,
+    POST_BURST_OF_ALL,
+    POST_RATE,
+    Knocks,
+    Requests,
+)
+
+
+def counting(monkeypatch: pytest.MonkeyPatch, burst: int, **bounds: float) -> tuple[web.Application, Knocks, list[str]]:
+    """An application of which one address gets so many answers, and those that it made."""
+    monkeypatch.setattr("zmesh.knocks.GET_RATE", 1e-6)
+    monkeypatch.setattr("zmesh.knocks.GET_BURST", float(burst))
+    for name, value in bounds.items():
+        monkeypatch.setattr(f"zmesh.http.{name}", value)
+    made: list[str] = []
+
+    def health() -> dict[str, Any]:
+        made.append("health")
+        return HEALTH
+
+    def metrics() -> str:
+        made.append("metrics")
+        return "zmesh_peers 5\n"
+
+    def record() -> bytes:
+        made.append("record")
+        return b"\x93record"
+
+    knocks = Knocks()
+    return make_app(health, metrics, record, lambda _: NEW, knocks), knocks, made
+
+
+def _post_over_and_over(count: int) -> bytes:
+    """So many posts over one connection, which the last one closes."""
+    one = b"POST /records HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
+    return one * (count - 1) + get("/records", "POST", "Content-Length: 1\r\n") + b"x"
+
+
+async def test_one_address_that_posts_too_often_waits_and_others_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmesh.http.HELD", 0.0)
+    app, posted = taking(NEW)
+    async with serving(app) as endpoint:
+        answered = statuses(await exchange(endpoint, _post_over_and_over(int(POST_BURST) + 20)))
+        assert answered.count(202) == len(posted)
+        assert POST_BURST <= len(posted) < POST_BURST + 20
+        assert set(answered[int(POST_BURST) :]) <= {202, 429}
+        assert 429 in answered
+        reader, writer = await asyncio.open_connection(*endpoint, local_addr=("127.0.0.2", 0))
+        writer.write(get("/records", "POST", "Content-Length: 1\r\n") + b"x")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 202")
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "kind, rate, burst, burst_of_all",
+    [("posts", POST_RATE, POST_BURST, POST_BURST_OF_ALL), ("gets", GET_RATE, GET_BURST, GET_BURST_OF_ALL)],
+)
+def test_each_machine_has_its_share_and_all_together_have_one(
+    kind: str, rate: float, burst: float, burst_of_all: float
+) -> None:
+    knocks = Knocks()
+    requests: Requests = getattr(knocks, kind)
+    for address in ("192.0.2.1", "2001:db8::1", None):
+        assert [requests.refusal(address, 0.0) for _ in range(int(burst) + 1)] == [None] * int(burst) + ["address"]
+    assert requests.refusal("::ffff:192.0.2.1", 0.0) == "address", "the same machine over IPv6"
+    assert requests.refusal("2001:db8::2%eth0", 0.0) == "address", "the same /64"
+    assert requests.refusal("2001:db8:0:1::1", 0.0) is None
+    assert requests.refusal("192.0.2.1", 1 / rate) is None
+    left = burst_of_all - 3 * burst - 2
+    crowd = [requests.refusal(f"198.51.{number // 200}.{number % 200}", 1 / rate) for number in range(int(left) + 100)]
+    assert set(crowd) == {None, "everybody"}
+    assert crowd.count("everybody") == pytest.approx(100, abs=40)
+    assert knocks.counters == {
+        f"http_{kind}_over_limit_of_address": 5,
+        f"http_{kind}_over_limit_of_everybody": crowd.count("everybody"),
+    }
+
+
+@pytest.mark.parametrize("kind, burst", [("posts", POST_BURST), ("gets", GET_BURST)])
+@pytest.mark.parametrize("own", ["127.0.0.1", "127.8.7.6", "::1", "::ffff:127.0.0.1"])
+def test_strangers_use_up_nothing_of_this_machines_own_share_nor_it_of_theirs(
+    kind: str, burst: float, own: str
+) -> None:
+    knocks = Knocks()
+    requests: Requests = getattr(knocks, kind)
+    before = [requests.refusal(own, 0.0) for _ in range(int(burst) // 2)]
+    let_in = 0
+    while requests.refusal(f"198.51.100.{let_in % 100}", 0.0) is None:
+        let_in += 1
+    after = [requests.refusal(own, 0.0) for _ in range(int(burst) // 2 + 1)]
+
+    assert let_in == (POST_BURST_OF_ALL if kind == "posts" else GET_BURST_OF_ALL)
+    assert before + after == [None] * int(burst) + ["address"]
+
+
+async def test_one_address_that_asks_too_often_gets_429_before_an_answer_is_made_and_others_are_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app, knocks, made = counting(monkeypatch, 5, HELD=0.0)
+    within = [get("/metrics"), get("/record", "HEAD"), get("/nothing"), get("/health", "PUT"), get("/health")]
+    async with serving(app) as endpoint:
+        assert [(await exchange(endpoint, one))[0] for one in within] == [200, 200, 404, 405, 200]
+        for one in (*within, get("/metrics")):
+            status, headers, body = await exchange(endpoint, one)
+            assert (status, headers["retry-after"]) == (429, "1")
+        posted, _, _ = await exchange(endpoint, get("/records", "POST", "Content-Length: 1\r\n") + b"x")
+        reader, writer = await asyncio.open_connection(*endpoint, local_addr=("127.0.0.2", 0))
+        writer.write(get("/record"))
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
+        with pytest.raises(ValueError, match="answered with status 429"):
+            await fetch_record(endpoint, 10)
+
+    assert json.loads(body) == {"error": "too many requests of address", "why": "too_often"}
+    assert posted == 202
+    assert made == ["metrics", "record", "health", "record"]
+    assert knocks.counters == {"http_gets_over_limit_of_address": 7}
+
+
+async def test_what_everybody_asks_too_often_gets_429_too_for_503_says_that_there_is_no_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("zmesh.knocks.GET_BURST_OF_ALL", 0.0)
+    monkeypatch.setattr("zmesh.knocks.POST_BURST_OF_ALL", 0.0)
+    monkeypatch.setattr("zmesh.knocks.machine", lambda _: "198.51.100.1")
+    app, knocks, made = counting(monkeypatch, 5, HELD=0.0)
+    async with serving(app) as endpoint:
+        assert (await exchange(endpoint, get("/record")))[0] == 429
+        assert (await exchange(endpoint, get("/records", "POST", "Content-Length: 1\r\n") + b"x"))[0] == 503
+
+    assert made == []
+    assert knocks.counters == {"http_gets_over_limit_of_everybody": 1, "http_posts_over_limit_of_everybody": 1}
+
+
+async def test_a_refusal_is_held_and_with_it_what_follows_over_the_same_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or a flood would cost the node as much as if it were answered."""
+    app, _, _ = counting(monkeypatch, 0, HELD=0.05)
+    began = asyncio.get_running_loop().time()
+    async with serving(app) as endpoint:
+        answers = await exchange(endpoint, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 3 + get("/health"))
+        took = asyncio.get_running_loop().time() - began
+
+    assert statuses(answers) == [429] * 4
+    assert took >= 4 * 0.05
+
+
+async def test_whoever_leaves_while_a_refusal_is_held_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, knocks, _ = counting(monkeypatch, 0, HELD=60.0)
+    news: asyncio.Queue[str] = asyncio.Queue()
+
+    @web.middleware
+    async def watch(request: web.Request, handler: Any) -> web.StreamResponse:
+        news.put_nowait("begun")
+        try:
+            answer: web.StreamResponse = await handler(request)
+        finally:
+            news.put_nowait("ended")
+        return answer
+
+    app.middlewares.insert(0, watch)
+    async with serving(app) as endpoint:
+        _, writer = await asyncio.open_connection(*endpoint)
+        writer.write(get("/health"))
+        assert await news.get() == "begun"
+        writer.transport.abort()
+        assert await news.get() == "ended"
+
+    assert knocks.counters == {"http_gets_over_limit_of_address": 1}
+    assert caplog.records == []
