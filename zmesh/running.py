@@ -339,11 +339,14 @@ class Running:
         return said
 
     def _registry_status(self, registry: Registry) -> RegistryStatus:
-        """One of the application's own may raise: heartbeats say how this node is, and must go on."""
+        """One of the application's own may raise: heartbeats say how this node is, and must go on.
+
+        Counted, and told by health; not logged, for whoever asks for health could fill the log.
+        """
         try:
             return registry.status()
-        except Exception as error:  # noqa: BLE001 - the application's own, logged whole, and told by health
-            _log.error("registry_status_failed", exc_info=error)
+        except Exception as error:  # noqa: BLE001 - see above
+            self.node.counters["registry_status_failed"] += 1
             return RegistryStatus(type(registry).__name__, 0, None, f"its status() raised {error!r}")
 
     def metrics(self) -> str:

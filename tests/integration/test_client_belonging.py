@@ -113,6 +113,24 @@ async def test_accounts_that_delegate_meet_and_are_out_once_the_registry_names_t
         await linked(*everybody)
 
 
+class Mute(Told):
+    """A registry of an application that has a fault."""
+
+    def status(self) -> RegistryStatus:
+        raise RuntimeError("a fault of the application")
+
+
+async def test_a_registry_whose_status_raises_is_told_by_health_and_stops_no_heartbeat() -> None:
+    sentence = "its status() raised RuntimeError('a fault of the application')"
+    a, b = delegated("a", Told(accounts("ab"))), Mute(accounts("ab"))
+    async with a, delegated("b", b, a, heartbeat_interval=0.5) as mute:
+        heard = Inbox(a, MessageType.HEARTBEAT)
+        assert [(await heard.next()).payload["status"] for _ in range(2)] == ["degraded"] * 2
+        assert mute.health()["why"] == [sentence]
+        assert counted(mute, "node", "registry_status_failed") >= 3
+        assert counted(mute, "node", "internal_error") == 0
+
+
 async def test_a_renewed_delegation_is_taken_by_the_next_start(tmp_path: Path) -> None:
     file = tmp_path / "mesh.delegation"
     made = [delegation("a", sequence=sequence) for sequence in (1, 2)]
