@@ -31,6 +31,7 @@ MAX_SLEEP = 60.0
 """Seconds until the wall clock is looked at again: it may be set, and a machine may sleep, while a timer runs."""
 NOTICE = 3 * 86_400.0
 """Seconds before the own delegation ends in which that is warned about: a weekend."""
+RENEW = "have its account sign anew (`zmesh key delegate`), and start again with that"
 SETTLE = 0.05
 """Seconds between two rosters that records make, at least: a roster costs 15 us for each member."""
 SHARE = 10.0
@@ -90,6 +91,13 @@ class Belonging:
         if strangers and not self._roster.keys - {self._me}:
             found.append(f"none of {len(strangers)} other accounts in the registry has shown its mesh key yet")
         return found
+
+    def warnings(self) -> list[str]:
+        """What will keep this node from others before long, in one sentence each."""
+        left = self.ends_in()
+        if left is None or not 0 < left < NOTICE:
+            return []
+        return [f"this node's delegation ends in {left / 3600:.1f} h: {RENEW}"]
 
     def ends_in(self) -> float | None:
         """Seconds until the own delegation ends, below 0 once it did; None without one."""
@@ -260,8 +268,7 @@ class Belonging:
         left = self.ends_in() or 0.0
         is_short = 0 < left < NOTICE
         if is_short and not self._is_warned:
-            mend = "have its account sign anew (`zmesh key delegate`), and start again with that"
-            _log.warning("delegation_ends_soon", seconds=round(left), mend=mend)
+            _log.warning("delegation_ends_soon", seconds=round(left), mend=RENEW)
         self._is_warned = is_short
 
 

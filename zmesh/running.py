@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from zmesh.belonging import Belonging
 from zmesh.core.actions import Deliver, Resolved
-from zmesh.core.bounds import Bounds
+from zmesh.core.bounds import AHEAD, Bounds
 from zmesh.core.engine import Engine
 from zmesh.core.errors import NotRunningError
 from zmesh.core.events import LinkClosed, Located, SendDirect, Start, Wake
@@ -40,7 +40,7 @@ from zmesh.peer_table import PeerTable
 from zmesh.registry.port import RegistryStatus
 from zmesh.server import Server
 from zmesh.state import State
-from zmesh.status import health, metrics
+from zmesh.status import Levels, Troubles, health, metrics
 
 if TYPE_CHECKING:
     from zmesh.config import Settings
@@ -131,7 +131,7 @@ class Running:
     async def start(self) -> None:
         """Bind, read the registry, and begin to connect. Raises ``ConfigError``; ``stop`` is called then, too."""
         setup, settings, identity, ends = self._setup, self._setup.settings, self._setup.identity, self._ends
-        epoch = await asyncio.to_thread(setup.state.next_epoch, time.time())
+        self._epoch = epoch = await asyncio.to_thread(setup.state.next_epoch, time.time())
         if settings.admission == "open":
             _log.warning("open_admission", effect="whoever makes a key can join: for demos and tests only")
         await asyncio.to_thread(self.belonging.restore, setup.state)
@@ -331,12 +331,22 @@ class Running:
         registry = self._setup.registry
         status = None if registry is None else self._registry_status(registry)
         meeting = self._meeting.status() if self._setup.settings.bootstrap else None
-        name, known, troubles = self._setup.settings.peer_id, len(self._setup.peers), self.belonging.troubles()
-        said = health(name, self.engine, known, status, meeting, troubles)
+        troubles = Troubles([*self._clock_trouble(), *self.belonging.troubles()], self.belonging.warnings())
+        said = health(self._setup.settings.peer_id, self.engine, len(self._setup.peers), status, meeting, troubles)
         left = self.belonging.ends_in()
         if left is not None:
             said["delegation_ends_in_seconds"] = round(left)
         return said
+
+    def _clock_trouble(self) -> list[str]:
+        """A clock that was ahead at the start gave an epoch that nobody takes before that time has come."""
+        ahead = self._epoch - read_clocks().wall
+        if ahead <= AHEAD:
+            return []
+        return [
+            f"the clock of this machine was set back by {ahead:.0f} s since this node was started: others refuse what"
+            " it says, and it what they say, until it is started again"
+        ]
 
     def _registry_status(self, registry: Registry) -> RegistryStatus:
         """One of the application's own may raise: heartbeats say how this node is, and must go on.
@@ -352,16 +362,23 @@ class Running:
     def metrics(self) -> str:
         """What GET /metrics says."""
         registry = self._setup.registry
+        status = None if registry is None else self._registry_status(registry)
+        levels = Levels(
+            len(self._setup.peers),
+            self._setup.dispatcher.qsize(),
+            None if status is None else status.age,
+            self.belonging.ends_in(),
+        )
         layers: dict[str, Mapping[str, int]] = {
             "transport": self._transport.counters,
             "front_door": self.server.counters,
             "handler": self._setup.dispatcher.counters,
             "record": self.handlers.records.counters,
             "admission": self.belonging.counters,
-            "registry": {} if registry is None else self._registry_status(registry).counters,
+            "registry": {} if status is None else status.counters,
             "node": self.node.counters,
         }
-        return metrics(self.engine, len(self._setup.peers), layers)
+        return metrics(self.engine, levels, layers)
 
     def _record(self) -> bytes:
         own = self.handlers.records.own

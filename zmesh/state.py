@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from zmesh.core.bounds import AHEAD
 from zmesh.core.errors import ConfigError
 from zmesh.files import read_regular, replace_private
 from zmesh.identity import next_epoch
@@ -54,7 +55,9 @@ class State:
     def next_epoch(self, wall: float) -> int:
         """The epoch of this start, stored before it is given. ``wall`` in Unix seconds."""
         found = next_epoch(None if self._folder is None else self._folder / EPOCH_FILE, wall)
-        self._epoch = max(found, self._epoch + 1)
+        # One that a clock gave which was ahead has been taken by nobody, nor would those above it be.
+        after = 0 if self._epoch > wall + AHEAD else self._epoch + 1
+        self._epoch = max(found, after)
         return self._epoch
 
     def reputation(self) -> Scores:

@@ -3,7 +3,7 @@
 Rules
  1. Health tells the truth: "healthy" is a node that reaches somebody, or that knows of nobody to reach; one that
     knows of others and reaches none, whom others refuse, whose seeds do not answer, or whose registry never told it of
-    anybody, is "degraded", and says why.
+    anybody, is "degraded", and says why. What will keep it from others, but does not yet, is a warning.
  2. Every counter of every layer is in the metrics. No key, no payload, no secret is.
 """
 
@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from zmesh.core.bounds import AHEAD
 from zmesh.core.engine import LATE, Engine
@@ -22,18 +23,27 @@ MAX_REASONS = 5
 """Peers whose trouble is spelt out: an operator reads the first few."""
 
 
+class Troubles(NamedTuple):
+    """What is wrong beside links, seeds and the registry, in one sentence each."""
+
+    now: Sequence[str]
+    """Keeps this node from others."""
+    soon: Sequence[str]
+    """Will, before long."""
+
+
+NO_TROUBLES = Troubles((), ())
+
+
 def health(
     peer_id: str,
     engine: Engine,
     known: int,
     registry: RegistryStatus | None,
     meeting: Mapping[str, Any] | None = None,
-    troubles: Sequence[str] = (),
+    troubles: Troubles = NO_TROUBLES,
 ) -> dict[str, Any]:
-    """The answer of GET /health. ``known``: peers listed. ``meeting``: how it goes, where there are seeds to meet.
-
-    ``troubles``: what else keeps this node from others, in sentences.
-    """
+    """The answer of GET /health. ``known``: peers listed. ``meeting``: how it goes, where there are seeds to meet."""
     live = [link for link in engine.links.values() if link.state is LinkState.LIVE]
     away = [link for link in engine.links.values() if link.state is not LinkState.LIVE]
     reasons = Counter(link.why for link in away if link.why)
@@ -46,7 +56,7 @@ def health(
         "links_away": len(away),
         "messages_seen": len(engine.seen),
     }
-    why = list(troubles)
+    why, soon = [*troubles.now], [*troubles.soon]
     if known and not live:
         why.append(f"none of {known} known peers is reached")
         why += [f"{count} peer(s): {reason}" for reason, count in reasons.most_common(MAX_REASONS)]
@@ -54,8 +64,15 @@ def health(
         why += meeting["problems"][:MAX_REASONS]
     if registry is not None and registry.age is None:
         why.append(registry.problem or "the registry has not been read yet")
+    elif registry is not None and registry.problem is not None:
+        soon.append(f"who belongs is what it was {registry.age:.0f} s ago: {registry.problem}")
+    skewed = [link for link in live if abs(link.skew) > AHEAD]
+    if 2 * len(skewed) > len(live):
+        soon.append(f"the clocks of {len(skewed)} of {len(live)} peers differ from this one by over {AHEAD:g} s")
     if why:
         said.update(status="degraded", why=why)
+    if soon:
+        said["warnings"] = soon
     if registry is not None:
         said["registry"] = {
             "source": registry.source,
@@ -66,7 +83,6 @@ def health(
         }
     if meeting is not None:
         said["meeting"] = dict(meeting)
-    skewed = [link for link in live if abs(link.skew) > AHEAD]
     if skewed:
         named = {link.key: engine.peers.get(link.key) for link in skewed}
         said["clocks_ahead_seconds"] = {
@@ -76,13 +92,32 @@ def health(
     return said
 
 
-def metrics(engine: Engine, known: int, others: Mapping[str, Mapping[str, int]]) -> str:
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """What is now at some height, and no counter; None where there is no such thing."""
+
+    peers: int
+    """Listed."""
+    handler_queue: int
+    """Messages that wait for the slowest handler or iterator."""
+    registry_age: float | None
+    """Seconds since the registry was last seen to agree with the set in force."""
+    delegation_left: float | None
+    """Seconds until the own delegation ends."""
+
+
+def metrics(engine: Engine, levels: Levels, others: Mapping[str, Mapping[str, int]]) -> str:
     """Prometheus text. ``others``: the counters of the other layers by the name of the layer."""
     live = sum(link.state is LinkState.LIVE for link in engine.links.values())
     lines = [
-        *_family("zmesh_peers", "gauge", "Peers listed.", [("", known)]),
-        *_family("zmesh_links_live", "gauge", "Links that messages flow over.", [("", live)]),
-        *_family("zmesh_messages_seen", "gauge", "Messages remembered, own ones included.", [("", len(engine.seen))]),
+        *_level("zmesh_peers", "Peers listed.", levels.peers),
+        *_level("zmesh_links_live", "Links that messages flow over.", live),
+        *_level("zmesh_messages_seen", "Messages remembered, own ones included.", len(engine.seen)),
+        *_level("zmesh_messages_wanted", "Messages that others offered and that are not here yet.", engine.wanted),
+        *_level("zmesh_direct_pending", "Own direct messages that are not acknowledged yet.", engine.direct_pending),
+        *_level("zmesh_handler_queue", "Messages that wait, in the longest queue of a handler.", levels.handler_queue),
+        *_level("zmesh_registry_age_seconds", "Since the registry agreed with the set in force.", levels.registry_age),
+        *_level("zmesh_delegation_left_seconds", "Until the own delegation ends.", levels.delegation_left),
         *_family(
             "zmesh_late_wakes_total",
             "counter",
@@ -108,5 +143,9 @@ def metrics(engine: Engine, known: int, others: Mapping[str, Mapping[str, int]])
     return "\n".join(lines) + "\n"
 
 
-def _family(name: str, kind: str, text: str, rows: Iterable[tuple[str, int]]) -> list[str]:
+def _level(name: str, text: str, value: float | None) -> list[str]:
+    return [] if value is None else _family(name, "gauge", text, [("", value)])
+
+
+def _family(name: str, kind: str, text: str, rows: Iterable[tuple[str, float]]) -> list[str]:
     return [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *(f"{name}{labels} {value}" for labels, value in rows)]

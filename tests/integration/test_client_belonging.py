@@ -174,9 +174,12 @@ async def test_a_delegation_that_does_not_hold_lets_nobody_in(changes: dict[str,
             assert (members(a), a.peers.get("b")) == (set(), None)
 
 
-async def test_what_the_registry_counts_is_among_the_metrics() -> None:
+async def test_what_the_registry_counts_and_what_time_is_left_is_among_the_metrics() -> None:
     async with delegated("a", Told(accounts("a"))) as a:
-        assert 'zmesh_registry_events_total{event="subscription_ended"} 3' in a.metrics().splitlines()
+        said = dict(line.rsplit(" ", 1) for line in a.metrics().splitlines() if line[0] != "#")
+        assert said['zmesh_registry_events_total{event="subscription_ended"}'] == "3"
+        assert float(said["zmesh_registry_age_seconds"]) >= 0.0
+        assert DAY - 60 < float(said["zmesh_delegation_left_seconds"]) <= DAY + 1
 
 
 async def test_a_delegation_ends_by_itself() -> None:

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +192,20 @@ async def test_health_follows_the_links() -> None:
     assert a.health() == {"status": "stopped", "peer_id": "a", "peers_count": 0, "running": False}
 
 
+async def test_a_clock_that_was_ahead_at_the_start_and_is_right_now_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, real = client("a"), time.time
+    with monkeypatch.context() as ahead:
+        ahead.setattr(time, "time", lambda: real() + 3600.0)
+        await a.start()
+        assert a.health()["status"] == "healthy"
+    said = a.health()
+    assert (said["status"], len(said["why"])) == ("degraded", 1)
+    assert re.search(r"was set back by 3[56]\d\d s since this node was started", said["why"][0])
+    await a.stop()
+    async with a:
+        assert a.health()["status"] == "healthy"
+
+
 async def test_the_front_door_serves_metrics_and_nothing_unasked() -> None:
     async with mesh("a", "b") as (a, b):
         inbox = Inbox(b, MessageType.GOSSIP)
@@ -197,9 +213,18 @@ async def test_the_front_door_serves_metrics_and_nothing_unasked() -> None:
         await inbox.next()
         status, kind, body = await http_get(b.listen_port, "/metrics")
         assert (status, kind.split(";")[0]) == (200, "text/plain")
-        for line in ("zmesh_peers 1", "zmesh_links_live 1", 'zmesh_handler_events_total{event="queued"} 1'):
+        for line in (
+            "zmesh_peers 1",
+            "zmesh_links_live 1",
+            "zmesh_direct_pending 0",
+            "zmesh_handler_queue 0",
+            'zmesh_handler_events_total{event="queued"} 1',
+        ):
             assert line in body.splitlines()
-        assert "\nzmesh_late_wakes_total " in body  # how many is the machine's affair
+        assert not [line for line in body.splitlines() if "registry_age" in line or "delegation_left" in line]
+        # How many these are is the machine's affair.
+        assert "\nzmesh_late_wakes_total " in body
+        assert "\nzmesh_messages_wanted " in body
         assert b.public_key not in body
         for path in ("/", "/peers", "/health/../metrics/x"):
             status, _, body = await http_get(b.listen_port, path)

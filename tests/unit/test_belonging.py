@@ -15,7 +15,7 @@ from tests.unit.delegation_support import END, GENESIS, NETWORK, Signer, delegat
 from tests.unit.test_meeting import World
 from tests.unit.virtual_time import in_virtual_time, moment
 from zmesh import belonging as module
-from zmesh.belonging import Belonging
+from zmesh.belonging import RENEW, Belonging
 from zmesh.core.events import Event, Located, RosterChanged
 from zmesh.core.now import Now
 from zmesh.core.types import Endpoint
@@ -171,11 +171,13 @@ async def test_the_end_of_the_own_delegation_is_warned_about_before_it_comes(
     told = Told(monkeypatch, own_record(SIGNERS[0]))
     events = [entry.__dict__["zmesh"]["event"] for entry in caplog.records]
     assert (events, told.belonging.ends_in()) == (["delegation_ends_soon"], 101.0)
+    assert told.belonging.warnings() == [f"this node's delegation ends in 0.0 h: {RENEW}"]
 
     told.wall = END + 1.0
     told.belonging.registered(ValidatorSet(accounts=dict(SET.accounts), genesis=GENESIS, block=2))
     events = [entry.__dict__["zmesh"]["event"] for entry in caplog.records]
     assert (events, told.belonging.ends_in()) == (["delegation_ends_soon", "not_admitted"], 0.0)
+    assert told.belonging.warnings() == [], "a trouble by now"
     told.belonging.detach()
 
 

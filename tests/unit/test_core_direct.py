@@ -64,6 +64,7 @@ def test_a_direct_message_names_its_recipient_and_takes_no_hops() -> None:
 def test_an_acknowledgement_by_the_recipient_delivers() -> None:
     made = bench()
     message = send(made)
+    assert made.engine.direct_pending == 1
     made.hear(ALICE, ALICE.ack(ME.public, message))
 
     assert made.of(Resolved) == [Resolved(7, message.id, SendResult.DELIVERED)]

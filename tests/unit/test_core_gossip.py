@@ -268,12 +268,12 @@ def test_what_is_offered_and_lacking_is_asked_for_once() -> None:
     message = CAROL.says()
     made.control(ALICE, wire.IHAVE, short(message))
     made.control(BOB, wire.IHAVE, short(message))
-    assert made.ids(wire.IWANT) == [(ALICE.public, [short(message)])]
+    assert (made.ids(wire.IWANT), made.engine.wanted) == ([(ALICE.public, [short(message)])], 1)
 
     made.fresh()
     made.advance(0.1)
     made.hear(ALICE, message)
-    assert len(made.of(Deliver)) == 1
+    assert (len(made.of(Deliver)), made.engine.wanted) == (1, 0)
     made.fresh()
     made.advance(4.0)
     assert (made.ids(wire.IWANT), made.offences()) == ([], [])

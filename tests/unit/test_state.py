@@ -45,3 +45,8 @@ def test_damaged_reputations_start_afresh_and_that_is_said(
 def test_no_two_starts_have_the_same_epoch_not_even_within_a_second() -> None:
     state = State(None)
     assert [state.next_epoch(1000.2), state.next_epoch(1000.9), state.next_epoch(1005.0)] == [1000, 1001, 1005]
+
+
+def test_a_start_is_heard_at_once_after_a_clock_that_was_an_hour_ahead_is_set_right() -> None:
+    state = State(None)
+    assert [state.next_epoch(4600.0), state.next_epoch(1010.0), state.next_epoch(1001.0)] == [4600, 1010, 1011]

@@ -9,7 +9,7 @@ from zmesh.core.bounds import Bounds
 from zmesh.core.link import Link, LinkState
 from zmesh.core.types import Member
 from zmesh.registry.port import RegistryStatus
-from zmesh.status import health
+from zmesh.status import Troubles, health
 
 
 def link(number: int, *, why: str = "", skew: float = 0.0) -> Link:
@@ -51,9 +51,22 @@ def test_a_clock_is_named_once_it_is_off_by_more_than_messages_may_be() -> None:
     assert "clocks_ahead_seconds" not in health("me", engine_with(link(1, skew=9.9)), 1, None)
 
 
+def test_a_node_whose_clock_differs_from_most_others_is_warned_of_its_own() -> None:
+    two_of_three = [link(1, skew=-3600.0), link(2, skew=-3600.0), link(3)]
+    assert health("me", engine_with(*two_of_three), 3, None)["warnings"] == [
+        "the clocks of 2 of 3 peers differ from this one by over 10 s"
+    ]
+    assert "warnings" not in health("me", engine_with(*two_of_three, link(4)), 4, None)
+
+
+def test_what_ends_soon_is_a_warning_and_no_trouble() -> None:
+    said = health("me", engine_with(link(1)), 1, None, None, Troubles([], ["it ends"]))
+    assert (said["status"], said["warnings"], "why" in said) == ("healthy", ["it ends"], False)
+
+
 def test_the_registry_says_how_old_its_word_is_and_what_is_wrong() -> None:
     said = health("me", engine_with(), 0, RegistryStatus("registry x.toml", 3, 12.34, "x.toml is gone"))
-    assert said["status"] == "healthy"
+    assert (said["status"], said["warnings"]) == ("healthy", ["who belongs is what it was 12 s ago: x.toml is gone"])
     assert said["registry"] == {
         "source": "registry x.toml",
         "members": 3,
@@ -65,6 +78,6 @@ def test_the_registry_says_how_old_its_word_is_and_what_is_wrong() -> None:
 
 def test_seeds_that_do_not_answer_degrade_a_node_that_reaches_nobody() -> None:
     meeting = {"seeds_met": "0 of 1", "records": "0 of 0", "problems": ["127.0.0.1:1: Connection refused"]}
-    said = health("me", engine_with(), 0, None, meeting, ["it is late"])
+    said = health("me", engine_with(), 0, None, meeting, Troubles(["it is late"], []))
     assert (said["status"], said["why"]) == ("degraded", ["it is late", "127.0.0.1:1: Connection refused"])
     assert health("me", engine_with(link(1)), 1, None, meeting)["status"] == "healthy"

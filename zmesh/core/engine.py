@@ -122,6 +122,16 @@ class Engine:
         """32 bytes: the mesh that this node speaks in now."""
         return self._context.network
 
+    @property
+    def wanted(self) -> int:
+        """Messages that others offered and that are not here yet."""
+        return len(self._wants)
+
+    @property
+    def direct_pending(self) -> int:
+        """Own direct messages that are not acknowledged yet."""
+        return len(self._outbox)
+
     def handle(self, event: Event, now: Now) -> list[Action]:
         """Take one event; the actions to carry out, in order.
 

@@ -58,6 +58,9 @@ class Wants:
         self._wants: dict[bytes, _Want] = {}
         """By short id."""
 
+    def __len__(self) -> int:
+        return len(self._wants)
+
     # ------------------------------------------------------------ what others say
 
     def offered(self, link: Link, ids: list[bytes], now: Now) -> None:
