@@ -30,8 +30,8 @@ STEPS = (0, 25, 50)
 SETTLE = 6.0
 """Seconds between the last link and a measurement: HELLO, records, offers and a round of digests have passed."""
 QUIET = 35.0
-"""Seconds from the last node's start until nobody asks for records any more: ``records.ASK_AFTER`` ends with 30. Until
-then fifty nodes that were started together ask all others, and that is starting, not idling."""
+"""Seconds from the last node's start until nobody asks for records any more: ``questions.ASK_AFTER`` ends with 30.
+Until then fifty nodes that were started together ask all others, and that is starting, not idling."""
 IMPORTS = 7
 """Fresh interpreters for each import."""
 MAX_LINK = 250.0

@@ -40,6 +40,7 @@ from zmesh.core.wire import MAX_UINT, malformed
 from zmesh.handlers.answers import MAX_ANSWER, Answers
 from zmesh.handlers.introductions import Introductions, Repeats
 from zmesh.handlers.offers import FALSE, UNJUDGED, VERDICTS, Offer, RecordPorts, Taken
+from zmesh.handlers.questions import MAX_KNOWN, Questions
 from zmesh.handlers.record import (
     MAX_RECORD,
     Description,
@@ -52,17 +53,6 @@ from zmesh.handlers.schema import blob, field_objection, flaw, items, whole
 
 ANNOUNCE_EVERY: Final = 600.0
 """Seconds between announcements of an unchanged record: for those who joined without asking anybody."""
-ASK_AFTER: Final = (1.0, 5.0, 30.0)
-"""Seconds after the start for the first questions: when links are fresh, and again for what came up
-slowly."""
-ASK_AGAIN: Final = 1.0
-"""Seconds until the next question when an answer brought news and said that there is more."""
-ANSWERED_WITHIN: Final = 15.0
-"""Seconds after a question in which an answer may lead to another one: a direct message takes 10 at most."""
-MAX_FOLLOW_UPS: Final = 256
-"""Questions between two scheduled ones that answers may lead to: so many answers hold ``MAX_RECORDS`` four times."""
-MAX_KNOWN: Final = 1024
-"""Keys listed in one question, 44 KiB; a larger mesh is asked about range after range."""
 MAX_RECORDS: Final = 16_384
 """Records kept, at most 64 MiB: more than any mesh of validators, as those who left keep theirs."""
 MAX_PROOFS: Final = 1024
@@ -119,15 +109,9 @@ class Records:
         self._repeats = Repeats(ports.signer)
         self._unsigned = own is not None
         self._announce_at = 0.0
-        self._asks: list[float] = []
-        self._cursor = b""
-        self._asked_at = float("-inf")
-        self._ask_again_at = float("inf")
-        self._follow_ups = 0
-        self._answerers: set[str] = set()
+        self._questions = Questions(self._spread)
         self._introductions = Introductions()
         self.counters: Counter[str] = Counter()
-        self.deadline: float | None = 0.0
 
     @property
     def records(self) -> Mapping[PeerKey, Record]:
@@ -144,12 +128,19 @@ class Records:
         """This node's record as last announced."""
         return self._records.get(self._ports.signer.public)
 
+    @property
+    def deadline(self) -> float:
+        """When ``wake`` is due; at once where the own record is to be signed."""
+        if self._unsigned:
+            return 0.0
+        due = min(self._questions.deadline, self._introductions.deadline)
+        return due if self.own is None else min(due, self._announce_at)
+
     def describe(self, own: Description) -> None:
         """Change what is announced; a new record leaves with the next wake, which is due at once."""
         if own != self._own:
             self._own = own
             self._unsigned = True
-            self.deadline = 0.0
 
     def move(self, endpoints: tuple[Endpoint, ...]) -> None:
         """Announce the same from another place."""
@@ -210,8 +201,6 @@ class Records:
 
     def wake(self, now: Now) -> Sequence[Command]:
         """Announce the own record when it is due, and ask."""
-        if not self._asks:
-            self._asks = [now.mono + delay for delay in ASK_AFTER]
         commands: list[Command] = []
         if self._unsigned:
             self._sign(now)
@@ -223,30 +212,15 @@ class Records:
         for record in self._introductions.due(now.mono):
             self.counters["introduced"] += 1
             commands.append(Broadcast(MessageType.PEER_ANNOUNCE, {"record": record.encoded}))
-        if self._asks[0] <= now.mono:
-            # Several that are due at once, after a sleep, are one question.
-            self._asks = [at for at in self._asks if at > now.mono] or [now.mono + ANNOUNCE_EVERY * self._spread]
-            self._follow_ups = 0
-            self._ask(commands, now)
-        elif self._ask_again_at <= now.mono:
-            self._ask(commands, now)
-        self._rearm()
+        if (question := self._questions.due(self._records, now)) is not None:
+            commands.append(question)
         return commands
 
     # ------------------------------------------------------------ for the node
 
     def question(self) -> Broadcast:
         """Ask the mesh for the records that this node lacks, in one range of keys after the other."""
-        payload: dict[str, Any] = {}
-        if self._cursor:
-            payload["after"] = self._cursor
-        ahead = sorted(key for key in self._records if key > self._cursor)
-        listed = ahead[:MAX_KNOWN]
-        self._cursor = b""
-        if len(ahead) > MAX_KNOWN:
-            self._cursor = payload["until"] = listed[-1]
-        payload["known"] = [[key, self._records[key].sequence] for key in listed]
-        return Broadcast(MessageType.PEER_DISCOVERY, payload)
+        return self._questions.next(self._records)
 
     def offer(self, encoded: bytes) -> Offer:
         """Take a record into account, wherever it came from.
@@ -270,9 +244,7 @@ class Records:
 
     def ask_soon(self, now: Now) -> None:
         """Ask the mesh within a second, once: somebody belongs now whose record may have been refused before."""
-        if self._asks:
-            self._ask_again_at = min(self._ask_again_at, now.mono + ASK_AGAIN)
-            self._rearm()
+        self._questions.soon(now)
 
     def retain(self, keys: Container[PeerKey]) -> None:
         """Forget the records of those who do not belong any more; evidence stays."""
@@ -289,11 +261,8 @@ class Records:
         self._records.clear()
         self._proofs.clear()
         self._introductions = Introductions()
-        self._asks.clear()
-        self._asked_at = float("-inf")
-        self._cursor = b""
+        self._questions = Questions(self._spread)
         self._unsigned = self._own is not None
-        self.deadline = 0.0
 
     def export(self) -> bytes:
         """The records as they stand, for a disk: the own one first, at most 8 MiB."""
@@ -323,23 +292,20 @@ class Records:
     # ------------------------------------------------------------ within
 
     def _hear_answer(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> list[Command]:
-        """Take what was asked for, once of each account: anything else could be told to some and kept from others."""
-        if now.mono - self._asked_at > ANSWERED_WITHIN or sender.account in self._answerers:
+        """Take what was asked for."""
+        if not self._questions.is_answer(sender.account, now):
             self.counters["answer_unasked"] += 1
             return []
-        self._answerers.add(sender.account)
         commands = self._learn(payload["records"], now)
         # News about others: with news about itself alone an answerer could have us ask for ever.
         news = any(isinstance(command, Located) and command.key != envelope.author for command in commands)
         if news and payload.get("more") is True:
-            self._follow_up(now)
+            self._questions.follow_up(now)
         return commands
 
     def _introduce(self, record: Record) -> None:
-        if record.key != self._ports.signer.public:
-            if not self._introductions.add(record):
-                self.counters["introduction_dropped"] += 1
-            self.deadline = 0.0
+        if record.key != self._ports.signer.public and not self._introductions.add(record):
+            self.counters["introduction_dropped"] += 1
 
     def _learn(self, offered: Iterable[bytes], now: Now, passes_on: bool = True) -> list[Command]:
         """Take several records; the engine is told where the peers among them are now.
@@ -430,7 +396,6 @@ class Records:
         # Our own key, and not by us: an earlier life with a faster clock. Outbid it.
         if record.key == self._ports.signer.public and self._own is not None:
             self._unsigned = True
-            self.deadline = 0.0
         if self._ports.took(record) and passes_on:
             self._introduce(record)
 
@@ -465,22 +430,6 @@ class Records:
         signer = self._ports.signer
         own = encode_record(self._own, self._network, signer.public, sequence, now.wall_ms, signer.sign)
         self._records[own.key] = own
-
-    def _ask(self, commands: list[Command], now: Now) -> None:
-        self._asked_at = now.mono
-        self._answerers.clear()
-        self._ask_again_at = float("inf")
-        commands.append(self.question())
-
-    def _follow_up(self, now: Now) -> None:
-        if self._follow_ups < MAX_FOLLOW_UPS and now.mono + ASK_AGAIN < self._ask_again_at:
-            self._follow_ups += 1
-            self._ask_again_at = now.mono + ASK_AGAIN
-            self._rearm()
-
-    def _rearm(self) -> None:
-        due = min(self._asks[0], self._ask_again_at, self._introductions.deadline)
-        self.deadline = due if self.own is None else min(due, self._announce_at)
 
 
 def _places(records: Iterable[Record]) -> list[Command]:

@@ -461,6 +461,20 @@ def test_an_answer_that_says_there_is_more_is_followed_by_another_question() -> 
     assert _questions(held.wake(later(42.0)))
 
 
+def test_a_new_record_of_its_own_is_due_at_once_whatever_else_is_to_be_done() -> None:
+    held = records(CAROL, PUBLIC)
+    held.wake(NOON)
+    held.wake(later(40.0))
+    held.describe(replace(PUBLIC, capabilities=("aggregate",)))
+    more = ALICE.says(MessageType.PEER_DISCOVERY, {"records": [record(BOB).encoded], "more": True}, to=CAROL.public)
+    assert take(held, more, later(41.0)) is Verdict.ACCEPT
+    assert held.deadline <= NOON.mono
+
+    (told,) = held.wake(later(41.0))
+    assert isinstance(told, Broadcast)
+    assert decode_record(told.payload["record"]).capabilities == ("aggregate",)
+
+
 def test_who_was_not_asked_or_tells_of_itself_alone_makes_nobody_ask() -> None:
     held = records(CAROL)
     held.wake(NOON)
@@ -473,7 +487,7 @@ def test_who_was_not_asked_or_tells_of_itself_alone_makes_nobody_ask() -> None:
 
 
 def test_answers_lead_to_a_bounded_number_of_questions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zmesh.handlers.records.MAX_FOLLOW_UPS", 3)
+    monkeypatch.setattr("zmesh.handlers.questions.MAX_FOLLOW_UPS", 3)
     held = records(CAROL)
     held.wake(NOON)
     held.wake(later(40.0))
@@ -501,7 +515,7 @@ def test_who_belongs_of_late_is_asked_for_once() -> None:
 def test_a_mesh_larger_than_one_question_is_asked_about_range_by_range(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("zmesh.handlers.records.MAX_KNOWN", 2)
+    monkeypatch.setattr("zmesh.handlers.questions.MAX_KNOWN", 2)
     held = records(CAROL, own=None)
     everybody = sorted([ALICE, BOB, CAROL], key=lambda each: each.public)
     for each in everybody:

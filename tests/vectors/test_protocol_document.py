@@ -15,7 +15,7 @@ from zmesh import delegation, dialer, http, knocks, meeting
 from zmesh.core import bounds, gossip, intake, links, reputation, seen, wants, wire
 from zmesh.core.types import AckStatus, DropReason, MessageType
 from zmesh.delegation import Scheme
-from zmesh.handlers import introductions, record, records
+from zmesh.handlers import introductions, questions, record
 from zmesh.handlers.offers import FALSE
 from zmesh.http import STATUSES
 from zmesh.identity import Identity
@@ -157,8 +157,8 @@ def test_the_numbers_of_dialling_meeting_and_introducing_are_those_of_the_code()
         f"no link has been live for {meeting.LONELY:g} s",
         f"at most {meeting.MAX_PER_NAME} addresses of one",
         f"is asked {meeting.MAX_ASKS} times",
-        f"within {records.ANSWERED_WITHIN:g} s of one",
-        f"at most {records.MAX_FOLLOW_UPS} times",
+        f"within {questions.ANSWERED_WITHIN:g} s of one",
+        f"at most {questions.MAX_FOLLOW_UPS} times",
     )
     told = " ".join(TEXT.split())
     assert [sentence for sentence in sentences if sentence not in told] == []

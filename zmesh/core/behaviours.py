@@ -85,15 +85,17 @@ class Behaviours:
                 self._context.out.append(Notice("handler_command_refused", {"error": str(error)}))
 
     def _plan(self, handler: Handler, now: Now) -> None:
-        if handler.deadline is not None and handler.deadline != self._planned.get(handler):
-            self._planned[handler] = handler.deadline
+        due = handler.deadline
+        if due is not None and due != self._planned.get(handler):
+            self._planned[handler] = due
             # A deadline of long ago means at once; it does not mean that this node is late.
-            self._context.agenda.note(max(handler.deadline, now.mono), self._wake, handler)
+            self._context.agenda.note(max(due, now.mono), self._wake, handler)
 
     def _wake(self, handler: Handler, now: Now) -> None:
         if now.mono < self._rests_until.get(handler, now.mono):
             return
-        if handler.deadline is not None and handler.deadline <= now.mono:
+        due = handler.deadline
+        if due is not None and due <= now.mono:
             self._planned.pop(handler, None)
             try:
                 self._obey(handler.wake(now), now)

@@ -7,7 +7,7 @@ Rules
     messages whose signature was verified. It is not the place for the application's own taste: a REJECT
     costs the author reputation.
  3. ``received`` comes once per accepted message; what it and ``wake`` return are commands for the engine.
- 4. ``deadline`` is a monotonic time or None; the engine calls ``wake`` at or after it.
+ 4. The engine calls ``wake`` at or after ``deadline``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ class Handler(Protocol):
     """One built-in behaviour; ``kinds`` are the message types that it, and no other handler, validates."""
 
     kinds: frozenset[MessageType]
-    deadline: float | None
+
+    @property
+    def deadline(self) -> float | None:
+        """When ``wake`` is due, in monotonic seconds, or None; it may change with whatever the handler is told."""
+        ...
 
     def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
         """May the mesh carry this? Pure: the same answer however often it is asked in one state."""
