@@ -415,6 +415,24 @@ def test_a_roster_that_changes_all_the_time_does_not_undo_the_backoff_of_who_sta
     assert 12 <= dials <= 22, "in a minute: one out of turn in 5 s, for it may have moved, and those of the backoff"
 
 
+def test_who_belongs_again_forgets_that_others_refused_it_meanwhile() -> None:
+    made = Bench([ALICE])
+    made.handle(RosterChanged(Roster.of([ALICE.member])))
+    made.advance(0.0)
+    for _ in range(10):
+        made.handle(LinkClosed(ALICE.public, "refused our key"))
+        made.advance(60.0)
+    made.handle(LinkClosed(ALICE.public, "refused our key"))
+
+    made.fresh()
+    made.roster([ALICE])
+    made.advance(0.0)
+    assert dials(made) == [ALICE.public]
+    made.handle(LinkClosed(ALICE.public, "refused our key"))  # it hears of it a moment later
+    made.advance(0.75)
+    assert dials(made) == [ALICE.public] * 2
+
+
 def test_a_peer_that_moves_all_the_time_cannot_make_us_knock_at_every_door_it_names() -> None:
     made = Bench([ALICE])
     dials = 0

@@ -238,8 +238,11 @@ class Engine:
         self._agenda.run(now)
 
     def _roster_changed(self, event: RosterChanged, now: Now) -> None:
+        was_out = self.me not in self.peers.roster.keys
         self.peers.roster = event.roster
         self._membership_changed(now)
+        if was_out and self.me in event.roster.keys:
+            self._links.readmitted(now)
 
     def _join_network(self, event: JoinNetwork, now: Now) -> None:
         self._context.join(event.network)

@@ -10,7 +10,8 @@ Rules
  4. Digests every few seconds double as the sign of life: a link that is silent for ``SILENCE`` of them is closed.
  5. A HELLO from somebody whom we wait to dial again is the best news there is: we dial at once.
  6. A connection of ours that stood for ``redial_max`` makes up for the failures before it. One that opens only to end
-    again does not: handshakes cost, and a member could have us make them without end.
+    again does not: handshakes cost, and a member could have us make them without end. That others refused us while we
+    did not belong says nothing once we do.
 """
 
 from __future__ import annotations
@@ -79,6 +80,13 @@ class Links:
             if link.wanted:  # crowded out by a mesh that outgrew ``max_links``: it may go when it is idle
                 link.wanted = False
                 link.idle_at = now.mono + context.bounds.direct_idle
+
+    def readmitted(self, now: Now) -> None:
+        """This node belongs again: all begin anew, for some may hear of it a moment after us and refuse us until then."""
+        for link in self._context.links.values():
+            link.failures = 0
+            if link.wanted and not link.outbound:
+                self._dial_at(link, now.mono)
 
     def ensure(self, key: PeerKey, now: Now) -> bool:
         """Is this member reachable now? If not, a link is being made for as long as it is of use."""
