@@ -334,6 +334,72 @@ def test_nesting_counts_however_an_array_or_map_is_written(head: bytes) -> None:
         wire.decode_payload(b"\x81\xa1v" + head * wire.MAX_NESTING + b"\0")
 
 
+@given(
+    st.integers(0, wire.bounds.MAX_PAYLOAD),
+    st.integers(0, 2 * wire.bounds.MAX_AROUND),
+    st.sampled_from([b"\xc5", b"\xc6"]),
+)
+def test_a_large_body_is_all_payload_but_for_a_few_bytes(size: int, later: int, head: bytes) -> None:
+    """Whatever way its payload's size is written."""
+    fields = [1, bytes(32), 9, bytes(32), 2**40, 2**40, 2**40, 5, 2**40, bytes(32), bytes(32)]
+    payload = head + size.to_bytes(2 if head == b"\xc5" else 4) if size < 2**16 or head != b"\xc5" else b"\xc6\0\1\0\0"
+    body = b"\x9d" + b"".join(map(msgpack.packb, fields)) + payload + bytes(size) + msgpack.packb(bytes(later))
+    if len(body) - size <= wire.bounds.MAX_AROUND:
+        assert len(wire.decode_body(body).payload) == size
+    else:
+        with pytest.raises(WireError) as refusal:
+            wire.decode_body(body)
+        assert refusal.value.reason in (DropReason.MALFORMED, DropReason.OVERSIZE)
+
+
+@pytest.mark.parametrize("before", [[], [bytes(32)], [bytes(32), 9, bytes(32), 1, 1, 1, 1, None, None, None]])
+@pytest.mark.parametrize("version", [1, 2])
+def test_nothing_beyond_the_first_bytes_of_a_large_body_is_read_but_its_payload(
+    version: int, before: list[Any]
+) -> None:
+    many = b"\xdc\xf0\0" + b"\x80" * 0xF000
+    body = b"\x9d" + b"".join(map(msgpack.packb, [version, *before])) + many
+    read: list[int] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(wire.msgpack, "unpackb", lambda data, **_: read.append(len(data)))
+        with pytest.raises(WireError) as refusal:
+            wire.decode_body(body)
+    assert refusal.value.reason is (DropReason.MALFORMED if version == 1 else DropReason.UNKNOWN_VERSION)
+    assert read == []
+
+
+MANY = wire.bounds.MAX_VALUES
+
+
+@pytest.mark.parametrize(
+    "most",
+    [
+        {"v": [0] * (MANY - 3)},
+        {"v": [1.5] * (MANY // 2), "w": [""] * (MANY // 2 - 5)},
+        {str(n): n for n in range(MANY // 2 - 2)} | {"v": []},
+        {str(n): n for n in range(MANY // 2 - 1)},
+        {"v": [{}] * (MANY - 3)},
+        {"v": [[[]]] * ((MANY - 5) // 2), "w": None},
+        {"v": {str(n): [] for n in range((MANY - 5) // 2)}, "w": None},
+    ],
+    ids=["ints", "two lists", "keys", "plain", "maps", "nested", "map of lists"],
+)
+def test_a_payload_has_a_bounded_number_of_values_however_they_are_held(most: dict[str, Any]) -> None:
+    held = [most]
+    count = 1
+    for one in held:
+        count += len(one) * (2 if isinstance(one, dict) else 1)
+        held += [each for each in (one.values() if isinstance(one, dict) else one) if isinstance(each, (list, dict))]
+    assert MANY - 1 <= count <= MANY
+    assert wire.decode_payload(wire.encode_payload(most)) == most
+
+    more = most | {"one": 1, "more": 2}
+    with pytest.raises(PayloadError, match="more than 8192 values"):
+        wire.encode_payload(more)
+    with pytest.raises(WireError, match="more than 8192 values"):
+        wire.decode_payload(msgpack.packb(more))
+
+
 @pytest.mark.parametrize("levels", [500, 1022, 1023, 1024, 3000, 60_000])
 def test_nesting_without_end_is_refused_on_both_sides(levels: int) -> None:
     """Where msgpack itself ends, too: its compiled form at 1024, its other one wherever Python's stack does."""

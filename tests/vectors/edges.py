@@ -9,7 +9,7 @@ import msgpack
 
 from tests.vectors.kit import AUTHOR, EPOCH, NETWORK, TIME_MS, Vectors, delegation, fields_of
 from zmesh.core import wire
-from zmesh.core.bounds import MAX_BODY
+from zmesh.core.bounds import MAX_AROUND, MAX_BODY, MAX_VALUES
 from zmesh.core.types import Endpoint
 from zmesh.delegation import Scheme
 from zmesh.handlers.record import Description, encode_record
@@ -37,7 +37,14 @@ def refused() -> Vectors:
         ("a later version with a timestamp", "malformed", bytes.fromhex("9202d6ff00000001")),
         ("a later version, nested too deep", "malformed", b"\x92\x02" + b"\x91" * (deepest - 1) + b"\x90"),
         ("a later version, bytes after it", "malformed", msgpack.packb([2]) + b"\x00"),
+        (
+            "a later version, too deep and beyond what is read of it",
+            "unknown_version",
+            b"\x92\x02" + b"\x91" * MAX_AROUND,
+        ),
         ("a body over its bound", "oversize", bytes(MAX_BODY + 1)),
+        ("513 bytes beside the payload", "malformed", widest(body(payload=bytes(300)), MAX_AROUND + 1)),
+        ("a field of many values before the payload", "malformed", b"\x9c\x01\x91" + b"\x80" * MAX_AROUND),
         ("a network of 31 bytes", "malformed", body(network=bytes(31))),
         ("kind 0", "malformed", body(kind=0)),
         ("kind 256", "malformed", body(kind=256)),
@@ -65,6 +72,12 @@ def refused() -> Vectors:
     ]
     made = [{"name": name, "reason": reason, "frames": [b"\x01\x05\x00", data, junk]} for name, reason, data in bodies]
     return [*made, *refused_shapes(whole, junk), *refused_controls()]
+
+
+def widest(body: bytes, around: int, payload: int = 300) -> bytes:
+    """The body with a thirteenth field, a blob that makes it ``around`` bytes beside its payload."""
+    blob = around + payload - len(body) - 3
+    return b"\x9d" + body[1:] + b"\xc5" + blob.to_bytes(2) + bytes(blob)
 
 
 def refused_shapes(whole: bytes, junk: bytes) -> Vectors:
@@ -143,6 +156,9 @@ def edges_of_payloads() -> Edges:
         ("a timestamp", wrong, b"\xd6\xff" + bytes(4)),
         ("a timestamp in an array", wrong, b"\x91\xd6\xff" + bytes(4)),
         ("the byte that msgpack never uses", wrong, b"\xc1"),
+        ("8192 values", None, b"\xdc" + (MAX_VALUES - 3).to_bytes(2) + bytes(MAX_VALUES - 3)),
+        ("8193 values", wrong, b"\xdc" + (MAX_VALUES - 2).to_bytes(2) + bytes(MAX_VALUES - 2)),
+        ("8193 values, many of them arrays", wrong, b"\xdc" + (4095).to_bytes(2) + b"\x91\xc0" * 4095),
     ]
     return [
         *((name, reason, b"\x81\xa1v" + value) for name, reason, value in values),
@@ -165,6 +181,11 @@ def edges_of_bodies() -> Edges:
             "a thirteenth field of the deepest nesting",
             None,
             b"\x9d" + whole[1:] + b"\x91" * (wire.MAX_NESTING - 2) + b"\x90",
+        ),
+        (
+            "512 bytes beside the payload",
+            None,
+            widest(wire.encode_body(wire.Body(**fields_of(payload=bytes(300)))), 512),
         ),
         ("an array head of 16 bits", None, b"\xdc\0\x0c" + whole[1:]),
         ("a sequence in more bytes than it needs", None, whole.replace(b"\x53\xf1\x00\x01", b"\x53\xf1\x00\xcc\x01")),

@@ -13,8 +13,13 @@ from dataclasses import dataclass
 
 MAX_PAYLOAD = 64 * 1024
 """Bytes of an encoded payload. Announcements, votes and small deltas fit; bigger things are sent by reference."""
-MAX_BODY = MAX_PAYLOAD + 512
-"""Bytes of a body: the payload and the widest possible header around it (under 200 bytes)."""
+MAX_AROUND = 512
+"""Bytes of a body beside its payload: the fields have under 200, the rest is room for later ones."""
+MAX_BODY = MAX_PAYLOAD + MAX_AROUND
+"""Bytes of a body."""
+MAX_VALUES = 8192
+"""Values of a payload, itself, its keys and whatever they hold counted: as many 64-bit floats fill it. A value takes an
+object of 50 bytes or more at whoever reads it, and one byte on the wire."""
 MAX_CONTROL = 40 * 1024
 """Bytes of a control frame: ``MAX_IDS`` ids and their framing."""
 MAX_IDS = 2048

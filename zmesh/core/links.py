@@ -82,7 +82,7 @@ class Links:
                 link.idle_at = now.mono + context.bounds.direct_idle
 
     def readmitted(self, now: Now) -> None:
-        """This node belongs again: all begin anew, for some may hear of it a moment after us and refuse us until then."""
+        """This node belongs again: all begin anew, for some hear of it a moment after us, and refuse us until then."""
         for link in self._context.links.values():
             link.failures = 0
             if link.wanted and not link.outbound:
