@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.unit.core_support import ME, NETWORK, NOON, Person
 from zmesh.core import wire
-from zmesh.core.bounds import MAX_BODY, MAX_IDS, MAX_PAYLOAD
+from zmesh.core.bounds import MAX_AROUND, MAX_BODY, MAX_IDS, MAX_PAYLOAD, MAX_VALUES
 from zmesh.core.errors import PayloadError, PayloadTooLargeError, WireError
 from zmesh.core.types import DropReason
 from zmesh.handlers.record import Description, Record, decode_record, encode_record
@@ -335,8 +335,8 @@ def test_nesting_counts_however_an_array_or_map_is_written(head: bytes) -> None:
 
 
 @given(
-    st.integers(0, wire.bounds.MAX_PAYLOAD),
-    st.integers(0, 2 * wire.bounds.MAX_AROUND),
+    st.integers(0, MAX_PAYLOAD),
+    st.integers(0, 2 * MAX_AROUND),
     st.sampled_from([b"\xc5", b"\xc6"]),
 )
 def test_a_large_body_is_all_payload_but_for_a_few_bytes(size: int, later: int, head: bytes) -> None:
@@ -344,7 +344,7 @@ def test_a_large_body_is_all_payload_but_for_a_few_bytes(size: int, later: int, 
     fields = [1, bytes(32), 9, bytes(32), 2**40, 2**40, 2**40, 5, 2**40, bytes(32), bytes(32)]
     payload = head + size.to_bytes(2 if head == b"\xc5" else 4) if size < 2**16 or head != b"\xc5" else b"\xc6\0\1\0\0"
     body = b"\x9d" + b"".join(map(msgpack.packb, fields)) + payload + bytes(size) + msgpack.packb(bytes(later))
-    if len(body) - size <= wire.bounds.MAX_AROUND:
+    if len(body) - size <= MAX_AROUND:
         assert len(wire.decode_body(body).payload) == size
     else:
         with pytest.raises(WireError) as refusal:
@@ -361,14 +361,14 @@ def test_nothing_beyond_the_first_bytes_of_a_large_body_is_read_but_its_payload(
     body = b"\x9d" + b"".join(map(msgpack.packb, [version, *before])) + many
     read: list[int] = []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(wire.msgpack, "unpackb", lambda data, **_: read.append(len(data)))
+        patched.setattr(msgpack, "unpackb", lambda data, **_: read.append(len(data)))
         with pytest.raises(WireError) as refusal:
             wire.decode_body(body)
     assert refusal.value.reason is (DropReason.MALFORMED if version == 1 else DropReason.UNKNOWN_VERSION)
     assert read == []
 
 
-MANY = wire.bounds.MAX_VALUES
+MANY = MAX_VALUES
 
 
 @pytest.mark.parametrize(
@@ -385,7 +385,7 @@ MANY = wire.bounds.MAX_VALUES
     ids=["ints", "two lists", "keys", "plain", "maps", "nested", "map of lists"],
 )
 def test_a_payload_has_a_bounded_number_of_values_however_they_are_held(most: dict[str, Any]) -> None:
-    held = [most]
+    held: list[Any] = [most]
     count = 1
     for one in held:
         count += len(one) * (2 if isinstance(one, dict) else 1)

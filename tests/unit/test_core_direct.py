@@ -17,7 +17,7 @@ from zmesh.core.errors import PayloadError
 from zmesh.core.events import LinkClosed, Receipt, RemovePeer, SendDirect, SendRefused, Stop
 from zmesh.core.types import AckStatus, DropReason, Fault, MessageType, SendResult
 
-ALICE, BOB = people(2)
+ALICE, BOB, CAROL = people(3)
 DELTA = MessageType.MODEL_DELTA_TRANSFER
 CODE = wire.KIND_CODES[DELTA]
 
@@ -429,10 +429,10 @@ def test_over_its_rate_an_account_is_told_busy() -> None:
 
 
 def test_what_could_not_be_remembered_is_not_taken() -> None:
-    made = bench(direct_acks=1, direct_acks_reserved=0)
-    made.hear(ALICE, ALICE.tells(ME.public))
-    made.hear(BOB, BOB.tells(ME.public))
-    assert [content["status"] for _, _, content in made.acks()] == [AckStatus.QUEUED, AckStatus.BUSY]
+    made = bench(direct_acks=2, direct_acks_reserved=0)
+    for person in (ALICE, BOB, ALICE):
+        made.hear(person, person.tells(ME.public))
+    assert [content["status"] for _, _, content in made.acks()] == [AckStatus.QUEUED] * 2 + [AckStatus.BUSY]
 
     tick(made, 131.0)
     made.fresh()
@@ -440,15 +440,27 @@ def test_what_could_not_be_remembered_is_not_taken() -> None:
     assert [content["status"] for _, _, content in made.acks()] == [AckStatus.QUEUED]
 
 
+def test_of_the_memory_of_acknowledgements_the_last_half_is_shared_evenly() -> None:
+    made = Bench([ALICE, BOB, CAROL], bounds=Bounds(direct_acks=12, direct_acks_reserved=1))
+    made.connect(ALICE, BOB, CAROL)
+    taken = {}
+    for person in (ALICE, BOB, CAROL):
+        made.fresh()
+        for _ in range(12):
+            made.hear(person, person.tells(ME.public))
+        taken[person.public] = [content["status"] for _, _, content in made.acks()].count(AckStatus.QUEUED)
+
+    assert taken == {ALICE.public: 6, BOB.public: 3, CAROL.public: 2}
+
+
 def test_one_who_fills_the_memory_of_acknowledgements_leaves_the_others_their_reserve() -> None:
-    made = bench(direct_acks=3, direct_acks_reserved=2)
-    for _ in range(5):
-        made.hear(ALICE, ALICE.tells(ME.public))
-    for _ in range(3):
-        made.hear(BOB, BOB.tells(ME.public))
+    made = bench(direct_acks=2, direct_acks_reserved=2)
+    for person in (ALICE, BOB):
+        for _ in range(5):
+            made.hear(person, person.tells(ME.public))
 
     taken = [key for key, _, content in made.acks() if content["status"] == AckStatus.QUEUED]
-    assert taken == [ALICE.public] * 3 + [BOB.public] * 2
+    assert taken == [ALICE.public] * 2 + [BOB.public] * 2
 
     tick(made, 131.0)
     made.fresh()

@@ -822,7 +822,7 @@ def test_a_peer_that_comes_back_finds_by_digest_what_it_missed() -> None:
 
 
 def test_a_slot_that_differs_is_listed_ever_more_rarely() -> None:
-    made = bench((ALICE, BOB))
+    made = bench((ALICE, BOB), compare_burst=100.0)
     slot = int(NOON.wall) - 10
     listed = []
     for number in range(1, 25):
@@ -835,7 +835,7 @@ def test_a_slot_that_differs_is_listed_ever_more_rarely() -> None:
 
 def test_a_link_that_has_fewer_but_others_of_a_slot_is_asked_from_the_second_digest_on() -> None:
     """It asks first for what it lacks; then it has no fewer, unless it never takes what we have."""
-    made = bench((ALICE, BOB))
+    made = bench((ALICE, BOB), compare_burst=100.0)
     messages = [ALICE.says(timestamp_ms=NOON.wall_ms - 5000, payload=b"\xc0") for _ in range(2)]
     for message in messages:
         made.hear(BOB, message)
@@ -850,7 +850,7 @@ def test_a_link_that_has_fewer_but_others_of_a_slot_is_asked_from_the_second_dig
 
 
 def test_a_link_that_caught_up_and_still_differs_is_asked_at_once() -> None:
-    made = bench((ALICE, BOB))
+    made = bench((ALICE, BOB), compare_burst=100.0)
     for message in [ALICE.says(timestamp_ms=NOON.wall_ms - 5000) for _ in range(2)]:
         made.hear(BOB, message)
     slot = int(NOON.wall) - 5
@@ -871,13 +871,34 @@ def test_a_listing_offers_even_what_we_thought_the_link_had() -> None:
 
 
 def test_a_digest_of_a_far_future_or_past_leads_to_no_memory() -> None:
-    made = bench((ALICE, BOB))
+    made = bench((ALICE, BOB), compare_burst=100.0)
     for base in range(0, 2**40, 2**36):
         entries = [wire.DigestEntry(base + number, 1, bytes(8)) for number in range(256)]
         made.control(ALICE, wire.DIGEST, wire.encode_digest(entries))
 
     assert len(made.engine.links[ALICE.public].differed) <= 2 * 256
     assert (made.drops(), made.offences()) == ([], [])
+
+
+@pytest.mark.parametrize("kind", [wire.DIGEST, wire.LIST])
+def test_a_digest_and_a_list_of_a_link_are_looked_at_once_a_second(kind: int) -> None:
+    """Each may have all messages of a second hashed, or listed."""
+    made = bench((ALICE, BOB))
+    message = ALICE.says(timestamp_ms=NOON.wall_ms - 5000)
+    made.hear(ALICE, message)
+    slots = iter(range(message.slot - 50, message.slot))  # each news, so that each leads to a LIST
+
+    def send(count: int) -> tuple[int, list[DropReason]]:
+        made.fresh()
+        for _ in range(count):
+            differs = wire.encode_digest([wire.DigestEntry(next(slots), 1, bytes(8))])
+            made.control(BOB, kind, wire.encode_slots([message.slot]) if kind == wire.LIST else differs)
+        return len(made.sends()), made.drops()
+
+    assert send(6) == (4, [DropReason.RATE] * 2)
+    made.advance(1.0)
+    assert send(3) == (1, [DropReason.RATE] * 2)
+    assert (made.offences(), BOB.public in made.live) == ([], True)
 
 
 def test_what_was_refused_by_a_validator_is_not_listed_again() -> None:
@@ -926,3 +947,17 @@ def test_control_frames_weigh_what_they_hold(kind: int) -> None:
         made.control(ALICE, kind, ids)
 
     assert made.engine.drops[DropReason.RATE] == 3, "1,025 each: a frame, and one for two ids"
+
+
+def test_a_second_with_more_than_a_link_remembers_is_listed_part_by_part() -> None:
+    made = bench(offers_per_link=5, compare_burst=100.0)
+    messages = [CAROL.says(timestamp_ms=NOON.wall_ms - 5000, ttl=1) for _ in range(12)]
+    for message in messages:
+        made.hear(CAROL, message)
+    made.fresh()
+    for _ in range(40):
+        made.control(BOB, wire.LIST, wire.encode_slots([messages[0].slot]))
+
+    parts = [ids for _, ids in made.ids(wire.IHAVE)]
+    assert {len(part) for part in parts} == {5}
+    assert {identifier for part in parts for identifier in part} == set(map(short, messages))

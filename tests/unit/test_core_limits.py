@@ -110,3 +110,12 @@ def test_what_is_owed_is_paid_off_before_as_much_may_be_taken_again() -> None:
     assert [bucket.owe(0.0, amount) for amount in (4.0, 4.0, 2.0, 1.0)] == [0.0, 1.0, 1.0, 1.0]
     assert not bucket.has(0.5, 0.5)
     assert bucket.owe(100.0, 20.0) == 10.0, "no more than fits in may be waited for"
+
+
+def test_asking_about_many_names_forgets_nobody_s_count() -> None:
+    limits = Limits(rate=0.1, burst=2.0, most=3)
+    assert [limits.take("moves", 0.0) for _ in range(3)] == [True, True, False]
+
+    assert all(limits.has(f"stranger {number}", 0.0) for number in range(10))
+    assert not limits.has("moves", 0.0)
+    assert not limits.take("moves", 0.0)

@@ -201,7 +201,8 @@ class Inbox:
     def room(self, author: PeerKey, now: Now) -> bool:
         """Can one more of this author be remembered?
 
-        Only then may it be taken: what is forgotten early could be handed over twice.
+        Only then may it be taken: what is forgotten early could be handed over twice. Half of the places are for
+        whoever comes; of the other half nobody has more than an even share, so that a few leave room for the rest.
         """
         acks = self._acks
         while acks:
@@ -209,7 +210,10 @@ class Inbox:
             if now.mono - acks[oldest][0] < RETENTION:
                 break
             self._release(acks.pop(oldest)[1])
-        return len(acks) + len(self.awaiting) < self._limit or self._held[author] < self._reserved
+        taken, mine = len(acks) + len(self.awaiting), self._held[author]
+        if taken < self._limit // 2 or mine < self._reserved:
+            return True
+        return taken < self._limit and mine < self._limit // (2 * max(1, len(self._held)))
 
     def keep(self, identifier: MessageId, author: PeerKey, frames: Frames, now: Now) -> None:
         """Remember the last word on a message."""

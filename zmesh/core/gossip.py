@@ -237,6 +237,9 @@ class Gossip:
 
     def compared(self, link: Link, theirs: list[wire.DigestEntry], now: Now) -> None:
         """A DIGEST came: have the slots listed in which the link may know more."""
+        if not link.digests.take(now.mono):
+            self._context.drop(DropReason.RATE, link.key)
+            return
         known = {entry.slot for entry in theirs}
         link.differed = {differs: times for differs, times in link.differed.items() if differs[0] in known}
         slots = []
@@ -254,11 +257,18 @@ class Gossip:
 
     def listing(self, link: Link, slots: list[int], now: Now) -> None:
         """A LIST came: offer what is cached of those slots, within the link's byte budget."""
+        if not link.lists.take(now.mono):
+            self._context.drop(DropReason.RATE, link.key)
+            return
         entries: list[Seen] = []
+        most = self._bounds.offers_per_link
         for slot in slots:
             held = self._seen.in_slot(slot)
-            if entries and len(entries) + len(held) > self._bounds.offers_per_link:
+            if entries and len(entries) + len(held) > most:
                 break  # more than it remembers; it asks again for what then still differs
+            if len(held) > most:  # one second alone has more: some part of it now, another the next time
+                start = int(self._context.rng.random() * len(held))
+                held = [*held[start:], *held[:start]][:most]
             if not link.want_bucket.take(now.mono, len(held) * LIST_COST):
                 self._context.drop(DropReason.WANT_BUDGET, link.key, None)
                 break

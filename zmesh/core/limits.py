@@ -66,19 +66,17 @@ class Limits:
 
     def take(self, name: Hashable, now: float) -> bool:
         """One unit of ``name``, if it is there."""
-        return self._of(name, now).take(now)
-
-    def has(self, name: Hashable, now: float) -> bool:
-        """Would ``take`` succeed?"""
-        return self._of(name, now).has(now)
-
-    def _of(self, name: Hashable, now: float) -> TokenBucket:
         # Put back at the end: the first is the one unused longest.
         bucket = self._buckets.pop(name, None) or TokenBucket(self._rate, self._burst, now)
         if len(self._buckets) >= self._most:
             del self._buckets[next(iter(self._buckets))]
         self._buckets[name] = bucket
-        return bucket
+        return bucket.take(now)
+
+    def has(self, name: Hashable, now: float) -> bool:
+        """Would ``take`` succeed? Keeps no count of who has none yet: asking for many names forgets nobody's."""
+        bucket = self._buckets.get(name)
+        return bucket is None or bucket.has(now)
 
 
 def machine(address: str | None) -> str:

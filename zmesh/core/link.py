@@ -64,6 +64,7 @@ class Link:
         "bucket",
         "dialling",
         "differed",
+        "digests",
         "failures",
         "heard_at",
         "greeted_at",
@@ -74,6 +75,7 @@ class Link:
         "idle_at",
         "inbound",
         "key",
+        "lists",
         "opened_at",
         "outbound",
         "outbound_at",
@@ -122,6 +124,10 @@ class Link:
         self.bucket = TokenBucket(bounds.link_rate, bounds.link_burst, now)
         self.refusals = TokenBucket(bounds.direct_rate, bounds.direct_burst, now)
         """Direct messages refused with an answer before they were verified: each answer costs a signature."""
+        self.digests = TokenBucket(bounds.compare_rate, bounds.compare_burst, now)
+        """DIGESTs that are compared."""
+        self.lists = TokenBucket(bounds.compare_rate, bounds.compare_burst, now)
+        """LISTs that are answered."""
         self.want_bucket = TokenBucket(bounds.want_bytes_rate, bounds.want_bytes_burst, now)
         """Bytes that it may have us serve and list."""
         self.holder = Holder()
