@@ -5,10 +5,15 @@ Theory
     stand the handshake, ZAP and everything else exactly as on the ROUTER's own port. Only the address of the far end
     is lost to ZeroMQ, so whatever depends on addresses is decided here.
 Rules
- 1. Whoever connects must say something within ``first_byte`` seconds. Few may wait so, in all and from one address.
+ 1. Whoever connects must say something within ``first_byte`` seconds, and who speaks HTTP must have asked something
+    within ``http_request``. Few may wait so, in all and from one address.
  2. Every refusal is counted under a name of its own, ``door_...``.
  3. No byte is read that cannot be passed on: a leg that cannot write stops the other from reading.
  4. ZeroMQ greets as soon as it is reached, so a pair is joined before its inner leg is dialled.
+ 5. Places are counted, in all and for each address: one for a connection, and one more for the inner leg of what is
+    passed through, from its dial to its end. Some are kept for this machine's own probes.
+ 6. When all places are taken, the HTTP connection that has asked nothing for longest makes way for a newcomer; one of
+    this machine's own only for another of them.
 """
 
 from __future__ import annotations
@@ -28,6 +33,8 @@ from zmesh.transports.sockets import SocketBounds, reachable
 
 ZMTP = 0xFF
 """The first byte of every ZMTP greeting."""
+OWN = frozenset(map(machine, ("127.0.0.1", "::1")))
+"""Where this machine's own connections come from: a local probe, or a proxy before the door."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +44,21 @@ class DoorBounds:
     first_byte: float = 2.0
     """Seconds until a connection has said something: a round trip across the world takes a sixth of that."""
     waiting: int = 512
-    """Connections that have said nothing yet."""
+    """Connections that have said nothing yet; those of this machine have the limit of an address alone."""
     waiting_per_address: int = 128
     """Those of one address: all peers of a mesh of 100 behind one load balancer, coming back at once."""
     connections: int = 2048
-    """Connections in all; one that is passed through counts as two, and costs four file handles."""
+    """Places in all; one that is passed through takes two, and costs four file handles."""
+    own: int = 64
+    """Those of them that are kept for this machine: its probe may come once a second and leave each connection open."""
     per_address: int = 512
-    """Those that came from one address, whatever they said: one machine cannot shut the door for all others."""
-    http_lifetime: float = 120.0
-    """Seconds until an HTTP connection is closed, whatever it is doing: header by header it could stay for ever."""
+    """Places of one address, whatever it said: one machine cannot shut the door for all others, and a mesh of 250
+    behind one address can be passed through."""
+    http_request: float = 10.0
+    """Seconds until an HTTP connection has asked something: three lost packets in a row cost it 7."""
+    http_quiet: float = 60.0
+    """Seconds from its last request until an HTTP connection is closed, if it does not read its answer, say: twice what
+    HTTP itself lets an idle one stay."""
     backlog: int = 128
     """Connections that the kernel holds for us until the loop comes round."""
 
@@ -75,10 +88,12 @@ class FrontDoor:
         self._counters = Counter() if counters is None else counters
         self._server: asyncio.Server | None = None
         self._waiting: Counter[str] = Counter()
-        self._open: dict[asyncio.Transport, asyncio.TimerHandle | None] = {}
-        self._from: dict[asyncio.Transport, str] = {}
-        self._came: Counter[str] = Counter()
-        """How many of the open ones came from each address."""
+        self._open: dict[asyncio.Transport | Leg, str] = {}
+        """Who takes a place, and the address that it counts for; a leg that is dialled has no transport yet."""
+        self._places: Counter[str] = Counter()
+        """How many of them each address has."""
+        self._http: dict[asyncio.Transport, asyncio.TimerHandle] = {}
+        """The HTTP connections, first the one that has asked nothing for longest; and when each is closed."""
         self._dials: set[asyncio.Task[None]] = set()
 
     @property
@@ -120,9 +135,10 @@ class FrontDoor:
         for dial in self._dials:
             dial.cancel()
         await asyncio.gather(*self._dials, return_exceptions=True)
-        for transport in list(self._open):
-            transport.abort()
-            self.gone(transport)
+        for holder in list(self._open):
+            if not isinstance(holder, Leg):
+                holder.abort()
+            self.gone(holder)
         await server.wait_closed()
         # One round of the loop, in which aborted connections tell their protocols.
         await asyncio.sleep(0)
@@ -134,20 +150,16 @@ class FrontDoor:
         self._counters[f"door_{name}"] += 1
 
     def enter(self, address: str) -> str | None:
-        """Somebody came from ``address``: None, or the name of the limit that is reached."""
+        """Somebody came from ``address``, which waits now: None, or the name of the limit that is reached."""
         bounds = self.bounds
-        if len(self._open) >= bounds.connections or self._came[address] >= bounds.per_address:
-            self._forget_closed()
-        if len(self._open) >= bounds.connections:
-            return "full"
-        if self._came[address] >= bounds.per_address:
+        if self._waiting[address] >= bounds.waiting_per_address:
             return "too_many_from_address"
-        if self._waiting.total() >= self.bounds.waiting:
+        if self._waiting.total() >= bounds.waiting and address not in OWN:
             return "crowded"
-        if self._waiting[address] >= self.bounds.waiting_per_address:
-            return "too_many_from_address"
-        self._waiting[address] += 1
-        return None
+        limit = self.has_place(address)
+        if limit is None:
+            self._waiting[address] += 1
+        return limit
 
     def spoke(self, address: str) -> None:
         """Somebody from ``address`` does not wait any more."""
@@ -155,38 +167,62 @@ class FrontDoor:
         if not self._waiting[address]:
             del self._waiting[address]
 
-    def came(self, transport: asyncio.Transport, address: str) -> None:
-        """Keep account of a connection that somebody made to us from ``address``."""
-        self._from[transport] = address
-        self._came[address] += 1
-        self.opened(transport)
+    def has_place(self, address: str) -> str | None:
+        """See to it that there is room for one more of ``address``: None, or the name of the limit that is reached."""
+        bounds = self.bounds
+        is_own = address in OWN
+        kept = 0 if is_own else max(0, bounds.own - sum(self._places[own] for own in OWN))
+        if self._places[address] >= bounds.per_address or len(self._open) + kept >= bounds.connections:
+            self._forget_closed()
+        if self._places[address] >= bounds.per_address:
+            return "too_many_from_address"
+        if len(self._open) + kept < bounds.connections:
+            return None
+        for transport in self._http:
+            if is_own or self._open[transport] not in OWN:
+                self._end(transport, "http_made_way")
+                return None
+        return "full"
 
-    def opened(self, transport: asyncio.Transport, lifetime: float | None = None) -> None:
-        """Keep account of an open connection; with ``lifetime`` it is closed after so many seconds."""
-        loop = asyncio.get_running_loop()
-        old = self._open.get(transport)
-        if old is not None:
-            old.cancel()
-        self._open[transport] = None if lifetime is None else loop.call_later(lifetime, self._expire, transport)
+    def came(self, holder: asyncio.Transport | Leg, address: str) -> None:
+        """``holder`` takes a place of ``address``; again to have it keep its own is no fault."""
+        if holder not in self._open:
+            self._open[holder] = address
+            self._places[address] += 1
 
-    def gone(self, transport: asyncio.Transport) -> bool:
-        """A connection ended; whether that is news."""
-        known = transport in self._open
-        timer = self._open.pop(transport, None)
-        address = self._from.pop(transport, None)
-        if address is not None:
-            self._came[address] -= 1
-            if not self._came[address]:
-                del self._came[address]
+    def gone(self, holder: asyncio.Transport | Leg) -> bool:
+        """It left its place; whether that is news."""
+        address = self._open.pop(holder, None)
+        if address is None:
+            return False
+        self._places[address] -= 1
+        if not self._places[address]:
+            del self._places[address]
+        if not isinstance(holder, Leg) and holder in self._http:
+            self._http.pop(holder).cancel()
+        return True
+
+    def asks(self, transport: asyncio.Transport) -> None:
+        """What came is HTTP, and has asked nothing yet."""
+        self._close_in(self.bounds.http_request, transport, "http_slow")
+
+    def asked(self, transport: asyncio.Transport) -> None:
+        """A request came over ``transport``, as far as its body: all other HTTP connections make way before it."""
+        timer = self._http.pop(transport, None)
         if timer is not None:
             timer.cancel()
-        return known
+            self._close_in(self.bounds.http_quiet, transport, "http_expired")
 
     def pass_through(self, outer: Leg, transport: asyncio.Transport) -> None:
         """Join ``outer`` with a new connection to the ROUTER."""
         task = asyncio.ensure_future(self._dial(outer, transport))
         self._dials.add(task)
-        task.add_done_callback(self._dials.discard)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._dials.discard(task)
+            self.gone(outer.other)  # if it never stood
+
+        task.add_done_callback(ended)
 
     async def _dial(self, outer: Leg, transport: asyncio.Transport) -> None:
         try:
@@ -196,15 +232,18 @@ class FrontDoor:
             self.count("backend_down")
             transport.abort()
 
-    def _expire(self, transport: asyncio.Transport) -> None:
+    def _close_in(self, seconds: float, transport: asyncio.Transport, why: str) -> None:
+        self._http[transport] = asyncio.get_running_loop().call_later(seconds, self._end, transport, why)
+
+    def _end(self, transport: asyncio.Transport, why: str) -> None:
         if not transport.is_closing():
-            self.count("http_expired")
+            self.count(why)
         self.gone(transport)
         transport.abort()
 
     def _forget_closed(self) -> None:
         """HTTP connections end without telling us: their protocol is another's."""
-        for transport in [transport for transport in self._open if transport.is_closing()]:
+        for transport in [transport for transport in self._http if transport.is_closing()]:
             self.gone(transport)
 
 
@@ -241,20 +280,31 @@ class Visitor(asyncio.Protocol):
         self._leave()
         door = self._door
         if data[0] == ZMTP:
-            door.count("zmtp")
-            outer = Leg(door)
-            transport.set_protocol(outer)
-            outer.connection_made(transport)
-            outer.data_received(data)
-            door.pass_through(outer, transport)
+            self._pass_through(transport, data)
             return
         # An HTTP parser knows best how to answer what is neither, a TLS hello say: with 400.
         door.count("http" if chr(data[0]).isalpha() else "not_zmtp_nor_http")
-        door.opened(transport, door.bounds.http_lifetime)
+        door.asks(transport)
         protocol = door.http()
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         protocol.data_received(data)
+
+    def _pass_through(self, transport: asyncio.Transport, data: bytes) -> None:
+        door = self._door
+        limit = door.has_place(self._address)
+        if limit is not None:
+            door.count(limit)
+            door.gone(transport)
+            transport.abort()
+            return
+        door.count("zmtp")
+        outer = Leg(door, self._address)
+        door.came(outer.other, self._address)
+        transport.set_protocol(outer)
+        outer.connection_made(transport)
+        outer.data_received(data)
+        door.pass_through(outer, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It left without a word."""
@@ -294,9 +344,11 @@ def keep_asking(connection: socket.socket) -> None:
 class Leg(asyncio.Protocol):
     """One of the two connections of a pass-through; the outer one makes its inner counterpart."""
 
-    def __init__(self, door: FrontDoor, other: Leg | None = None) -> None:
+    def __init__(self, door: FrontDoor, address: str, other: Leg | None = None) -> None:
+        """``address`` is where the outer one comes from: both count for it."""
         self._door = door
-        self.other: Leg = Leg(door, self) if other is None else other
+        self._address = address
+        self.other: Leg = Leg(door, address, self) if other is None else other
         self._transport: asyncio.Transport | None = None
         self._held: list[bytes] = []
         self._ended = False
@@ -304,7 +356,8 @@ class Leg(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Write what was held back for this leg, then let the other read again."""
         self._transport = cast(asyncio.Transport, transport)
-        self._door.opened(self._transport)
+        self._door.gone(self)  # its transport takes the place from now on
+        self._door.came(self._transport, self._address)
         other = self.other._transport
         if other is None:
             return

@@ -8,7 +8,10 @@ Rules
     it would cost most of what an answer does, and who does not mind could go on asking as fast as before.
  3. Answers are JSON, refusals too, but for /metrics (Prometheus text) and /record (the bytes themselves).
  4. A stranger cannot write to the log: what is no HTTP, or ends within a body, gets 400 and is not worth a line.
- 5. aiohttp is imported where it is needed: it takes longer to import than all the rest of zmesh.
+ 5. aiohttp parses, and nothing more: its Application answers what has an Expect, and takes its 100 for an answer's
+    beginning, before anything of ours has seen the request. Here a body is asked for when it was let in. Any other
+    expectation is one that a server may ignore (RFC 9110, 10.1.1), and is.
+ 6. aiohttp is imported where it is needed: it takes longer to import than all the rest of zmesh.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import asyncio
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +56,15 @@ Metrics = Callable[[], str]
 OwnRecord = Callable[[], bytes]
 Post = Callable[[bytes], Offer]
 """Takes the bytes of a record that a stranger posted, and says what became of it."""
+Asked = Callable[[asyncio.Transport], None]
+"""Is told over which connection a request came."""
+GETS = ("GET", "HEAD")
+"""The methods of whatever is only read."""
+
+App = Callable[["web.BaseRequest"], Awaitable["web.Response"]]
+"""Answers one request."""
+Routes = Mapping[str, tuple[tuple[str, ...], App]]
+"""For each path the methods that it knows, and what answers them."""
 
 STATUSES: Mapping[Taken, int] = {
     Taken.NEW: 202,
@@ -83,111 +96,131 @@ def make_app(
     record: OwnRecord | None = None,
     post: Post | None = None,
     knocks: Knocks | None = None,
-) -> web.Application:
+    asked: Asked | None = None,
+) -> App:
     """The application behind the front door; what is None is not served.
 
     ``health``: what /health says, JSON types only; the status is 200 whatever it says, for the question was
     answered. ``metrics``: text in the Prometheus exposition format. ``record``: the node's own signed record, empty
     while there is none yet. ``post``: takes records of others; the registry is asked before any signature is checked.
-    ``knocks``: how often somebody may ask and post; None takes the usual limits.
+    ``knocks``: how often somebody may ask and post; None takes the usual limits. ``asked``: is told of each connection
+    over which a whole request line and its headers came.
     """
     from aiohttp import web
-    from aiohttp.http_exceptions import HttpProcessingError
 
-    async def get_health(_request: web.Request) -> web.Response:
+    async def get_health(_request: web.BaseRequest) -> web.Response:
         return json_answer(health())
 
-    async def get_metrics(_request: web.Request) -> web.Response:
+    async def get_metrics(_request: web.BaseRequest) -> web.Response:
         text = "" if metrics is None else metrics()
         return web.Response(body=text.encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
-    async def get_record(_request: web.Request) -> web.Response:
+    async def get_record(_request: web.BaseRequest) -> web.Response:
         encoded = b"" if record is None else record()
         if not encoded:
             return json_answer({"error": "this node has no record yet"}, 503)
         return web.Response(body=encoded, content_type="application/octet-stream")
 
-    async def post_record(request: web.Request) -> web.Response:
+    async def post_record(request: web.BaseRequest) -> web.Response:
         assert post is not None
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                encoded = await request.read()
-        except TimeoutError:
-            raise web.HTTPRequestTimeout from None
-        except asyncio.CancelledError:
-            limits.counters["http_posts_broken_off"] += 1  # it hung up, or the node stops
-            raise
-        except (OSError, HttpProcessingError, web.RequestPayloadError):
-            # Its chunks are none; aiohttp's parser in C and the one in Python raise different things.
-            limits.counters["http_posts_broken_off"] += 1
-            raise web.HTTPBadRequest from None
-        taken, name = post(encoded)
+        taken, name = post(await _body(request, limits))
         return json_answer({"taken": taken.value, "why": name}, STATUSES[taken])
 
+    routes: dict[str, tuple[tuple[str, ...], App]] = {"/health": (GETS, get_health)}
+    if metrics is not None:
+        routes["/metrics"] = (GETS, get_metrics)
+    if record is not None:
+        routes["/record"] = (GETS, get_record)
+    if post is not None:
+        routes["/records"] = (("POST",), post_record)
     limits = knocks or Knocks()
 
-    app = web.Application(middlewares=[_rationed(limits), _errors_as_json()], client_max_size=MAX_BODY)
-    app.router.add_get("/health", get_health)
-    if metrics is not None:
-        app.router.add_get("/metrics", get_metrics)
-    if record is not None:
-        app.router.add_get("/record", get_record)
-    if post is not None:
-        app.router.add_post("/records", post_record)
+    async def app(request: web.BaseRequest) -> web.Response:
+        if asked is not None and request.transport is not None:
+            asked(request.transport)
+        refusal = await _refusal(request, limits)
+        return await _answer(request, routes) if refusal is None else refusal
+
     return app
 
 
-def _errors_as_json() -> Any:
-    """The middleware that gives every refusal the form of an answer."""
+async def _refusal(request: web.BaseRequest, knocks: Knocks) -> web.Response | None:
+    """What comes too often is refused, a body not read; None lets it in."""
+    is_post = request.method == "POST"
+    whose = (knocks.posts if is_post else knocks.gets).refusal(request.remote, time.monotonic())
+    if whose is None:
+        return None
+    # 503 to GET /record says that there is no record yet.
+    status = 503 if is_post and whose == "everybody" else 429
+    answer = json_answer({"error": f"too many requests of {whose}", "why": "too_often"}, status)
+    answer.headers["Retry-After"] = str(RETRY_AFTER)
+    await asyncio.sleep(HELD)
+    return answer
+
+
+async def _answer(request: web.BaseRequest, routes: Routes) -> web.Response:
+    """What the resource says; every refusal in the form of an answer."""
     from aiohttp import web
 
-    @web.middleware
-    async def errors_as_json(
-        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except web.HTTPException as refusal:
-            answer = json_answer({"error": refusal.reason}, refusal.status)
-            if "Allow" in refusal.headers:
-                answer.headers["Allow"] = refusal.headers["Allow"]
-            return answer
-        except Exception as error:  # noqa: BLE001 - a fault of ours is logged whole and told to strangers as a number
-            _log.error("http.request_failed", path=request.path, exc_info=error)
-            return json_answer({"error": "Internal Server Error"}, 500)
+    try:
+        methods, answer = routes.get(request.path, ((), None))
+        if answer is None:
+            raise web.HTTPNotFound
+        if request.method not in methods:
+            raise web.HTTPMethodNotAllowed(request.method, methods)
+        return await answer(request)
+    except web.HTTPException as refusal:
+        said = json_answer({"error": refusal.reason}, refusal.status)
+        if "Allow" in refusal.headers:
+            said.headers["Allow"] = refusal.headers["Allow"]
+        return said
+    except Exception as error:  # noqa: BLE001 - a fault of ours is logged whole and told to strangers as a number
+        _log.error("http.request_failed", path=request.path, exc_info=error)
+        return json_answer({"error": "Internal Server Error"}, 500)
 
-    return errors_as_json
+
+async def _body(request: web.BaseRequest, knocks: Knocks) -> bytes:
+    """At most ``MAX_BODY`` bytes. Raises an ``HTTPException`` when they are more, or do not come."""
+    from aiohttp import HttpVersion11, web
+    from aiohttp.http_exceptions import HttpProcessingError
+
+    size = request.content_length or 0
+    if size > MAX_BODY:
+        raise web.HTTPRequestEntityTooLarge(MAX_BODY, size)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            if request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue":
+                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                request.writer.output_size = 0  # nothing of the answer itself was sent
+            async for piece in request.content.iter_any():
+                body += piece
+                if len(body) > MAX_BODY:
+                    raise web.HTTPRequestEntityTooLarge(MAX_BODY, len(body))
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
+    except asyncio.CancelledError:
+        knocks.counters["http_posts_broken_off"] += 1  # it hung up, or the node stops
+        raise
+    except (OSError, HttpProcessingError, web.RequestPayloadError):
+        # Its chunks are none; aiohttp's parser in C and the one in Python raise different things.
+        knocks.counters["http_posts_broken_off"] += 1
+        raise web.HTTPBadRequest from None
+    return bytes(body)
 
 
-def _rationed(knocks: Knocks) -> Any:
-    """The middleware that refuses what comes too often; a body is not read."""
+def make_runner(app: App, knocks: Knocks | None = None) -> web.ServerRunner:
+    """A runner with this module's bounds; after ``setup()`` its ``server`` makes a protocol for each connection.
+
+    Wants a running loop. ``knocks``: where to count what is not worth a line in the log.
+    """
     from aiohttp import web
 
-    @web.middleware
-    async def rationed(
-        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        is_post = request.method == "POST"
-        whose = (knocks.posts if is_post else knocks.gets).refusal(request.remote, time.monotonic())
-        if whose is None:
-            return await handler(request)
-        # 503 to GET /record says that there is no record yet.
-        status = 503 if is_post and whose == "everybody" else 429
-        answer = json_answer({"error": f"too many requests of {whose}", "why": "too_often"}, status)
-        answer.headers["Retry-After"] = str(RETRY_AFTER)
-        await asyncio.sleep(HELD)
-        return answer
-
-    return rationed
-
-
-def make_runner(app: web.Application) -> web.AppRunner:
-    """A runner with this module's bounds; after ``setup()`` its ``server`` makes a protocol for each connection."""
-    from aiohttp import web
-
-    logger = logging.getLogger(f"{__name__}.server")
-    logger.addFilter(_not_a_strangers_fault)
-    return web.AppRunner(
+    counters = (knocks or Knocks()).counters
+    logger = logging.Logger(f"{__name__}.server")  # noqa: LOG001 - one for each node: it counts for that one alone
+    logger.parent = logging.getLogger(__name__)
+    logger.addFilter(lambda record: _is_fault_of_ours(record, counters))
+    server = web.Server(
         app,
         logger=logger,
         access_log=None,
@@ -198,13 +231,20 @@ def make_runner(app: web.Application) -> web.AppRunner:
         max_field_size=MAX_LINE,
         read_bufsize=READ_BUFFER,
         auto_decompress=False,
-        shutdown_timeout=SHUTDOWN,
     )
+    return web.ServerRunner(server, shutdown_timeout=SHUTDOWN)
 
 
-def _not_a_strangers_fault(record: logging.LogRecord) -> bool:
-    """aiohttp logs a traceback for each request that does not parse, and for each body that does not."""
+def _is_fault_of_ours(record: logging.LogRecord, counters: Counter[str]) -> bool:
+    """aiohttp logs a traceback for each request and body that does not parse, and for whoever hangs up within one."""
     from aiohttp import web
     from aiohttp.http_exceptions import HttpProcessingError
 
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | web.RequestPayloadError))
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, ConnectionError):
+        counters["http_broken_off"] += 1
+    elif isinstance(error, HttpProcessingError | web.RequestPayloadError):
+        counters["http_malformed"] += 1
+    else:
+        return True
+    return False

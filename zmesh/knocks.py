@@ -67,7 +67,8 @@ class Knocks:
 
     def __init__(self) -> None:
         self.counters: Counter[str] = Counter()
-        """How often somebody was refused, by whose limit it was; and how often a body that was let in did not come."""
+        """How often somebody was refused, by whose limit it was; how often a body that was let in did not come; and
+        what would have been a line in the log: what is no HTTP, and what was broken off."""
         self.posts = Requests("posts", self.counters, (POST_RATE, POST_BURST), (POST_RATE_OF_ALL, POST_BURST_OF_ALL))
         self.gets = Requests("gets", self.counters, (GET_RATE, GET_BURST), (GET_RATE_OF_ALL, GET_BURST_OF_ALL))
         """Whatever is no post: what only gets 404 or 405 costs as much."""

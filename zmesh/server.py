@@ -8,6 +8,7 @@ Rules
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from zmesh.core.types import Endpoint
 from zmesh.knocks import Knocks
 
 if TYPE_CHECKING:
-    from aiohttp.web import AppRunner
+    from aiohttp.web import ServerRunner
 
     from zmesh.config import Settings
     from zmesh.handlers import Offer
@@ -41,7 +42,7 @@ class Server:
         self._knocks = Knocks()
         self._source: str | None = None
         self._is_local_refused = False
-        self._runner: AppRunner | None = None
+        self._runner: ServerRunner | None = None
         self._door: FrontDoor | None = None
 
     @property
@@ -59,7 +60,10 @@ class Server:
         from zmesh.http import make_app, make_runner
         from zmesh.transports.front_door import FrontDoor
 
-        runner = make_runner(make_app(*self._answers, self._knocks))
+        def asked(transport: asyncio.Transport) -> None:
+            door.asked(transport)
+
+        runner = make_runner(make_app(*self._answers, self._knocks, asked), self._knocks)
         await runner.setup()
         self._runner = runner
         assert runner.server is not None  # made by setup()

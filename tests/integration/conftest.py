@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import pytest
 import uvloop
 
+from tests.integration.front_door_support import House
 from tests.integration.zeromq_support import Nodes
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -18,7 +19,7 @@ LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Which loops a coroutine test of this folder runs on."""
-    return LOOPS if item.path.name == "test_front_door.py" else {"asyncio": asyncio.new_event_loop}
+    return LOOPS if item.path.name.startswith("test_front_door") else {"asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture
@@ -29,3 +30,14 @@ async def nodes() -> AsyncIterator[Nodes]:
         yield nodes
     finally:
         await nodes.stop()
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    """Everything but the front door."""
+    house = House()
+    await house.start()
+    try:
+        yield house
+    finally:
+        await house.stop()

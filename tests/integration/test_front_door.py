@@ -1,282 +1,29 @@
-"""HTTP and ZMTP on one port, and what may knock there."""
+"""What may knock at the front door: for how long, how many, and who makes way for whom."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
-from collections.abc import AsyncIterator, Callable
 
-import aiohttp
 import pytest
-from aiohttp import web
 
 from tests.contract.peers import PATIENCE, settle
-from tests.integration.zeromq_support import Nodes, Watched
-from zmesh.core.errors import ConfigError
-from zmesh.core.events import LinkClosed, LinkOpened
-from zmesh.core.types import Endpoint
-from zmesh.transport import Routes
-from zmesh.transports.front_door import DoorBounds, FrontDoor
-
-BIG = 1 << 20
-"""Bytes: more than any buffer on the way."""
-
-
-class House:
-    """A front door, an HTTP server behind it, and whatever stands in for the ROUTER."""
-
-    def __init__(self) -> None:
-        self.counted = Watched()
-        self.nodes = Nodes()
-        self._doors: list[FrontDoor] = []
-        self._servers: list[asyncio.Server] = []
-
-    async def start(self) -> None:
-        """Serve HTTP."""
-        app = web.Application(client_max_size=2 * BIG)
-        app.router.add_get("/health", self._health)
-        app.router.add_post("/echo", self._echo)
-        self._runner = web.AppRunner(app)
-        await self._runner.setup()
-
-    async def door(self, router: Endpoint, bounds: DoorBounds | None = None, port: int = 0) -> FrontDoor:
-        """An open door before ``router``."""
-
-        def http() -> asyncio.Protocol:
-            assert self._runner.server is not None
-            return self._runner.server()
-
-        door = FrontDoor("127.0.0.1", port, router, http, bounds=bounds, counters=self.counted)
-        await door.start()
-        self._doors.append(door)
-        return door
-
-    async def backend(
-        self, serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], object], limit: int = 65536
-    ) -> Endpoint:
-        """A plain TCP server in the place of the ROUTER."""
-        server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=limit)  # type: ignore[arg-type]
-        self._servers.append(server)
-        return Endpoint("127.0.0.1", server.sockets[0].getsockname()[1])
-
-    async def stop(self) -> None:
-        """Close all, the door last."""
-        await self.nodes.stop()
-        for door in self._doors:
-            await door.stop()
-        for server in self._servers:
-            server.close()
-        await self._runner.cleanup()
-        await settle()
-
-    @staticmethod
-    async def _health(request: web.Request) -> web.Response:
-        return web.json_response({"status": "healthy"})
-
-    @staticmethod
-    async def _echo(request: web.Request) -> web.Response:
-        return web.Response(body=await request.read())
-
-
-@pytest.fixture
-async def house() -> AsyncIterator[House]:
-    """Everything but the door."""
-    house = House()
-    await house.start()
-    try:
-        yield house
-    finally:
-        await house.stop()
-
-
-NOWHERE = Endpoint("127.0.0.1", 1)
-"""Nothing listens there."""
-
-
-async def told(port: int, data: bytes) -> bytes:
-    """Send ``data`` and read until the far end closes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    answer = b""
-    with contextlib.suppress(ConnectionError):
-        async with asyncio.timeout(PATIENCE):
-            writer.write(data)
-            while piece := await reader.read(65536):
-                answer += piece
-    writer.close()
-    return answer
-
-
-# ------------------------------------------------------------ what it is for
-
-
-async def test_http_and_zmtp_pass_one_port(house: House) -> None:
-    a, b = await house.nodes.node(), await house.nodes.node()
-    a.admit(b)
-    b.admit(a)
-    door = await house.door(a.routes.direct)
-    b.dial(a, Routes(Endpoint("127.0.0.1", door.port)))
-    assert await b.until_told(1) == [LinkOpened(a.key)]
-    assert b.send(a, b"hello", bytes(100_000))
-    assert await a.until_received(1) == [(b"hello", bytes(100_000))]
-    assert a.send(b, b"answer", gossip=True)
-    assert await b.until_received(1) == [(b"answer",)]
-    async with aiohttp.ClientSession() as session:
-        for _ in range(3):  # over one connection, kept alive
-            async with session.get(f"http://127.0.0.1:{door.port}/health") as response:
-                assert (response.status, await response.json()) == (200, {"status": "healthy"})
-        async with session.post(f"http://127.0.0.1:{door.port}/echo", data=bytes(BIG)) as response:
-            assert await response.read() == bytes(BIG)
-    assert house.counted == {"door_zmtp": 1, "door_http": 1}
-
-
-async def test_a_stranger_is_refused_behind_the_door_as_before_it(house: House) -> None:
-    a, b = await house.nodes.node(), await house.nodes.node()
-    b.admit(a)
-    door = await house.door(a.routes.direct)
-    b.dial(a, Routes(Endpoint("127.0.0.1", door.port)))
-    assert await b.until_told(1) == [LinkClosed(a.key, "refused our key")]
-    assert a.counted["zap_stranger"] == 1
-
-
-async def test_a_cut_inside_is_a_cut_outside(house: House) -> None:
-    a, b = await house.nodes.node(), await house.nodes.node()
-    a.admit(b)
-    b.admit(a)
-    door = await house.door(a.routes.direct)
-    b.dial(a, Routes(Endpoint("127.0.0.1", door.port)))
-    await b.until_told(1)
-    assert b.send(a, b"hello")
-    await a.until_received(1)
-    a.admit()
-    assert (await b.until_told(2))[1] == LinkClosed(a.key, "connection lost")
-
-
-async def test_a_request_may_come_byte_by_byte(house: House) -> None:
-    door = await house.door(NOWHERE)
-    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
-    for byte in b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":
-        writer.write(bytes([byte]))
-        await writer.drain()
-    assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")
-    writer.close()
-
-
-# ------------------------------------------------------------ passing through
-
-
-async def test_every_byte_passes_in_order_and_both_ways(house: House) -> None:
-    data = os.urandom(1 << 16) * 64
-
-    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"greeting")
-        while piece := await reader.read(65536):
-            writer.write(piece)
-            await writer.drain()
-        writer.close()
-
-    door = await house.door(await house.backend(echo))
-    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
-
-    async def send() -> None:
-        writer.write(b"\xff" + data)
-        await writer.drain()
-        writer.write_eof()
-
-    async with asyncio.timeout(PATIENCE):
-        _, received = await asyncio.gather(send(), reader.read())
-    assert received == b"greeting\xff" + data
-    writer.close()
-
-
-async def test_an_end_of_sending_leaves_the_other_way_open(house: House) -> None:
-    async def answer_at_the_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        received = await reader.read()
-        writer.write(b"%d bytes" % len(received))
-        writer.close()
-
-    door = await house.door(await house.backend(answer_at_the_end))
-    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
-    writer.write(b"\xff" * 100)
-    writer.write_eof()
-    async with asyncio.timeout(PATIENCE):
-        assert await reader.read() == b"100 bytes"
-    writer.close()
-
-
-@pytest.mark.parametrize("slow", ["inside", "outside"])
-async def test_a_leg_that_does_not_read_stops_the_other_from_sending(house: House, slow: str) -> None:
-    """What waits in the door is bounded; nothing is lost, and all arrives once the slow one reads."""
-    piece = bytes(1 << 16)
-    stuck, go_on = asyncio.Event(), asyncio.Event()
-    sent = [0]
-
-    async def pour(writer: asyncio.StreamWriter) -> None:
-        """Write until nobody takes it any more, then a little, then end."""
-        while not stuck.is_set() and sent[0] < 1 << 30:
-            writer.write(piece)
-            sent[0] += len(piece)
-            try:
-                async with asyncio.timeout(0.5):
-                    await writer.drain()
-            except TimeoutError:
-                stuck.set()
-        go_on.set()
-        await writer.drain()
-        writer.write_eof()
-
-    async def sip(reader: asyncio.StreamReader) -> int:
-        await go_on.wait()
-        taken = 0
-        while data := await reader.read(1 << 20):
-            taken += len(data)
-        return taken
-
-    inner: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Future()
-    door = await house.door(await house.backend(lambda reader, writer: inner.set_result((reader, writer))))
-    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
-    writer.write(b"\xff")
-    async with asyncio.timeout(PATIENCE):
-        inner_reader, inner_writer = await inner
-        assert await inner_reader.readexactly(1) == b"\xff"
-        if slow == "inside":
-            _, taken = await asyncio.gather(pour(writer), sip(inner_reader))
-        else:
-            _, taken = await asyncio.gather(pour(inner_writer), sip(reader))
-    assert stuck.is_set()
-    assert taken == sent[0]
-    for each in (writer, inner_writer):
-        each.close()
-
-
-async def test_a_router_that_is_down_is_counted(house: House) -> None:
-    door = await house.door(NOWHERE)
-    assert await told(door.port, b"\xff" + bytes(9)) == b""
-    assert house.counted == {"door_zmtp": 1, "door_backend_down": 1}
-
-
-async def test_whoever_leaves_during_the_dial_leaves_nothing_behind(house: House) -> None:
-    ended = asyncio.Event()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-        ended.set()
-
-    door = await house.door(await house.backend(serve))
-    _, writer = await asyncio.open_connection("127.0.0.1", door.port)
-    writer.write(b"\xff")
-    writer.transport.abort()
-    async with asyncio.timeout(PATIENCE):
-        await house.counted.until(lambda: house.counted["door_zmtp"] == 1 or not door._open)
-        if house.counted["door_zmtp"]:
-            await ended.wait()
-            await settle()
-    assert door._open == {}
-
-
-# ------------------------------------------------------------ what may knock
+from tests.integration.front_door_support import (
+    ASK,
+    ASK_AND_GO,
+    FIRST,
+    FOURTH,
+    NOWHERE,
+    SECOND,
+    THIRD,
+    House,
+    come,
+    told,
+)
+from zmesh.config import Settings
+from zmesh.server import Server
+from zmesh.transports.front_door import DoorBounds
 
 
 async def test_a_connection_that_says_nothing_is_closed_and_counted(house: House) -> None:
@@ -296,11 +43,45 @@ async def test_what_is_neither_is_answered_with_400_and_counted(house: House, da
     assert house.counted["door_not_zmtp_nor_http"] == 1
 
 
-async def test_an_http_connection_does_not_stay_for_ever(house: House) -> None:
+async def test_whoever_begins_a_request_ends_it_in_time_and_whoever_asked_may_stay(house: House) -> None:
     """Slow headers, one at a time: no parser's time limit covers them."""
-    door = await house.door(NOWHERE, DoorBounds(http_lifetime=0.2))
-    assert await told(door.port, b"GET /health HTTP/1.1\r\nX-Slow: ") == b""
+    door = await house.door(NOWHERE, DoorBounds(http_request=0.2))
+    reader, writer = await come(door.port, ASK)
+    async with asyncio.timeout(PATIENCE):
+        await reader.readuntil(b"}")
+        assert await told(door.port, b"GET /health HTTP/1.1\r\nX-Slow: ") == b""
+        writer.write(ASK)
+        assert b'"healthy"' in await reader.readuntil(b"}")
+    writer.close()
+    assert house.counted == {"door_http": 2, "door_http_slow": 1}
+
+
+async def test_an_http_connection_that_asks_nothing_more_does_not_stay_for_ever(house: House) -> None:
+    door = await house.door(NOWHERE, DoorBounds(http_quiet=0.2))
+    assert b'"healthy"' in await told(door.port, ASK)
     assert house.counted == {"door_http": 1, "door_http_expired": 1}
+    assert (door._open, door._http, door._places) == ({}, {}, {})
+
+
+async def test_a_node_tells_its_door_who_has_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it was that they asked."""
+    monkeypatch.setattr("zmesh.transports.front_door.DoorBounds", lambda: DoorBounds(http_request=0.2))
+    settings = Settings(peer_id="a", listen_host="127.0.0.1", listen_port=0)
+    server = Server(settings, lambda: {"status": "healthy"}, str, bytes)
+    await server.start(NOWHERE)
+    try:
+        asked = [await come(server.port, ASK.replace(b"health", path)) for path in (b"health", b"record", b"nothing")]
+        async with asyncio.timeout(PATIENCE):
+            for reader, _ in asked:
+                await reader.readuntil(b"}")
+            assert await told(server.port, b"GET /health") == b""
+            for reader, writer in asked:
+                writer.write(ASK)
+                assert b'"healthy"' in await reader.readuntil(b"}")
+                writer.close()
+        assert server.counters == {"door_http": 4, "door_http_slow": 1}
+    finally:
+        await server.stop()
 
 
 async def test_an_address_has_a_limit_of_waiting_connections(house: House) -> None:
@@ -315,16 +96,17 @@ async def test_an_address_has_a_limit_of_waiting_connections(house: House) -> No
         writer.close()
 
 
-async def test_waiting_connections_have_a_limit_in_all(house: House) -> None:
+async def test_waiting_connections_have_a_limit_in_all_but_for_this_machines_own(house: House) -> None:
     door = await house.door(NOWHERE, DoorBounds(waiting=3))
-    waiting = [await asyncio.open_connection("127.0.0.1", door.port) for _ in range(5)]
+    waiting = [await come(door.port, source=stranger) for stranger in (FIRST, SECOND, THIRD, FOURTH, FIRST)]
     await house.counted.until_counted("door_crowded", 2)
+    assert b'"healthy"' in await told(door.port, ASK_AND_GO)
     for _, writer in waiting:
         writer.close()
 
 
 async def test_one_address_cannot_shut_the_door_for_all_others(house: House) -> None:
-    """Whoever begins a request and never ends it waits no longer, and still takes a place for two minutes."""
+    """Whoever begins a request and never ends it waits no longer, and still takes a place for a while."""
     door = await house.door(NOWHERE, DoorBounds(per_address=3))
     begun = [await asyncio.open_connection("127.0.0.1", door.port) for _ in range(3)]
     for _, writer in begun:
@@ -347,18 +129,88 @@ async def test_one_address_cannot_shut_the_door_for_all_others(house: House) -> 
     assert b'"healthy"' in await told(door.port, b"GET /health HTTP/1.1\r\nConnection: close\r\nHost: x\r\n\r\n")
 
 
-async def test_connections_have_a_limit_in_all(house: House) -> None:
-    """Ended HTTP connections do not count."""
-    door = await house.door(NOWHERE, DoorBounds(connections=3))
-    for _ in range(5):
-        assert (await told(door.port, b"GET / HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.0 404")
-    streams = [await asyncio.open_connection("127.0.0.1", door.port) for _ in range(3)]
-    for _, writer in streams:
-        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-    await house.counted.until_counted("door_http", 8)
-    assert await told(door.port, b"GET / HTTP/1.0\r\n\r\n") == b""
-    assert house.counted["door_full"] == 1
-    for _, writer in streams:
+async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A ROUTER that says nothing."""
+    await reader.read()
+    writer.close()
+
+
+async def test_what_is_passed_through_takes_two_places_of_its_address_until_it_ends(house: House) -> None:
+    ended = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await swallow(reader, writer)
+        ended.set()
+
+    door = await house.door(await house.backend(serve), DoorBounds(per_address=3))
+    _, passed = await come(door.port, b"\xff", FIRST)
+    await house.counted.until_counted("door_zmtp")
+    assert await told(door.port, b"\xff", FIRST) == b"", "there is a place for it, and none for its inner leg"
+    assert b'"healthy"' in await told(door.port, ASK_AND_GO, FIRST), "it left no place behind"
+    assert b'"healthy"' in await told(door.port, ASK_AND_GO, SECOND)
+    assert house.counted == {"door_zmtp": 1, "door_too_many_from_address": 1, "door_http": 2}
+    passed.close()
+    async with asyncio.timeout(PATIENCE):
+        await ended.wait()
+    await settle()
+    door._forget_closed()
+    assert (door._open, door._places) == ({}, {})
+
+
+async def test_a_router_that_is_down_costs_no_place(house: House) -> None:
+    door = await house.door(NOWHERE, DoorBounds(per_address=2))
+    for _ in range(3):
+        assert await told(door.port, b"\xff", FIRST) == b""
+    assert house.counted == {"door_zmtp": 3, "door_backend_down": 3}
+    assert (door._open, door._places) == ({}, {})
+
+
+async def test_connections_have_a_limit_in_all_and_places_are_kept_for_this_machine(house: House) -> None:
+    """Two machines of strangers that speak ZMTP; ended HTTP connections do not count."""
+    door = await house.door(await house.backend(swallow), DoorBounds(connections=6, own=2))
+    for _ in range(7):
+        assert b'"healthy"' in await told(door.port, ASK_AND_GO, THIRD)
+
+    async def probe() -> asyncio.StreamWriter:
+        """Asks, and leaves its connection open."""
+        reader, writer = await come(door.port, ASK)
+        async with asyncio.timeout(PATIENCE):
+            assert b'"healthy"' in await reader.readuntil(b"}")
+        return writer
+
+    probes = [await probe()]
+    strangers = [await come(door.port, b"\xff", stranger) for stranger in (FIRST, SECOND)]
+    await house.counted.until_counted("door_zmtp", 2)
+    assert await told(door.port, ASK_AND_GO, THIRD) == b""
+    assert await told(door.port, b"\xff", FOURTH) == b""
+    assert house.counted == {"door_http": 8, "door_zmtp": 2, "door_full": 2}
+    # Strangers get none of the probe's places, and it gets them again.
+    for _ in range(2):
+        probes.append(await probe())
+        assert await told(door.port, ASK_AND_GO, THIRD) == b""
+    assert house.counted == {"door_http": 10, "door_zmtp": 2, "door_full": 4, "door_http_made_way": 1}
+    for writer in (*probes, *(writer for _, writer in strangers)):
+        writer.close()
+
+
+async def test_when_the_door_is_full_the_http_connection_that_is_quiet_for_longest_makes_way(house: House) -> None:
+    door = await house.door(NOWHERE, DoorBounds(connections=3, own=0))
+    came = []
+    async with asyncio.timeout(PATIENCE):
+        for stranger in (FIRST, SECOND, THIRD):
+            reader, writer = await come(door.port, ASK, stranger)
+            await reader.readuntil(b"}")
+            came.append((reader, writer))
+        came[0][1].write(ASK)
+        await came[0][0].readuntil(b"}")
+        assert b'"healthy"' in await told(door.port, ASK_AND_GO, FOURTH)
+        with contextlib.suppress(ConnectionResetError):
+            assert await came[1][0].read() == b""
+        for reader, writer in (came[0], came[2]):
+            writer.write(ASK)
+            assert b'"healthy"' in await reader.readuntil(b"}")
+    assert house.counted == {"door_http": 4, "door_http_made_way": 1}
+    for _, writer in came:
         writer.close()
 
 
@@ -386,55 +238,3 @@ async def test_a_flood_of_a_thousand_connections_is_bounded_and_the_mesh_goes_on
         visitor.close()
     await house.counted.until_counted("door_left", bound)
     assert b"healthy" in await told(door.port, b"GET /health HTTP/1.0\r\n\r\n")
-
-
-# ------------------------------------------------------------ opening and closing
-
-
-async def test_a_port_in_use_is_a_configuration_error(house: House) -> None:
-    door = await house.door(NOWHERE)
-    text = f"cannot listen on 127.0.0.1:{door.port}: Address already in use; set MESH_LISTEN_PORT to a free port"
-    with pytest.raises(ConfigError, match=text):
-        await house.door(NOWHERE, port=door.port)
-
-
-async def test_stopping_closes_everything_and_is_safe_twice(house: House) -> None:
-    never = asyncio.Event()
-    reached = asyncio.Event()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        reached.set()
-        await reader.read()
-        writer.close()
-        never.set()
-
-    door = await house.door(await house.backend(serve))
-    streams = [await asyncio.open_connection("127.0.0.1", door.port) for _ in range(3)]
-    streams[0][1].write(b"\xff")
-    streams[1][1].write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-    async with asyncio.timeout(PATIENCE):
-        await reached.wait()
-        await streams[1][0].readuntil(b"}")
-        await door.stop()
-        await door.stop()
-        for reader, writer in streams:
-            with contextlib.suppress(ConnectionResetError):
-                assert await reader.read() == b""
-            writer.close()
-        await never.wait()
-    assert door._open == {}
-    with pytest.raises(ConnectionRefusedError):
-        await asyncio.open_connection("127.0.0.1", door.port)
-
-
-@pytest.mark.parametrize("turns", range(5))
-async def test_a_connection_that_comes_while_the_door_closes_is_closed_too(house: House, turns: int) -> None:
-    """Accepting takes the loop a few turns; a door may begin to close in the middle of any."""
-    door = await house.door(NOWHERE)
-    with socket.create_connection(("127.0.0.1", door.port), timeout=PATIENCE) as visitor:
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        await door.stop()
-        with contextlib.suppress(ConnectionResetError):
-            assert visitor.recv(1) == b""
-    assert house.counted == {}

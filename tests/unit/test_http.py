@@ -13,12 +13,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 
 from tests.unit.http_support import HEALTH, NEW, exchange, get, serving, taking
 from zmesh.core.types import Endpoint
 from zmesh.handlers import Offer, Taken
-from zmesh.http import MAX_BODY, MAX_LINE, STATUSES, make_app
+from zmesh.http import MAX_BODY, MAX_LINE, STATUSES, App, make_app
 from zmesh.http_client import MAX_ANSWER, Posted, fetch_record, post_record
 from zmesh.knocks import Knocks
 
@@ -37,7 +37,7 @@ async def answering(answer: Callable[[asyncio.StreamWriter], Awaitable[Any]]) ->
         yield Endpoint(*server.sockets[0].getsockname()[:2])
 
 
-def whole_app() -> web.Application:
+def whole_app() -> App:
     return make_app(lambda: HEALTH, lambda: "zmesh_peers 5\n", lambda: b"\x93record")
 
 
@@ -95,23 +95,43 @@ async def test_a_node_without_a_record_yet_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    "request_bytes",
+    "request_bytes, counted",
     [
-        get("/" + "x" * 2 * MAX_LINE),
-        get("/health", extra=f"X-Long: {'x' * 2 * MAX_LINE}\r\n"),
-        b"\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03\x00CURVE\r\n\r\n",
-        b"GET /health HTTP/9.9\r\n\r\n",
+        (get("/" + "x" * 2 * MAX_LINE), {"http_malformed": 1}),
+        (get("/health", extra=f"X-Long: {'x' * 2 * MAX_LINE}\r\n"), {"http_malformed": 1}),
+        (b"\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03\x00CURVE\r\n\r\n", {}),
+        (b"GET /health HTTP/9.9\r\n\r\n", {"http_malformed": 1}),
     ],
     ids=["line", "header", "zmtp", "version"],
 )
 async def test_what_is_no_request_is_refused_without_a_line_in_the_log(
-    request_bytes: bytes, caplog: pytest.LogCaptureFixture
+    request_bytes: bytes, counted: dict[str, int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The exchange ends because the server hangs up; the next one is served."""
-    async with serving(whole_app()) as endpoint:
+    """The exchange ends because the server hangs up; the next one is served. No method: the front door counts it."""
+    knocks = Knocks()
+    async with serving(whole_app(), knocks) as endpoint:
         assert (await exchange(endpoint, request_bytes))[0] == 400
         assert (await exchange(endpoint, get("/health")))[0] == 200
+    assert knocks.counters == counted
     assert caplog.records == []
+
+
+async def test_a_connection_that_breaks_off_is_counted_and_not_logged_and_a_fault_of_ours_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Wherever it shows; and each node counts its own."""
+    raised: list[Exception] = [ClientConnectionResetError("Cannot write to closing transport"), LookupError("a bug")]
+
+    async def app(_request: web.BaseRequest) -> web.Response:
+        raise raised.pop(0)
+
+    here, elsewhere = Knocks(), Knocks()
+    async with serving(app, here) as endpoint, serving(app, elsewhere):
+        assert (await exchange(endpoint, get("/health")))[0] == 500
+        assert caplog.records == []
+        assert (await exchange(endpoint, get("/health")))[0] == 500
+    assert (here.counters, elsewhere.counters) == ({"http_broken_off": 1}, {})
+    assert "LookupError: a bug" in caplog.text
 
 
 async def test_a_large_body_is_refused_with_its_method() -> None:
@@ -232,6 +252,40 @@ async def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyP
     assert (status, json.loads(body), posted) == (408, {"error": "Request Timeout"}, [])
 
 
+EXPECTING = "Expect: 100-Continue\r\nContent-Length: 3\r\n"
+
+
+async def test_a_body_is_asked_for_when_it_was_let_in() -> None:
+    app, posted = taking(NEW)
+    async with serving(app) as endpoint:
+        reader, writer = await asyncio.open_connection(*endpoint)
+        writer.write(get("/records", "POST", EXPECTING))
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"abc")
+        assert (await reader.read()).startswith(b"HTTP/1.1 202 ")
+        writer.close()
+    assert posted == [b"abc"]
+
+
+@pytest.mark.parametrize(
+    "request_bytes, status",
+    [
+        (get("/records", "POST", f"Expect: 100-continue\r\nContent-Length: {MAX_BODY + 1}\r\n"), 413),
+        (get("/nothing", "POST", EXPECTING), 404),
+        (get("/health", "POST", EXPECTING), 405),
+        (get("/health", extra="Expect: 100-continue\r\n"), 200),
+        (get("/health", extra="Expect: a miracle\r\n"), 200),
+        (get("/records", "POST", "Expect: a miracle\r\nContent-Length: 1\r\n") + b"x", 202),
+        (get("/records", "POST", EXPECTING).replace(b"HTTP/1.1", b"HTTP/1.0") + b"abc", 202),
+    ],
+    ids=["large", "nowhere", "method", "get", "unknown", "unknown of a post", "older HTTP"],
+)
+async def test_no_other_body_is_asked_for_whatever_is_expected(request_bytes: bytes, status: int) -> None:
+    app, _ = taking(NEW)
+    async with serving(app) as endpoint:
+        assert (await exchange(endpoint, request_bytes))[0] == status
+
+
 BAD_CHUNKS = b"Transfer-Encoding: chunked\r\n", [b"5\r\nhello", b"XX\r\n"]
 TOO_SHORT = b"Content-Length: 100\r\n", [b"abc"]
 
@@ -245,16 +299,13 @@ async def test_whoever_hangs_up_within_a_body_is_counted_and_not_logged(
     app, posted = taking(NEW, knocks=knocks)
     ended = asyncio.Event()
 
-    @web.middleware
-    async def watch(request: web.Request, handler: Any) -> web.StreamResponse:
+    async def watched(request: web.BaseRequest) -> web.Response:
         try:
-            answer: web.StreamResponse = await handler(request)
+            return await app(request)
         finally:
             ended.set()
-        return answer
 
-    app.middlewares.insert(0, watch)
-    async with serving(app) as endpoint:
+    async with serving(watched) as endpoint:
         reader, writer = await asyncio.open_connection(*endpoint)
         writer.write(b"POST /records HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n" + coding + b"\r\n")
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from tests.unit.http_support import HEALTH, NEW, exchange, get, serving, statuses, taking
-from zmesh.http import make_app
+from zmesh.http import App, make_app
 from zmesh.http_client import fetch_record
 from zmesh.knocks import (
     GET_BURST,
@@ -24,7 +24,7 @@ from zmesh.knocks import (
 )
 
 
-def counting(monkeypatch: pytest.MonkeyPatch, burst: int, **bounds: float) -> tuple[web.Application, Knocks, list[str]]:
+def counting(monkeypatch: pytest.MonkeyPatch, burst: int, **bounds: float) -> tuple[App, Knocks, list[str]]:
     """An application of which one address gets so many answers, and those that it made."""
     monkeypatch.setattr("zmesh.knocks.GET_RATE", 1e-6)
     monkeypatch.setattr("zmesh.knocks.GET_BURST", float(burst))
@@ -135,6 +135,34 @@ async def test_one_address_that_asks_too_often_gets_429_before_an_answer_is_made
     assert knocks.counters == {"http_gets_over_limit_of_address": 7}
 
 
+@pytest.mark.parametrize("expectation", ["100-continue", "a miracle"])
+@pytest.mark.parametrize(
+    "method, path",
+    [
+        ("GET", "/health"),
+        ("GET", "/nothing"),
+        ("PUT", "/health"),
+        ("OPTIONS", "*"),
+        ("CONNECT", "x:1"),
+        ("POST", "/records"),
+    ],
+)
+async def test_who_expects_something_has_no_other_share_than_who_does_not(
+    method: str, path: str, expectation: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An HTTP server's own answers to an Expect (100, 417) come before anything of ours has seen the request."""
+    monkeypatch.setattr("zmesh.knocks.POST_BURST", 0.0)
+    app, knocks, made = counting(monkeypatch, 0, HELD=0.0)
+    length = "Content-Length: 1\r\n" if method == "POST" else ""
+    request = get(path, method, f"Expect: {expectation}\r\n{length}")
+    async with serving(app, knocks) as endpoint:
+        assert statuses(await exchange(endpoint, request)) == [429]
+
+    kind = "posts" if method == "POST" else "gets"
+    assert (made, knocks.counters) == ([], {f"http_{kind}_over_limit_of_address": 1})
+    assert caplog.records == []
+
+
 async def test_what_everybody_asks_too_often_gets_429_too_for_503_says_that_there_is_no_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -170,17 +198,14 @@ async def test_whoever_leaves_while_a_refusal_is_held_leaves_nothing_behind(
     app, knocks, _ = counting(monkeypatch, 0, HELD=60.0)
     news: asyncio.Queue[str] = asyncio.Queue()
 
-    @web.middleware
-    async def watch(request: web.Request, handler: Any) -> web.StreamResponse:
+    async def watched(request: web.BaseRequest) -> web.Response:
         news.put_nowait("begun")
         try:
-            answer: web.StreamResponse = await handler(request)
+            return await app(request)
         finally:
             news.put_nowait("ended")
-        return answer
 
-    app.middlewares.insert(0, watch)
-    async with serving(app) as endpoint:
+    async with serving(watched) as endpoint:
         _, writer = await asyncio.open_connection(*endpoint)
         writer.write(get("/health"))
         assert await news.get() == "begun"
