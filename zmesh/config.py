@@ -276,7 +276,7 @@ class Settings(BaseSettings):
     """The same at once."""
     handler_queue: int = _count(4096, 1, 1_000_000)
     """Messages that wait for one handler, 64 KiB at most each on the wire, and up to ten times that as objects; a full
-    queue refuses new ones, counted."""
+    queue refuses new ones, counted, and from half on nobody has more of it than an even share."""
     handler_concurrency: int = _count(64, 1, 10_000)
     """Calls of one handler that run at once: slow ones overlap, and a flood starts no more tasks than this for it."""
     handler_timeout: float = _seconds(30, 30)

@@ -7,7 +7,10 @@ Rules
     on the event loop, as any callback does, and at once; one that blocks it is measured and named in the log.
  4. What a handler raises is logged with the message's id and counted. It is never the sender's fault. A
     ``CancelledError`` of its own, as of a cancelled future that it looks at, is no exception to that.
- 5. Under light load messages reach a handler in their order of arrival; beyond that, up to ``concurrency`` run at once.
+ 5. A queue is shared: from the time that it is half full, nobody has more of it than an even share. So one member that
+    sends as fast as it may is refused, or told busy, and not everybody else. Nothing that was queued makes way.
+ 6. What a handler raises at whoever's will is a line in the log a few times, and then now and then (``ration.py``).
+ 7. Under light load messages reach a handler in their order of arrival; beyond that, up to ``concurrency`` run at once.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from typing import Any
 from zmesh.core.types import MessageType
 from zmesh.log import get_logger
 from zmesh.messages import MeshMessage
+from zmesh.ration import Ration
+from zmesh.shares import Shares
 
 Callback = Callable[[MeshMessage], Awaitable[None] | None]
 
@@ -37,10 +42,37 @@ CALLS_AT_ONCE = 32
 CLEANING_SHARE = 0.2
 """Of the time for an end: what handlers that were cancelled may take to put their things in order."""
 
-Reader = asyncio.Queue[MeshMessage | None]
-"""What an iterator over all messages has not given out yet; None ends it."""
-
 _log = get_logger(__name__)
+
+
+class _Reader:
+    """What an iterator over all messages has not given out yet."""
+
+    def __init__(self, limit: int) -> None:
+        self._queue: asyncio.Queue[MeshMessage | None] = asyncio.Queue()  # bounded by the shares: its end has room
+        self._shares = Shares(limit)
+
+    def offer(self, message: MeshMessage) -> bool:
+        """Queue it, if there is room."""
+        if not self._shares.take(message.account_id):
+            return False
+        self._queue.put_nowait(message)
+        return True
+
+    def end(self) -> None:
+        """After what is queued there is no more."""
+        self._queue.put_nowait(None)
+
+    async def get(self) -> MeshMessage | None:
+        """The next message; None is the end."""
+        message = await self._queue.get()
+        if message is not None:
+            self._shares.leave(message.account_id)
+        return message
+
+    def qsize(self) -> int:
+        """Messages that wait."""
+        return self._queue.qsize()
 
 
 class _Lane:
@@ -54,7 +86,8 @@ class _Lane:
     def __init__(self, dispatcher: Dispatcher, kind: MessageType, callback: Callback) -> None:
         self.callback = callback
         self.kind = kind
-        self.queue: deque[MeshMessage] = deque()
+        self._queue: deque[MeshMessage] = deque()
+        self._shares = Shares(dispatcher.limit)
         self._dispatcher = dispatcher
         self._workers: set[asyncio.Task[None]] = set()
         self._name = f"zmesh handler of {kind.value}"
@@ -68,22 +101,39 @@ class _Lane:
         """The handler's name, for people."""
         return str(getattr(self.callback, "__qualname__", repr(self.callback)))
 
-    @property
-    def is_full(self) -> bool:
-        """Would one more be too many?"""
-        return len(self.queue) >= self._dispatcher.limit
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def offer(self, message: MeshMessage) -> bool:
+        """Queue it, if there is room."""
+        if not self._shares.take(message.account_id):
+            return False
+        self._queue.append(message)
+        return True
+
+    def _next(self) -> MeshMessage:
+        message = self._queue.popleft()
+        self._shares.leave(message.account_id)
+        return message
+
+    def clear(self) -> int:
+        """Drop what waits; how many that were."""
+        waiting = len(self._queue)
+        while self._queue:
+            self._next()
+        return waiting
 
     @property
     def needs_turn(self) -> bool:
         """Does something wait that no worker will get to by itself, and may another call be begun?"""
-        return bool(self.queue) and not self._free and len(self._workers) < self._dispatcher.concurrency
+        return bool(self._queue) and not self._free and len(self._workers) < self._dispatcher.concurrency
 
     def turn(self) -> None:
         """Begin calls, until one has to be awaited, or the rest of the event loop is to have its turn."""
         for _ in range(CALLS_AT_ONCE):
             if not self.needs_turn:
                 return
-            message = self.queue.popleft()
+            message = self._next()
             outcome = self._dispatcher.begin(self, message)
             if outcome is not None:
                 self._free += 1
@@ -102,9 +152,9 @@ class _Lane:
                 calls += 1
                 if calls % CALLS_AT_ONCE == 0:
                     await asyncio.sleep(0)
-                if not self.queue:
+                if not self._queue:
                     return
-                message = self.queue.popleft()
+                message = self._next()
                 outcome = self._dispatcher.begin(self, message)
         finally:
             self._free -= 1
@@ -156,7 +206,7 @@ def _go_on(steps: Generator[Any, Any, None], waiting: Any) -> Generator[Any, Any
             return
 
 
-async def _read(reader: Reader) -> AsyncGenerator[MeshMessage]:
+async def _read(reader: _Reader) -> AsyncGenerator[MeshMessage]:
     while (message := await reader.get()) is not None:
         yield message
 
@@ -174,7 +224,8 @@ class Dispatcher:
         self.timeout = timeout
         self.counters: Counter[str] = Counter()
         self._lanes: dict[MessageType, list[_Lane]] = {}
-        self._readers: list[weakref.ref[Reader]] = []
+        self._ration = Ration()
+        self._readers: list[weakref.ref[_Reader]] = []
         """Of the iterators that somebody still has: one that was dropped, read or not, costs nothing."""
         self._due: list[_Lane] = []
         self._is_turning = False
@@ -192,7 +243,7 @@ class Dispatcher:
 
     def qsize(self) -> int:
         """Messages that wait for a handler or an iterator, the longest queue of all."""
-        waiting = [len(lane.queue) for lanes in self._lanes.values() for lane in lanes]
+        waiting = [len(lane) for lanes in self._lanes.values() for lane in lanes]
         return max([*waiting, *(reader.qsize() for reader in self._reading())], default=0)
 
     def offer(self, message: MeshMessage) -> bool:
@@ -208,15 +259,12 @@ class Dispatcher:
         wanted = taken = 0
         for lane in self._lanes.get(message.message_type, ()):
             wanted += 1
-            if not lane.is_full:
-                lane.queue.append(message)
+            if lane.offer(message):
                 self._note(lane)
                 taken += 1
         for reader in self._reading() if self._readers else ():
             wanted += 1
-            if reader.qsize() < self.limit:
-                reader.put_nowait(message)
-                taken += 1
+            taken += reader.offer(message)
         if taken < wanted:
             self.counters["missed_queue_full"] += wanted - taken
         self.counters["queued" if taken else "unhandled" if not wanted else "refused_queue_full"] += 1
@@ -295,6 +343,11 @@ class Dispatcher:
         self._complain("handler_raised", lane, message, exc_info=error)
 
     def _complain(self, event: str, lane: _Lane, message: MeshMessage, **fields: Any) -> None:
+        held_back = self._ration.take((event, lane.label, message.account_id), time.monotonic())
+        if held_back is None:
+            return
+        if held_back:
+            fields["held_back"] = held_back
         _log.error(
             event,
             message_id=message.message_id,
@@ -306,15 +359,15 @@ class Dispatcher:
 
     def iterate(self) -> AsyncGenerator[MeshMessage]:
         """Every message from this call on, until the client stops next; one that nobody reads misses some."""
-        reader: Reader = asyncio.Queue()  # bounded in ``offer``, so that its end always has room
+        reader = _Reader(self.limit)
         self._readers.append(weakref.ref(reader, self._forget))
         return _read(reader)
 
-    def _forget(self, reader: weakref.ref[Reader]) -> None:
+    def _forget(self, reader: weakref.ref[_Reader]) -> None:
         if reader in self._readers:  # else its end was told before
             self._readers.remove(reader)
 
-    def _reading(self) -> list[Reader]:
+    def _reading(self) -> list[_Reader]:
         # Of a copy: a collection that happens here shortens the list itself.
         return [reader for found in (*self._readers,) if (reader := found()) is not None]
 
@@ -331,7 +384,7 @@ class Dispatcher:
         """
         self._closed = True
         for reader in self._reading():
-            reader.put_nowait(None)
+            reader.end()
         self._readers.clear()
         over = time.monotonic() + seconds
         end = over - CLEANING_SHARE * seconds
@@ -346,8 +399,7 @@ class Dispatcher:
                 break
         for lanes in self._lanes.values():
             for lane in lanes:
-                self.counters["lost_at_stop"] += len(lane.queue)
-                lane.queue.clear()
+                self.counters["lost_at_stop"] += lane.clear()
         if workers := self._working(waiting):
             await self._cancel(workers, max(0.0, over - time.monotonic()))
 

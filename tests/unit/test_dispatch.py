@@ -405,3 +405,58 @@ async def test_a_reader_that_was_dropped_is_nobody_who_misses_messages() -> None
     assert all(dispatcher.offer(_message(number)) for number in range(1, 4))
     assert dispatcher.counters == {"queued": 1, "unhandled": 3}
     await dispatcher.close(1.0)
+
+
+@pytest.mark.parametrize("is_read", [False, True], ids=["handler", "iterator"])
+async def test_one_member_cannot_fill_the_queue_for_the_others(is_read: bool) -> None:
+    dispatcher = Dispatcher(100, 1, 60.0)
+    gate = asyncio.Event()
+    handled: list[str] = []
+
+    async def slow(message: MeshMessage) -> None:
+        await gate.wait()
+        handled.append(message.account_id)
+
+    reader = dispatcher.iterate() if is_read else None
+    if reader is None:
+        dispatcher.register(MessageType.GOSSIP, slow)
+    flood, honest = (_message(0)._replace(account_id=account) for account in ("flood", "honest"))
+    offered = [dispatcher.offer(message) for message in (*[flood] * 200, honest, honest)]
+    assert offered == [True] * 100 + [False] * 100 + [True, False]
+    assert dispatcher.counters["refused_queue_full"] == 101
+
+    gate.set()
+    dispatcher.turn()
+    await dispatcher.close(5.0)
+    if reader is not None:
+        handled = [message.account_id async for message in reader]
+    assert handled == ["flood"] * 100 + ["honest"]
+
+
+async def test_what_an_iterator_gave_out_makes_room() -> None:
+    dispatcher = Dispatcher(3, 1, 5.0)
+    reader = dispatcher.iterate()
+    taken = []
+    for number in range(10):
+        taken.append(dispatcher.offer(_message(number)))
+        if number >= 5:
+            async with asyncio.timeout(5):
+                await anext(reader)
+    assert taken == [True] * 3 + [False] * 3 + [True] * 4
+    await dispatcher.close(1.0)
+
+
+async def test_a_handler_that_always_raises_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    dispatcher = Dispatcher(1000, 1, 5.0)
+
+    def clumsy(message: MeshMessage) -> None:
+        raise KeyError("text")
+
+    dispatcher.register(MessageType.GOSSIP, clumsy)
+    for account in ("a", "b"):
+        for number in range(100):
+            dispatcher.offer(_message(number)._replace(account_id=account))
+    dispatcher.turn()
+    await dispatcher.close(5.0)
+    assert dispatcher.counters["handler_raised"] == 200
+    assert 2 <= len([record for record in caplog.records if "handler_raised" in record.getMessage()]) <= 12

@@ -22,7 +22,19 @@ EVERYTHING = (*LIBRARY, "tests", "benchmarks", "examples")
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"core"}),
     frozenset(
-        {"transport", "sentence", "log", "ration", "files", "multiaddr", "identity", "delegation", "account", "genesis"}
+        {
+            "transport",
+            "sentence",
+            "log",
+            "ration",
+            "shares",
+            "files",
+            "multiaddr",
+            "identity",
+            "delegation",
+            "account",
+            "genesis",
+        }
     ),
     frozenset({"transports", "handlers", "registry", "config", "http", "http_client", "knocks", "messages", "state"}),
     frozenset({"node", "dialer", "meeting", "dispatch", "peer_table", "seen_view", "server", "status"}),
