@@ -57,7 +57,8 @@ class Links:
 
     def received(self, key: PeerKey, messages: Sequence[Frames]) -> int:
         """These came over the link; says how many they are. Whoever reads calls ``flush`` after its turn."""
-        self.pending += [FrameReceived(key, frames) for frames in messages]
+        for frames in messages:
+            self.pending.append(FrameReceived(key, frames))
         return len(messages)
 
     def forget(self, key: PeerKey) -> None:

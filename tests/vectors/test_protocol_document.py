@@ -12,7 +12,7 @@ import pytest
 import zmq
 
 from zmesh import delegation, dialer, http, knocks, meeting
-from zmesh.core import bounds, gossip, intake, links, reputation, seen, wants, wire
+from zmesh.core import bounds, gossip, intake, links, rates, reputation, seen, wants, wire
 from zmesh.core.types import AckStatus, DropReason, MessageType
 from zmesh.delegation import Scheme
 from zmesh.handlers import introductions, questions, record
@@ -60,7 +60,7 @@ def test_local_bounds_are_those_of_the_code() -> None:
 
 def test_numbers_fixed_in_the_code_are_those_of_the_code() -> None:
     told = dict(re.findall(r"`([A-Z_]+)` ([0-9.]+)", section("14.2 Local")))
-    modules = (gossip, intake, links, seen, wants)
+    modules = (gossip, intake, links, rates, seen, wants)
     meant = {name: getattr(module, name) for module in modules for name in told if hasattr(module, name)}
 
     assert {name: float(value) for name, value in told.items()} == meant

@@ -140,7 +140,7 @@ class Bounds:
     """Frames a second from one link: above what one core can verify, so only a flood of junk meets it."""
     link_burst: float = 60_000.0
     author_rate: float = 500.0
-    """Gossip messages a second of one account; a large one counts as several, see ``intake.AUTHOR_UNIT``."""
+    """Gossip messages a second of one account; a large one counts as several, see ``rates.AUTHOR_UNIT``."""
     author_burst: float = 5_000.0
     """A legitimate burst (1,000 announcements at once) passes several times over."""
     direct_rate: float = 200.0

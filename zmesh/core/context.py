@@ -15,6 +15,7 @@ from zmesh.core.envelope import Composer
 from zmesh.core.link import Link
 from zmesh.core.now import Now
 from zmesh.core.peers import Peers, Rng
+from zmesh.core.rates import AuthorRates
 from zmesh.core.seen import SeenStore
 from zmesh.core.types import DropReason, Fault, MessageId, PeerKey
 
@@ -36,6 +37,7 @@ class Context:
         "network",
         "out",
         "peers",
+        "rates",
         "rng",
         "seen",
         "started_ms",
@@ -50,6 +52,7 @@ class Context:
         self.rng = rng
         self.agenda = Agenda()
         self.peers = Peers(composer.public, bounds)
+        self.rates = AuthorRates(bounds)
         self.seen = SeenStore(bounds)
         self.links: dict[PeerKey, Link] = {}
         self.full_mesh = True

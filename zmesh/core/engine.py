@@ -192,7 +192,7 @@ class Engine:
         payload = self._behaviours.as_others_read(envelope, event.payload)
         self._behaviours.check_own(envelope, me, payload, now)
         links = self._gossip.publish(envelope, now)
-        self._out.append(Published(envelope, links, self._intake.sent(envelope, now)))
+        self._out.append(Published(envelope, links, self._context.rates.sent(envelope, now)))
         self._behaviours.received(envelope, me, payload, now)
 
     def _send_direct(self, event: SendDirect, now: Now) -> None:

@@ -97,11 +97,6 @@ class Envelope:
         return f"<Envelope {kind} {self.hex_id[:12]} by {self.author.hex()[:12]}>"
 
 
-def open_envelope(identifier: MessageId, body: bytes, signature: bytes) -> Envelope:
-    """Parse a body whose id was computed already. Raises ``WireError``; says nothing about the signature."""
-    return Envelope(identifier, body, signature, wire.decode_body(body))
-
-
 class Composer:
     """Builds and signs this node's messages: one epoch for its life, sequences from 1 without a gap."""
 

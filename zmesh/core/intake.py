@@ -31,7 +31,7 @@ from zmesh.core.behaviours import Behaviours
 from zmesh.core.bounds import AHEAD, AHEAD_MS, PAST_MS, RETENTION
 from zmesh.core.context import Context
 from zmesh.core.direct import Inbox, Outbox, ack_payload, read_ack
-from zmesh.core.envelope import Envelope, open_envelope
+from zmesh.core.envelope import Envelope
 from zmesh.core.errors import WireError
 from zmesh.core.events import FrameReceived, Receipt, Verified
 from zmesh.core.gossip import Gossip
@@ -47,18 +47,11 @@ RECHECK = 0.1
 CONTROL_UNIT = 32
 """Bytes of a control frame that count as one more frame of the link's rate: two ids, as much work as a duplicate."""
 
-AUTHOR_UNIT = 2048
-"""Bytes of a body that count as one more message of its author's rate: 1 MiB a second and 10 MiB at once. Under
-``author_bytes`` that is kept for six seconds at least, so what a relay offered is there when it is asked for."""
-
-OWN_SHARE = 0.9
-"""Of what others take at once, as much as we send at once: what comes a little closer together there is still taken."""
-
 
 class _Copy:
     """A message on its way through the checks: the envelope, and how this copy of it came."""
 
-    __slots__ = ("accept", "checked_at", "envelope", "hops", "link", "parked", "pulled", "ttl")
+    __slots__ = ("accept", "bucket", "checked_at", "envelope", "hops", "link", "parked", "pulled", "ttl", "units")
 
     def __init__(self, envelope: Envelope, link: PeerKey, ttl: int, hops: int) -> None:
         self.envelope = envelope
@@ -68,6 +61,10 @@ class _Copy:
         self.pulled = False
         self.checked_at = 0.0
         """When it was last found to be timely, in monotonic seconds."""
+        self.bucket: TokenBucket | None = None
+        """Its author's rate, charged once the signature was found good; None for what this node said itself."""
+        self.units = 1.0
+        """What it takes of that."""
         self.accept: Callable[[_Copy, Now], None]
         self.parked: tuple[_Copy, ...] = ()
 
@@ -76,11 +73,8 @@ class Intake:
     """Takes frames from links, and gives what is good to gossip, direct messages, links and handlers."""
 
     __slots__ = (
-        "_author_buckets",
-        "_author_burst",
         "_behaviours",
         "_context",
-        "_direct_buckets",
         "_epochs",
         "_gossip",
         "_inbox",
@@ -88,8 +82,8 @@ class Intake:
         "_me",
         "_out",
         "_outbox",
-        "_own_rate",
         "_peers",
+        "_rates",
         "_seen",
         "_verifying",
         "_wants",
@@ -111,18 +105,13 @@ class Intake:
         self._inbox = Inbox(context.bounds)
         self._verifying: dict[MessageId, _Copy] = {}
         """Whose signature is out for checking: of each message one copy at a time."""
-        self._author_burst = context.bounds.author_burst
-        self._author_buckets: dict[str, TokenBucket] = {}
-        self._direct_buckets: dict[str, TokenBucket] = {}
-        self._own_rate = TokenBucket(context.bounds.author_rate, OWN_SHARE * context.bounds.author_burst, 0.0)
+        self._rates = context.rates
         self._epochs: dict[PeerKey, tuple[int, float]] = {}
         """Per author: its newest epoch, and the monotonic time since which older ones run out."""
 
     def retain(self, accounts: Collection[str]) -> None:
         """Membership changed: drop the books of those who no longer belong."""
-        for buckets in (self._author_buckets, self._direct_buckets):
-            for account in [account for account in buckets if account not in accounts]:
-                del buckets[account]
+        self._rates.retain(accounts)
         for author in [author for author in self._epochs if author not in self._peers]:
             del self._epochs[author]
 
@@ -176,7 +165,7 @@ class Intake:
             if seen.relayed_ttl == 0 and ttl <= seen.ttl:
                 self._gossip.relay(seen, ttl, hops, now)
             return
-        envelope = open_envelope(identifier, body, signature)
+        envelope = Envelope(identifier, body, signature, wire.decode_body(body))
         copy = _Copy(envelope, link.key, ttl, hops)
         if envelope.network != self._context.network:
             self._context.drop(DropReason.WRONG_NETWORK, link.key, identifier)
@@ -212,7 +201,9 @@ class Intake:
             self._pass_over(copy, DropReason.UNKNOWN_AUTHOR, now)
         elif (reason := self._untimely(envelope, now, pulled=copy.pulled)) is not None:
             self._pass_over(copy, reason, now)
-        elif author.key != self._me and not self._bucket(author).has(now.mono, self._weight(envelope)):
+        elif author.key != self._me and not self._affords(
+            copy, self._rates.gossip(author), self._rates.weight(envelope), now
+        ):
             self._pass_over(copy, DropReason.AUTHOR_RATE, now)
         else:
             copy.checked_at = now.mono
@@ -257,8 +248,7 @@ class Intake:
         if self._seen.get(envelope.short) is not None:
             self._context.drop(DropReason.DUPLICATE, link, envelope.id)
             return
-        own = author.key == self._me
-        if not own and not self._bucket(author).take(now.mono, self._weight(envelope)):
+        if copy.bucket is not None and not copy.bucket.take(now.mono, copy.units):
             self._pass_over(copy, DropReason.AUTHOR_RATE, now)
             return
         self._note_life(envelope, now)
@@ -271,7 +261,7 @@ class Intake:
         self._gossip.carry(entry, copy.ttl, copy.hops, now)
         if payload is None:
             return  # of an unknown kind, which is counted already
-        if own:
+        if author.key == self._me:
             # Ours, from before a restart, brought back by repair: no news to the application, but what we voted then
             # is our vote still.
             self._context.drop(DropReason.OWN_ECHO, link, envelope.id)
@@ -340,7 +330,7 @@ class Intake:
             self._context.drop(reason, copy.link, envelope.id)
             status = AckStatus.FUTURE if reason is DropReason.FUTURE else AckStatus.STALE
             self._turn_away(copy, status, now, skew_ms=envelope.timestamp_ms - now.wall_ms)
-        elif not self._bucket(member, direct=True).has(now.mono) or not self._inbox.room(member.key, now):
+        elif not (self._affords(copy, self._rates.direct(member), 1.0, now) and self._inbox.room(member.key, now)):
             self._context.drop(DropReason.AUTHOR_RATE, copy.link, envelope.id)
             self._turn_away(copy, AckStatus.BUSY, now)
         else:
@@ -361,7 +351,7 @@ class Intake:
             self._context.drop(DropReason.DUPLICATE, copy.link, envelope.id)
             return
         self._note_life(envelope, now)
-        if not self._bucket(member, direct=True).take(now.mono):
+        if copy.bucket is not None and not copy.bucket.take(now.mono, copy.units):
             self._context.drop(DropReason.AUTHOR_RATE, copy.link, envelope.id)
             self._acknowledge(envelope, AckStatus.BUSY, now)
             return
@@ -470,21 +460,8 @@ class Intake:
         if newest is None or envelope.epoch > newest[0]:
             self._epochs[envelope.author] = (envelope.epoch, now.mono)
 
-    def sent(self, envelope: Envelope, now: Now) -> float:
-        """Our own account gossiped this: seconds until others take the next, if their bounds are as ours."""
-        return self._own_rate.owe(now.mono, self._weight(envelope))
-
-    def _weight(self, envelope: Envelope) -> float:
-        """What it takes of its author's rate; never more than may come at once, or it could not come at all."""
-        units = 1.0 + len(envelope.body) // AUTHOR_UNIT
-        return units if units < self._author_burst else self._author_burst
-
-    def _bucket(self, member: Member, *, direct: bool = False) -> TokenBucket:
-        """The rate of an account. New ones start full, so their time does not matter."""
-        buckets = self._direct_buckets if direct else self._author_buckets
-        bucket = buckets.get(member.account)
-        if bucket is None:
-            bounds = self._context.bounds
-            rate = (bounds.direct_rate, bounds.direct_burst) if direct else (bounds.author_rate, bounds.author_burst)
-            bucket = buckets[member.account] = TokenBucket(*rate, 0.0)
-        return bucket
+    def _affords(self, copy: _Copy, bucket: TokenBucket, units: float, now: Now) -> bool:
+        """Does its author's rate have room for it? Nothing is taken until the signature was found good (step 7)."""
+        copy.bucket = bucket
+        copy.units = units
+        return bucket.has(now.mono, units)

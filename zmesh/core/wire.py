@@ -18,7 +18,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -87,6 +87,8 @@ _NESTS: Final = bytes((*range(0x80, 0xA0), *range(0xDC, 0xE0)))
 """The first bytes of arrays and maps. They stand in texts and blobs too, so they tell only how deep it is at most."""
 _BLOBS: Final = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 """The first bytes of blobs, and how many bytes tell a blob's size."""
+_BUFFER: Final = 1024
+"""Bytes that packing a payload begins with, and grows from: without a word msgpack takes 256 KiB for each."""
 _SMALL: Final = 512
 """Bytes up to which counting those is cheaper than looking at the values."""
 
@@ -109,6 +111,11 @@ class Body(NamedTuple):
 
 
 BODY_FIELDS: Final = len(Body._fields)
+_INT, _BYTES, _NIL = (int,), (bytes,), (type(None),)
+_FIELD_TYPES: Final = frozenset(
+    product(_INT, _BYTES, _INT, _BYTES, *4 * [_INT], _INT + _NIL, _BYTES + _NIL, _BYTES + _NIL, _BYTES)
+)
+"""What the types of a body's fields may be, exactly: all eight rows of them, for one look-up tells."""
 _pack_body: Final = msgpack.Packer(use_bin_type=True).pack
 """One packer for all bodies, which are made of integers, bytes and nil alone: making one costs more than it does."""
 
@@ -207,15 +214,9 @@ def _check_fields(fields: list[Any]) -> None:
     Spelled out: this runs for every fresh message. And of values without a type: compiled, a typed name that gets
     another type raises ``TypeError``, and no such error may leave a decoder.
     """
-    _, network, kind, author, epoch, sequence, timestamp_ms, ttl, expiry_ms, recipient, correlation, payload = fields
-    if not (
-        type(kind) is type(epoch) is type(sequence) is type(timestamp_ms) is type(ttl) is int
-        and type(network) is type(author) is type(payload) is bytes
-        and (expiry_ms is None or type(expiry_ms) is int)
-        and (recipient is None or type(recipient) is bytes)
-        and (correlation is None or type(correlation) is bytes)
-    ):
+    if tuple(map(type, fields)) not in _FIELD_TYPES:
         raise malformed("fields are integers and bytes as Body has them; expiry, recipient and correlation may be nil")
+    _, network, kind, author, epoch, sequence, timestamp_ms, ttl, expiry_ms, recipient, correlation, payload = fields
     if kind == 0 or (kind | ttl) >> 8:  # a sign survives the shift as well as a high bit does
         raise malformed("kind is 1 to 255, ttl 0 to 255")
     if (epoch | sequence | timestamp_ms | (expiry_ms or 0)) >> 63:
@@ -303,7 +304,7 @@ def encode_payload(payload: Mapping[str, Any]) -> bytes:
             if not isinstance(key, str):
                 raise PayloadError(f"a payload's keys are strings: {key!r} is {type(key).__name__}")
     try:
-        encoded: bytes = msgpack.packb(payload, use_bin_type=True, strict_types=False)
+        encoded: bytes = msgpack.Packer(use_bin_type=True, buf_size=_BUFFER).pack(payload)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise PayloadError(f"msgpack cannot carry this payload: {error}") from None
     if len(encoded) > bounds.MAX_PAYLOAD:
