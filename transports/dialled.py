@@ -317,6 +317,7 @@ class Feed:
         self._counters["feed_lost"] += 1
         if self._client is not None:
             self._client.close()
+            self._client = None  # a tick before the next start must not find it and end it again
         loop = asyncio.get_running_loop()
         self._retry = loop.call_later(self._delay, self.start)
         self._delay = min(2 * self._delay, self._sockets.bounds.feed_max_retry)

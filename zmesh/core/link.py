@@ -114,7 +114,7 @@ class Link:
         self.hello_at = now
         """When our last HELLO left."""
         self.greeted_at = float("-inf")
-        """When their last HELLO came."""
+        """When the last HELLO came that was no answer and was looked at."""
         self.rtt = 0.0
         """Seconds, of the last HELLO and its answer in time; 0 if not measured. The far end can make it longer."""
         self.skew = 0.0

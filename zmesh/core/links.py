@@ -201,7 +201,10 @@ class Links:
 
     def expects(self, link: Link, hello: Envelope, now: Now) -> bool:
         """Is this HELLO worth a verification? An answer to ours is; others only now and then."""
-        if self._answers(link, hello, now) or now.mono - link.greeted_at >= HELLO_GAP:
+        if self._answers(link, hello, now):
+            return True
+        if now.mono - link.greeted_at >= HELLO_GAP:
+            link.greeted_at = now.mono  # already here: of many that come at once, one is verified
             return True
         self._context.drop(DropReason.RATE, link.key, hello.id)
         return False
@@ -216,7 +219,6 @@ class Links:
         """Their HELLO, verified: the link is live."""
         context = self._context
         link.skew = hello.timestamp_ms / 1000 - now.wall
-        link.greeted_at = now.mono
         if abs(link.skew) > AHEAD:
             context.out.append(Notice("clock_skew", {"peer": link.key.hex(), "ahead_seconds": round(link.skew, 3)}))
         if self._answers(link, hello, now):
@@ -247,18 +249,24 @@ class Links:
         if event.inbound:
             link.inbound = False
         else:
-            if link.outbound and now.mono - link.outbound_at >= self._context.bounds.redial_max:
-                link.failures = 0
-            link.outbound = link.dialling = False
-            link.failures += 1
+            self._outbound_ended(link, now)
         if link.is_open:
             if not event.inbound and link.wanted:
                 self._dial_at(link, now.mono + link.backoff(self._context.bounds, self._context.rng.random()))
         else:
             self._down(link, event.why, now)
 
+    def _outbound_ended(self, link: Link, now: Now) -> None:
+        """Our connection is over, whoever ended it, or our dial got none: rule 6."""
+        if link.outbound and now.mono - link.outbound_at >= self._context.bounds.redial_max:
+            link.failures = 0
+        link.failures += 1
+        link.outbound = link.dialling = False
+
     def left(self, link: Link, now: Now) -> None:
         """Their LEAVE: no fault, and no hurry to dial again."""
+        if link.outbound:
+            self._outbound_ended(link, now)
         link.failures = max(link.failures, AFTER_LEAVE)
         self._context.out.append(Hangup(link.key, "it left"))
         self._down(link, "it left", now)
@@ -283,7 +291,9 @@ class Links:
         """No direction is left: forget the connection, keep the neighbour."""
         context = self._context
         was_live = link.state is LinkState.LIVE
-        link.inbound = link.outbound = link.dialling = False
+        if link.outbound:
+            self._outbound_ended(link, now)
+        link.inbound = link.dialling = False
         link.state = LinkState.AWAY
         link.hello_id = None
         link.why = why

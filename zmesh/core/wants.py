@@ -36,9 +36,12 @@ SILENCES = 3
 class _Want:
     """A message that was offered and is not here yet."""
 
-    __slots__ = ("asked", "holders")
+    __slots__ = ("asked", "due", "holders")
 
     def __init__(self) -> None:
+        self.due = 0.0
+        """When it is looked at next. A check that comes earlier was planned before something changed, and is void: else
+        a link that takes its offers back and makes them anew would add a chain of checks each time."""
         self.holders: list[PeerKey] = []
         """Links that offered it, in the order of their offers."""
         self.asked: dict[PeerKey, tuple[float, int]] = {}
@@ -120,7 +123,7 @@ class Wants:
                 self._unhold(short, want, link.key)
                 orphans.append(short)
         if orphans:
-            self._context.agenda.note(now.mono, self._check, orphans)
+            self._check_at(now.mono, orphans)
         link.reset()
 
     # ------------------------------------------------------------ asking
@@ -146,7 +149,7 @@ class Wants:
         self._out.append(Send((link.key,), wire.control(wire.IWANT, wire.encode_ids(asking)), None, False))
         # Never later than it would be an offence: how long the round trip takes is for the far end to say.
         timeout = min(max(self._bounds.want_timeout, 2 * link.rtt), self._bounds.want_offence)
-        self._context.agenda.note(now.mono + timeout, self._check, asking)
+        self._check_at(now.mono + timeout, asking)
 
     def _pump(self, key: PeerKey, now: Now) -> None:
         """Ask a link for what waits in its queue, once half of its window is free."""
@@ -167,6 +170,13 @@ class Wants:
 
     # ------------------------------------------------------------ when no answer comes
 
+    def _check_at(self, moment: float, ids: list[bytes]) -> None:
+        """Look at these then, and not before."""
+        for short in ids:
+            if (want := self._wants.get(short)) is not None:
+                want.due = moment
+        self._context.agenda.note(moment, self._check, ids)
+
     def _check(self, ids: list[bytes], now: Now) -> None:
         """An answer is due: turn to other holders, and blame those who kept us waiting too long."""
         ask: dict[PeerKey, list[bytes]] = {}
@@ -175,7 +185,7 @@ class Wants:
         broken: dict[PeerKey, bool] = {}  # who did not keep an offer, and whether it talked meanwhile
         for short in ids:
             want = self._wants.get(short)
-            if want is None:
+            if want is None or want.due > now.mono:
                 continue
             for key, (first, _) in list(want.asked.items()):
                 if now.mono - first >= self._bounds.want_offence:
@@ -200,7 +210,7 @@ class Wants:
                 self._context.blame(key, Fault.BROKEN_OFFER, now)
             self._pump(key, now)
         if waiting:
-            self._context.agenda.note(now.mono + self._bounds.want_offence / 4, self._check, waiting)
+            self._check_at(now.mono + self._bounds.want_offence / 4, waiting)
 
     def _owes(self, link: Link, since: float) -> bool:
         """Who was never asked, or serves us as fast as its budget lets it, or as we read, owes nothing."""

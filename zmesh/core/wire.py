@@ -240,8 +240,12 @@ def _unpack(data: bytes) -> Any:
     msgpack-python raises ValueError for all malformed input (FormatError, StackError and ExtraData are kinds of it),
     and UnicodeDecodeError, a ValueError too, for text that is not UTF-8; the rest guards a changed library.
     """
+    # The limits are for what a header claims: the library makes room for that before it reads on.
+    most = bounds.MAX_VALUES
     try:
-        return msgpack.unpackb(data, raw=False, strict_map_key=True, ext_hook=_no_extension)
+        return msgpack.unpackb(
+            data, raw=False, strict_map_key=True, ext_hook=_no_extension, max_array_len=most, max_map_len=most
+        )
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         raise malformed(f"not msgpack: {type(error).__name__}") from None
 
