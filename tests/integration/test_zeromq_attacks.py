@@ -156,7 +156,7 @@ async def test_a_neighbour_we_dialled_cannot_fill_the_memory_either(nodes: Nodes
         await a.until(lambda: LinkClosed(evil.public, "sent a message without end") in a.events)
     else:
         for _ in range(3):  # the ticks until it is tried again
-            a.transport._dials[evil.public].look()
+            a.zeromq._dials[evil.public].look()
         assert (a.counted["dialled_endless"], a.counted["feed_lost"]) == (1, 1)
     a.transport.hangup(evil.public)
     await still_works(a, b)
