@@ -11,14 +11,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from typing import Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from zmesh.core.types import Endpoint
+
+if TYPE_CHECKING:
+    import aiohttp
 
 MAX_ANSWER = 8 * 1024
 """Bytes of an answer that is read: twice what a record of this version may have."""
 MAX_LINE = 2 * 1024
 """Bytes of a status line or header of an answer: the longest of ours is 60."""
+MAX_WIRE = 32 * 1024
+"""Bytes of an answer as they travel, whatever they are: what an HTTP parser passes over, such as interim answers and
+chunk extensions, has no end by itself, and takes a core while it lasts."""
 MAX_WHY = 64
 """Characters of a reason that somebody else gives: it ends up in a log."""
 
@@ -78,7 +85,7 @@ async def _exchange(
     """Status and body of one request."""
     import aiohttp
 
-    connector = aiohttp.TCPConnector(force_close=True, use_dns_cache=False)
+    connector = _bounded_connector()
     try:
         async with (
             asyncio.timeout(timeout),
@@ -100,6 +107,26 @@ async def _exchange(
         raise ConnectionError(number, reason) from error
     except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError) as error:
         raise ValueError(f"{endpoint} speaks no HTTP: {type(error).__name__}") from error
+
+
+def _bounded_connector() -> aiohttp.TCPConnector:
+    """Makes connections that end after ``MAX_WIRE`` bytes of an answer. aiohttp itself bounds lines, and the time."""
+    import aiohttp
+    from aiohttp.client_proto import ResponseHandler
+
+    class Bounded(ResponseHandler):
+        taken = 0
+
+        def data_received(self, data: bytes) -> None:
+            room = MAX_WIRE - self.taken
+            self.taken += len(data)
+            super().data_received(data[:room])
+            if self.taken > MAX_WIRE and self.transport is not None:
+                self.transport.abort()
+
+    connector = aiohttp.TCPConnector(force_close=True, use_dns_cache=False)
+    connector._factory = cast("partial[ResponseHandler]", partial(Bounded, loop=asyncio.get_running_loop()))
+    return connector
 
 
 async def _bounded_body(answer: Any, path: str) -> bytes:

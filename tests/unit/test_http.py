@@ -183,6 +183,35 @@ async def test_an_answer_that_is_no_record_is_refused(answer: bytes, said: str) 
             await fetch_record(endpoint, 10)
 
 
+@pytest.mark.parametrize(
+    "begin, more",
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1;" + b"x" * 1000 + b"\r\na\r\n"),
+    ],
+    ids=["continue", "hints", "extensions"],
+)
+async def test_an_answer_without_end_is_cut_whatever_it_consists_of(begin: bytes, more: bytes) -> None:
+    sent: asyncio.Queue[int] = asyncio.Queue()
+
+    async def give(writer: asyncio.StreamWriter) -> None:
+        count = 0
+        writer.write(begin)
+        try:
+            while True:
+                writer.write(more)
+                count += len(more)
+                await writer.drain()
+        except ConnectionError:
+            sent.put_nowait(count)
+
+    async with answering(give) as endpoint:
+        with pytest.raises(ValueError, match="speaks no HTTP"):
+            await fetch_record(endpoint, 10)
+        assert await sent.get() < 16 << 20, "no more than the kernel holds for both ends"
+
+
 async def test_a_door_that_never_answers_is_given_up() -> None:
     async def never(_writer: asyncio.StreamWriter) -> None:
         await gone.wait()

@@ -222,7 +222,7 @@ async def test_a_malformed_change_keeps_the_last_good_roster_and_warns_once(
             await registry.poll()
     assert watched.names() == [["validator_0"]]
     assert [record.getMessage() for record in caplog.records] == [
-        f"registry.kept problem='registry {watched.path}, validator 1: peer_id is missing' members=1"
+        f"registry_kept problem='registry {watched.path}, validator 1: peer_id is missing' members=1"
     ]
     status = registry.status()
     assert status.problem == f"registry {watched.path}, validator 1: peer_id is missing"
@@ -285,7 +285,7 @@ async def test_the_watch_finds_a_change_by_itself_and_survives_a_fault_of_its_li
         assert len(await changes.get()) == 3
         await registry.stop()
         await registry.stop()
-    assert "registry.change_not_taken" in [record.getMessage() for record in caplog.records]
+    assert "registry_change_not_taken" in [record.getMessage() for record in caplog.records]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"[[validator]]"])

@@ -142,7 +142,7 @@ async def test_subscriptions_that_end_are_counted_each_and_logged_once_for_each_
             assert (await registry.read()).block == 2
             status = registry.status()
     assert (status.problem, status.counters) == (None, {"subscription_ended": 6})
-    assert [one["problem"] for one in told("registry.subscription_ended")] == reasons
+    assert [one["problem"] for one in told("registry_subscription_ended")] == reasons
 
 
 async def test_an_end_of_a_subscription_is_no_end_of_a_reading(tmp_path: Path) -> None:
@@ -165,9 +165,20 @@ async def test_an_endpoint_that_lies_in_turns_does_not_fill_the_log(caplog: pyte
         lie = number % 2
         registry._judge(snapshot(*([1] if lie else [1, 2, 3]), block=number % 256), "liar.example:9944")
         assert (registry.status().problem is not None) == bool(lie)
-    kept, well = told("registry.kept"), told("registry.well_again")
+    kept, well = told("registry_kept"), told("registry_well_again")
     assert len(kept) == len(well) == minutes
     assert sum(one.get("held_back", 0) for one in kept) == pytest.approx(minutes * looks / 2, abs=looks)
+
+
+async def test_sets_that_change_with_each_answer_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    told = Told(caplog)
+    registry = ChainRegistry(["ws://liar.example:9944"])
+    for number in range(1000):
+        registry._mono = lambda at=number * 0.1: at  # type: ignore[misc]
+        assert registry._judge(snapshot(*range(1, 10 + number % 2), block=number % 256), "liar.example:9944") is None
+    changes = told("registry_changed")
+    assert len(changes) == 5 + 100 // 20 - 1
+    assert sum(one.get("held_back", 0) for one in changes) >= 1000 - 200 - len(changes)
 
 
 async def test_an_endpoint_that_drips_for_ever_is_left(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_damaged_file_is_warned_about_and_counts_for_nothing(
     (tmp_path / FILE).write_bytes(content)
     with caplog.at_level(logging.WARNING):
         assert Cache(tmp_path).load() is None
-    assert [record.__dict__["zmesh"]["event"] for record in caplog.records] == ["registry.cache_damaged"]
+    assert [record.__dict__["zmesh"]["event"] for record in caplog.records] == ["registry_cache_damaged"]
 
 
 def test_a_file_that_is_too_large_is_not_read_whole(

@@ -132,7 +132,7 @@ async def test_what_the_chain_says_is_the_set_in_force(tmp_path: Path, chain: st
         assert (status.members, status.problem, status.block) == (3, None, 2)
         assert status.age is not None
         assert status.age < PATIENCE
-    assert told("registry.kept") == []
+    assert told("registry_kept") == []
 
 
 async def test_the_password_in_the_url_is_shown_nowhere(tmp_path: Path, chain: str, told: Told) -> None:
@@ -188,10 +188,10 @@ async def test_a_worker_that_goes_wrong_is_started_anew(
         assert await watched.change() == [1, 2, 3]
         assert await watched.change() == [1, 2]
         assert registry.status().problem is None
-    (warning,) = told("registry.kept")
+    (warning,) = told("registry_kept")
     assert problem in warning["problem"]
     assert warning["members"] == 3
-    assert len(told("registry.well_again")) == 1
+    assert len(told("registry_well_again")) == 1
 
 
 @pytest.mark.parametrize("silent", [["deaf"], ["stop"]])
@@ -204,7 +204,7 @@ async def test_a_silent_worker_is_killed_and_started_anew(
     watched = Watched(tmp_path, [silent], *[good] * 9, urls=[chain], patience=patience)
     async with running(watched):
         assert await watched.change() == [1]
-    assert "has been silent for 2 s" in told("registry.kept")[0]["problem"]
+    assert "has been silent for 2 s" in told("registry_kept")[0]["problem"]
 
 
 @pytest.mark.parametrize("silent", [["deaf"], ["stop"]])
@@ -246,7 +246,7 @@ async def test_whoever_fails_to_take_a_change_does_not_end_the_watch(tmp_path: P
         await until(watched.registry, lambda: len(watched.registry._set) == 1)
         assert (await watched.registry.read()).block == 5
         await watched.registry.stop()
-    assert len(told("registry.change_not_taken")) == 1
+    assert len(told("registry_change_not_taken")) == 1
 
 
 # ---------------------------------------------------------------- a chain that is away or lies
@@ -260,7 +260,7 @@ async def test_an_unreachable_chain_stops_nobody_and_is_warned_about_once(tmp_pa
             await registry._news.wait()
         assert len(await registry.read()) == 0
         assert registry.status().age is None
-    (warning,) = told("registry.kept")
+    (warning,) = told("registry_kept")
     assert warning["problem"] == "the chain's RPC endpoint at 127.0.0.1:1 cannot be reached: Connection refused"
 
 
@@ -325,7 +325,7 @@ async def test_a_new_life_begins_with_the_last_good_set_and_says_its_trouble_ane
             assert [one[0] for one in watched.changes.get_nowait().accounts] == [1, 2]
             await until(registry, lambda: registry.status().problem is not None)
             assert registry.status().members == 2
-        assert len(told("registry.kept")) == lives
+        assert len(told("registry_kept")) == lives
 
 
 # ---------------------------------------------------------------- the disk
@@ -359,7 +359,7 @@ async def test_a_stored_set_of_another_chain_gives_way_to_the_chain(tmp_path: Pa
     async with running(watched):
         assert await watched.change() == [1, 2, 3]
         assert await watched.change() == [9]
-    (warning,) = told("registry.cache_of_another_chain")
+    (warning,) = told("registry_cache_of_another_chain")
     assert (warning["genesis"], warning["cached"]) == (GENESIS.hex(), OTHER.hex())
 
 
@@ -373,7 +373,7 @@ async def test_a_chain_that_names_nobody_takes_no_stored_set_away(tmp_path: Path
         assert "names no validator" in str(registry.status().problem)
         # An endpoint of the chain that the set is of is welcome still.
         assert await watched.change() == [1, 2]
-    assert told("registry.cache_of_another_chain") == []
+    assert told("registry_cache_of_another_chain") == []
 
 
 async def test_a_stored_set_of_another_chain_than_the_operators_is_not_used(tmp_path: Path, told: Told) -> None:
@@ -381,7 +381,7 @@ async def test_a_stored_set_of_another_chain_than_the_operators_is_not_used(tmp_
     watched = Watched(tmp_path, urls=["ws://127.0.0.1:1"], folder=tmp_path, genesis=GENESIS)
     async with running(watched) as registry:
         assert (len(await registry.read()), registry.status().age) == (0, None)
-    (warning,) = told("registry.cache_of_another_chain")
+    (warning,) = told("registry_cache_of_another_chain")
     assert (warning["genesis"], warning["cached"]) == (GENESIS.hex(), OTHER.hex())
 
 
@@ -389,7 +389,7 @@ async def test_a_disk_that_takes_nothing_is_warned_about(tmp_path: Path, chain: 
     watched = Watched(tmp_path, [says(snapshot(1))], urls=[chain], folder=tmp_path / "gone")
     async with running(watched):
         assert await watched.change() == [1]
-    assert "cannot be written" in told("registry.not_stored")[0]["problem"]
+    assert "cannot be written" in told("registry_not_stored")[0]["problem"]
 
 
 # ---------------------------------------------------------------- the real worker

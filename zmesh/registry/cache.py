@@ -55,7 +55,7 @@ class Cache:
             if not found.accounts:
                 raise ValueError("it names nobody")
         except (ConfigError, ValueError) as error:
-            _log.warning("registry.cache_damaged", path=str(self._path), problem=str(error))
+            _log.warning("registry_cache_damaged", path=str(self._path), problem=str(error))
             return None
         return Cached(found, wall)
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from zmesh.log import get_logger
+from zmesh.ration import Ration
 from zmesh.registry.cache import Cache
 from zmesh.registry.caution import Caution, Claim
 from zmesh.registry.chains import AUTOMATIC, reader_name
@@ -161,6 +162,7 @@ class ChainRegistry:
         self._problem: str | None = None
         self._warnings = Repeats()
         self._ended = Repeats()  # subscriptions, which are never well for good
+        self._changes = Ration()  # an endpoint that lies may say another set as often as it is asked
 
     # ---------------------------------------------------------------- the worker's life
 
@@ -181,7 +183,7 @@ class ChainRegistry:
         try:
             return await self._attempt(url)
         except Exception as error:  # noqa: BLE001 - a fault of ours, logged whole; the next attempt may do better
-            _log.error("registry.attempt_failed", exc_info=error)
+            _log.error("registry_attempt_failed", exc_info=error)
             return False, f"asking the chain at {rpc_endpoint(url)} failed: {type(error).__name__}"
 
     async def _attempt(self, url: str) -> tuple[bool, str]:
@@ -279,17 +281,17 @@ class ChainRegistry:
     def _agree(self, found: Snapshot) -> None:
         """The chain says so now, and it is believed."""
         if self._is_foreign(found):
-            _log.warning("registry.cache_of_another_chain", genesis=found.genesis, cached=self._set.genesis)
+            _log.warning("registry_cache_of_another_chain", genesis=found.genesis, cached=self._set.genesis)
         changed = (self._set.genesis, self._set.accounts) != (found.genesis, found.accounts)
         self._genesis, self._snapshot = found.genesis, found
         self._set = ValidatorSet(accounts=found.accounts, genesis=found.genesis, block=found.block)
         self._agreed_at = self._mono()
         self._problem = None
         if self._warnings.end():
-            _log.info("registry.well_again", source=self.describe(), block=found.block)
+            _log.info("registry_well_again", source=self.describe(), block=found.block)
         if changed:
             self._saved_at = None
-            _log.info("registry.changed", source=self.describe(), members=len(self._set), block=found.block)
+            self._tell_change(found.block)
             self._hand_over()
 
     def _is_foreign(self, found: Snapshot) -> bool:
@@ -300,7 +302,7 @@ class ChainRegistry:
         try:
             self._on_change(self._set)
         except Exception as error:  # noqa: BLE001 - a fault of whoever took the change must not end the watch
-            _log.error("registry.change_not_taken", exc_info=error)
+            _log.error("registry_change_not_taken", exc_info=error)
 
     # ---------------------------------------------------------------- the disk
 
@@ -311,12 +313,12 @@ class ChainRegistry:
             return
         found = cached.snapshot
         if self._genesis and found.genesis != self._genesis:
-            _log.warning("registry.cache_of_another_chain", genesis=self._genesis, cached=found.genesis)
+            _log.warning("registry_cache_of_another_chain", genesis=self._genesis, cached=found.genesis)
             return
         self._set = ValidatorSet(accounts=found.accounts, genesis=found.genesis, block=found.block)
         self._snapshot = found
         self._agreed_at = self._saved_at = self._mono() - max(0.0, self._wall() - cached.wall)
-        _log.info("registry.from_disk", members=len(self._set), block=found.block, age=round(self._age() or 0))
+        _log.info("registry_from_disk", members=len(self._set), block=found.block, age=round(self._age() or 0))
 
     async def _save(self) -> None:
         """Store the set in force, with the time at which the chain last agreed with it."""
@@ -327,7 +329,7 @@ class ChainRegistry:
         problem = await asyncio.to_thread(self._cache.store, self._snapshot, self._wall() - (self._age() or 0.0))
         self._saved_at = agreed
         if problem is not None:
-            _log.warning("registry.not_stored", problem=problem)
+            _log.warning("registry_not_stored", problem=problem)
 
     # ---------------------------------------------------------------- small things
 
@@ -340,15 +342,21 @@ class ChainRegistry:
         held_back = self._warnings.take(self._url, problem, self._mono())
         if held_back is not None:
             others = {"held_back": held_back} if held_back else {}
-            _log.warning("registry.kept", problem=problem, members=len(self._set), **others)
+            _log.warning("registry_kept", problem=problem, members=len(self._set), **others)
         self._problem = problem
+
+    def _tell_change(self, block: int) -> None:
+        held_back = self._changes.take(("registry_changed",), self._mono())
+        if held_back is not None:
+            others = {"held_back": held_back} if held_back else {}
+            _log.info("registry_changed", source=self.describe(), members=len(self._set), block=block, **others)
 
     def _note_ended(self, problem: str, source: str) -> None:
         """A subscription ended. No problem of the registry: it is looked at the finalized head all the same."""
         self._counters["subscription_ended"] += 1
         if self._ended.take(source, problem, self._mono()) is not None:
             effect = f"news comes up to {self._patience.poll:g} s later until it is made anew"
-            _log.info("registry.subscription_ended", source=source, problem=problem, effect=effect)
+            _log.info("registry_subscription_ended", source=source, problem=problem, effect=effect)
 
     def _notify(self) -> None:
         """Let those who wait look again."""

@@ -128,7 +128,7 @@ class StaticRegistry:
             self._refused = (digest, str(error))
             raise
         self._in_force = digest
-        _log.info("registry.changed", source=self.describe(), members=len(self._set))
+        _log.info("registry_changed", source=self.describe(), members=len(self._set))
 
     async def _parse(self, content: bytes) -> ValidatorSet:
         return ValidatorSet(await asyncio.to_thread(parse_roster, content, self.describe()))
@@ -139,7 +139,7 @@ class StaticRegistry:
             try:
                 await self.poll()
             except Exception as error:  # noqa: BLE001 - a fault of whoever took the change must not end the watch
-                _log.error("registry.change_not_taken", exc_info=error)
+                _log.error("registry_change_not_taken", exc_info=error)
 
     async def _read(self) -> tuple[bytes, Signature]:
         content, status = await asyncio.to_thread(read_regular, self._path, self.describe(), MAX_FILE + 1)
@@ -159,7 +159,7 @@ class StaticRegistry:
 
     def _warn(self, problem: str) -> None:
         if problem != self._problem:
-            _log.warning("registry.kept", problem=problem, members=len(self._set))
+            _log.warning("registry_kept", problem=problem, members=len(self._set))
         self._problem = problem
         self._settled = None
 
