@@ -54,6 +54,7 @@ DYNAMIC = {"__import__", "import_module", "exec", "eval"}
 
 MAX_LINES = 500
 MAX_FUNCTION = 70
+"""Files and functions stay under these."""
 
 
 def sources(*folders: str) -> list[Path]:
@@ -144,13 +145,13 @@ def test_nothing_is_imported_or_run_from_a_string() -> None:
 
 def test_files_and_functions_keep_their_size() -> None:
     large = []
-    for path in sources(*LIBRARY, "benchmarks", "examples"):
+    for path in sources(*EVERYTHING):
         lines = path.read_text(encoding="utf-8").count("\n")
-        large += [f"{name(path)} has {lines} lines"] * (lines > MAX_LINES)
+        large += [f"{name(path)} has {lines} lines"] * (lines >= MAX_LINES)
         for node in ast.walk(parsed(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = length(node)
-                large += [f"{name(path)}: {node.name} has {lines} lines"] * (lines > MAX_FUNCTION)
+                large += [f"{name(path)}: {node.name} has {lines} lines"] * (lines >= MAX_FUNCTION)
     assert large == []
 
 
