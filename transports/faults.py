@@ -8,6 +8,8 @@ Rules
     end changes no draw of the others.
  3. Every fault takes ``nodes``, whose sending it acts on (numbers from 0; None: everybody's), and ``start`` and
     ``end``, virtual seconds: it acts on what is sent in ``[start, end)``.
+ 4. What senders do is counted by node, one for each message withheld, rewritten or sent again: a test of a liar that
+    never lied shows nothing.
 
 >>> rough = [Loss(0.2), Duplicate(0.05), Reorder(0.1, window=0.5), Corrupt(0.01)]
 >>> split = [Partition([range(0, 50), range(50, 100)], start=10.0, end=40.0)]
@@ -17,9 +19,9 @@ Rules
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import ClassVar, Final
 
@@ -43,6 +45,8 @@ class Arena:
     nodes: int
     rng: Random
     """This fault's own generator."""
+    tampered: Counter[int] = field(default_factory=Counter)
+    """Of one run: how many messages each node withheld, rewrote or sent again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,11 +204,14 @@ class Silent(Fault):
         _check_share(self.share)
         candidates = sorted(range(arena.nodes) if self.nodes is None else self.nodes)
         silent = frozenset(arena.rng.sample(candidates, round(self.share * len(candidates))))
+        tampered = arena.tampered
 
         def carry(time: float, sender: int, receiver: int, parcels: list[Parcel]) -> list[Parcel]:
             if sender not in silent:
                 return parcels
-            return [parcel for parcel in parcels if not _helps(parcel[1])]
+            left = [parcel for parcel in parcels if not _helps(parcel[1])]
+            tampered[sender] += len(parcels) - len(left)
+            return left
 
         return carry
 
@@ -221,10 +228,16 @@ class Byzantine(Fault):
 
     def carry(self, arena: Arena) -> Carry:
         """See ``Fault``."""
-        rewrite = self.rewrite
+        rewrite, tampered = self.rewrite, arena.tampered
 
         def carry(time: float, sender: int, receiver: int, parcels: list[Parcel]) -> list[Parcel]:
-            return [(delay, sent) for delay, frames in parcels for sent in rewrite(sender, receiver, frames)]
+            leaving: list[Parcel] = []
+            for delay, frames in parcels:
+                rewritten = [*rewrite(sender, receiver, frames)]
+                if rewritten != [frames]:
+                    tampered[sender] += 1
+                leaving += [(delay, sent) for sent in rewritten]
+            return leaving
 
         return carry
 
@@ -240,13 +253,16 @@ class Replay(Fault):
     def carry(self, arena: Arena) -> Carry:
         """See ``Fault``."""
         kept: dict[tuple[int, int], deque[Frames]] = {}
+        tampered = arena.tampered
 
         def carry(time: float, sender: int, receiver: int, parcels: list[Parcel]) -> list[Parcel]:
             mine = kept.setdefault((sender, receiver), deque(maxlen=self.memory))
             delay = parcels[0][0] if parcels else 0.0
             replayed = [(delay, frames) for frames in mine]
             mine.extend(frames for _, frames in parcels if frames[0][0] == wire.ENVELOPE)
-            return parcels * self.times + replayed
+            leaving = parcels * self.times + replayed
+            tampered[sender] += len(leaving) - len(parcels)
+            return leaving
 
         return carry
 

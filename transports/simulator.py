@@ -95,6 +95,8 @@ class Simulation:
         self.deliveries: list[Delivery] = []
         """Everything that was handed to an application, in order."""
         self.offences: list[Offence] = []
+        self.tampered: Counter[int] = Counter()
+        """How many messages each node withheld, rewrote or sent again, by its faults."""
         self.published: dict[MessageId, Publication] = {}
         """Every message that was gossiped, those of handlers included."""
         self.results: dict[int, SendResult] = {}
@@ -343,17 +345,10 @@ class Simulation:
         self._schedule(life.wake_at, life, _WAKE)
 
     def _deliver(self, life: Life, action: act.Deliver) -> None:
-        envelope, node = action.envelope, life.seat.number
+        envelope, node, direct = action.envelope, life.seat.number, action.receipt
+        author = self._number[envelope.author]
         assert envelope.kind is not None
-        delivery = Delivery(
-            self.time,
-            node,
-            self._number[envelope.author],
-            envelope.kind,
-            envelope.id,
-            action.payload,
-            direct=action.receipt,
-        )
+        delivery = Delivery(self.time, node, author, envelope.kind, envelope.id, action.payload, direct)
         self.deliveries.append(delivery)
         self._note(node, 0, envelope.id)
         sent = self.published.get(envelope.id)
@@ -464,7 +459,8 @@ class Simulation:
             elif isinstance(fault, wrongs.Skew):
                 skew |= dict.fromkeys(fault.nodes, fault.seconds)
             else:
-                carry = fault.arm(wrongs.Arena(len(self._seats), Random(f"{self.seed}/fault/{place}")))
+                own = Random(f"{self.seed}/fault/{place}")
+                carry = fault.arm(wrongs.Arena(len(self._seats), own, self.tampered))
                 (self._by_sender if fault.by_sender else self._by_network).append(carry)
                 if isinstance(fault, wrongs.Partition):
                     self._walls.append(carry)

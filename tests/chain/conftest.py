@@ -1,7 +1,7 @@
 """What the tests on a real chain share: the chain itself, one process for most of them, and accounts on it.
 
-Where node or npm is missing these tests skip, and say in one sentence why; the first of them ever installs what it
-needs (``zmesh.demo.npm``).
+Where node or npm is missing these tests skip, and say in one sentence why (``installing``); the first of them ever
+installs what it needs (``zmesh.demo.npm``).
 """
 
 from __future__ import annotations
@@ -12,18 +12,16 @@ from typing import Any
 
 import pytest
 
+from tests.chain.installing import installed_or_skipped
 from zmesh.demo.accounts import DevAccount, dev_account
 from zmesh.demo.chopsticks import Chopsticks, session
-from zmesh.demo.npm import Installed, NoChainError, install
+from zmesh.demo.npm import Installed
 
 
 @pytest.fixture(scope="session")
 def installed() -> Installed:
     """chopsticks and its chains."""
-    try:
-        return install()
-    except NoChainError as error:
-        pytest.skip(str(error))
+    return installed_or_skipped()
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 
 from zmesh.demo import npm
 from zmesh.demo.chopsticks import Chopsticks, ChopsticksError
-from zmesh.demo.npm import Installed, NoChainError, install
+from zmesh.demo.npm import Installed, NoChainError, NoNodeError, install
 
 ALICE, BOB = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY", "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty"
 VALIDATORS = "0xcec5070d609dd3497f72bde07fc96ba088dcde934c658227ee1dfafcd6e16903"
@@ -98,7 +98,7 @@ def test_a_chain_that_cannot_start_says_why(installed: Installed, tmp_path: Path
 def test_without_node_or_npm_it_says_so_in_one_sentence(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     which = shutil.which
     monkeypatch.setattr(shutil, "which", lambda name: None if name == missing else which(name) or "/bin/false")
-    with pytest.raises(NoChainError) as refused:
+    with pytest.raises(NoNodeError) as refused:
         install()
     assert str(refused.value) == f"a chain on this machine needs node and npm, and {missing} is not installed"
 
@@ -108,6 +108,7 @@ def test_a_failed_installation_leaves_nothing_that_looks_whole(
 ) -> None:
     monkeypatch.setenv(npm.CACHE_VARIABLE, str(tmp_path))
     monkeypatch.setattr(npm, "PACKAGES", ("./nowhere",))
-    with pytest.raises(NoChainError, match=r"^`npm install` failed: npm error"):
+    with pytest.raises(NoChainError, match=r"^`npm install` failed: npm error") as failed:
         install()
+    assert not isinstance(failed.value, NoNodeError)
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]

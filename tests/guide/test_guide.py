@@ -1,57 +1,33 @@
-"""The guide's code, run between real clients: ``snippets.md`` has it word for word, ``SUBSTITUTIONS`` the changes.
+"""The guide's code, run between real clients: ``snippets.md`` has it word for word, ``guide.py`` all that is changed.
 
 Each test runs one snippet and then looks whether what the guide says around it came true. Comments that only describe
-(heartbeats, forwarding ...) are run too, and what they say is tested. What is not run stands in ``NOT_RUN``, with why.
+(heartbeats, forwarding ...) are run too, and what they say is tested.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
-import os
-import re
-import shutil
-import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 
 import zmesh.client
-from tests.guide.guide import PYTHON, SHELL, SUBSTITUTIONS, YAML, code, run, snippets
-from tests.integration.command_line import running
-from tests.integration.command_line import zmesh as zmesh_command
-from tests.support import PATIENCE, Inbox, card, client, engine, linked, mesh, registry_file, until
+from tests.guide.guide import (
+    CID,
+    run,
+    runs,
+)
+from tests.support import Inbox, card, client, engine, linked, mesh, registry_file, until
 from zmesh import MeshMessage, MeshNetworkClient, MessageType, PeerInfo, SendResult
 from zmesh.core import wire
 from zmesh.core.actions import Composed
 from zmesh.core.events import Compose
 from zmesh.core.now import Now
 from zmesh.core.types import DropReason, Fault
-from zmesh.identity import create_key_file, verify
+from zmesh.identity import verify
 from zmesh.node import read_clocks
-
-ROOT = Path(__file__).parents[2]
-NOT_RUN = {"Installation": "it installs packages: `make env` does that before any test runs"}
-RUN: set[str] = set()
-
-Test = TypeVar("Test", bound=Callable[..., Any])
-
-
-def runs(name: str) -> Callable[[Test], Test]:
-    """This test runs the snippet of that name."""
-    RUN.add(name)
-    return lambda test: test
-
-
-def test_no_snippet_is_left_out() -> None:
-    assert set(snippets()) == RUN | NOT_RUN.keys()
-    assert {substitution.snippet for substitution in SUBSTITUTIONS} <= RUN
-    assert all(substitution.why for substitution in SUBSTITUTIONS)
-    assert {snippet.language for snippet in snippets().values()} == {PYTHON, SHELL, YAML}
 
 
 @pytest.fixture
@@ -61,132 +37,12 @@ async def pair() -> AsyncIterator[tuple[MeshNetworkClient, MeshNetworkClient]]:
         yield reader, other
 
 
-# ---------------------------------------------------------------- programs of their own
-
-
-def environment(**settings: str) -> dict[str, str]:
-    """This process's variables without those of a mesh, then ``settings``; ``python3`` is the one that runs this."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("MESH_", "BLOCKCHAIN_"))}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{ours.get('PATH', '')}"
-    local = {"MESH_LISTEN_HOST": "127.0.0.1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    return {**ours, "PATH": path, **local, **settings}
-
-
-async def shell(script: str, **settings: str) -> str:
-    """What a script prints."""
-    process = await asyncio.create_subprocess_exec(
-        *("bash", "-ec", script),
-        env=environment(**settings),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(2 * PATIENCE):
-        out, err = await process.communicate()
-    assert process.returncode == 0, err.decode()
-    return out.decode()
-
-
-@runs("Basic Usage")
-async def test_basic_usage(tmp_path: Path) -> None:
-    """A program of its own, as the guide has it; both ends hear of the other's round."""
-    key = create_key_file(tmp_path / "key")
-    author = MeshNetworkClient("validator_belizecity_01", private_key=str(tmp_path / "key"))
-    registry = tmp_path / "registry.toml"
-    other = client("validator_002", registry=registry)
-    registry_file(registry, author, other)
-    inbox = Inbox(other, MessageType.FL_ROUND_START)
-    (tmp_path / "validator.py").write_text(code("Basic Usage"), encoding="utf-8")
-    async with other:
-        registry_file(registry, author, other)
-        program = await asyncio.create_subprocess_exec(
-            *(sys.executable, str(tmp_path / "validator.py")),
-            env=environment(MESH_REGISTRY=str(registry), MESH_PRIVATE_KEY=str(tmp_path / "key")),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        assert program.stdout is not None
-        try:
-            message = await inbox.next()
-            assert (message.sender_id, message.sender_key) == ("validator_belizecity_01", key.public.hex())
-            assert message.payload["round_id"] == "round_001"
-            assert (message.payload["deadline_seconds"], message.payload["reward_pool"]) == (3600, 50000)
-            await other.announce_fl_round("round_002", "belize_corpus", 10, 3600)
-            async with asyncio.timeout(PATIENCE):
-                printed = [(await program.stdout.readline()).decode().strip() for _ in range(3)]
-        finally:
-            program.kill()
-            await program.communicate()
-    assert printed == ["✅ Mesh network started", "Found 1 validators", "New FL round: round_002"]
-
-
-@runs("Environment Variables")
-async def test_environment_variables() -> None:
-    show = "from zmesh import Settings; print(Settings().model_dump_json())"
-    said = await shell(f'set -a\n{code("Environment Variables")}\npython3 -c "{show}"')
-    expected = {
-        "listen_port": 9090,
-        "peer_id": "validator_belizecity_01",
-        "blockchain_rpc": "ws://localhost:9944",
-        "heartbeat_interval": 60,
-        "peer_timeout": 300,
-        "max_peers": 100,
-        "gossip_fanout": 5,
-    }
-    settings = json.loads(said)
-    assert {name: settings[name] for name in expected} == expected
-
-
-@runs("Health Check Endpoint")
-async def test_health_check_endpoint(pair: tuple[MeshNetworkClient, MeshNetworkClient]) -> None:
-    reader, _ = pair
-    # Where there is no curl: Python, under its name.
-    fetch = "import sys, urllib.request as http; print(http.urlopen(sys.argv[1]).read().decode())"
-    instead = "" if shutil.which("curl") else f"curl() {{ python3 -c '{fetch}' \"$1\"; }}\n"
-    said = json.loads(await shell(instead + code("Health Check Endpoint", PORT=reader.listen_port)))
-    names = ("status", "peer_id", "peers_count", "running")
-    assert [said[name] for name in names] == ["healthy", "validator_001", 1, True]
-
-
-@runs("Peers Not Discovered")
-async def test_peers_not_discovered(tmp_path: Path) -> None:
-    """The check starts a node of its own, which nobody knows: it still reads the registry."""
-    registry = registry_file(tmp_path / "registry.toml", client("validator_001"), client("validator_002"))
-    said = await shell(code("Peers Not Discovered"), MESH_REGISTRY=str(registry))
-    assert "Found 2 peers" in said.splitlines()
-
-
-@runs("Port Already in Use")
-async def test_port_already_in_use() -> None:
-    show = "from zmesh import Settings; print(Settings(peer_id='validator_001').listen_port)"
-    said = await shell(f'{code("Port Already in Use")}\npython3 -c "{show}"')
-    assert said.splitlines()[-1] == "9091"
-
-
-@runs("Docker Compose")
-@runs("Kubernetes")
-@pytest.mark.parametrize(
-    "name, setting, peer_id, status",
-    [
-        ("Docker Compose", r"- (\w+)=(.+)", "validator_001", "degraded"),  # and says that there is no chain
-        ("Kubernetes", r'- name: (\w+)\n +value: "(.+)"', "nawal-validator-6c8d", "healthy"),
-    ],
-)
-async def test_a_container_is_a_process_with_its_variables(name: str, setting: str, peer_id: str, status: str) -> None:
-    """It takes no engine to see that they are all that a node asks for."""
-    variables = dict(re.findall(setting, code(name)))
-    assert variables["MESH_PEER_ID"] == peer_id
-    async with running(**variables) as (_, port):
-        exit_status, out, _ = await zmesh_command("health", f"127.0.0.1:{port}")
-    said = json.loads(out)
-    assert (exit_status, said["status"], said["peer_id"], said["running"]) == (0, status, peer_id, True)
-
-
 # ---------------------------------------------------------------- configuration
 
 
 @runs("Python Configuration")
 async def test_python_configuration() -> None:
-    made = (await run(code("Python Configuration")))["mesh"]
+    made = (await run("Python Configuration"))["mesh"]
     assert (made.peer_id, made.listen_port) == ("validator_001", 9090)
     assert made.settings.blockchain_rpc == "ws://localhost:9944"
     assert len(bytes.fromhex(made.public_key)) == 32  # generated
@@ -199,7 +55,7 @@ async def test_python_configuration() -> None:
 async def test_fl_round_announcement(pair: tuple[MeshNetworkClient, MeshNetworkClient]) -> None:
     reader, other = pair
     inbox = Inbox(other, MessageType.FL_ROUND_START)
-    await run(code("FL Round Announcement"), mesh=reader)
+    await run("FL Round Announcement", mesh=reader)
     message = await inbox.next()
     assert message.sender_id == "validator_001"
     assert {**message.payload, "deadline": message.timestamp + 3600} == {
@@ -210,7 +66,7 @@ async def test_fl_round_announcement(pair: tuple[MeshNetworkClient, MeshNetworkC
         "deadline_seconds": 3600,
         "min_stake": 1000,
         "reward_pool": 50000,
-        "model_hash": "Qm...",
+        "model_hash": CID,
     }
     assert abs(message.payload["deadline"] - message.timestamp - 3600) < 1
 
@@ -221,10 +77,10 @@ async def test_model_delta_transfer() -> None:
     async with mesh("validator_001", "validator_002", "validator_003") as (reader, meant, bystander):
         inbox = Inbox(meant, MessageType.MODEL_DELTA_TRANSFER)
         not_meant = Inbox(bystander, MessageType.MODEL_DELTA_TRANSFER)
-        success = (await run(code("Model Delta Transfer"), mesh=reader))["success"]
+        success = (await run("Model Delta Transfer", mesh=reader))["success"]
         assert success
         assert success is SendResult.DELIVERED
-        assert (await inbox.next()).payload == {"round_id": "round_001", "model_cid": "QmX...", "quality_score": 95.5}
+        assert (await inbox.next()).payload == {"round_id": "round_001", "model_cid": CID, "quality_score": 95.5}
         assert not_meant.is_empty
 
 
@@ -235,7 +91,7 @@ async def test_heartbeat() -> None:
     inbox = Inbox(other, MessageType.HEARTBEAT)
     async with reader, other:
         reader.peers["validator_002"], other.peers["validator_001"] = card(other), card(reader)
-        await run(code("Heartbeat"), mesh=reader)
+        await run("Heartbeat")
         message = await inbox.next()
         assert (message.message_type, message.sender_id) == (MessageType.HEARTBEAT, "validator_001")
         assert reader.settings.heartbeat_interval == 60
@@ -246,7 +102,7 @@ async def test_heartbeat() -> None:
 async def test_gossip_messages(pair: tuple[MeshNetworkClient, MeshNetworkClient]) -> None:
     reader, other = pair
     inbox = Inbox(other, MessageType.GOSSIP)
-    await run(code("Gossip Messages"), mesh=reader, MessageType=MessageType)
+    await run("Gossip Messages", mesh=reader, MessageType=MessageType)
     message = await inbox.next()
     assert (message.payload, message.ttl) == ({"custom": "data"}, 5)
 
@@ -262,7 +118,7 @@ async def test_automatic_discovery(tmp_path: Path, capsys: pytest.CaptureFixture
     async with other:
         registry_file(registry, reader, other)
         async with reader:
-            await run(code("Automatic Discovery"), mesh=reader)
+            await run("Automatic Discovery", mesh=reader)
             await linked(reader, other)
     assert capsys.readouterr().out.splitlines() == [
         "Peer: validator_002",
@@ -281,7 +137,7 @@ def other_port(registry: Path) -> str:
 async def test_manual_peer_addition() -> None:
     async with client("validator_001") as reader, client("peer_002") as other:
         other.peers["validator_001"] = card(reader)
-        await run(code("Manual Peer Addition", PORT=other.listen_port, KEY=other.public_key), mesh=reader)
+        await run("Manual Peer Addition", {"PORT": other.listen_port, "KEY": other.public_key}, mesh=reader)
         known = reader.peers["peer_002"]
         assert known.account_id == "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
         assert (known.stake_amount, known.is_validator, known.is_alive()) == (5_000_000_000_000, True, True)
@@ -302,8 +158,8 @@ async def test_message_signing(
     pair: tuple[MeshNetworkClient, MeshNetworkClient], capsys: pytest.CaptureFixture[str]
 ) -> None:
     reader, _ = pair
-    variables = await run(code("Message Signing"), mesh=reader, MessageType=MessageType)
-    message = variables["message"]
+    defined = await run("Message Signing", mesh=reader, MessageType=MessageType)
+    message = defined["message"]
     assert capsys.readouterr().out == f"Signature: {message.signature[:32]}...\n"
     signed = wire.signing_input(bytes.fromhex(message.message_id))
     assert verify(bytes.fromhex(reader.public_key), signed, bytes.fromhex(message.signature))
@@ -313,7 +169,7 @@ async def test_message_signing(
 async def test_signature_verification(pair: tuple[MeshNetworkClient, MeshNetworkClient]) -> None:
     """A message with one bit of its signature changed is rejected, and does not keep the good one out."""
     reader, other = pair
-    await run(code("Signature Verification"))
+    await run("Signature Verification")
     inbox = Inbox(other, MessageType.GOSSIP)
     node = reader._running().node
     composed = node.ask(Compose(MessageType.GOSSIP, {"n": 1}))[0]
@@ -333,13 +189,13 @@ async def test_signature_verification(pair: tuple[MeshNetworkClient, MeshNetwork
 @runs("Byzantine Resistance")
 async def test_byzantine_resistance(capsys: pytest.CaptureFixture[str]) -> None:
     async with mesh("validator_001", "validator_002", "validator_003") as (reader, bad, other):
-        await run(code("Byzantine Resistance"), peer=reader.peers["validator_002"])
+        await run("Byzantine Resistance", peer=reader.peers["validator_002"])
         assert capsys.readouterr().out == ""
         book = engine(reader).peers
         (member,) = book.named("validator_002")
         for _ in range(6):
             book.charge(member, Fault.INVALID_MESSAGE, read_clocks().mono)
-        await run(code("Byzantine Resistance"), peer=reader.peers["validator_002"])
+        await run("Byzantine Resistance", peer=reader.peers["validator_002"])
         assert capsys.readouterr().out == "⚠️ Low reputation peer detected\n"
         heard, elsewhere = Inbox(reader, MessageType.GOSSIP), Inbox(other, MessageType.GOSSIP)
         await bad.broadcast(MessageType.GOSSIP, {"from": "the bad one"})
@@ -359,7 +215,7 @@ async def test_peer_status(
 ) -> None:
     reader, _ = pair
     reader.peers["never_seen"] = PeerInfo("never_seen", public_key=client("x").public_key)
-    await run(code("Peer Status"), mesh=reader)
+    await run("Peer Status", mesh=reader)
     assert capsys.readouterr().out.splitlines() == ["validator_002: 🟢 Alive", "never_seen: 🔴 Dead"]
 
 
@@ -371,7 +227,7 @@ async def test_message_statistics(
     inbox = Inbox(other, MessageType.GOSSIP)
     sent = await reader.broadcast(MessageType.GOSSIP, {})
     await inbox.next()
-    await run(code("Message Statistics"), mesh=other)
+    await run("Message Statistics", mesh=other)
     processed, active = capsys.readouterr().out.splitlines()
     assert sent.message_id in other.seen_messages
     assert processed == f"Messages processed: {len(other.seen_messages)}"
@@ -389,7 +245,7 @@ async def test_custom_message_handlers(pair: tuple[MeshNetworkClient, MeshNetwor
         return "QmUploaded"
 
     await run(
-        code("Custom Message Handlers"),
+        "Custom Message Handlers",
         mesh=reader,
         MeshMessage=MeshMessage,
         MessageType=MessageType,
@@ -414,7 +270,7 @@ async def test_gossip_forwarding(monkeypatch: pytest.MonkeyPatch) -> None:
             one.peers[other.peer_id] = card(other)
         a.peers[c.peer_id], c.peers[a.peer_id] = card(c, multiaddr=""), card(a, multiaddr="")
         await until(lambda: all(peer.is_linked for peer in b.peers.values()), a, b, c)
-        await run(code("Gossip Forwarding"))
+        await run("Gossip Forwarding")
         node = b._running().node
         send, hops = node.transport.send, defaultdict(list)
 
@@ -443,7 +299,7 @@ async def test_peer_cleanup(monkeypatch: pytest.MonkeyPatch) -> None:
         zmesh.client, "read_clocks", lambda: Now(read_clocks().mono + later, read_clocks().wall + later)
     )
     async with mesh("validator_001", "validator_002") as (reader, other):
-        await run(code("Peer Cleanup"), mesh=reader)
+        await run("Peer Cleanup")
         await other.stop()
         await until(lambda: not reader.peers["validator_002"].is_linked, reader)
         later = 590
@@ -472,7 +328,7 @@ async def test_messages_not_received(
     root = logging.getLogger()
     before = root.level
     try:
-        await run(code("Messages Not Received"), mesh=reader)
+        await run("Messages Not Received", mesh=reader)
     finally:
         root.setLevel(before)
     queue, handlers = capsys.readouterr().out.splitlines()

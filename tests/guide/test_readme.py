@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.chain.installing import installed_or_skipped
 from tests.support import PATIENCE, Inbox, client, registry_file
 from zmesh import MessageType, Settings
 from zmesh.config import variable_of
-from zmesh.demo.npm import NoChainError, install
 from zmesh.identity import create_key_file
 from zmesh.registry.roster_file import parse_roster
 
@@ -179,10 +179,7 @@ async def test_the_commands_make_a_key_check_a_registry_and_run_a_node(folder: P
 
 async def test_from_nothing_to_a_connected_validator_on_a_chain(folder: Path) -> None:
     """As it stands, but for ports: the chain, Alice as the first, Bob as written, and what his node says then."""
-    try:
-        await asyncio.to_thread(install)
-    except NoChainError as error:
-        pytest.skip(str(error))
+    await asyncio.to_thread(installed_or_skipped)
     async with AsyncExitStack() as stack:
         chain = await stack.enter_async_context(running(folder, f"exec {CHAIN.strip()} --port 0"))
         url = (await heard(chain.stdout, "is a chain whose validators are //Alice, //Bob")).split()[0]

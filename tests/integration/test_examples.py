@@ -52,7 +52,7 @@ async def line_of(process: asyncio.subprocess.Process) -> str:
 
 
 def test_every_example_is_tested_here() -> None:
-    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == ["two_peers.py", "validator_node.py"]
+    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == ["mesh_network_example.py", "two_peers.py"]
 
 
 async def test_two_peers() -> None:
@@ -66,7 +66,7 @@ async def test_two_peers() -> None:
         ]
 
 
-async def test_validator_node(tmp_path: Path) -> None:
+async def test_the_complete_node(tmp_path: Path) -> None:
     """Three of them: one coordinates, the others train and send back; SIGTERM ends all in order."""
     names = [f"validator_00{number}" for number in (1, 2, 3)]
     for name in names:
@@ -81,9 +81,9 @@ async def test_validator_node(tmp_path: Path) -> None:
 
     coordinator, second, third = names
     async with (
-        running("validator_node.py", "--coordinate", **settings(coordinator)) as leading,
-        running("validator_node.py", **settings(second)) as one,
-        running("validator_node.py", **settings(third)) as other,
+        running("mesh_network_example.py", "--coordinate", **settings(coordinator)) as leading,
+        running("mesh_network_example.py", **settings(second)) as one,
+        running("mesh_network_example.py", **settings(third)) as other,
     ):
         processes = dict(zip(names, (leading, one, other), strict=True))
         ports = {}
@@ -153,7 +153,7 @@ class Trainer:
 async def training() -> AsyncIterator[tuple[MeshNetworkClient, Any, Trainer]]:
     """A coordinator, and a validator of the example whose handlers run one at a time."""
     async with mesh("coordinator", "worker", handler_concurrency=1) as (coordinator, worker):
-        validator, trainer = program("validator_node").Validator(worker), Trainer()
+        validator, trainer = program("mesh_network_example").Validator(worker), Trainer()
         validator.train = trainer.train
         try:
             yield coordinator, validator, trainer
@@ -176,7 +176,7 @@ async def test_trainings_end_with_the_node_and_no_more_begin_than_it_can_bear(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     async with training() as (coordinator, validator, trainer):
-        most = program("validator_node").TRAININGS
+        most = program("mesh_network_example").TRAININGS
         names = [f"round_{number}" for number in range(most)]
         for name in names:
             await coordinator.announce_fl_round(name, "corpus", 1, 3600)
@@ -198,7 +198,7 @@ async def test_a_training_that_fails_is_logged_and_the_next_one_begins(caplog: p
         logged.set()
         return True
 
-    log = logging.getLogger("validator_node")
+    log = logging.getLogger("mesh_network_example")
     log.addFilter(look)
     try:
         async with training() as (coordinator, _, trainer):
@@ -213,15 +213,15 @@ async def test_a_training_that_fails_is_logged_and_the_next_one_begins(caplog: p
             assert (await deltas.next()).payload["round_id"] == "second"
     finally:
         log.removeFilter(look)
-    told = [record for record in caplog.records if record.name == "validator_node"]
+    told = [record for record in caplog.records if record.name == "mesh_network_example"]
     assert [record.getMessage() for record in told] == ["training for first failed"]
     assert "the batch is too large" in caplog.text
 
 
-async def test_a_validator_node_without_a_name_says_so_in_one_sentence() -> None:
-    async with running("validator_node.py") as process:
+async def test_the_complete_node_without_a_name_says_so_in_one_sentence() -> None:
+    async with running("mesh_network_example.py") as process:
         async with asyncio.timeout(2 * PATIENCE):
             out, err = await process.communicate()
         assert (process.returncode, out.decode()) == (1, "")
-        assert err.decode().startswith("validator_node: peer_id (MESH_PEER_ID) is missing: ")
+        assert err.decode().startswith("mesh_network_example: peer_id (MESH_PEER_ID) is missing: ")
         assert err.decode().count("\n") == 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 
 import pytest
 
 from zmesh.core import wire
+from zmesh.core.bounds import AHEAD, Bounds
 from zmesh.core.link import LinkState
 from zmesh.core.types import DropReason, Fault, Frames, MessageType
 from zmesh.transports.faults import (
@@ -16,6 +18,7 @@ from zmesh.transports.faults import (
     Replay,
     Rewrite,
     Skew,
+    Trouble,
     forge_signature,
     impersonate,
     inflate_ttl,
@@ -27,16 +30,62 @@ from zmesh.transports.simulator import Simulation
 GOSSIP = MessageType.GOSSIP
 
 
+def ended_at(sim: Simulation, *nodes: int) -> Counter[DropReason]:
+    """Frames that these nodes dropped, by reason."""
+    return sum((Counter(sim.nodes[node].engine.drops) for node in nodes), Counter())
+
+
+DETOUR = 6
+"""Nodes in a ring whose number 0 lies: messages pass it in no time, and take theirs the other way round."""
+
+
+def short_cut(sender: int, receiver: int, chance: float) -> float:
+    """What node 0 sends comes first, so that nobody can tell its lies from what is known already."""
+    return 0.001 if 0 in (sender, receiver) else 0.05
+
+
+def heard_once(sim: Simulation, sent: Collection[bytes], *, but: int) -> bool:
+    """Did every node but one hear every message once, whoever wrote it?"""
+    heard = Counter((told.node, told.message_id) for told in sim.deliveries if told.node != but)
+    authors = {identifier: sim.published[identifier].author for identifier in sent}
+    nodes = [node for node in range(len(sim.nodes)) if node != but]
+    return heard == Counter((node, one) for one in sent for node in nodes if node != authors[one])
+
+
 @pytest.mark.parametrize(
-    "attack,fault",
+    "attack,reason,fault",
     [
-        (zero_ttl, None),
-        (inflate_ttl, Fault.TTL_INFLATED),
-        (forge_signature, Fault.RELAYED_FORGERY),
-        (impersonate, Fault.RELAYED_FORGERY),
+        (zero_ttl, None, None),
+        (inflate_ttl, DropReason.TTL_INFLATED, Fault.TTL_INFLATED),
+        (forge_signature, DropReason.BAD_SIGNATURE, Fault.RELAYED_FORGERY),
+        (impersonate, DropReason.BAD_SIGNATURE, Fault.RELAYED_FORGERY),
     ],
 )
-def test_a_lying_relay_is_blamed_alone_and_hides_nothing(attack: Rewrite, fault: Fault | None) -> None:
+def test_a_liar_on_the_shortest_way_is_blamed_for_each_lie_and_hides_nothing(
+    attack: Rewrite, reason: DropReason | None, fault: Fault | None
+) -> None:
+    ring = (*line(DETOUR), (DETOUR - 1, 0))
+    settings = Settings(edges=ring, latency=short_cut)
+    sim = Simulation(seed=1, nodes=DETOUR, faults=[Byzantine(attack, nodes=[0])], settings=settings)
+    assert sim.settle()
+    sent = []
+    for author in range(1, DETOUR):
+        sent.append(sim.broadcast(author, GOSSIP, {"by": author}))
+        sim.run_for(2.0)
+    sim.run_for(10.0)
+
+    assert heard_once(sim, sent, but=0)
+    assert [(told.author, told.payload["by"]) for told in sim.deliveries if told.author != told.payload["by"]] == []
+    lies = 4  # of five authors four have a neighbour whom the liar tells first; the one opposite is told the truth
+    assert sim.tampered == {0: lies}
+    assert {why: times for why, times in sim.drops.items() if why is not DropReason.DUPLICATE} == (
+        {reason: lies} if reason else {}
+    )
+    assert sim.blamed() == ({(0, fault): lies} if fault else {})
+
+
+@pytest.mark.parametrize("attack", [zero_ttl, inflate_ttl, forge_signature, impersonate])
+def test_a_liar_among_many_with_losses_is_blamed_alone_and_hides_nothing(attack: Rewrite) -> None:
     # With losses, or all would be served by the authors themselves, and nobody would look at what a relay says.
     sim = Simulation(seed=1, nodes=20, faults=[Byzantine(attack, nodes=[7]), Loss(0.2, start=3.0)])
     assert sim.settle()
@@ -47,7 +96,27 @@ def test_a_lying_relay_is_blamed_alone_and_hides_nothing(attack: Rewrite, fault:
     assert {told.message_id for told in sim.deliveries} == sent
     assert [(told.author, told.payload["by"]) for told in sim.deliveries if told.author != told.payload["by"]] == []
     assert (sim.report().missed, sim.report().repeats) == ((), 0)
-    assert set(sim.blamed()) == ({(7, fault)} if fault else set())
+    assert {culprit for culprit, _ in sim.blamed()} == ({7} if attack is not zero_ttl else set())
+    assert len(sim.offences) == sim.drops[DropReason.TTL_INFLATED] + sim.drops[DropReason.BAD_SIGNATURE]
+    assert sim.tampered[7] > len(sim.offences), "some of its lies came after the truth, or were lost"
+
+
+def test_what_a_relay_lets_end_at_its_neighbour_is_found_by_repair() -> None:
+    """In a line of four the second is the only way; with the ttl that it leaves nothing is pushed to the far end."""
+    hops = {}
+    attacks: tuple[list[Trouble], ...] = ([], [Byzantine(zero_ttl, nodes=[1])])
+    for faults in attacks:
+        sim = Simulation(seed=1, nodes=4, faults=faults, settings=Settings(edges=line(4)))
+        assert sim.settle()
+        sent = [sim.broadcast(0, GOSSIP, {"number": number}) for number in range(3)]
+        sim.run_for(10.0)
+        assert heard_once(sim, sent, but=1)
+        assert (sim.drops, sim.offences) == ({}, [])
+        hops[sim.tampered[1]] = sim.published[sent[0]].first
+    honest, lied_to = hops[0], hops[3]
+
+    assert lied_to[2] == honest[2]
+    assert honest[3] + Bounds().offer_delay < lied_to[3] < honest[3] + 1.0, "an offer led there, and not a digest"
 
 
 @pytest.mark.parametrize("attack", [inflate_ttl, forge_signature, impersonate])
@@ -58,6 +127,7 @@ def test_the_only_way_there_may_lead_through_a_liar_and_still_nothing_false_pass
     sim.run_for(30.0)
 
     assert {(told.message_id, told.author) for told in sim.deliveries} == {(sent, 0)}
+    assert sim.tampered[1] == len(sim.offences) > 0
     assert {culprit for culprit, _ in sim.blamed()} == {1}
 
 
@@ -78,18 +148,59 @@ def test_a_corrupt_copy_sent_first_does_not_suppress_the_good_one() -> None:
     assert set(sim.blamed()) == {(1, Fault.RELAYED_FORGERY)}
 
 
-def test_a_replayer_gains_nothing() -> None:
-    sim = Simulation(seed=4, nodes=20, faults=[Replay(nodes=[7], times=3, memory=4)], settings=Settings(crypto="hash"))
+def test_whatever_a_relay_replays_is_dropped_each_time_and_handed_over_once() -> None:
+    """The second of four is the only way; it sends its last messages again with each new one, for over two minutes."""
+    replay = Replay(nodes=[1], times=1, memory=4, start=5.0)
+    sim = Simulation(seed=4, nodes=4, faults=[replay], settings=Settings(edges=line(4)))
     assert sim.settle()
-    for number in range(20):
-        sim.broadcast(number, GOSSIP, {"by": number})
-        sim.run_for(0.2)
-    token = sim.send_direct(7, 3, MessageType.MODEL_DELTA_OFFER, {"round_id": "r"})
-    sim.run_for(15.0)
+    sim.run(5.0)
+    sent = []
+    for author in range(4):
+        sent.append(sim.broadcast(author, GOSSIP, {"by": author}))
+        sim.run_for(0.5)
+    tokens = [
+        sim.send_direct(1, 2, MessageType.MODEL_DELTA_OFFER, {"round_id": "from the liar"}),
+        sim.send_direct(0, 1, MessageType.MODEL_DELTA_OFFER, {"round_id": "to the liar"}),
+    ]
+    sim.run_for(100.0)
+    replayed, reasons = sim.tampered[1], ended_at(sim, 0, 2, 3)
+    assert set(reasons) == {DropReason.DUPLICATE, DropReason.UNASKED_ACK}
+    assert reasons.total() == replayed > 100
+    sim.run_for(50.0)
 
-    assert (sim.report().missed, sim.report().repeats) == ((), 0)
-    assert [told.node for told in sim.deliveries if told.direct] == [3]
-    assert sim.results[token]
+    reasons = ended_at(sim, 0, 2, 3)
+    assert set(reasons) == {DropReason.DUPLICATE, DropReason.UNASKED_ACK, DropReason.STALE}
+    assert reasons.total() == sim.tampered[1] > replayed
+    assert sim.offences == [], "an honest relay sends a message twice too, when it is asked for it"
+    handed = [told for told in sim.deliveries if told.direct]
+    assert sorted((told.node, told.payload["round_id"]) for told in handed) == [
+        (1, "to the liar"),
+        (2, "from the liar"),
+    ]
+    assert [bool(sim.results[token]) for token in tokens] == [True, True]
+    assert (sim.report(sent).missed, sim.report(sent).repeats) == ((), 0)
+
+
+def test_a_message_of_tomorrow_is_dropped_each_time_until_it_is_of_today_and_then_taken_once() -> None:
+    """Its author's clock is a minute ahead, and only the liar can reach it."""
+    faults: list[Trouble] = [Skew([4], 60.0), Replay(nodes=[1], times=1, memory=1, start=5.0)]
+    sim = Simulation(seed=4, nodes=5, faults=faults, settings=Settings(edges=line(4)))
+    assert sim.settle()
+    sim.run(5.0)
+    early = sim.compose(4, GOSSIP, {"said": "a minute from now"})
+    sim.inject(1, 2, early.frames(5, 1))
+    sim.run_for(60.0 - AHEAD - 1.0)
+    assert (sim.deliveries, sim.drops) == ([], {DropReason.FUTURE: 1 + sim.tampered[1]})
+    assert sim.tampered[1] > 5
+    future = sim.drops[DropReason.FUTURE]
+    sim.run_for(30.0)
+
+    assert sorted(told.node for told in sim.deliveries) == [0, 1, 2, 3]
+    assert {told.message_id for told in sim.deliveries} == {early.id}
+    assert all(told.time >= 5.0 + 60.0 - AHEAD for told in sim.deliveries)
+    # All the rest of what the liar sent came after the one that was taken.
+    assert sim.drops == {DropReason.FUTURE: future, DropReason.DUPLICATE: sim.tampered[1] - future}
+    assert sim.offences == []
 
 
 def test_old_messages_are_stale_and_messages_of_tomorrow_are_not_taken_today() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import os
 import re
 import shutil
 import subprocess
@@ -53,6 +54,7 @@ DYNAMIC = {"__import__", "import_module", "exec", "eval"}
 
 MAX_LINES = 500
 MAX_FUNCTION = 70
+"""Files and functions stay under these."""
 
 
 def sources(*folders: str) -> list[Path]:
@@ -143,13 +145,13 @@ def test_nothing_is_imported_or_run_from_a_string() -> None:
 
 def test_files_and_functions_keep_their_size() -> None:
     large = []
-    for path in sources(*LIBRARY, "benchmarks", "examples"):
+    for path in sources(*EVERYTHING):
         lines = path.read_text(encoding="utf-8").count("\n")
-        large += [f"{name(path)} has {lines} lines"] * (lines > MAX_LINES)
+        large += [f"{name(path)} has {lines} lines"] * (lines >= MAX_LINES)
         for node in ast.walk(parsed(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = length(node)
-                large += [f"{name(path)}: {node.name} has {lines} lines"] * (lines > MAX_FUNCTION)
+                large += [f"{name(path)}: {node.name} has {lines} lines"] * (lines >= MAX_FUNCTION)
     assert large == []
 
 
@@ -190,13 +192,16 @@ def test_a_lock_holds_versions_and_hashes_and_no_addresses() -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.Path:
     """The wheel as a clone would build it, made from a copy so that nothing is left in the checkout."""
     copy = tmp_path_factory.mktemp("clone")
-    for file in ("pyproject.toml", "setup.cfg", "README.md", "LICENSE"):
-        shutil.copy(ROOT / file, copy)
-    for folder in LIBRARY:
+    for file in ROOT.iterdir():
+        if file.is_file():
+            shutil.copy(file, copy)
+    for folder in EVERYTHING:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, copy / folder, symlinks=True, ignore=ignored)
     build = "import setuptools.build_meta as backend; backend.build_wheel('out')"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", build], cwd=copy, check=True, capture_output=True)
+    # Not compiled, whatever this run of the tests is: that wheel would be for this machine alone.
+    plain = {name: value for name, value in os.environ.items() if name != "ZMESH_COMPILE"}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", build], cwd=copy, env=plain, check=True, capture_output=True)
     (built,) = (copy / "out").iterdir()
     return zipfile.Path(built)
 
@@ -217,3 +222,4 @@ def test_the_wheel_says_what_it_is(wheel: zipfile.Path) -> None:
     assert "\nName: zmesh-net\n" in metadata
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
     assert "zmesh = zmesh.__main__:main" in (info / "entry_points.txt").read_text(encoding="utf-8")
+    assert "\nTag: py3-none-any\n" in (info / "WHEEL").read_text(encoding="utf-8")

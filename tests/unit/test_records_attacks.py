@@ -11,8 +11,8 @@ import pytest
 
 from tests.unit import delegation_support as accounts
 from tests.unit.handlers_support import NETWORK, NOON, Someone, judge, later, naming, take, verify
+from tests.unit.records_support import ALICE, BOB, CAROL, PUBLIC, announce, record
 from tests.unit.test_handlers_introductions import introduced
-from tests.unit.test_handlers_records import ALICE, BOB, CAROL, PUBLIC, announce, record
 from zmesh.core.types import MessageType, PeerKey, Verdict
 from zmesh.core.wire import MAX_UINT
 from zmesh.handlers import Record, RecordPorts, Records, Taken, encode_record, verify_record

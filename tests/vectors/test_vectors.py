@@ -17,6 +17,7 @@ import pytest
 
 from tests.vectors import kit, regenerate
 from zmesh.core import wire
+from zmesh.core.bounds import MAX_CONTROL
 from zmesh.core.errors import WireError
 from zmesh.core.types import DropReason
 from zmesh.delegation import decode_delegation, encode_delegation, parse_text, wrap
@@ -50,7 +51,14 @@ def named(vectors: list[dict[str, Any]]) -> pytest.MarkDecorator:
 
 
 ENVELOPES, CONTROLS, RECORDS, REFUSED = map(load, ("envelopes", "controls", "records", "refused"))
-DELEGATIONS, EDGES = map(load, ("delegations", "edges"))
+DELEGATIONS, EDGES, PACKED = map(load, ("delegations", "edges", "packed"))
+COMPLETED: dict[str, list[tuple[bytes, ...]]] = {
+    "fewer sizes than counted": [(b"", b"", b"")],
+    "a frame that is shorter than its size": [(b"\x06\x00", b"")],
+    "a bundle of fewer sizes than counted": [(), ()],
+    "a bundle of a message that is shorter than its size": [(b"\x06", b"\x00"), ()],
+}
+"""What cannot be unpacked and lacks one byte only, with a zero behind it."""
 PARTS: dict[str, Callable[[bytes], object]] = {
     "payload": wire.decode_payload,
     "body": wire.decode_body,
@@ -100,7 +108,7 @@ def test_a_network_id_is_a_hash_of_tag_genesis_and_name() -> None:
         assert told == vector["id"] == wire.network_id(vector["name"], genesis).hex()
 
 
-@named(load("packed"))
+@named(PACKED)
 def test_messages_travel_as_one_frame(vector: dict[str, Any]) -> None:
     messages = [frames_of({"frames": frames}) for frames in vector["messages"]]
     data = bytes.fromhex(vector["packed"])
@@ -259,11 +267,55 @@ def test_bytes_behind_an_envelope_are_refused_and_fields_and_head_may_grow(vecto
     assert read((head + bytes(13), body, signature)) == wire.decode_body(body)
 
 
+def cut(message: tuple[bytes, ...], length: int) -> tuple[bytes, ...]:
+    """What the first bytes of a packed message say: only its last frame may be short, for its size stands nowhere."""
+    last = 1 + 4 * (len(message) - 1) + sum(map(len, message[:-1]))
+    return (*message[:-1], message[-1][: length - last]) if message and length >= last else ()
+
+
+@named(PACKED)
+def test_a_packed_message_cut_short_ends_in_a_shorter_frame_or_is_no_message(vector: dict[str, Any]) -> None:
+    data = bytes.fromhex(vector["packed"])
+    *before, last = [frames_of({"frames": frames}) for frames in vector["messages"]]
+    start = 0
+    if data[:1] == b"\0" and (before or last):
+        ends = range(2, 2 + 4 * len(before), 4)
+        start = 2 + 4 * len(before) + sum(int.from_bytes(data[end : end + 4]) for end in ends)
+    for length in range(len(data)):
+        assert unpack(data[:length]) == ([*before, cut(last, length - start)] if length >= start else [()])
+
+
+@named(PACKED)
+def test_bytes_behind_a_packed_message_are_of_its_last_frame(vector: dict[str, Any]) -> None:
+    data = bytes.fromhex(vector["packed"])
+    *before, last = [frames_of({"frames": frames}) for frames in vector["messages"]]
+    if before or last:
+        for more in (b"\x00", b"\x06", data):
+            assert unpack(data + more) == [*before, (*last[:-1], last[-1] + more) if last else ()]
+    else:
+        assert unpack(data + b"\x00") == COMPLETED.get(vector["name"], [()])
+
+
 @named(CONTROLS)
+def test_a_control_frame_has_a_head_that_may_grow_and_one_body(vector: dict[str, Any]) -> None:
+    head, body = frames_of(vector)
+    assert read((head + bytes(15), body)) == read((head, body))
+    for frames in ((b"", body), (head + bytes(16), body), (head,), (head, body, b"")):
+        assert reason(read, frames) is DropReason.MALFORMED
+
+
+@named([vector for vector in CONTROLS if vector["name"] == "LEAVE"])
+def test_the_body_of_a_leave_is_ignored_up_to_its_bound(vector: dict[str, Any]) -> None:
+    head, body = frames_of(vector)
+    assert body == b""
+    for more in (b"\x00", b"\xc0", bytes(MAX_CONTROL)):
+        assert wire.frame_type((head, more)) == wire.LEAVE
+    assert reason(read, (head, bytes(MAX_CONTROL + 1))) is DropReason.OVERSIZE
+
+
+@named([vector for vector in CONTROLS if vector["name"] != "LEAVE"])
 def test_a_control_body_cut_short_is_refused_or_says_less(vector: dict[str, Any]) -> None:
     head, body = frames_of(vector)
-    if head[0] not in CONTROL:
-        return
     decode, size = CONTROL[head[0]]
     whole = decode(body)
     for length in range(len(body)):

@@ -44,6 +44,10 @@ class NoChainError(ZmeshError):
     """This machine cannot run a chain; the sentence says what is missing."""
 
 
+class NoNodeError(NoChainError):
+    """node or npm is not installed: nothing went wrong, and trying again is of no use."""
+
+
 class Installed(NamedTuple):
     """Where everything is."""
 
@@ -69,7 +73,7 @@ class Installed(NamedTuple):
 def install() -> Installed:
     """Everything that chopsticks needs, installed if it is not yet. Blocks, for a minute the first time.
 
-    Raises ``NoChainError`` with one sentence where node or npm is missing, too old, or cannot install.
+    Raises ``NoNodeError`` with one sentence where node or npm is missing, ``NoChainError`` where they cannot install.
     """
     node, npm = _program("node"), _program("npm")
     version = _run(node, "--version").strip()
@@ -93,7 +97,7 @@ def _cache() -> Path:
 def _program(name: str) -> str:
     found = shutil.which(name)
     if found is None:
-        raise NoChainError(f"a chain on this machine needs node and npm, and {name} is not installed")
+        raise NoNodeError(f"a chain on this machine needs node and npm, and {name} is not installed")
     return found
 
 

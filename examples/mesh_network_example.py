@@ -6,7 +6,7 @@ Settings come from the environment, as in a container::
     export MESH_PEER_ID=validator_001                # the name in the registry
     export MESH_PRIVATE_KEY=validator.key
     export MESH_REGISTRY=registry.toml               # who the validators are, and where
-    python examples/validator_node.py                # or with --coordinate, on one of them
+    python examples/mesh_network_example.py          # or with --coordinate, on one of them
 
 ``curl http://localhost:9090/health`` says how it is. SIGTERM and Ctrl-C end it in order: the others are told.
 """
@@ -116,7 +116,7 @@ def main() -> None:
     try:
         asyncio.run(run(options.coordinate))
     except ConfigError as error:
-        raise SystemExit(f"validator_node: {error}") from None
+        raise SystemExit(f"mesh_network_example: {error}") from None
 
 
 if __name__ == "__main__":
