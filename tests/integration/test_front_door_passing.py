@@ -6,16 +6,20 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections import Counter
 
 import aiohttp
 import pytest
 
 from tests.contract.peers import PATIENCE, settle
 from tests.integration.front_door_support import BIG, NOWHERE, House, told
+from tests.integration.zeromq_by_hand import greeting
+from tests.integration.zeromq_support import still_works
 from zmesh.core.errors import ConfigError
 from zmesh.core.events import LinkClosed, LinkOpened
 from zmesh.core.types import Endpoint
 from zmesh.transport import Routes
+from zmesh.transports.sockets import SocketBounds
 
 # ------------------------------------------------------------ what it is for
 
@@ -60,6 +64,21 @@ async def test_a_cut_inside_is_a_cut_outside(house: House) -> None:
     await a.until_received(1)
     a.admit()
     assert (await b.until_told(2))[1] == LinkClosed(a.key, "connection lost")
+
+
+@pytest.mark.parametrize("data", [b"\xff", greeting(as_server=False)[:11]], ids=["a first byte", "half a greeting"])
+async def test_a_greeting_that_stops_half_way_is_cut_inside_and_outside(house: House, data: bytes) -> None:
+    """The door cannot know how much is to come; the ROUTER behind it does."""
+    a, b = await house.nodes.linked(SocketBounds(handshake=0.2))
+    door = await house.door(a.routes.direct)
+    before = Counter(a.counted)
+    assert (await told(door.port, data)).startswith(b"\xff"), "the ROUTER greets, too"
+    await a.counted.until_counted("direct_half_greeting")
+    assert Counter(a.counted) - before == {"direct_accepted": 1, "direct_half_greeting": 1}
+    assert house.counted == {"door_zmtp": 1}
+    await settle()
+    assert (door._open, door._places) == ({}, {})
+    await still_works(a, b)
 
 
 async def test_a_request_may_come_byte_by_byte(house: House) -> None:
