@@ -51,12 +51,15 @@ async def test_a_handler_that_hangs_is_cancelled_and_counted(caplog: pytest.LogC
         b.register_handler(MessageType.GOSSIP, hang)
         beside = Inbox(b, MessageType.GOSSIP)
         assert await a.send("b", MessageType.GOSSIP, {"n": 1}) is SendResult.DELIVERED
-        assert (await beside.next()).payload == {"n": 1}
+        message = await beside.next()
+        assert message.payload == {"n": 1}
         async with asyncio.timeout(PATIENCE):
             await cancelled.wait()
         assert counted(b, "handler", "handler_timeout") == 1
         assert b.peers["a"].reputation == 100
-        assert "handler_timed_out" in caplog.text
+        (complaint,) = [line for record in caplog.records if "handler_timed_out" in (line := record.getMessage())]
+        assert message.message_id in complaint
+        assert hang.__qualname__ in complaint
 
 
 async def test_a_handler_that_hangs_fills_its_own_queue_only() -> None:
