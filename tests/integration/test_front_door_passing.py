@@ -19,6 +19,7 @@ from zmesh.core.errors import ConfigError
 from zmesh.core.events import LinkClosed, LinkOpened
 from zmesh.core.types import Endpoint
 from zmesh.transport import Routes
+from zmesh.transports.front_door import Leg
 from zmesh.transports.sockets import SocketBounds
 
 # ------------------------------------------------------------ what it is for
@@ -134,28 +135,33 @@ async def test_an_end_of_sending_leaves_the_other_way_open(house: House) -> None
 
 
 @pytest.mark.parametrize("slow", ["inside", "outside"])
-async def test_a_leg_that_does_not_read_stops_the_other_from_sending(house: House, slow: str) -> None:
+async def test_a_leg_that_does_not_read_stops_the_other_from_sending(
+    house: House, slow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What waits in the door is bounded; nothing is lost, and all arrives once the slow one reads."""
-    piece = bytes(1 << 16)
-    stuck, go_on = asyncio.Event(), asyncio.Event()
-    sent = [0]
+    piece, pieces = bytes(1 << 16), 1 << 10  # more than all kernels' buffers on the way
+    full = asyncio.Event()
+    stopped: list[tuple[bool, int]] = []
+    pause_writing = Leg.pause_writing
+
+    def noted(leg: Leg) -> None:
+        """Whether its counterpart still reads, and what waits for it."""
+        pause_writing(leg)
+        assert leg._transport is not None
+        assert leg.other._transport is not None
+        stopped.append((leg.other._transport.is_reading(), leg._transport.get_write_buffer_size()))
+        full.set()
+
+    monkeypatch.setattr(Leg, "pause_writing", noted)
 
     async def pour(writer: asyncio.StreamWriter) -> None:
-        """Write until nobody takes it any more, then a little, then end."""
-        while not stuck.is_set() and sent[0] < 1 << 30:
+        for _ in range(pieces):
             writer.write(piece)
-            sent[0] += len(piece)
-            try:
-                async with asyncio.timeout(0.5):
-                    await writer.drain()
-            except TimeoutError:
-                stuck.set()
-        go_on.set()
-        await writer.drain()
+            await writer.drain()
         writer.write_eof()
 
     async def sip(reader: asyncio.StreamReader) -> int:
-        await go_on.wait()
+        await full.wait()
         taken = 0
         while data := await reader.read(1 << 20):
             taken += len(data)
@@ -172,8 +178,9 @@ async def test_a_leg_that_does_not_read_stops_the_other_from_sending(house: Hous
             _, taken = await asyncio.gather(pour(writer), sip(inner_reader))
         else:
             _, taken = await asyncio.gather(pour(inner_writer), sip(reader))
-    assert stuck.is_set()
-    assert taken == sent[0]
+    assert taken == pieces * len(piece)
+    assert not any(reading for reading, _ in stopped)
+    assert max(waiting for _, waiting in stopped) < BIG
     for each in (writer, inner_writer):
         each.close()
 
