@@ -40,7 +40,8 @@ MONITOR_QUEUE = 2000
 BACKLOG = 32 * 1024 * 1024
 """Bytes that no honest sender is ahead of us: the receiving queue and the kernel's buffer hold half of that."""
 GREETING = 64
-"""Bytes of a ZMTP greeting: having sent more than that, we had begun a handshake with somebody who speaks CURVE."""
+"""Bytes of a ZMTP greeting. Having sent more than that, we had begun a handshake with somebody who speaks CURVE; having
+received fewer, we still waited for the rest."""
 WELCOMED = GREETING + 170
 """Those and a CURVE WELCOME: having sent more than that, we had taken the handshake for good."""
 
@@ -119,10 +120,14 @@ class Connection:
 class Connections:
     """All connections that one bound socket accepted.
 
-    Ends are counted as ``refused_key`` (ZAP said no), ``not_zmtp`` (random bytes, HTTP, ZMTP without CURVE, or gone
-    before we looked), ``bad_handshake``, ``handshake_timeout``, ``handshake_abandoned``, ``frame_refused`` (too large
-    or garbled), ``vanished`` (its host does not answer), ``left`` (the far end hung up), ``cut`` (we did, and counted
-    why there). Besides: ``accepted``, ``full``, ``silent``, ``endless``.
+    Ends are counted as ``refused_key`` (ZAP said no), ``not_zmtp`` (random bytes, HTTP, TLS, ZMTP without CURVE, or
+    gone before we looked), ``no_greeting`` (not a byte until its time was over), ``half_greeting`` (it stopped within
+    the greeting), ``handshake_timeout`` (it stopped after that), ``handshake_abandoned``, ``bad_handshake``,
+    ``frame_refused`` (too large or garbled), ``vanished`` (its host does not answer), ``left`` (the far end hung up),
+    ``cut`` (we did, and counted why there). Besides: ``accepted``, ``full``, ``silent``, ``endless``.
+
+    What shares a name cannot be told apart: ZeroMQ read the bytes, threw them away, and says only that it hung up. The
+    one event that has a reason is not safe to ask for (``sockets.MONITORED``).
     """
 
     def __init__(
@@ -249,7 +254,7 @@ class Connections:
         info = None if connection is None else connection.info()
         ours = info is not None and info.state == ESTABLISHED
         if unfinished:
-            return "handshake_timeout" if ours else "handshake_abandoned"
+            return stopped_at(info.received) if info is not None and ours else "handshake_abandoned"
         if (connection is None or connection.owner is None) and self._refused:
             self._refused -= 1
             return None
@@ -273,6 +278,13 @@ class Connections:
                 self.cut(connection, f"{self._port}_endless")
             elif connection.owner is None and connection.quiet * TICK > self._bounds.silence:
                 self.cut(connection, f"{self._port}_silent")
+
+
+def stopped_at(received: int) -> str:
+    """The name for whoever sent so many bytes and then nothing, until the time for its handshake was over."""
+    if received == 0:
+        return "no_greeting"
+    return "half_greeting" if received < GREETING else "handshake_timeout"
 
 
 def second_handle(descriptor: int, is_it: Callable[[network.socket], bool]) -> network.socket | None:

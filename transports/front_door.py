@@ -33,6 +33,8 @@ from zmesh.transports.sockets import SocketBounds, reachable
 
 ZMTP = 0xFF
 """The first byte of every ZMTP greeting."""
+TLS = b"\x16\x03"
+"""How a handshake of TLS begins, of any version (RFC 8446, 5.1): somebody asks for https."""
 OWN = frozenset(map(machine, ("127.0.0.1", "::1")))
 """Where this machine's own connections come from: a local probe, or a proxy before the door."""
 
@@ -282,8 +284,8 @@ class Visitor(asyncio.Protocol):
         if data[0] == ZMTP:
             self._pass_through(transport, data)
             return
-        # An HTTP parser knows best how to answer what is neither, a TLS hello say: with 400.
-        door.count("http" if chr(data[0]).isalpha() else "not_zmtp_nor_http")
+        # An HTTP parser knows best how to answer what is neither, too: with 400.
+        door.count(spoken(data))
         door.asks(transport)
         protocol = door.http()
         transport.set_protocol(protocol)
@@ -325,6 +327,13 @@ class Visitor(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._door.spoke(self._address)
+
+
+def spoken(data: bytes) -> str:
+    """What the first bytes, which are not ZMTP's, seem to be. A method of HTTP begins with a letter of ASCII."""
+    if data[:1].isalpha():
+        return "http"
+    return "tls" if data.startswith(TLS) else "not_zmtp_nor_http"
 
 
 def keep_asking(connection: socket.socket) -> None:

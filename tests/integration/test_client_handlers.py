@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.contract.peers import settle
 from tests.support import PATIENCE, Inbox, client, counted, mesh, until
-from zmesh import ConfigError, MeshMessage, MessageType, PeerInfo, SendResult
+from zmesh import ConfigError, MeshMessage, MessageType, PeerInfo, SendResult, dispatch
+from zmesh.dispatch import BLOCKING_SECONDS
 
 
 async def test_a_handler_that_raises_hurts_nobody(caplog: pytest.LogCaptureFixture) -> None:
@@ -51,12 +53,15 @@ async def test_a_handler_that_hangs_is_cancelled_and_counted(caplog: pytest.LogC
         b.register_handler(MessageType.GOSSIP, hang)
         beside = Inbox(b, MessageType.GOSSIP)
         assert await a.send("b", MessageType.GOSSIP, {"n": 1}) is SendResult.DELIVERED
-        assert (await beside.next()).payload == {"n": 1}
+        message = await beside.next()
+        assert message.payload == {"n": 1}
         async with asyncio.timeout(PATIENCE):
             await cancelled.wait()
         assert counted(b, "handler", "handler_timeout") == 1
         assert b.peers["a"].reputation == 100
-        assert "handler_timed_out" in caplog.text
+        (complaint,) = [line for record in caplog.records if "handler_timed_out" in (line := record.getMessage())]
+        assert message.message_id in complaint
+        assert hang.__qualname__ in complaint
 
 
 async def test_a_handler_that_hangs_fills_its_own_queue_only() -> None:
@@ -165,20 +170,26 @@ async def test_a_handler_may_stop_the_client() -> None:
             await asyncio.open_connection("127.0.0.1", a.peers["b"].multiaddr.rpartition("/")[2])
 
 
-async def test_a_plain_handler_that_blocks_the_loop_is_named(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_plain_handler_that_blocks_the_loop_is_named(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dispatcher's clock is set ahead instead of blocking the loop."""
     async with mesh("a", "b") as (a, b):
+        ahead = 0.0
 
         def block_the_loop(message: MeshMessage) -> None:
-            until_then = time.monotonic() + 0.15
-            while time.monotonic() < until_then:
-                pass
+            nonlocal ahead
+            ahead += 1.5 * BLOCKING_SECONDS
 
         b.register_handler(MessageType.GOSSIP, block_the_loop)
         after = Inbox(b, MessageType.GOSSIP)
-        await a.broadcast(MessageType.GOSSIP, {})
+        monkeypatch.setattr(dispatch, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + ahead))
+        sent = await a.broadcast(MessageType.GOSSIP, {})
         await after.next()
         assert counted(b, "handler", "handler_blocked") == 1
-        assert "block_the_loop" in caplog.text
+        (complaint,) = [line for record in caplog.records if "handler_blocked" in (line := record.getMessage())]
+        assert sent.message_id in complaint
+        assert block_the_loop.__qualname__ in complaint
 
 
 async def test_receive_messages_gives_every_type_until_the_client_stops() -> None:

@@ -21,6 +21,8 @@ from zmesh import (
     SelfHarmError,
     SendResult,
 )
+from zmesh.core.types import Frames, PeerKey
+from zmesh.core.wire import ACK_CODE, ENVELOPE, decode_body
 
 LONGEST = 64 * 1024
 """Bytes of an encoded payload, as the guide of errors says it."""
@@ -156,6 +158,36 @@ async def test_an_acknowledgement_that_never_comes_is_a_timeout() -> None:
         assert await a.send("b", MessageType.GOSSIP, {}, timeout=0.4) is SendResult.TIMEOUT
         node.engine = still
         assert await a.send("b", MessageType.GOSSIP, {})
+
+
+async def test_a_lost_acknowledgement_is_sent_again_while_the_handler_runs_once() -> None:
+    """The recipient's node takes its first ACK for sent, and it never leaves."""
+    async with mesh("a", "b") as (a, b):
+        inbox = Inbox(b, MessageType.MODEL_DELTA_TRANSFER)
+        transport = b._running().node.transport
+        send = transport.send
+        acks: list[Frames] = []
+
+        def lose_the_first_ack(key: PeerKey, frames: Frames, *, gossip: bool) -> bool:
+            if frames[0][0] == ENVELOPE and decode_body(frames[1]).kind == ACK_CODE:
+                acks.append(frames)
+                if len(acks) == 1:
+                    return True
+            return send(key, frames, gossip=gossip)
+
+        transport.send = lose_the_first_ack  # type: ignore[method-assign]
+        assert await a.send_model_delta("b", "round_001", "Qm", 95.5) is SendResult.DELIVERED
+        message = await inbox.next()
+        # Two, or on a machine that stands still more: each repetition is answered with the very same bytes.
+        assert acks[:2] == [acks[0]] * 2
+        answered = decode_body(acks[0][1])
+        assert (answered.correlation, answered.recipient) == (
+            bytes.fromhex(message.message_id),
+            bytes.fromhex(a.public_key),
+        )
+        await settle()
+        assert inbox.is_empty
+        assert a.peers["b"].reputation == b.peers["a"].reputation == 100
 
 
 async def test_a_name_that_two_peers_claim_is_ambiguous() -> None:

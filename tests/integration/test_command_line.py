@@ -85,31 +85,112 @@ async def test_a_registry_is_checked_as_a_node_would(tmp_path: Path) -> None:
     assert await zmesh("registry", "check", path) == (2, "", said)
 
 
-@pytest.mark.parametrize(
-    "settings, said",
-    [
-        ({"MESH_PRIVATE_KEY": SECRET[:-1]}, "private_key (MESH_PRIVATE_KEY): the private key of 63 characters (not"),
-        ({"MESH_REGISTRY": "/no/file.toml"}, "registry /no/file.toml cannot be read: No such file or directory"),
-    ],
-    ids=["key", "registry"],
-)
-async def test_a_node_with_a_bad_setting_says_one_sentence_and_ends(settings: dict[str, str], said: str) -> None:
-    status, out, err = await zmesh("run", **{"MESH_PEER_ID": "validator_001", "MESH_LISTEN_PORT": "0", **settings})
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A key that is right, one that everybody may read, and registries with a mistake."""
+    for name, mode in (("node.key", 0o600), ("open.key", 0o644)):
+        (tmp_path / name).write_text(SECRET)
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "torn.toml").write_text('[[validator]]\npeer_id = "a')
+    (tmp_path / "short.toml").write_text('[[validator]]\npeer_id = "a"\naccount = "b"\npublic_key = "c"\n')
+    return tmp_path
+
+
+async def refusal(folder: Path, **settings: str) -> str:
+    """What ``zmesh run`` says of settings that are right but for these: one line, and nothing else."""
+    right = {
+        "MESH_PEER_ID": "validator_001",
+        "MESH_LISTEN_HOST": "127.0.0.1",
+        "MESH_LISTEN_PORT": "0",
+        "MESH_PRIVATE_KEY": str(folder / "node.key"),
+    }
+    status, out, err = await zmesh("run", **{**right, **settings})
     assert (status, out) == (2, "")
-    assert err.splitlines()[-1].startswith(f"zmesh: {said}")
+    assert err.startswith("zmesh: ")
+    assert err.endswith("\n")
+    assert len(err.splitlines()) == 1
     assert SECRET[:-1] not in err
+    return err.removeprefix("zmesh: ").removesuffix("\n")
 
 
-async def test_a_port_in_use_is_named() -> None:
+@pytest.mark.parametrize(
+    "variable, value, sentence",
+    [
+        (
+            "MESH_HEARTBEAT_INTERVAL",
+            "-5",
+            "heartbeat_interval (MESH_HEARTBEAT_INTERVAL) is '-5': a number of seconds above 0 and up to 86400, "
+            "such as 60, is right",
+        ),
+        (
+            "MESH_LISTEN_PORT",
+            "65536",
+            "listen_port (MESH_LISTEN_PORT) is '65536': a port from 1 to 65535, or 0 for any free one, is right",
+        ),
+        (
+            "MESH_ADVERTISE",
+            "/ip4/192.0.2.1/udp/9090",
+            "advertise (MESH_ADVERTISE): address '/ip4/192.0.2.1/udp/9090' is not a multiaddr: "
+            "/ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT, such as /ip4/192.0.2.1/tcp/9090, is right",
+        ),
+        (
+            "MESH_PRIVATE_KEY",
+            "{folder}/open.key",
+            "private_key (MESH_PRIVATE_KEY): key file {folder}/open.key has mode 0644, open to others: "
+            "`chmod 600 {folder}/open.key` mends it",
+        ),
+        (
+            "MESH_PRIVATE_KEY",
+            SECRET[:-1],
+            "private_key (MESH_PRIVATE_KEY): the private key of 63 characters (not shown) is neither 64 hexadecimal "
+            "digits nor the path of a key file: `zmesh key new PATH` makes one",
+        ),
+        (
+            "MESH_REGISTRY",
+            "{folder}/torn.toml",
+            "registry {folder}/torn.toml is not TOML: Unterminated string (at end of document); "
+            'a table [[validator]] for each, with lines such as peer_id = "a", is right',
+        ),
+        (
+            "MESH_REGISTRY",
+            "{folder}/short.toml",
+            "registry {folder}/short.toml, validator 1: address is missing: "
+            "peer_id, account, public_key, address must all be there",
+        ),
+        (
+            "MESH_REGISTRY",
+            "{folder}/none.toml",
+            "registry {folder}/none.toml cannot be read: No such file or directory",
+        ),
+    ],
+    ids=["interval", "port", "multiaddr", "open key file", "key", "torn registry", "short registry", "no registry"],
+)
+async def test_a_node_with_a_bad_setting_says_what_where_and_what_is_right_in_one_sentence_and_ends(
+    folder: Path, variable: str, value: str, sentence: str
+) -> None:
+    said = await refusal(folder, **{variable: value.replace("{folder}", str(folder))})
+    assert said == sentence.replace("{folder}", str(folder))
+
+
+@pytest.mark.parametrize(
+    "variable, mend",
+    [
+        ("MESH_LISTEN_PORT", "or stop what listens there"),
+        ("MESH_ROUTER_PORT", "or to 0 for any"),
+        ("MESH_GOSSIP_PORT", "or to 0 for any"),
+    ],
+)
+async def test_a_port_in_use_is_named_with_the_setting_that_changes_it(folder: Path, variable: str, mend: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        status, out, err = await zmesh(
-            "run", "--listen-port", port, MESH_PEER_ID="validator_001", MESH_LISTEN_HOST="127.0.0.1"
-        )
-    assert (status, out) == (2, "")
-    sentence = err.splitlines()[-1]
-    assert sentence.startswith("zmesh: ")
-    assert str(port) in sentence
+        said = await refusal(folder, **{variable: str(port)})
+    assert said == f"cannot listen on 127.0.0.1:{port}: Address already in use; set {variable} to a free port, {mend}"
+
+
+async def test_what_is_wrong_with_an_option_is_one_sentence_too() -> None:
+    status, out, err = await zmesh("run", "--listen-port", "65536", MESH_PEER_ID="validator_001")
+    sentence = "listen_port (MESH_LISTEN_PORT) is '65536': a port from 1 to 65535, or 0 for any free one, is right"
+    assert (status, out, err) == (2, "", f"zmesh: {sentence}\n")
 
 
 async def test_a_node_runs_is_well_and_ends_on_sigterm(tmp_path: Path) -> None:

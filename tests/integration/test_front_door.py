@@ -21,6 +21,7 @@ from tests.integration.front_door_support import (
     come,
     told,
 )
+from tests.integration.zeromq_support import noise
 from zmesh.config import Settings
 from zmesh.server import Server
 from zmesh.transports.front_door import DoorBounds
@@ -35,12 +36,22 @@ async def test_a_connection_that_says_nothing_is_closed_and_counted(house: House
 
 
 @pytest.mark.parametrize(
-    "data", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200), b"\x00\x01\x02\r\n\r\n", b"\r\n{}\r\n\r\n"]
+    "data, seems",
+    [
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200), "tls", id="tls"),
+        pytest.param(b"\x00\x01\x02\r\n\r\n", "not_zmtp_nor_http", id="bytes"),
+        pytest.param(b"\r\n{}\r\n\r\n", "not_zmtp_nor_http", id="json"),
+        # Of random bytes one in five begins as a method does, and half of them as a letter of some alphabet.
+        *(pytest.param(noise(seed), "not_zmtp_nor_http", id=f"random {seed}") for seed in (0, 1, 3, 4)),
+        *(pytest.param(noise(seed), "http", id=f"random {seed}, first a letter") for seed in (2, 5)),
+    ],
 )
-async def test_what_is_neither_is_answered_with_400_and_counted(house: House, data: bytes) -> None:
+async def test_what_is_neither_is_answered_with_400_and_counted_as_what_it_seems(
+    house: House, data: bytes, seems: str
+) -> None:
     door = await house.door(NOWHERE)
     assert (await told(door.port, data)).split(b"\r\n")[0].endswith(b"400 Bad Request")
-    assert house.counted["door_not_zmtp_nor_http"] == 1
+    assert house.counted == {f"door_{seems}": 1}
 
 
 async def test_whoever_begins_a_request_ends_it_in_time_and_whoever_asked_may_stay(house: House) -> None:

@@ -6,16 +6,21 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections import Counter
 
 import aiohttp
 import pytest
 
 from tests.contract.peers import PATIENCE, settle
 from tests.integration.front_door_support import BIG, NOWHERE, House, told
+from tests.integration.zeromq_by_hand import greeting
+from tests.integration.zeromq_support import still_works
 from zmesh.core.errors import ConfigError
 from zmesh.core.events import LinkClosed, LinkOpened
 from zmesh.core.types import Endpoint
 from zmesh.transport import Routes
+from zmesh.transports.front_door import Leg
+from zmesh.transports.sockets import SocketBounds
 
 # ------------------------------------------------------------ what it is for
 
@@ -60,6 +65,21 @@ async def test_a_cut_inside_is_a_cut_outside(house: House) -> None:
     await a.until_received(1)
     a.admit()
     assert (await b.until_told(2))[1] == LinkClosed(a.key, "connection lost")
+
+
+@pytest.mark.parametrize("data", [b"\xff", greeting(as_server=False)[:11]], ids=["a first byte", "half a greeting"])
+async def test_a_greeting_that_stops_half_way_is_cut_inside_and_outside(house: House, data: bytes) -> None:
+    """The door cannot know how much is to come; the ROUTER behind it does."""
+    a, b = await house.nodes.linked(SocketBounds(handshake=0.2))
+    door = await house.door(a.routes.direct)
+    before = Counter(a.counted)
+    assert (await told(door.port, data)).startswith(b"\xff"), "the ROUTER greets, too"
+    await a.counted.until_counted("direct_half_greeting")
+    assert Counter(a.counted) - before == {"direct_accepted": 1, "direct_half_greeting": 1}
+    assert house.counted == {"door_zmtp": 1}
+    await settle()
+    assert (door._open, door._places) == ({}, {})
+    await still_works(a, b)
 
 
 async def test_a_request_may_come_byte_by_byte(house: House) -> None:
@@ -115,28 +135,33 @@ async def test_an_end_of_sending_leaves_the_other_way_open(house: House) -> None
 
 
 @pytest.mark.parametrize("slow", ["inside", "outside"])
-async def test_a_leg_that_does_not_read_stops_the_other_from_sending(house: House, slow: str) -> None:
+async def test_a_leg_that_does_not_read_stops_the_other_from_sending(
+    house: House, slow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What waits in the door is bounded; nothing is lost, and all arrives once the slow one reads."""
-    piece = bytes(1 << 16)
-    stuck, go_on = asyncio.Event(), asyncio.Event()
-    sent = [0]
+    piece, pieces = bytes(1 << 16), 1 << 10  # more than all kernels' buffers on the way
+    full = asyncio.Event()
+    stopped: list[tuple[bool, int]] = []
+    pause_writing = Leg.pause_writing
+
+    def noted(leg: Leg) -> None:
+        """Whether its counterpart still reads, and what waits for it."""
+        pause_writing(leg)
+        assert leg._transport is not None
+        assert leg.other._transport is not None
+        stopped.append((leg.other._transport.is_reading(), leg._transport.get_write_buffer_size()))
+        full.set()
+
+    monkeypatch.setattr(Leg, "pause_writing", noted)
 
     async def pour(writer: asyncio.StreamWriter) -> None:
-        """Write until nobody takes it any more, then a little, then end."""
-        while not stuck.is_set() and sent[0] < 1 << 30:
+        for _ in range(pieces):
             writer.write(piece)
-            sent[0] += len(piece)
-            try:
-                async with asyncio.timeout(0.5):
-                    await writer.drain()
-            except TimeoutError:
-                stuck.set()
-        go_on.set()
-        await writer.drain()
+            await writer.drain()
         writer.write_eof()
 
     async def sip(reader: asyncio.StreamReader) -> int:
-        await go_on.wait()
+        await full.wait()
         taken = 0
         while data := await reader.read(1 << 20):
             taken += len(data)
@@ -153,8 +178,9 @@ async def test_a_leg_that_does_not_read_stops_the_other_from_sending(house: Hous
             _, taken = await asyncio.gather(pour(writer), sip(inner_reader))
         else:
             _, taken = await asyncio.gather(pour(inner_writer), sip(reader))
-    assert stuck.is_set()
-    assert taken == sent[0]
+    assert taken == pieces * len(piece)
+    assert not any(reading for reading, _ in stopped)
+    assert max(waiting for _, waiting in stopped) < BIG
     for each in (writer, inner_writer):
         each.close()
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import zmq
 import zmq.asyncio
 
 from tests.contract.peers import PATIENCE
-from tests.integration.zeromq_support import Nodes, Wire, still_works
+from tests.integration.zeromq_by_hand import ByHand, greeting
+from tests.integration.zeromq_support import Node, Nodes, Wire, noise, still_works
 from zmesh.core.errors import ZmeshError
 from zmesh.core.types import Endpoint
 from zmesh.identity import Identity
@@ -70,30 +74,57 @@ async def told(endpoint: Endpoint, data: bytes) -> bytes:
     return answer
 
 
+async def assert_cut(a: Node, port: str, data: bytes, why: str) -> None:
+    """Whoever says ``data`` is cut, and counted under that name and no other."""
+    before = Counter(a.counted)
+    await told(a.routes.direct if port == "direct" else a.gossip, data)
+    await a.counted.until_counted(f"{port}_{why}")
+    assert Counter(a.counted) - before == {f"{port}_accepted": 1, f"{port}_{why}": 1}
+
+
 @pytest.mark.parametrize("port", ["direct", "gossip"])
 @pytest.mark.parametrize(
     "data",
     [
-        b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)),
-        bytes(reversed(range(255))) * 20,
-        b"\0" * 100_000,
+        pytest.param(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", id="http"),
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)), id="tls"),
+        *(pytest.param(noise(seed), id=f"random {seed}") for seed in range(4)),
+        *(pytest.param(b"\xff" + noise(seed), id=f"random {seed} after a first byte of zmtp") for seed in range(4)),
+        pytest.param(b"\0" * 100_000, id="zeros"),
     ],
-    ids=["http", "tls", "random", "zeros"],
 )
 async def test_what_is_not_zmtp_is_cut_and_counted(nodes: Nodes, port: str, data: bytes) -> None:
     a, b = await nodes.linked()
-    await told(a.routes.direct if port == "direct" else a.gossip, data)
-    await a.counted.until_counted(f"{port}_not_zmtp")
+    await assert_cut(a, port, data, "not_zmtp")
     await still_works(a, b)
 
 
 @pytest.mark.parametrize("port", ["direct", "gossip"])
-@pytest.mark.parametrize("data", [b"", GREETING_SO_FAR], ids=["silent", "half a greeting"])
-async def test_a_connection_that_stops_half_way_is_cut_and_counted(nodes: Nodes, port: str, data: bytes) -> None:
+@pytest.mark.parametrize(
+    "data, why",
+    [
+        pytest.param(b"", "no_greeting", id="silent"),
+        pytest.param(b"\xff", "half_greeting", id="a first byte"),
+        pytest.param(GREETING_SO_FAR, "half_greeting", id="half a greeting"),
+        pytest.param(greeting(as_server=False)[:-1], "half_greeting", id="all of a greeting but a byte"),
+        pytest.param(greeting(as_server=False), "handshake_timeout", id="a greeting"),
+    ],
+)
+async def test_a_connection_that_stops_half_way_is_cut_and_counted(
+    nodes: Nodes, port: str, data: bytes, why: str
+) -> None:
     a, b = await nodes.linked(SocketBounds(handshake=0.2))
-    await told(a.routes.direct if port == "direct" else a.gossip, data)
-    await a.counted.until_counted(f"{port}_handshake_timeout")
+    await assert_cut(a, port, data, why)
+    await still_works(a, b)
+
+
+async def test_a_key_that_is_claimed_and_not_held_is_a_bad_handshake(nodes: Nodes) -> None:
+    """All is right but the proof, which another secret made."""
+    a, b = await nodes.linked()
+    thief = SimpleNamespace(curve_public=b.identity.curve_public, curve_secret=Identity.generate().curve_secret)
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        await ByHand.connect(a.routes.direct, cast(Identity, thief), a.identity.curve_public)
+    await a.counted.until_counted("direct_bad_handshake")
     await still_works(a, b)
 
 

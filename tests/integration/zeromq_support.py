@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import Callable
 
@@ -143,6 +144,11 @@ class Wire:
         self.socket.disable_monitor()
         self._monitor.close(0)
         self.socket.close(0)
+
+
+def noise(seed: int) -> bytes:
+    """Random bytes, the same for the same seed."""
+    return random.Random(seed).randbytes(5000)
 
 
 def own_topic(identity: Identity, number: int = 0) -> bytes:

@@ -76,7 +76,7 @@ NEGATIVE = KEYS[0][:31] + bytes([KEYS[0][31] ^ 0x80])
         (b"[validator]", "f has a validator that is no list: [[validator]] in double brackets is right"),
         (b"validator = [3]", "f, validator 1: 3 is no table of keys and values"),
         (b"network = 'x'", "f has the unknown key 'network': only [[validator]] is right"),
-        (toml(entry(), entry(1, account=None)), "f, validator 2: account is missing"),
+        (toml(entry(), entry(1, account=None)), "f, validator 2: account is missing: peer_id, account, "),
         (
             toml(entry(adress='"x"')),
             "f, validator 1: unknown key 'adress': only peer_id, account, public_key, address, stake, capabilities,"
@@ -221,11 +221,11 @@ async def test_a_malformed_change_keeps_the_last_good_roster_and_warns_once(
             watched.now += 1
             await registry.poll()
     assert watched.names() == [["validator_0"]]
-    assert [record.getMessage() for record in caplog.records] == [
-        f"registry_kept problem='registry {watched.path}, validator 1: peer_id is missing' members=1"
-    ]
+    missing = "peer_id is missing: peer_id, account, public_key, address must all be there"
+    problem = f"registry {watched.path}, validator 1: {missing}"
+    assert [record.getMessage() for record in caplog.records] == [f"registry_kept problem='{problem}' members=1"]
     status = registry.status()
-    assert status.problem == f"registry {watched.path}, validator 1: peer_id is missing"
+    assert status.problem == problem
     assert (status.members, status.age) == (1, 5.0)
     watched.write(toml(entry(1)))
     await registry.poll()

@@ -81,7 +81,8 @@ def _entries(content: bytes, source: str) -> list[Any]:
     try:
         document = tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:  # bad UTF-8, bad TOML, numbers or nesting beyond Python's limits
-        raise ConfigError(f"{source} is not TOML: {error}") from None
+        right = 'a table [[validator]] for each, with lines such as peer_id = "a", is right'
+        raise ConfigError(f"{source} is not TOML: {error}; {right}") from None
     entries = document.pop("validator", [])
     if document:
         raise ConfigError(f"{source} has the unknown key {shown(min(document))}: only [[validator]] is right")
@@ -110,7 +111,7 @@ def _member(entry: object) -> Member:
         raise ConfigError(f"{shown(entry)} is no table of keys and values")
     for field in _REQUIRED:
         if field not in entry:
-            raise ConfigError(f"{field} is missing")
+            raise ConfigError(f"{field} is missing: {', '.join(_REQUIRED)} must all be there")
     unknown = sorted(set(entry).difference(_REQUIRED, _OPTIONAL))
     if unknown:
         raise ConfigError(f"unknown key {shown(unknown[0])}: only {', '.join(_REQUIRED + _OPTIONAL)} are right")
