@@ -204,6 +204,7 @@ def measure(options: argparse.Namespace) -> Report:
         {name: getattr(options, name) for name in ("links", "settle", "quiet", "seconds", "imports")},
         [
             "floor of memory and CPU: bare CURVE sockets (ROUTER, XPUB; DEALER and SUB for each peer) in an event loop",
+            "the floor of idle CPU is a loop asleep, next to nothing: its ratio says little, so the target is absolute",
             *(f"floor of {statement!r}: {needed!r}" for statement, needed in IMPORTED.items()),
             f"resident set, and that of the floor: {links}",
             f"CPU: all threads of the node over {options.seconds:g} s, in per cent of one core",
