@@ -143,7 +143,7 @@ def measure(options: argparse.Namespace) -> Report:
         "flood",
         f"A to B, {PAYLOAD} B, each signed by itself, nothing lost, everything exactly once",
         [
-            Figure("received on one core", one.rate, "msg/s", one.verify, at_least=ONE_CORE),
+            Figure("received on one core", one.rate, "msg/s", one.verify, ratio_at_least=ONE_CORE),
             Figure("the same, beside a busy core", one.rate, "msg/s", one.beside),
             Figure(f"with {options.threads} verify threads on both cores", pool.rate, "msg/s", pool.verify),
         ],

@@ -3,14 +3,18 @@
 ``BareLane`` is the least that a signed, encrypted hop can be in Python: one CURVE socket at each end, read by
 readiness and a drain without blocking, one signature made and one checked for each message. No admission, no
 deduplication, no identities, no relaying.
+
+``BareNode`` is the least that a place in a mesh can be: the sockets of a node, linked, and nobody who uses them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
-from collections.abc import Callable
-from typing import cast
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
 
 import nacl.bindings
 import zmq
@@ -19,6 +23,8 @@ CHUNK = 100
 """Signatures between two looks at the clock."""
 SIGNED = 49
 """Bytes that are signed for a message of zmesh: a domain tag and an id."""
+TOPIC = 16
+"""Bytes of a subscription, which nobody else has."""
 
 
 class BareLane:
@@ -70,10 +76,114 @@ class BareLane:
         self._context.term()
 
     def _drain(self) -> None:
-        while not self._socket.closed and cast(int, self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+        while _has_input(self._socket):
             body, signature = self._socket.recv_multipart(zmq.NOBLOCK)
             nacl.bindings.crypto_sign_open(signature + body, self._theirs)  # raises for a bad one
             self._received(body)
+
+
+class BareAddress(NamedTuple):
+    """Where a ``BareNode`` is reached on loopback."""
+
+    public: bytes
+    """Its CURVE key (Z85)."""
+    router: int
+    """Port."""
+    xpub: int
+    """Port."""
+
+
+class BareNode:
+    """ROUTER and XPUB bound, a DEALER and a SUB for each neighbour, all of them CURVE and read by readiness.
+
+    Each connection carries one message and its answer, which shows that it stands; then nobody says anything.
+    """
+
+    def __init__(self) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._public, self._secret = zmq.curve_keypair()
+        self._sockets: list[zmq.Socket[bytes]] = []
+        self._neighbours: set[BareAddress] = set()
+        self._came: Counter[int] = Counter()
+        self._news = asyncio.Event()
+        ports = []
+        for kind, take in ((zmq.ROUTER, _echo), (zmq.XPUB, _welcome)):
+            socket = self._socket(kind)
+            socket.set(zmq.CURVE_SERVER, 1)
+            ports.append(socket.bind_to_random_port("tcp://127.0.0.1"))
+            self._read(socket, take)
+        self.address = BareAddress(self._public, *ports)
+
+    def introduce(self, addresses: Sequence[BareAddress]) -> None:
+        """Connect to those among them that are new."""
+        for address in addresses:
+            if address != self.address and address not in self._neighbours:
+                self._neighbours.add(address)
+                dealer = self._connected(zmq.DEALER, address.public, address.router)
+                dealer.send(b"", zmq.NOBLOCK)
+                self._read(dealer, _take)
+                subscriber = self._connected(zmq.SUB, address.public, address.xpub)
+                subscriber.set(zmq.SUBSCRIBE, secrets.token_bytes(TOPIC))
+                self._read(subscriber, _take)
+
+    async def linked(self, count: int, seconds: float) -> None:
+        """Wait until all four connections with ``count`` neighbours stand. Raises ``TimeoutError``."""
+        async with asyncio.timeout(seconds):
+            while min(self._came[kind] for kind in (zmq.ROUTER, zmq.XPUB, zmq.DEALER, zmq.SUB)) < count:
+                self._news.clear()
+                await self._news.wait()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for socket in self._sockets:
+            asyncio.get_running_loop().remove_reader(cast(int, socket.get(zmq.FD)))
+            socket.close()
+        self._context.term()
+
+    def _socket(self, kind: int) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.CURVE_PUBLICKEY, self._public)
+        socket.set(zmq.CURVE_SECRETKEY, self._secret)
+        self._sockets.append(socket)
+        return socket
+
+    def _connected(self, kind: int, server: bytes, port: int) -> zmq.Socket[bytes]:
+        socket = self._socket(kind)
+        socket.set(zmq.CURVE_SERVERKEY, server)
+        socket.connect(f"tcp://127.0.0.1:{port}")
+        return socket
+
+    def _read(self, socket: zmq.Socket[bytes], take: Callable[[zmq.Socket[bytes]], None]) -> None:
+        kind = cast(int, socket.get(zmq.TYPE))
+
+        def drain() -> None:
+            while _has_input(socket):
+                take(socket)
+                self._came[kind] += 1
+                self._news.set()
+
+        loop = asyncio.get_running_loop()
+        loop.add_reader(cast(int, socket.get(zmq.FD)), drain)
+        loop.call_soon(drain)
+
+
+def _has_input(socket: zmq.Socket[bytes]) -> bool:
+    return not socket.closed and bool(cast(int, socket.get(zmq.EVENTS)) & zmq.POLLIN)
+
+
+def _take(socket: zmq.Socket[bytes]) -> None:
+    socket.recv_multipart(zmq.NOBLOCK)
+
+
+def _echo(socket: zmq.Socket[bytes]) -> None:
+    """Answer a DEALER."""
+    socket.send_multipart(socket.recv_multipart(zmq.NOBLOCK), zmq.NOBLOCK)
+
+
+def _welcome(socket: zmq.Socket[bytes]) -> None:
+    """Answer a subscription on its own topic."""
+    socket.send(socket.recv(zmq.NOBLOCK)[1:], zmq.NOBLOCK)
 
 
 def sign_rate(seconds: float) -> float:

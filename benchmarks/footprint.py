@@ -1,8 +1,9 @@
 """What a node costs while it does nothing: memory per linked peer, idle CPU, import time, size on disk.
 
-One node is measured, in a full mesh with 25 and then 50 others, which live in two other processes. Memory is the slope
-of the resident set from 0 to 50 links, after a collection; CPU is the time of all threads of the process over the wall
-clock.
+One node is measured, in a full mesh with half and then all of the others, which live in two other processes. Memory is
+the slope of the resident set from no links to all, after a collection; CPU is the time of all threads of the process
+over the wall clock. The floor of both is a node of bare pyzmq sockets, of the same kinds and number, in the same run
+and in processes that are started alike. The floor of an import is what it loads from elsewhere, imported alone.
 """
 
 from __future__ import annotations
@@ -14,19 +15,20 @@ import os
 import resource
 import subprocess
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import zmesh
+from benchmarks.floor import BareNode
 from benchmarks.harness import BenchmarkError, Figure, Line, Report, crew, main, median
 from benchmarks.nodes import JOINING, started
-from zmesh.core.types import Member
 
-STEPS = (0, 25, 50)
-"""Links at which memory is measured."""
+LINKS = 50
 SETTLE = 6.0
 """Seconds between the last link and a measurement: HELLO, records, offers and a round of digests have passed."""
 QUIET = 35.0
@@ -37,7 +39,26 @@ IMPORTS = 7
 MAX_LINK = 250.0
 MAX_CPU = 2.0
 MAX_IMPORT = 0.3
+IMPORTED = {
+    "import zmesh": "import typing",
+    "from zmesh import MeshNetworkClient": "import asyncio, msgpack, nacl.bindings",
+}
+"""What is imported, and what that needs from elsewhere. The client loads zmq later, when it starts."""
 TIME_IMPORT = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
+ZMESH, BARE = "zmesh", "bare"
+
+
+class Plan(NamedTuple):
+    """What happens to the measured node."""
+
+    steps: Sequence[int]
+    """Links at which memory is measured."""
+    settle: float
+    """Seconds between the last link and a measurement."""
+    quiet: float
+    """Seconds from there until idling begins."""
+    seconds: float
+    """To watch it idle."""
 
 
 @dataclass(frozen=True)
@@ -45,43 +66,62 @@ class Idle:
     """Of the measured node."""
 
     resident: list[float]
-    """KB at each of ``STEPS``."""
+    """KB at each step."""
     cpu: float
     """Per cent of one core, with the most links."""
 
 
-async def measured(line: Line, seconds: float) -> None:
+class Peer(NamedTuple):
+    """A node of either kind."""
+
+    me: Any
+    """What others need to know of it."""
+    introduce: Callable[[Sequence[Any]], None]
+    linked: Callable[[int, float], Awaitable[object]]
+    """``(count, seconds)``: wait until it is linked with so many."""
+
+
+@asynccontextmanager
+async def peer(kind: str, name: str) -> AsyncIterator[Peer]:
+    """A node of zmesh, or its floor."""
+    if kind == ZMESH:
+        async with started(name) as node:
+            yield Peer(node.me, node.registry.introduce, node.mesh.wait_for_links)
+    else:
+        bare = BareNode()
+        try:
+            yield Peer(bare.address, bare.introduce, bare.linked)
+        finally:
+            bare.close()
+
+
+async def measured(line: Line, kind: str, plan: Plan) -> None:
     """The node that is looked at."""
-    async with started("measured") as node:
-        line.tell([node.me])
+    async with peer(kind, "measured") as one:
+        line.tell([one.me])
         resident = []
-        for count in STEPS:
-            node.registry.introduce(await line.hear())
-            await node.mesh.wait_for_links(count, JOINING)
-            await asyncio.sleep(SETTLE)
+        for count in plan.steps:
+            one.introduce(await line.hear())
+            await one.linked(count, JOINING)
+            await asyncio.sleep(plan.settle)
             line.tell("settled")
             gc.collect()
             resident.append(_resident())
-        await asyncio.sleep(QUIET)
+        await asyncio.sleep(plan.quiet)
         before = _cpu()
-        await asyncio.sleep(seconds)
-        line.tell(Idle(resident, (_cpu() - before) / seconds * 100))
+        await asyncio.sleep(plan.seconds)
+        line.tell(Idle(resident, (_cpu() - before) / plan.seconds * 100))
         await line.hear()
 
 
-async def others(line: Line, name: str, count: int) -> None:
+async def others(line: Line, kind: str, name: str, count: int) -> None:
     """``count`` nodes in one process."""
     async with AsyncExitStack() as stack:
-        nodes = [await stack.enter_async_context(started(f"{name}{at:02}")) for at in range(count)]
-        line.tell([node.me for node in nodes])
+        peers = [await stack.enter_async_context(peer(kind, f"{name}{at:02}")) for at in range(count)]
+        line.tell([one.me for one in peers])
         while (known := await line.hear()) != "stop":
-            for node in nodes:
-                node.registry.introduce(known)
-
-
-async def node(line: Line, name: str, amount: float) -> None:
-    """The work of each process."""
-    await (measured(line, amount) if name == "measured" else others(line, name, int(amount)))
+            for one in peers:
+                one.introduce(known)
 
 
 def _resident() -> float:
@@ -96,25 +136,27 @@ def _cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def idle(seconds: float) -> Idle:
-    """Memory and CPU of a node with up to ``STEPS[-1]`` links."""
-    sizes = [later - earlier for earlier, later in pairwise(STEPS)]
-    roles = [("measured", seconds), *((f"other{at}", size) for at, size in enumerate(sizes))]
-    with crew(node, roles) as (one, *rest):
-        known: list[Member] = one.hear()
+def idle(kind: str, plan: Plan) -> Idle:
+    """Memory and CPU of a node with up to ``plan.steps[-1]`` links."""
+    sizes = [later - earlier for earlier, later in pairwise(plan.steps)]
+    groups = [(kind, f"other{at}", size) for at, size in enumerate(sizes)]
+    with crew(measured, [(kind, plan)]) as (one,), crew(others, groups) as rest:
+        known = one.hear()
         there = [worker.hear() for worker in rest]
-        for step in range(len(STEPS)):
+        for step in range(len(plan.steps)):
             known += there[step - 1] if step else []
-            for worker in (one, *rest[:step]):
-                worker.tell(known)
-            one.hear(SETTLE + JOINING + 60)
-        found: Idle = one.hear(seconds + QUIET + 60)
+            one.tell(known)
+            for worker in rest[:step]:
+                # Of links among the others a bare node hears nothing, and they would need 5,000 sockets.
+                worker.tell(known if kind == ZMESH else known[:1])
+            one.hear(plan.settle + JOINING + 60)
+        found: Idle = one.hear(plan.quiet + plan.seconds + 60)
         for worker in (one, *rest):
             worker.tell("stop")
     return found
 
 
-def import_seconds(statement: str) -> float:
+def import_seconds(statement: str, times: int) -> float:
     """Median over fresh interpreters; one more before them writes the byte code, which every installation has.
 
     Also where this environment forbids to write it: it goes to a folder of its own.
@@ -124,7 +166,7 @@ def import_seconds(statement: str) -> float:
     with TemporaryDirectory() as folder:
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": folder}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        for _ in range(IMPORTS + 1):
+        for _ in range(times + 1):
             done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
             if done.returncode:
                 raise BenchmarkError(f"{statement!r} failed:\n{done.stderr}")
@@ -141,31 +183,47 @@ def size_on_disk() -> int:
 
 def measure(options: argparse.Namespace) -> Report:
     """Run it."""
-    light = import_seconds("import zmesh")
-    full = import_seconds("from zmesh import MeshNetworkClient")
-    found = idle(options.seconds)
-    first, last = STEPS[0], STEPS[-1]
-    per_link = (found.resident[-1] - found.resident[0]) / (last - first)
-    links = ", ".join(f"{at} links {size / 1000:.1f} MB" for at, size in zip(STEPS, found.resident, strict=True))
+    imports = []
+    for statement, needed in IMPORTED.items():
+        took, floor = (import_seconds(one, options.imports) for one in (statement, needed))
+        imports.append(Figure(statement, took, "s", floor, at_most=MAX_IMPORT))
+    plan = Plan((0, options.links // 2, options.links), options.settle, options.quiet, options.seconds)
+    node, bare = idle(ZMESH, plan), idle(BARE, plan._replace(quiet=0.0))
+    per_link, per_bare_link = ((one.resident[-1] - one.resident[0]) / options.links for one in (node, bare))
+    sizes = zip(plan.steps, node.resident, bare.resident, strict=True)
+    links = ", ".join(f"{at} links {mine / 1000:.1f} MB ({floor / 1000:.1f})" for at, mine, floor in sizes)
     return Report(
         "footprint",
         "what a node costs while it does nothing",
         [
-            Figure("memory per linked peer", per_link, "KB", at_most=MAX_LINK),
-            Figure(f"idle CPU with {last} links", found.cpu, "%", at_most=MAX_CPU),
-            Figure("import zmesh", light, "s", at_most=MAX_IMPORT),
-            Figure("from zmesh import MeshNetworkClient", full, "s", at_most=MAX_IMPORT),
+            Figure("memory per linked peer", per_link, "KB", per_bare_link, at_most=MAX_LINK),
+            Figure(f"idle CPU with {options.links} links", node.cpu, "%", bare.cpu, at_most=MAX_CPU),
+            *imports,
             Figure("zmesh on disk, without byte code", size_on_disk() / 1000, "KB"),
         ],
-        {"seconds": options.seconds, "quiet": QUIET},
+        {name: getattr(options, name) for name in ("links", "settle", "quiet", "seconds", "imports")},
         [
-            f"resident set: {links}",
+            "floor of memory and CPU: bare CURVE sockets (ROUTER, XPUB; DEALER and SUB for each peer) in an event loop",
+            "the floor of idle CPU is a loop asleep, next to nothing: its ratio says little, so the target is absolute",
+            *(f"floor of {statement!r}: {needed!r}" for statement, needed in IMPORTED.items()),
+            f"resident set, and that of the floor: {links}",
             f"CPU: all threads of the node over {options.seconds:g} s, in per cent of one core",
         ],
     )
 
 
+def _links(text: str) -> int:
+    links = int(text)
+    if not 2 <= links <= 100:
+        raise argparse.ArgumentTypeError(f"{links} links: from 2 to 100 make sense")
+    return links
+
+
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(prog="benchmarks.footprint", description=__doc__.partition("\n")[0])
+    arguments.add_argument("--links", type=_links, default=LINKS, help=f"of the measured node ({LINKS})")
+    arguments.add_argument("--settle", type=float, default=SETTLE, help=f"seconds before memory is read ({SETTLE:g})")
+    arguments.add_argument("--quiet", type=float, default=QUIET, help=f"seconds before it counts as idle ({QUIET:g})")
     arguments.add_argument("--seconds", type=float, default=30.0, help="to watch the idle node (30)")
+    arguments.add_argument("--imports", type=int, default=IMPORTS, help=f"interpreters for each import ({IMPORTS})")
     sys.exit(main(arguments, measure))

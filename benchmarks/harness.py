@@ -1,7 +1,8 @@
 """What all benchmarks share: processes that answer, percentiles, and a report that names its machine.
 
 Rules
- 1. A figure that can have a floor has one, measured in the same run, and is judged by its ratio to it.
+ 1. A figure that can have a floor has one, measured in the same run. Its target says whether it bounds the ratio to
+    that floor or the value itself.
  2. Whoever is measured runs in a process of its own, started fresh; every wait for it is bounded.
  3. A report says what was set, on which machine and with which versions, and nothing of where its files lie.
 """
@@ -162,36 +163,48 @@ def median(values: Sequence[float]) -> float:
 class Figure:
     """One measured number, and what it is held against.
 
-    ``floor`` has the same unit and comes from the same run. A target bounds the ratio to the floor, or the value
-    itself where there is no floor.
+    ``floor`` has the same unit and comes from the same run. ``reference`` was measured elsewhere: it is shown, and
+    judges nothing. A target bounds the value itself, or its ratio to the floor.
     """
 
     name: str
     value: float
     unit: str
     floor: float | None = None
+    reference: float | None = None
     at_most: float | None = None
     at_least: float | None = None
+    ratio_at_most: float | None = None
+    ratio_at_least: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.ratio is None and (self.ratio_at_most is not None or self.ratio_at_least is not None):
+            raise BenchmarkError(f"{self.name}: its target is a ratio, and its floor is {self.floor}")
 
     @property
     def ratio(self) -> float | None:
-        """``value / floor``."""
-        return None if not self.floor else self.value / self.floor
+        """``value / floor``; None without a floor above 0."""
+        return self.value / self.floor if self.floor is not None and self.floor > 0 else None
 
     @property
     def target(self) -> str:
         """The target in words; empty if there is none."""
-        times = "" if self.floor is None else "x"
-        bounds = [("<=", self.at_most), (">=", self.at_least)]
-        return " ".join(f"{sign} {bound:g}{times}" for sign, bound in bounds if bound is not None)
+        bounds = [
+            ("<=", self.at_most, f" {self.unit}"),
+            (">=", self.at_least, f" {self.unit}"),
+            ("<=", self.ratio_at_most, "x"),
+            (">=", self.ratio_at_least, "x"),
+        ]
+        return ", ".join(f"{sign} {bound:g}{unit}".rstrip() for sign, bound, unit in bounds if bound is not None)
 
     @property
     def is_met(self) -> bool | None:
         """Is the target reached? None if there is none."""
-        judged = self.value if self.ratio is None else self.ratio
-        if self.at_most is None and self.at_least is None:
-            return None
-        return (self.at_most is None or judged <= self.at_most) and (self.at_least is None or judged >= self.at_least)
+        most = [(self.value, self.at_most), (self.ratio, self.ratio_at_most)]
+        least = [(self.value, self.at_least), (self.ratio, self.ratio_at_least)]
+        reached = [found <= bound for found, bound in most if found is not None and bound is not None]
+        reached += [found >= bound for found, bound in least if found is not None and bound is not None]
+        return all(reached) if reached else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +233,7 @@ class Report:
                     "unit": figure.unit,
                     "floor": figure.floor,
                     "ratio": figure.ratio,
+                    "reference": figure.reference,
                     "target": figure.target or None,
                     "met": figure.is_met,
                 }
@@ -229,12 +243,15 @@ class Report:
         }
 
     def __str__(self) -> str:
-        rows = [("", "measured", "floor", "ratio", "target", "")]
+        rows: list[tuple[str, ...]] = [("", "measured", "floor", "ratio", "reference", "target", "")]
         for figure in self.figures:
             floor = "" if figure.floor is None else shown(figure.floor, figure.unit)
             ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}x"
+            reference = "" if figure.reference is None else shown(figure.reference, figure.unit)
             met = {None: "", True: "met", False: "MISSED"}[figure.is_met]
-            rows.append((figure.name, shown(figure.value, figure.unit), floor, ratio, figure.target, met))
+            rows.append((figure.name, shown(figure.value, figure.unit), floor, ratio, reference, figure.target, met))
+        if all(figure.reference is None for figure in self.figures):
+            rows = [(*row[:4], *row[5:]) for row in rows]
         settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
         where = ", ".join(str(value) for value in machine().values())
         which = ", ".join(f"{name} {number}" for name, number in versions().items())
@@ -245,8 +262,10 @@ class Report:
 
 
 def shown(value: float, unit: str) -> str:
-    """A number for people: three significant digits, thousands set apart."""
-    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    """A number for people: three significant digits, a count as it is, thousands set apart."""
+    digits = (
+        0 if isinstance(value, int) or abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    )
     return f"{value:,.{digits}f} {unit}".strip()
 
 

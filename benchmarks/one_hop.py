@@ -181,7 +181,7 @@ def measure(options: argparse.Namespace) -> Report:
     for name, found in ((f"{RATE} msg/s", slow), ("back to back", fast)):
         for share, target in ((0.5, TARGET), (0.99, None)):
             value, floor = (percentile(found.of(kind), share) * 1e3 for kind in KINDS)
-            figures.append(Figure(f"{name}, p{share * 100:.0f}", value, "ms", floor, at_most=target))
+            figures.append(Figure(f"{name}, p{share * 100:.0f}", value, "ms", floor, ratio_at_most=target))
     return Report(
         "one_hop",
         f"from the author's call to the recipient's handler, {PAYLOAD} B, signed + CURVE + verified, two processes",

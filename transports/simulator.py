@@ -271,6 +271,15 @@ class Simulation:
                 total.update({reason: times for reason, times in life.engine.drops.items() if times})
         return total
 
+    def latency(self, sender: int, receiver: int) -> float:
+        """Seconds one way; the same both ways and for the whole run."""
+        low, high = (sender, receiver) if sender < receiver else (receiver, sender)
+        # A hash of the pair, for a table of all pairs of 10,000 nodes would not fit.
+        mixed = (low * 0x9E3779B1 + high * 0x85EBCA77 + self._salt) & 0xFFFFFFFF
+        mixed = ((mixed ^ mixed >> 15) * 0x2C1B3C6D) & 0xFFFFFFFF
+        mixed = ((mixed ^ mixed >> 12) * 0x297A2D39) & 0xFFFFFFFF
+        return self.settings.latency(sender, receiver, (mixed ^ mixed >> 15) / 0x100000000)
+
     @property
     def events(self) -> int:
         """Events handled so far: what the run cost."""
@@ -315,7 +324,7 @@ class Simulation:
 
     def _transmit(self, life: Life, other: Life, event: ev.FrameReceived, sent: Publication | None) -> None:
         sender, receiver = life.seat.number, other.seat.number
-        delay = self._latency(sender, receiver)
+        delay = self.latency(sender, receiver)
         if not self._faulty:
             if sent is not None:
                 sent.pushed += 1
@@ -388,7 +397,7 @@ class Simulation:
     def _dial(self, life: Life, action: act.Dial) -> None:
         other = self._lives[self._number[action.key]]
         me, them = life.seat.number, other.seat.number
-        trip = self._latency(me, them)
+        trip = self.latency(me, them)
         if self._edges is not None and frozenset((me, them)) not in self._edges:
             self._schedule(self.time + trip, life, ev.LinkClosed(action.key, "there is no way there"))
         elif any(not wall(self.time, me, them, [(0.0, ())]) for wall in self._walls):
@@ -417,7 +426,7 @@ class Simulation:
         me, them = life.seat.number, other.seat.number
         life.routes.pop(them, None)
         theirs = other.routes.pop(me, 0)
-        key, when = life.seat.member.key, self.time + self._latency(me, them)
+        key, when = life.seat.member.key, self.time + self.latency(me, them)
         for way in (OUT, INBOUND):
             if theirs & way:
                 self._schedule(when, other, ev.LinkClosed(key, why, inbound=way == INBOUND))
@@ -430,15 +439,6 @@ class Simulation:
         for number in sorted(life.routes):
             if self._seats[number].member.key not in action.keys:
                 self._disconnect(life, self._lives[number], "no longer admitted")
-
-    def _latency(self, sender: int, receiver: int) -> float:
-        """Seconds one way; the same both ways and for the whole run."""
-        low, high = (sender, receiver) if sender < receiver else (receiver, sender)
-        # A hash of the pair, for a table of all pairs of 10,000 nodes would not fit.
-        mixed = (low * 0x9E3779B1 + high * 0x85EBCA77 + self._salt) & 0xFFFFFFFF
-        mixed = ((mixed ^ mixed >> 15) * 0x2C1B3C6D) & 0xFFFFFFFF
-        mixed = ((mixed ^ mixed >> 12) * 0x297A2D39) & 0xFFFFFFFF
-        return self.settings.latency(sender, receiver, (mixed ^ mixed >> 15) / 0x100000000)
 
     # ------------------------------------------------------------ within
 

@@ -104,8 +104,8 @@ def test_only_a_crashed_node_restarts_and_waiting_has_an_end() -> None:
 
 def test_latency_is_the_same_both_ways_and_within_its_range() -> None:
     sim = Simulation(seed=3, nodes=30)
-    there = [sim._latency(a, b) for a in range(30) for b in range(30) if a != b]
-    back = [sim._latency(b, a) for a in range(30) for b in range(30) if a != b]
+    there = [sim.latency(a, b) for a in range(30) for b in range(30) if a != b]
+    back = [sim.latency(b, a) for a in range(30) for b in range(30) if a != b]
 
     assert there == back
     assert 0.010 <= min(there) < 0.012
