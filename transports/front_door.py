@@ -12,7 +12,9 @@ Rules
  4. ZeroMQ greets as soon as it is reached, so a pair is joined before its inner leg is dialled.
  5. Places are counted, in all and for each address: one for a connection, and one more for the inner leg of what is
     passed through, from its dial to its end. Some are kept for this machine's own probes.
- 6. When all places are taken, the HTTP connection that has asked nothing for longest makes way for a newcomer; one of
+ 6. How often an address may come, and how many bytes of HTTP it may send, is bounded by rates: to let somebody in, and
+    to parse what nobody asked for, takes the event loop longer than it takes to send that.
+ 7. When all places are taken, the HTTP connection that has asked nothing for longest makes way for a newcomer; one of
     this machine's own only for another of them.
 """
 
@@ -21,13 +23,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
 from zmesh.core.errors import ConfigError
-from zmesh.core.limits import machine
+from zmesh.core.limits import Limits, machine
 from zmesh.core.types import Endpoint
 from zmesh.transports.sockets import SocketBounds, reachable
 
@@ -61,6 +64,14 @@ class DoorBounds:
     http_quiet: float = 60.0
     """Seconds from its last request until an HTTP connection is closed, if it does not read its answer, say: twice what
     HTTP itself lets an idle one stay."""
+    rate: float = 100.0
+    """Connections a second of one address, after ``burst`` at once: at 0.3 ms each 3 % of a core."""
+    burst: float = 1024.0
+    """A mesh of 100 behind one address, starting at once, each of which comes ten times."""
+    http_rate: float = 512 * 1024.0
+    """Bytes of HTTP a second of one address, after ``http_burst`` at once: to parse 16 MB takes a core one second."""
+    http_burst: float = 2 * 1024 * 1024.0
+    """128 records and 1,024 questions, which is what one address may ask at once, are half of that."""
     backlog: int = 128
     """Connections that the kernel holds for us until the loop comes round."""
 
@@ -90,6 +101,8 @@ class FrontDoor:
         self._counters = Counter() if counters is None else counters
         self._server: asyncio.Server | None = None
         self._waiting: Counter[str] = Counter()
+        self._arrivals = Limits(self.bounds.rate, self.bounds.burst)
+        self._http_bytes = Limits(self.bounds.http_rate, self.bounds.http_burst)
         self._open: dict[asyncio.Transport | Leg, str] = {}
         """Who takes a place, and the address that it counts for; a leg that is dialled has no transport yet."""
         self._places: Counter[str] = Counter()
@@ -154,6 +167,8 @@ class FrontDoor:
     def enter(self, address: str) -> str | None:
         """Somebody came from ``address``, which waits now: None, or the name of the limit that is reached."""
         bounds = self.bounds
+        if address not in OWN and not self._arrivals.take(address, time.monotonic()):
+            return "too_often"
         if self._waiting[address] >= bounds.waiting_per_address:
             return "too_many_from_address"
         if self._waiting.total() >= bounds.waiting and address not in OWN:
@@ -162,6 +177,10 @@ class FrontDoor:
         if limit is None:
             self._waiting[address] += 1
         return limit
+
+    def may_send(self, address: str, size: int) -> bool:
+        """Is so much HTTP within the rate of ``address``?"""
+        return self._http_bytes.take(address, time.monotonic(), size)
 
     def spoke(self, address: str) -> None:
         """Somebody from ``address`` does not wait any more."""
@@ -174,8 +193,6 @@ class FrontDoor:
         bounds = self.bounds
         is_own = address in OWN
         kept = 0 if is_own else max(0, bounds.own - sum(self._places[own] for own in OWN))
-        if self._places[address] >= bounds.per_address or len(self._open) + kept >= bounds.connections:
-            self._forget_closed()
         if self._places[address] >= bounds.per_address:
             return "too_many_from_address"
         if len(self._open) + kept < bounds.connections:
@@ -243,11 +260,6 @@ class FrontDoor:
         self.gone(transport)
         transport.abort()
 
-    def _forget_closed(self) -> None:
-        """HTTP connections end without telling us: their protocol is another's."""
-        for transport in [transport for transport in self._http if transport.is_closing()]:
-            self.gone(transport)
-
 
 class Visitor(asyncio.Protocol):
     """A connection that has not said what it is."""
@@ -287,7 +299,7 @@ class Visitor(asyncio.Protocol):
         # An HTTP parser knows best how to answer what is neither, too: with 400.
         door.count(spoken(data))
         door.asks(transport)
-        protocol = door.http()
+        protocol = Metered(door, self._address)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         protocol.data_received(data)
@@ -350,6 +362,47 @@ def keep_asking(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
+class Metered(asyncio.Protocol):
+    """One HTTP connection, as far as its address has bytes left: a server parses whatever comes, asked for or not."""
+
+    def __init__(self, door: FrontDoor, address: str) -> None:
+        self._door = door
+        self._address = address
+        self._http = door.http()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """From here on it is the server's."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._http.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand it on, or hang up."""
+        if self._door.may_send(self._address, len(data)):
+            self._http.data_received(data)
+        elif self._transport is not None:
+            self._door.count("http_too_much")
+            self._transport.abort()
+
+    def eof_received(self) -> bool | None:
+        """As the server has it."""
+        return self._http.eof_received()
+
+    def pause_writing(self) -> None:
+        """As the server has it."""
+        self._http.pause_writing()
+
+    def resume_writing(self) -> None:
+        """As the server has it."""
+        self._http.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It leaves its place."""
+        if self._transport is not None:
+            self._door.gone(self._transport)
+        self._http.connection_lost(exc)
+
+
 class Leg(asyncio.Protocol):
     """One of the two connections of a pass-through; the outer one makes its inner counterpart."""
 
@@ -358,6 +411,7 @@ class Leg(asyncio.Protocol):
         self._door = door
         self._address = address
         self.other: Leg = Leg(door, address, self) if other is None else other
+        self._is_inner = other is not None
         self._transport: asyncio.Transport | None = None
         self._held: list[bytes] = []
         self._ended = False
@@ -388,12 +442,15 @@ class Leg(asyncio.Protocol):
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
-        """The far end will not write any more; what the other writes still gets there."""
+        """The far end will not write any more; what the other writes still gets there.
+
+        ZeroMQ never ends one direction alone: its end is the end of both legs, though the visitor may not say a word.
+        """
         self._ended = True
         other = self.other._transport
         if other is not None and not other.is_closing():
             other.write_eof()
-        return not self.other._ended
+        return not (self._is_inner or self.other._ended)
 
     def pause_writing(self) -> None:
         """This leg is full."""

@@ -164,7 +164,6 @@ async def test_what_is_passed_through_takes_two_places_of_its_address_until_it_e
     async with asyncio.timeout(PATIENCE):
         await ended.wait()
     await settle()
-    door._forget_closed()
     assert (door._open, door._places) == ({}, {})
 
 
@@ -249,3 +248,33 @@ async def test_a_flood_of_a_thousand_connections_is_bounded_and_the_mesh_goes_on
         visitor.close()
     await house.counted.until_counted("door_left", bound)
     assert b"healthy" in await told(door.port, b"GET /health HTTP/1.0\r\n\r\n")
+
+
+async def test_how_often_an_address_may_come_has_a_rate_but_for_this_machines_own(house: House) -> None:
+    door = await house.door(NOWHERE, DoorBounds(rate=1e-9, burst=3))
+    answers = [await told(door.port, ASK_AND_GO, FIRST) for _ in range(5)]
+    assert [answer[:15] for answer in answers] == [b"HTTP/1.0 200 OK"] * 3 + [b""] * 2
+    assert (await told(door.port, ASK_AND_GO, SECOND)).startswith(b"HTTP/1.0 200")
+    for _ in range(5):
+        assert (await told(door.port, ASK_AND_GO)).startswith(b"HTTP/1.0 200")
+    assert house.counted == {"door_http": 9, "door_too_often": 2}
+    assert (door._open, door._places) == ({}, {})
+
+
+async def test_what_an_address_sends_of_http_has_a_rate_asked_for_or_not(house: House) -> None:
+    """A server goes on to parse the body of a request that it has answered, so that its sender reads the answer."""
+    door = await house.door(NOWHERE, DoorBounds(http_rate=1e-9, http_burst=64 * 1024))
+    reader, writer = await come(door.port, ASK.replace(b"x\r\n", b"x\r\nTransfer-Encoding: chunked\r\n"), FIRST)
+    sent = 0
+    async with asyncio.timeout(PATIENCE):
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"1\r\na\r\n" * 1000)
+                sent += 6000
+                await writer.drain()
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+    writer.close()
+    assert house.counted == {"door_http": 1, "door_http_too_much": 1}
+    assert sent < 16 << 20, "no more than the kernel holds for both ends"
+    assert (await told(door.port, ASK_AND_GO, SECOND)).startswith(b"HTTP/1.0 200")

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from tests.contract.peers import PATIENCE, settle
-from tests.integration.front_door_support import BIG, NOWHERE, House, told
+from tests.integration.front_door_support import BIG, NOWHERE, House, come, told
 from tests.integration.zeromq_by_hand import greeting
 from tests.integration.zeromq_support import still_works
 from zmesh.core.errors import ConfigError
@@ -80,6 +80,23 @@ async def test_a_greeting_that_stops_half_way_is_cut_inside_and_outside(house: H
     await settle()
     assert (door._open, door._places) == ({}, {})
     await still_works(a, b)
+
+
+async def test_the_routers_end_frees_the_place_of_a_visitor_who_does_not_say_a_word(house: House) -> None:
+    """It ignores the end of its connection: nothing else would ever end that."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(12)
+        writer.write(b"so far")
+        writer.close()
+
+    door = await house.door(await house.backend(hang_up))
+    reader, writer = await come(door.port, b"\xff" + bytes(8) + b"\x7f\x03\x01")
+    async with asyncio.timeout(PATIENCE):
+        assert await reader.read() == b"so far"
+        await settle()
+    assert (door._places, house.counted) == ({}, {"door_zmtp": 1})
+    writer.close()
 
 
 async def test_a_request_may_come_byte_by_byte(house: House) -> None:

@@ -64,14 +64,14 @@ class Limits:
         self._most = most
         self._buckets: dict[Hashable, TokenBucket] = {}
 
-    def take(self, name: Hashable, now: float) -> bool:
-        """One unit of ``name``, if it is there."""
+    def take(self, name: Hashable, now: float, amount: float = 1.0) -> bool:
+        """So many units of ``name``, if they are there."""
         # Put back at the end: the first is the one unused longest.
         bucket = self._buckets.pop(name, None) or TokenBucket(self._rate, self._burst, now)
         if len(self._buckets) >= self._most:
             del self._buckets[next(iter(self._buckets))]
         self._buckets[name] = bucket
-        return bucket.take(now)
+        return bucket.take(now, amount)
 
     def has(self, name: Hashable, now: float) -> bool:
         """Would ``take`` succeed? Keeps no count of who has none yet: asking for many names forgets nobody's."""
