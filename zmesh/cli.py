@@ -1,8 +1,8 @@
 """The command line: run a node, make keys, check a registry, ask after a node's health, see ten of them at work.
 
 Rules
- 1. What is wrong with the input is one sentence on standard error and exit status 2, never a traceback. Status 1 is a
-    "no" to what was asked (a node that is not healthy, a demo that missed something).
+ 1. What is wrong is one sentence on standard error and an exit status of its own, never a traceback: 2 for the input, 3
+    for what this machine cannot do. Status 1 is a "no" to what was asked. ``STATUSES`` lists them all.
  2. Standard output carries the answer and nothing else, so that a script can read it.
  3. Each command imports what it needs when it runs.
 """
@@ -21,7 +21,14 @@ from typing import Annotated, Any
 import typer
 
 from zmesh.cli_keys import keys
-from zmesh.core.errors import ConfigError
+from zmesh.core.errors import ConfigError, ZmeshError
+
+NO, WRONG_INPUT, UNABLE = 1, 2, 3
+STATUSES = """
+Exit status: 0 where all is well; 1 where the answer is no (a node that is not healthy, a demo that missed something);
+2 where the input is wrong (an option, a setting, a file); 3 where this machine cannot run a node safely (a self-test
+that failed); 130 after Ctrl-C, but 0 from `run` and `chain`, which have no other end.
+"""
 
 HEALTH_SECONDS = 3.0
 """Seconds that ``zmesh health`` waits: below the usual limits of container health checks."""
@@ -30,6 +37,7 @@ MAX_HEALTH = 64 * 1024
 
 app = typer.Typer(
     help="Signed, encrypted, brokerless messaging for validators.",
+    epilog=" ".join(STATUSES.split()),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -40,12 +48,12 @@ app.add_typer(registries, name="registry")
 
 
 def main() -> None:
-    """What is wrong with the input becomes one sentence and exit status 2."""
+    """What is wrong becomes one sentence and its exit status."""
     try:
         app()
-    except ConfigError as error:
+    except ZmeshError as error:
         typer.echo(f"zmesh: {error}", err=True)
-        sys.exit(2)
+        sys.exit(WRONG_INPUT if isinstance(error, ConfigError) else UNABLE)
 
 
 # ---------------------------------------------------------------- a node
@@ -143,7 +151,7 @@ def health(
     except (ValueError, KeyError, TypeError):
         well = False
     if not well:
-        raise typer.Exit(1)
+        raise typer.Exit(NO)
 
 
 def _own_address() -> str:
@@ -172,7 +180,7 @@ def _get_health(address: str) -> str:
     finally:
         connection.close()
     typer.echo(f"zmesh: {endpoint} {problem}", err=True)
-    raise typer.Exit(1)
+    raise typer.Exit(NO)
 
 
 # ---------------------------------------------------------------- what a node needs

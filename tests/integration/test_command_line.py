@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.command_line import SECONDS, environment, running, start, zmesh
+from tests.integration.command_line import ROOT, SECONDS, environment, running, start, zmesh
 from zmesh.cli import app
 from zmesh.core import build
 from zmesh.identity import Identity, load_key
@@ -110,6 +111,23 @@ async def test_a_port_in_use_is_named() -> None:
     sentence = err.splitlines()[-1]
     assert sentence.startswith("zmesh: ")
     assert str(port) in sentence
+
+
+async def test_a_node_that_cannot_keep_strangers_out_says_one_sentence_and_has_a_status_of_its_own(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("from zmesh.transports import selftest; selftest.PATIENCE = 0.0")
+    local = {"MESH_PEER_ID": "me", "MESH_LISTEN_HOST": "127.0.0.1", "MESH_LISTEN_PORT": "0"}
+    status, out, err = await zmesh("run", PYTHONPATH=os.pathsep.join(map(str, (tmp_path, ROOT))), **local)
+    assert (status, out) == (3, "")
+    sentence = err.splitlines()[-1]
+    assert re.fullmatch(r"zmesh: the self-test of \S+ got no answer within 0 s: .*", sentence)
+
+
+async def test_help_lists_every_exit_status() -> None:
+    status, out, err = await zmesh("--help")
+    assert (status, err) == (0, "")
+    assert re.findall(r"(\d+) (?:where|after)", " ".join(out.split())) == ["0", "1", "2", "3", "130"]
 
 
 async def test_a_node_runs_is_well_and_ends_on_sigterm(tmp_path: Path) -> None:
