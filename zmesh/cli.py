@@ -16,12 +16,15 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zmesh.cli_keys import keys
 from zmesh.core.errors import ConfigError, ZmeshError
+
+if TYPE_CHECKING:
+    from zmesh.config import Settings
 
 NO, WRONG_INPUT, UNABLE = 1, 2, 3
 STATUSES = """
@@ -86,8 +89,7 @@ def run(
         "registry": registry,
         "log_level": log_level,
     }
-    explicit = {name: value for name, value in given.items() if value is not None}
-    settings = Settings(**explicit)
+    settings = Settings(**given)
     configure(settings.log_level, settings.log_format)
     for sentence in suspicious_variables(os.environ):
         get_logger(__name__).warning("suspicious_variable", problem=sentence)
@@ -95,17 +97,17 @@ def run(
         mend = "`zmesh key new PATH` makes one that stays, MESH_PRIVATE_KEY names it"
         get_logger(__name__).warning("temporary_key", effect="this node is another one after each start", mend=mend)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run_until_told(explicit))
+        runner.run(_run_until_told(settings))
 
 
-async def _run_until_told(explicit: dict[str, Any]) -> None:
+async def _run_until_told(settings: Settings) -> None:
     from zmesh.client import MeshNetworkClient
 
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)
-    mesh = MeshNetworkClient(**explicit)
+    mesh = MeshNetworkClient(settings=settings)
     starting, waiting = loop.create_task(mesh.start()), loop.create_task(told.wait())
     try:
         # A start may wait seconds for a chain; whoever was told to end meanwhile ends.

@@ -33,6 +33,7 @@ from zmesh.seen_view import SeenView
 from zmesh.state import State
 
 if TYPE_CHECKING:
+    from zmesh.config import Settings
     from zmesh.registry.port import Registry
 
 DIRECT_SECONDS = 10.0
@@ -58,7 +59,8 @@ class MeshNetworkClient:
     ``blockchain_rpc``: the chain's endpoint (ws://localhost:9944). ``private_key``: 64 hex digits, 32 bytes or the
     path of a key file; None makes a new key. ``registry``: a path, ``substrate``, or an object with the port of
     ``zmesh.registry``. All other keyword arguments are the fields of ``zmesh.config.Settings``. An explicit argument
-    beats the environment variable, which beats the default.
+    beats the environment variable, which beats the default. ``settings``: all of them, made before; then nothing is
+    given beside them but a registry that is an object.
 
     Raises ``ConfigError`` for anything unusable.
     """
@@ -71,24 +73,24 @@ class MeshNetworkClient:
         private_key: str | bytes | Path | None = None,
         *,
         registry: Registry | str | Path | None = None,
-        **settings: Any,
+        settings: Settings | None = None,
+        **others: Any,
     ) -> None:
-        from zmesh.config import Settings  # takes longer to import than everything else together
-
         source = None if registry is None or isinstance(registry, str | Path) else registry
         if source is not None and not all(hasattr(source, name) for name in _REGISTRY_PORT):
             raise ConfigError(
                 f"registry is of type {type(source).__name__}: a path, substrate, or an object with the port of "
                 "zmesh.registry.port.Registry is right"
             )
-        self.settings = Settings(
-            peer_id=peer_id,
-            listen_port=listen_port,
-            blockchain_rpc=blockchain_rpc,
-            private_key=private_key,
-            registry=registry if source is None else None,
-            **settings,
-        )
+        given = {
+            "peer_id": peer_id,
+            "listen_port": listen_port,
+            "blockchain_rpc": blockchain_rpc,
+            "private_key": private_key,
+            "registry": registry if source is None else None,
+            **others,
+        }
+        self.settings = _settings(settings, {name: value for name, value in given.items() if value is not None})
         bounds, identity = self.settings.bounds(), self.settings.identity()
         delegation = self.settings.delegated(identity.public)
         genesis = self.settings.chain(delegation)
@@ -459,6 +461,19 @@ class MeshNetworkClient:
         if len(found) != 1:
             raise ConfigError(f"recipient {name!r} names {len(found)} known peers: right is a name that means one")
         return found[0].key
+
+
+def _settings(made: Settings | None, given: Mapping[str, Any]) -> Settings:
+    """Those that were made before, or new ones of what is given and the environment."""
+    from zmesh.config import Settings  # takes longer to import than everything else together
+
+    if made is None:
+        return Settings(**given)
+    if not isinstance(made, Settings):
+        raise ConfigError(f"settings is of type {type(made).__name__}: zmesh.Settings(...) is right")
+    if given:
+        raise ConfigError(f"settings and {', '.join(given)} are both given: all within Settings(...) is right")
+    return made
 
 
 def _is_cancelled() -> bool:

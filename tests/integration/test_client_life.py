@@ -19,6 +19,7 @@ from tests.support import PATIENCE, Inbox, card, client, engine, http_get, intro
 from zmesh import ConfigError, MeshNetworkClient, MessageType, NotRunningError, Settings
 from zmesh.core.types import Fault
 from zmesh.node import read_clocks
+from zmesh.registry.static import StaticRegistry
 
 
 async def test_a_client_starts_and_stops_and_starts_again() -> None:
@@ -144,6 +145,21 @@ def test_an_argument_beats_the_environment_which_beats_the_default(monkeypatch: 
     assert MeshNetworkClient("explicit", 0).peer_id == "explicit"
     monkeypatch.delenv("MESH_LISTEN_PORT")
     assert MeshNetworkClient().listen_port == Settings(peer_id="x").listen_port == 9090
+
+
+def test_settings_that_were_made_before_are_taken_as_they_are_and_nothing_beside_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = Settings(peer_id="made", listen_port=0)
+    monkeypatch.setenv("MESH_LISTEN_PORT", "9191")
+    a, registry = MeshNetworkClient(settings=made), StaticRegistry(Path("validators.toml"))
+    assert (a.settings, a.peer_id, a.listen_port) == (made, "made", 0)
+    assert MeshNetworkClient(settings=made, registry=registry).settings is made
+    with pytest.raises(ConfigError) as refused:
+        MeshNetworkClient("a", settings=made, max_peers=3)
+    assert str(refused.value) == "settings and peer_id, max_peers are both given: all within Settings(...) is right"
+    with pytest.raises(ConfigError, match=r"^settings is of type dict: zmesh\.Settings\(\.\.\.\) is right$"):
+        MeshNetworkClient(settings={"peer_id": "a"})  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------- health
