@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +26,7 @@ from zmesh.core.errors import ConfigError, ZmeshError
 if TYPE_CHECKING:
     from zmesh.config import Settings
 
+NAME = "zmesh"
 NO, WRONG_INPUT, UNABLE = 1, 2, 3
 STATUSES = """
 Exit status: 0 where all is well; 1 where the answer is no (a node that is not healthy, a demo that missed something);
@@ -39,12 +40,14 @@ MAX_HEALTH = 64 * 1024
 """Bytes of an answer that ``zmesh health`` reads."""
 
 app = typer.Typer(
-    help="Signed, encrypted, brokerless messaging for validators.",
     epilog=" ".join(STATUSES.split()),
     no_args_is_help=True,
+    rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""click's, which typer carries within it or depends on, by its version."""
 registries = typer.Typer(help="Look into files of validators.", no_args_is_help=True)
 app.add_typer(keys, name="key")
 app.add_typer(registries, name="registry")
@@ -53,10 +56,27 @@ app.add_typer(registries, name="registry")
 def main() -> None:
     """What is wrong becomes one sentence and its exit status."""
     try:
-        app()
+        status = app(prog_name=NAME, standalone_mode=False)
     except ZmeshError as error:
-        typer.echo(f"zmesh: {error}", err=True)
-        sys.exit(WRONG_INPUT if isinstance(error, ConfigError) else UNABLE)
+        problem, status = str(error), WRONG_INPUT if isinstance(error, ConfigError) else UNABLE
+    except typer.Abort:
+        problem, status = "aborted", NO
+    except UsageError as error:
+        problem, status = _misuse(error), WRONG_INPUT
+    else:
+        problem = ""
+    if problem:
+        typer.echo(problem if "\n" in problem else f"{NAME}: {problem}", err=True)
+    sys.exit(status)
+
+
+def _misuse(error: Any) -> str:
+    """What click says of a command or an option, in our words; the help itself where no command was named."""
+    said = str(error.format_message())
+    if error.ctx is None or said == error.ctx.get_help():
+        return said
+    said = " ".join(said.split()).rstrip(".")
+    return f"{said[:1].lower()}{said[1:]} (see `{error.ctx.command_path} --help`)"
 
 
 # ---------------------------------------------------------------- a node
@@ -244,9 +264,7 @@ def chain(
     raise typer.Exit(run_chain(validators, port))
 
 
-@app.command()
-def version() -> None:
-    """Print the versions that a bug report needs."""
+def _versions() -> str:
     import platform
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
@@ -262,4 +280,25 @@ def version() -> None:
             return "(not installed)"
 
     libraries = f"core {build()}, pyzmq {of('pyzmq')}, libzmq {zmq.zmq_version()}, pynacl {of('pynacl')}"
-    typer.echo(f"zmesh-net {of('zmesh-net')} ({libraries}, Python {platform.python_version()})")
+    return f"zmesh-net {of('zmesh-net')} ({libraries}, Python {platform.python_version()})"
+
+
+def _print_versions(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(_versions())
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_versions, is_eager=True, help="Print the versions and end.")
+    ] = False,
+) -> None:
+    """Signed, encrypted, brokerless messaging for validators."""
+
+
+@app.command()
+def version() -> None:
+    """Print the versions that a bug report needs."""
+    typer.echo(_versions())

@@ -236,8 +236,35 @@ async def test_a_malformed_address_is_refused() -> None:
     assert err.startswith("zmesh: address 'localhost' is not host and port: ")
 
 
-async def test_the_versions_of_a_bug_report_are_printed() -> None:
-    status, out, err = await zmesh("version")
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["runn"], "no such command 'runn'"),
+        (["--foo"], "no such option: --foo"),
+        (["health", "--foo"], "no such option: --foo"),
+        (["key", "new"], "missing argument 'path'"),
+        (["demo", "--peers", "a\nb"], "invalid value for '--peers': "),
+    ],
+    ids=["command", "option", "option of a command", "argument", "value"],
+)
+async def test_what_no_command_knows_is_one_sentence_and_names_the_help_to_read(
+    arguments: list[str], said: str
+) -> None:
+    status, out, err = await zmesh(*arguments)
+    assert (status, out) == (2, "")
+    assert re.fullmatch(f"zmesh: {re.escape(said)}[^\n]* \\(see `zmesh [a-z ]*--help`\\)\n", err)
+
+
+@pytest.mark.parametrize("arguments", [[], ["key"]], ids=["zmesh", "group"])
+async def test_a_command_that_is_not_named_is_answered_with_help(arguments: list[str]) -> None:
+    status, out, err = await zmesh(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith(" ".join(["Usage: zmesh", *arguments, "[OPTIONS] COMMAND"]))
+
+
+@pytest.mark.parametrize("asked", ["version", "--version"])
+async def test_the_versions_of_a_bug_report_are_printed(asked: str) -> None:
+    status, out, err = await zmesh(asked)
     assert (status, err) == (0, "")
     assert out.startswith("zmesh-net ")
     assert "libzmq" in out
