@@ -262,6 +262,11 @@ async def test_a_command_that_is_not_named_is_answered_with_help(arguments: list
     assert err.startswith(" ".join(["Usage: zmesh", *arguments, "[OPTIONS] COMMAND"]))
 
 
+async def test_a_mistyped_variable_explains_what_is_missing() -> None:
+    said = "zmesh: MESH_PEERID is set but is no setting: did you mean MESH_PEER_ID?\n"
+    assert await zmesh("run", MESH_PEERID="a") == (2, "", said)
+
+
 @pytest.mark.parametrize("asked", ["version", "--version"])
 async def test_the_versions_of_a_bug_report_are_printed(asked: str) -> None:
     status, out, err = await zmesh(asked)
