@@ -36,6 +36,7 @@ that failed); 130 after Ctrl-C, but 0 from `run` and `chain`, which have no othe
 
 HEALTH_SECONDS = 3.0
 """Seconds that ``zmesh health`` waits: below the usual limits of container health checks."""
+SCHEME = "http://"
 MAX_HEALTH = 64 * 1024
 """Bytes of an answer that ``zmesh health`` reads."""
 
@@ -154,7 +155,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 @app.command()
 def health(
     address: Annotated[
-        str | None, typer.Argument(help="HOST:PORT; by default this machine and MESH_LISTEN_PORT.")
+        str | None,
+        typer.Argument(help="HOST:PORT, or a URL that starts so; by default this machine and MESH_LISTEN_PORT."),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Count a degraded node as a failure, too.")] = False,
 ) -> None:
@@ -189,7 +191,9 @@ def _get_health(address: str) -> str:
 
     from zmesh.multiaddr import parse_endpoint
 
-    endpoint = parse_endpoint(address)
+    # What a curl line has after the host and port says nothing more: there is one place to ask.
+    place = address.removeprefix(SCHEME).partition("/")[0] if address.startswith(SCHEME) else address
+    endpoint = parse_endpoint(place)
     connection = HTTPConnection(endpoint.host, endpoint.port, timeout=HEALTH_SECONDS)
     try:
         connection.request("GET", "/health")

@@ -65,6 +65,8 @@ def parse_host_port(text: str) -> Endpoint:
     Raises ``ConfigError`` with one sentence that repeats the address and says what is wrong with it.
     """
     right = "HOST:PORT or [IPV6]:PORT, such as mesh.example.org:9090, is right"
+    if "://" in text:
+        raise ConfigError(f"address {shown(text)} is a URL: {right}")
     host, colon, port = text.rpartition(":") if len(text) <= MAX_TEXT else ("", "", "")
     if not (colon and host and port):
         raise ConfigError(f"address {shown(text)} is not host and port: {right}")

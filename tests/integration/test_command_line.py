@@ -267,6 +267,15 @@ async def test_a_mistyped_variable_explains_what_is_missing() -> None:
     assert await zmesh("run", MESH_PEERID="a") == (2, "", said)
 
 
+async def test_health_takes_the_url_of_a_curl_line_and_explains_any_other() -> None:
+    for url in ("http://127.0.0.1:1", "http://127.0.0.1:1/health"):
+        said = "zmesh: 127.0.0.1:1 does not answer: Connection refused\n"
+        assert await zmesh("health", url) == (1, "", said)
+    status, out, err = await zmesh("health", "https://127.0.0.1:1")
+    assert (status, out) == (2, "")
+    assert err.startswith("zmesh: address 'https://127.0.0.1:1' is a URL: HOST:PORT or ")
+
+
 @pytest.mark.parametrize("asked", ["version", "--version"])
 async def test_the_versions_of_a_bug_report_are_printed(asked: str) -> None:
     status, out, err = await zmesh(asked)

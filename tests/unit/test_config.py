@@ -261,7 +261,7 @@ def test_seeds_come_in_every_form_that_people_write() -> None:
         ("mesh.example.org", "address 'mesh.example.org' is not host and port: HOST:PORT or"),
         ("192.0.2.1:9090;192.0.2.2:9090", "address"),
         ("192.0.2.1:0", "has port '0': a number from 1 to 65535 is right"),
-        ("http://192.0.2.1:9090", "address 'http://192.0.2.1:9090' has an IPv6 host without brackets"),
+        ("http://192.0.2.1:9090", "address 'http://192.0.2.1:9090' is a URL: HOST:PORT or"),
         (",".join(f"192.0.2.1:{port}" for port in range(1, 66)), "65 addresses are too many: at most 64 are right"),
         (7, "bootstrap (MESH_BOOTSTRAP) is 7: addresses such as mesh.example.org:9090 or"),
     ],
