@@ -123,6 +123,7 @@ def run(
 
 async def _run_until_told(settings: Settings) -> None:
     from zmesh.client import MeshNetworkClient
+    from zmesh.log import get_logger
 
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -137,6 +138,8 @@ async def _run_until_told(settings: Settings) -> None:
             starting.cancel()
         with suppress(asyncio.CancelledError):
             await starting
+            for sentence in mesh.health().get("warnings", ()):
+                get_logger(__name__).warning("health_warning", problem=sentence)
             await waiting
     finally:
         waiting.cancel()

@@ -40,7 +40,7 @@ from zmesh.peer_table import PeerTable
 from zmesh.registry.port import RegistryStatus
 from zmesh.server import Server
 from zmesh.state import State
-from zmesh.status import Levels, Troubles, health, metrics
+from zmesh.status import NOBODY, Levels, Troubles, health, metrics
 
 if TYPE_CHECKING:
     from zmesh.config import Settings
@@ -331,12 +331,21 @@ class Running:
         registry = self._setup.registry
         status = None if registry is None else self._registry_status(registry)
         meeting = self._meeting.status() if self._setup.settings.bootstrap else None
-        troubles = Troubles([*self._clock_trouble(), *self.belonging.troubles()], self.belonging.warnings())
+        troubles = Troubles(
+            [*self._clock_trouble(), *self.belonging.troubles()],
+            [*([] if self._expects_somebody() else [NOBODY]), *self.belonging.warnings()],
+        )
         said = health(self._setup.settings.peer_id, self.engine, len(self._setup.peers), status, meeting, troubles)
         left = self.belonging.ends_in()
         if left is not None:
             said["delegation_ends_in_seconds"] = round(left)
         return said
+
+    def _expects_somebody(self) -> bool:
+        """Does anything say who may connect, or where others are?"""
+        setup = self._setup
+        told = setup.registry is not None or setup.settings.bootstrap or setup.settings.admission == "open"
+        return bool(told or setup.peers)
 
     def _clock_trouble(self) -> list[str]:
         """A clock that was ahead at the start gave an epoch that nobody takes before that time has come."""

@@ -3,7 +3,8 @@
 Rules
  1. Health tells the truth: "healthy" is a node that reaches somebody, or that knows of nobody to reach; one that
     knows of others and reaches none, whom others refuse, whose seeds do not answer, or whose registry never told it of
-    anybody, is "degraded", and says why. What will keep it from others, but does not yet, is a warning.
+    anybody, is "degraded", and says why. What will keep it from others, but does not yet, is a warning, and so is that
+    it expects nobody: that is right for a first node, and a mistake for any other.
  2. Every counter of every layer is in the metrics. No key, no payload, no secret is.
 """
 
@@ -21,6 +22,11 @@ from zmesh.registry.port import RegistryStatus
 
 MAX_REASONS = 5
 """Peers whose trouble is spelt out: an operator reads the first few."""
+NOBODY = (
+    "no registry, no bootstrap and no peers: nobody can connect until peers are added by hand, or a registry is named"
+    " (MESH_REGISTRY)"
+)
+"""Of a node that nobody can ever join as it is."""
 
 
 class Troubles(NamedTuple):
@@ -29,7 +35,7 @@ class Troubles(NamedTuple):
     now: Sequence[str]
     """Keeps this node from others."""
     soon: Sequence[str]
-    """Will, before long."""
+    """Will, before long, or would, if it expected anybody."""
 
 
 NO_TROUBLES = Troubles((), ())

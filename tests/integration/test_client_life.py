@@ -20,6 +20,7 @@ from zmesh import ConfigError, MeshNetworkClient, MessageType, NotRunningError, 
 from zmesh.core.types import Fault
 from zmesh.node import read_clocks
 from zmesh.registry.static import StaticRegistry
+from zmesh.status import NOBODY
 
 
 async def test_a_client_starts_and_stops_and_starts_again() -> None:
@@ -180,6 +181,18 @@ async def test_a_first_node_that_expects_nobody_is_healthy() -> None:
             "running": True,
         }
         assert "why" not in said
+
+
+async def test_a_node_that_nobody_can_join_is_healthy_and_warns_of_it() -> None:
+    async with client("a") as a:
+        assert (a.health()["status"], a.health()["warnings"]) == ("healthy", [NOBODY])
+        a.peers["b"] = card(client("b"))
+        assert "warnings" not in a.health()
+        del a.peers["b"]
+        assert a.health()["warnings"] == [NOBODY]
+    for expecting in ({"admission": "open"}, {"bootstrap": "127.0.0.1:1"}):
+        async with client("a", **expecting) as a:
+            assert "warnings" not in a.health()
 
 
 async def test_a_node_that_reaches_nobody_is_degraded_and_says_why() -> None:

@@ -18,6 +18,7 @@ from tests.integration.command_line import ROOT, SECONDS, environment, running, 
 from zmesh.cli import app
 from zmesh.core import build
 from zmesh.identity import Identity, load_key
+from zmesh.status import NOBODY
 
 SECRET = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"
 
@@ -142,6 +143,13 @@ async def test_a_node_runs_is_well_and_ends_on_sigterm(tmp_path: Path) -> None:
         await end(process, signal.SIGTERM)
     status, _, err = await zmesh("health", f"127.0.0.1:{port}")
     assert (status, err) == (1, f"zmesh: 127.0.0.1:{port} does not answer: Connection refused\n")
+
+
+async def test_a_node_that_nobody_can_join_says_so_once_it_has_started() -> None:
+    async with running() as (process, _), asyncio.timeout(SECONDS):
+        assert process.stderr is not None
+        said = json.loads(await process.stderr.readline())
+        assert (said["event"], said["level"], said["problem"]) == ("health_warning", "warning", NOBODY)
 
 
 async def test_a_node_ends_on_sigint_as_well() -> None:
