@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from zmesh.version import VERSION as __version__  # noqa: N811 - the name by which Python knows it
+
 if TYPE_CHECKING:
     from zmesh.client import MeshNetworkClient
     from zmesh.config import Settings
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
     from zmesh.core.types import MessageType, SendResult
     from zmesh.identity import Identity
     from zmesh.messages import FLRoundAnnouncement, MeshMessage, PeerInfo
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "ConfigError": "zmesh.core.errors",

@@ -324,13 +324,7 @@ class MeshNetworkClient:
         life = self._here()
         if not 0 < timeout <= MAX_DIRECT_TIMEOUT:
             raise ConfigError(f"timeout is {timeout} s: above 0 and at most {MAX_DIRECT_TIMEOUT:g} is right")
-        found = life.engine.peers.named(recipient_id)
-        if len(found) != 1:
-            return SendResult.AMBIGUOUS if found else SendResult.UNREACHABLE
-        outcome = await life.send(found[0].key, MessageType(message_type), payload, timeout)
-        if outcome.skew_ms is not None:
-            _log.warning("refused_for_clock", recipient=recipient_id, our_clock_ahead_ms=outcome.skew_ms)
-        return outcome.result
+        return await life.send(recipient_id, MessageType(message_type), payload, timeout)
 
     async def announce_fl_round(  # noqa: PLR0913  # the guide's own signature
         self,

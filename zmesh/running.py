@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from zmesh.core.engine import Engine
 from zmesh.core.errors import NotRunningError
 from zmesh.core.events import LinkClosed, Located, SendDirect, Start, Wake
 from zmesh.core.link import Link, LinkState
-from zmesh.core.types import Endpoint, MessageType, PeerKey
+from zmesh.core.types import Endpoint, MessageType, SendResult
 from zmesh.delegation import Delegation
 from zmesh.dialer import Dialer, resolve
 from zmesh.dispatch import Dispatcher
@@ -78,6 +79,8 @@ class Running:
         self._ends = AsyncExitStack()
         self._waiting: Collection[asyncio.Task[Any]] = ()
         self._background: set[asyncio.Task[None]] = set()
+        self._started = 0.0
+        self._results: Counter[SendResult] = Counter()
         self._sends: dict[int, asyncio.Future[Resolved]] = {}
         self._token = 0
         self.belonging = Belonging(settings.network, setup.genesis, identity.public, settings.admission)
@@ -131,7 +134,8 @@ class Running:
     async def start(self) -> None:
         """Bind, read the registry, and begin to connect. Raises ``ConfigError``; ``stop`` is called then, too."""
         setup, settings, identity, ends = self._setup, self._setup.settings, self._setup.identity, self._ends
-        self._epoch = epoch = await asyncio.to_thread(setup.state.next_epoch, time.time())
+        self._started = time.time()
+        self._epoch = epoch = await asyncio.to_thread(setup.state.next_epoch, self._started)
         if settings.admission == "open":
             _log.warning("open_admission", effect="whoever makes a key can join: for demos and tests only")
         await asyncio.to_thread(self.belonging.restore, setup.state)
@@ -238,20 +242,32 @@ class Running:
 
     async def send(
         self,
-        key: PeerKey,
+        recipient_id: str,
         message_type: MessageType,
         payload: Mapping[str, Any],
         timeout: float,  # noqa: ASYNC109  # part of the protocol: the recipient refuses what is older
-    ) -> Resolved:
+    ) -> SendResult:
         """Send until it is acknowledged, or ``timeout`` seconds are over. Raises ``PayloadError``."""
-        self._token = token = self._token + 1
+        found = self.engine.peers.named(recipient_id)
+        if len(found) == 1:
+            outcome = await self._send(SendDirect(found[0].key, message_type, payload, timeout, self._token + 1))
+            if outcome.skew_ms is not None:
+                _log.warning("refused_for_clock", recipient=recipient_id, our_clock_ahead_ms=outcome.skew_ms)
+            result = outcome.result
+        else:
+            result = SendResult.AMBIGUOUS if found else SendResult.UNREACHABLE
+        self._results[result] += 1
+        return result
+
+    async def _send(self, event: SendDirect) -> Resolved:
+        self._token = event.token
         future: asyncio.Future[Resolved] = asyncio.get_running_loop().create_future()
-        self._sends[token] = future
+        self._sends[event.token] = future
         try:
-            self.node.ask(SendDirect(key, message_type, payload, timeout, token))
+            self.node.ask(event)
             return await future
         finally:
-            self._sends.pop(token, None)
+            self._sends.pop(event.token, None)
 
     # ------------------------------------------------------------ what the parts ask
 
@@ -373,6 +389,8 @@ class Running:
         registry = self._setup.registry
         status = None if registry is None else self._registry_status(registry)
         levels = Levels(
+            self.health()["status"] == "healthy",
+            self._started,
             len(self._setup.peers),
             self._setup.dispatcher.qsize(),
             None if status is None else status.age,
@@ -387,7 +405,7 @@ class Running:
             "registry": {} if status is None else status.counters,
             "node": self.node.counters,
         }
-        return metrics(self.engine, levels, layers)
+        return metrics(self.engine, levels, self._results, layers)
 
     def _record(self) -> bytes:
         own = self.handlers.records.own

@@ -213,6 +213,12 @@ async def test_a_direct_message_that_breaks_its_type_is_refused_at_its_author_an
                 await a.send_model_delta("b", "round_001", "Qm", quality_score=score)
         assert await a.send_model_delta("b", "round_001", "Qm", quality_score=100)
         assert (await inbox.next()).payload["quality_score"] == 100
+        assert not await a.send_model_delta("nobody", "round_001", "Qm", quality_score=100)
+        ended = {line for line in a.metrics().splitlines() if line.startswith("zmesh_direct_sends_total")}
+        results = {"delivered": 1, "unreachable": 1}
+        assert ended == {
+            f'zmesh_direct_sends_total{{result="{one.value}"}} {results.get(one.value, 0)}' for one in SendResult
+        }
         assert inbox.is_empty
         assert b.peers["a"].reputation == 100
 
