@@ -46,5 +46,5 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
         *("introduced", "introduction_limited", "introduction_dropped", "news_limited", "answer_unasked"),
     ),
     "admission": (*(standing.value for standing in Standing), "name_contested", "delegation_equivocation"),
-    "node": ("internal_error", "registry_status_failed"),
+    "node": ("internal_error", "registry_status_failed", "background_ended"),
 }

@@ -79,6 +79,8 @@ class Running:
         self._ends = AsyncExitStack()
         self._waiting: Collection[asyncio.Task[Any]] = ()
         self._background: set[asyncio.Task[None]] = set()
+        self._broken: list[str] = []
+        """Work in the background that ended, in one sentence each."""
         self._started = 0.0
         self._results: Counter[SendResult] = Counter()
         self._sends: dict[int, asyncio.Future[Resolved]] = {}
@@ -185,13 +187,16 @@ class Running:
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"zmesh {name} of {self._setup.settings.peer_id}")
         self._background.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(lambda task: self._ended(task, name))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[None], name: str) -> None:
         """Work in the background goes on until it is cancelled; whatever ends otherwise says so."""
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("background_ended", task=task.get_name(), exc_info=error)
+            self.node.counters["background_ended"] += 1
+            # What the error itself says stands in the log: everybody may read health.
+            self._broken.append(f"the task {name!r} of this node ended with {type(error).__name__}: restart the node")
 
     def refuse_elsewhere(self) -> None:
         """For what makes the node take a step: its event loop is the only one that may. Raises ``NotRunningError``."""
@@ -348,7 +353,7 @@ class Running:
         status = None if registry is None else self._registry_status(registry)
         meeting = self._meeting.status() if self._setup.settings.bootstrap else None
         troubles = Troubles(
-            [*self._clock_trouble(), *self.belonging.troubles()],
+            [*self._broken, *self._clock_trouble(), *self.belonging.troubles()],
             [*([] if self._expects_somebody() else [NOBODY]), *self.belonging.warnings()],
         )
         said = health(self._setup.settings.peer_id, self.engine, len(self._setup.peers), status, meeting, troubles)

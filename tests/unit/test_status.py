@@ -111,7 +111,7 @@ def test_what_was_never_counted_stands_at_0_so_that_a_rate_sees_the_first() -> N
     assert sends == {**dict.fromkeys((result.value for result in SendResult), "0"), "timeout": "2"}
     events = {name: said[f'zmesh_handler_events_total{{event="{name}"}}'] for name in (*EVENTS["handler"], "new_here")}
     assert events == {**dict.fromkeys(EVENTS["handler"], "0"), "queued": "3", "new_here": "1"}
-    assert said['zmesh_node_events_total{event="internal_error"}'] == "0"
+    assert said['zmesh_node_events_total{event="background_ended"}'] == "0"
 
 
 def counted_by_name() -> Iterator[str]:
