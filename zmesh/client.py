@@ -30,6 +30,7 @@ from zmesh.node import read_clocks
 from zmesh.peer_table import PeerTable
 from zmesh.running import Running, Setup
 from zmesh.seen_view import SeenView
+from zmesh.sentence import shown
 from zmesh.state import State
 
 if TYPE_CHECKING:
@@ -270,10 +271,11 @@ class MeshNetworkClient:
     ) -> MeshMessage:
         """Build and sign a message without sending it.
 
-        Raises ``PayloadError`` for a payload that cannot travel, ``NotRunningError`` before ``start``.
+        Raises ``PayloadError`` for a payload that cannot travel, ``ConfigError`` for a type or a recipient that is
+        none, ``NotRunningError`` before ``start``.
         """
         key = None if recipient is None else self._resolve(recipient)
-        event = Compose(MessageType(message_type), payload, ttl, key)
+        event = Compose(_kind(message_type), payload, ttl, key)
         composed = next(action for action in self._here().node.ask(event) if isinstance(action, Composed))
         return MeshMessage.of(composed.envelope, self._myself(), payload)
 
@@ -286,14 +288,15 @@ class MeshNetworkClient:
         ``author_rate`` a second, of 2 KiB each. When it returns, the message is on its way, or kept to be offered
         again; where every link refused it, that is up to 50 ms later, so that a flood does not outrun its links.
         Raises ``PayloadError`` for a payload that cannot travel, is over 64 KiB or lacks what its type asks for,
-        ``SelfHarmError`` for one that contradicts what this account said, as far as this node knows, and
-        ``NotRunningError`` before ``start``.
+        ``SelfHarmError`` for one that contradicts what this account said, as far as this node knows, ``ConfigError``
+        for a type that is none, and ``NotRunningError`` before ``start``.
         """
+        kind = _kind(message_type)
         while (wait := self._clear_at - time.monotonic()) > 0:
             self._here()
             await asyncio.sleep(min(wait, MAX_WAIT))
         node = self._here().node
-        actions = node.ask(Broadcast(MessageType(message_type), payload, ttl))
+        actions = node.ask(Broadcast(kind, payload, ttl))
         published = next(action for action in actions if isinstance(action, Published))
         message = MeshMessage.of(published.envelope, self._myself(), payload)
         if published.pause:
@@ -319,12 +322,13 @@ class MeshNetworkClient:
 
         ``timeout``: seconds, at most 110; whoever gives up waiting sooner does not call the message back. True exactly
         when the recipient verified the message and queued it for its handlers, if it has any. Raises ``PayloadError``
-        for a payload that cannot travel, or lacks what its type asks for; being too large is a result.
+        for a payload that cannot travel, or lacks what its type asks for; being too large is a result. Raises
+        ``ConfigError`` for a timeout or a type that is none, and ``NotRunningError`` before ``start``.
         """
         life = self._here()
         if not 0 < timeout <= MAX_DIRECT_TIMEOUT:
             raise ConfigError(f"timeout is {timeout} s: above 0 and at most {MAX_DIRECT_TIMEOUT:g} is right")
-        return await life.send(recipient_id, MessageType(message_type), payload, timeout)
+        return await life.send(recipient_id, _kind(message_type), payload, timeout)
 
     async def announce_fl_round(  # noqa: PLR0913  # the guide's own signature
         self,
@@ -380,11 +384,11 @@ class MeshNetworkClient:
         Coroutine functions and plain callables alike; a plain one must not block, for it runs on the event loop. What
         waits for longer than ``handler_timeout`` is cancelled: long work belongs in a task of the application's own.
         All handlers of a message see the same payload, which is theirs to read. Register before ``start``, or what
-        comes until then is nobody's.
+        comes until then is nobody's. Raises ``ConfigError`` for a type that is none, and for what cannot be called.
         """
         if not callable(handler):
             raise ConfigError(f"a handler is a callable that takes one message, not {type(handler).__name__}")
-        self._setup.dispatcher.register(MessageType(message_type), handler)
+        self._setup.dispatcher.register(_kind(message_type), handler)
 
     def receive_messages(self) -> AsyncGenerator[MeshMessage]:
         """``async for message in mesh.receive_messages()``: all types, from this call until ``stop``."""
@@ -410,9 +414,12 @@ class MeshNetworkClient:
 
         Nothing has to wait for it: what is broadcast before reaches those who are linked later, too, with their link or
         by repair some seconds after it. Raises ``TimeoutError`` that says why after ``timeout`` seconds (None: never),
-        and ``NotRunningError`` before ``start`` or when the node was stopped meanwhile.
+        ``ConfigError`` for fewer than no peers, and ``NotRunningError`` before ``start`` or when the node was stopped
+        meanwhile.
         """
         life = self._here()
+        if count < 0:
+            raise ConfigError(f"count is {count}: a number of peers, 0 or more, is right")
         try:
             async with asyncio.timeout(timeout):
                 await life.links(count)
@@ -455,6 +462,14 @@ class MeshNetworkClient:
         if len(found) != 1:
             raise ConfigError(f"recipient {name!r} names {len(found)} known peers: right is a name that means one")
         return found[0].key
+
+
+def _kind(value: MessageType) -> MessageType:
+    """The type that ``value`` is, or is the name of."""
+    try:
+        return MessageType(value)
+    except ValueError:
+        raise ConfigError(f"message type {shown(value)} is none: right are {', '.join(MessageType)}") from None
 
 
 def _settings(made: Settings | None, given: Mapping[str, Any]) -> Settings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -195,6 +196,30 @@ async def test_a_payload_that_cannot_travel_is_an_error_at_the_caller(payload: o
         assert len(a.seen_messages) == before
         await a.broadcast(MessageType.GOSSIP, {"still": "works"})
         assert (await inbox.next()).payload == {"still": "works"}
+
+
+async def test_a_type_that_is_none_is_refused_with_those_there_are() -> None:
+    nope: Any = "nope"
+    said = f"message type 'nope' is none: right are {', '.join(MessageType)}"
+    async with client("a") as a:
+        with pytest.raises(ConfigError) as broadcast:
+            await a.broadcast(nope, {})
+        with pytest.raises(ConfigError) as send:
+            await a.send("nobody", nope, {})
+        with pytest.raises(ConfigError) as create:
+            a.create_message(nope, {})
+        with pytest.raises(ConfigError) as register:
+            a.register_handler(nope, print)
+        assert {str(refused.value) for refused in (broadcast, send, create, register)} == {said}
+        assert (await a.broadcast("gossip", {})).message_type is MessageType.GOSSIP  # type: ignore[arg-type]
+
+
+async def test_waiting_for_fewer_than_no_links_is_refused() -> None:
+    async with client("a") as a:
+        await a.wait_for_links(0)
+        with pytest.raises(ConfigError) as refused:
+            await a.wait_for_links(-1)
+    assert str(refused.value) == "count is -1: a number of peers, 0 or more, is right"
 
 
 async def test_a_payload_that_every_peer_would_reject_is_refused_at_its_author() -> None:
