@@ -21,6 +21,7 @@ from zmesh.core.actions import Composed, Published
 from zmesh.core.bounds import MAX_DIRECT_TIMEOUT
 from zmesh.core.errors import ConfigError, NotRunningError
 from zmesh.core.events import Broadcast, Compose
+from zmesh.core.sentence import shown
 from zmesh.core.types import Member, MessageType, PeerKey, SendResult
 from zmesh.dispatch import Callback, Dispatcher
 from zmesh.handlers import Handlers
@@ -30,7 +31,6 @@ from zmesh.node import read_clocks
 from zmesh.peer_table import PeerTable
 from zmesh.running import Running, Setup
 from zmesh.seen_view import SeenView
-from zmesh.sentence import shown
 from zmesh.state import State
 
 if TYPE_CHECKING:

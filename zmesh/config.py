@@ -26,11 +26,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from zmesh.core.bounds import MAX_NAME, Bounds
 from zmesh.core.errors import ConfigError
+from zmesh.core.sentence import shown
 from zmesh.core.types import Endpoint, PeerKey
 from zmesh.delegation import Delegation, load_delegation
 from zmesh.identity import Identity, load_key
 from zmesh.multiaddr import parse_endpoint
-from zmesh.sentence import shown
 from zmesh.transport import MAX_LINKS
 
 PREFIX = "MESH_"

@@ -23,9 +23,9 @@ from nacl.exceptions import BadSignatureError, CryptoError
 
 from zmesh.core.bounds import AHEAD
 from zmesh.core.errors import ConfigError
+from zmesh.core.sentence import shown
 from zmesh.core.types import PeerKey
 from zmesh.files import create_private, read_regular, replace_private
-from zmesh.sentence import shown
 
 SEED_BYTES = 32
 KEY_BYTES = 32

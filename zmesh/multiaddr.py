@@ -13,8 +13,8 @@ import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 
 from zmesh.core.errors import ConfigError
+from zmesh.core.sentence import shown
 from zmesh.core.types import Endpoint
-from zmesh.sentence import shown
 
 RIGHT = "/ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT, such as /ip4/192.0.2.1/tcp/9090, is right"
 MAX_TEXT = 300

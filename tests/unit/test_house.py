@@ -24,7 +24,6 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "transport",
-            "sentence",
             "version",
             "log",
             "ration",
