@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from zmesh.core.actions import Composed, Published
 from zmesh.core.bounds import MAX_DIRECT_TIMEOUT
-from zmesh.core.errors import ConfigError, NotRunningError
+from zmesh.core.errors import ConfigError, NotRunningError, PayloadError
 from zmesh.core.events import Broadcast, Compose
 from zmesh.core.sentence import shown
 from zmesh.core.types import Member, MessageType, PeerKey, SendResult
 from zmesh.dispatch import Callback, Dispatcher
 from zmesh.handlers import Handlers
+from zmesh.handlers.rounds import MAX_AMOUNT
+from zmesh.handlers.schema import number
 from zmesh.log import get_logger
 from zmesh.messages import FLRoundAnnouncement, MeshMessage, PeerInfo
 from zmesh.node import read_clocks
@@ -48,6 +50,7 @@ MAX_WAIT = 1.0
 YIELD_EVERY = 16
 """Broadcasts after which a loop that only broadcasts lets the node read, too."""
 
+_FROM_NOW = number(0, MAX_AMOUNT)
 _REGISTRY_PORT = ("start", "read", "stop", "describe", "status")
 
 _log = get_logger(__name__)
@@ -344,8 +347,11 @@ class MeshNetworkClient:
     ) -> MeshMessage:
         """Announce a federated-learning round to everybody; ``deadline`` in seconds from now.
 
-        The payload carries the deadline as Unix seconds too, and whatever ``extra`` holds.
+        The payload carries the deadline as Unix seconds too, and whatever ``extra`` holds. Raises what ``broadcast``
+        raises.
         """
+        if not _FROM_NOW(deadline):
+            raise PayloadError(f"deadline is {shown(deadline)} and must be a number of seconds from now, 0 or more")
         announcement = FLRoundAnnouncement(
             round_id=round_id,
             dataset_name=dataset_name,

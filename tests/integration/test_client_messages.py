@@ -224,10 +224,18 @@ async def test_waiting_for_fewer_than_no_links_is_refused() -> None:
 
 async def test_a_payload_that_every_peer_would_reject_is_refused_at_its_author() -> None:
     async with client("a") as a:
-        with pytest.raises(PayloadError, match="reject this fl_round_start: its field 'round_id' is missing or not"):
+        with pytest.raises(
+            PayloadError, match="reject this fl_round_start: its field 'round_id' is 7 and must be text"
+        ):
             await a.broadcast(MessageType.FL_ROUND_START, {"round_id": 7})
-        with pytest.raises(PayloadError, match="its field 'reward_pool' is missing or not"):
+        with pytest.raises(PayloadError, match="its field 'reward_pool' is -1 and must be a number"):
             await a.announce_fl_round("r", "corpus", 1, deadline=60, reward_pool=-1)
+        for deadline in (-5, float("nan"), "soon"):
+            with pytest.raises(PayloadError) as refused:
+                await a.announce_fl_round("r", "corpus", 1, deadline=deadline)  # type: ignore[arg-type]
+            assert str(refused.value) == (
+                f"deadline is {deadline!r} and must be a number of seconds from now, 0 or more"
+            )
 
 
 async def test_a_direct_message_that_breaks_its_type_is_refused_at_its_author_and_costs_no_reputation() -> None:
