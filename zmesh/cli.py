@@ -103,6 +103,7 @@ def run(
     from zmesh.config import Settings, suspicious_variables
     from zmesh.log import configure, get_logger
 
+    log = get_logger(__name__)
     given = {
         "peer_id": peer_id,
         "listen_port": listen_port,
@@ -113,12 +114,16 @@ def run(
     settings = Settings(**given)
     configure(settings.log_level, settings.log_format)
     for sentence in suspicious_variables(os.environ):
-        get_logger(__name__).warning("suspicious_variable", problem=sentence)
+        log.warning("suspicious_variable", problem=sentence)
     if settings.private_key is None:
         mend = "`zmesh key new PATH` makes one that stays, MESH_PRIVATE_KEY names it"
-        get_logger(__name__).warning("temporary_key", effect="this node is another one after each start", mend=mend)
+        log.warning("temporary_key", effect="this node is another one after each start", mend=mend)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run_until_told(settings))
+        try:
+            runner.run(_run_until_told(settings))
+        except ZmeshError as error:
+            log.error("start_failed", problem=str(error))  # for whoever reads the log alone
+            raise
 
 
 async def _run_until_told(settings: Settings) -> None:

@@ -102,16 +102,19 @@ async def test_a_node_with_a_bad_setting_says_one_sentence_and_ends(settings: di
     assert SECRET[:-1] not in err
 
 
-async def test_a_port_in_use_is_named() -> None:
+async def test_a_port_in_use_is_named_and_logged() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         status, out, err = await zmesh(
             "run", "--listen-port", port, MESH_PEER_ID="validator_001", MESH_LISTEN_HOST="127.0.0.1"
         )
     assert (status, out) == (2, "")
-    sentence = err.splitlines()[-1]
+    *_, event, sentence = err.splitlines()
     assert sentence.startswith("zmesh: ")
     assert str(port) in sentence
+    logged = json.loads(event)
+    said = ("start_failed", "error", sentence.removeprefix("zmesh: "))
+    assert (logged["event"], logged["level"], logged["problem"]) == said
 
 
 async def test_a_node_that_cannot_keep_strangers_out_says_one_sentence_and_has_a_status_of_its_own(
