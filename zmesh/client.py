@@ -219,7 +219,7 @@ class MeshNetworkClient:
         if self._ending is not None:  # stop() came in the very moment that the start was done
             await self.stop()
             raise NotRunningError(f"{self.peer_id} was stopped while it started")
-        _log.info("started", peer_id=self.peer_id, public_key=self.public_key, listen_port=self.listen_port)
+        _log.info("started", peer_id=self.peer_id, public_key=self.public_key, **self._life.facts())
 
     def _take_renewed_delegation(self) -> None:
         """It is renewed once a month, and an embedding service should not have to make another client for that."""

@@ -42,10 +42,14 @@ from zmesh.registry.port import RegistryStatus
 from zmesh.server import Server
 from zmesh.state import State
 from zmesh.status import NOBODY, Levels, Troubles, health, metrics
+from zmesh.version import VERSION
 
 if TYPE_CHECKING:
     from zmesh.config import Settings
     from zmesh.registry.port import Registry
+
+NETWORK_DIGITS = 16
+"""Hexadecimal digits of a network's id that are logged: enough to tell one mesh from another."""
 
 _log = get_logger(__name__)
 
@@ -162,7 +166,7 @@ class Running:
         ends.push_async_callback(node.stop, settings.stop_timeout / 2)
         node.start()
         self.is_open = True
-        bound = await self._transport.start(node.receive)
+        self._bound = bound = await self._transport.start(node.receive)
         await self.server.start(bound.direct)
         # Not before: nobody is admitted yet, and an attempt that fails must not end those who wait for messages.
         ends.push_async_callback(self._end_handlers)
@@ -346,6 +350,18 @@ class Running:
             self._node.submit(event)
 
     # ------------------------------------------------------------ for people
+
+    def facts(self) -> dict[str, Any]:
+        """What an operator wants to know of a node that has started, for the log."""
+        registry, gossip = self._setup.registry, self._bound.gossip
+        return {
+            "version": VERSION,
+            "network": self.belonging.network.hex()[:NETWORK_DIGITS],
+            "registry": None if registry is None else self._registry_status(registry).source,
+            "listen_port": self.server.port,
+            "router_port": self._bound.direct.port,
+            "gossip_port": None if gossip is None else gossip.port,
+        }
 
     def health(self) -> dict[str, Any]:
         """What GET /health says."""

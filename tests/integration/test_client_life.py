@@ -14,10 +14,24 @@ from typing import Any
 
 import pytest
 
+import zmesh
 from tests.contract.peers import settle
-from tests.support import PATIENCE, Inbox, card, client, engine, http_get, introduce, linked, mesh, until
+from tests.support import (
+    PATIENCE,
+    Inbox,
+    card,
+    client,
+    engine,
+    http_get,
+    introduce,
+    linked,
+    mesh,
+    registry_file,
+    until,
+)
 from zmesh import ConfigError, MeshNetworkClient, MessageType, NotRunningError, Settings
 from zmesh.core.types import Fault
+from zmesh.core.wire import network_id
 from zmesh.node import read_clocks
 from zmesh.registry.static import StaticRegistry
 from zmesh.status import NOBODY
@@ -41,6 +55,31 @@ async def test_a_client_starts_and_stops_and_starts_again() -> None:
         with pytest.raises(OSError):
             await asyncio.open_connection("127.0.0.1", ports[-1])
     assert all(ports)
+
+
+async def test_a_start_is_logged_with_what_an_operator_asks_first(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "zmesh.client")
+    path = registry_file(tmp_path / "validators.toml", client("b"))
+    for registry in (path, None):
+        caplog.clear()
+        async with client("a", registry=registry) as a:
+            (fields,) = [vars(one)["zmesh"] for one in caplog.records if one.getMessage().startswith("started ")]
+            ports = [fields.pop(name) for name in ("router_port", "gossip_port")]
+            assert fields == {
+                "event": "started",
+                "peer_id": "a",
+                "public_key": a.public_key,
+                "version": zmesh.__version__,
+                "network": network_id("zmesh", b"").hex()[:16],
+                "registry": None if registry is None else f"registry {path}",
+                "listen_port": a.listen_port,
+            }
+            for port in ports:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                await writer.wait_closed()
 
 
 async def test_handlers_and_peers_outlive_a_restart() -> None:
