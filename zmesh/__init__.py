@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from zmesh.config import Settings
     from zmesh.core.errors import ConfigError, NotRunningError, PayloadError, SelfHarmError, ZmeshError
     from zmesh.core.types import MessageType, SendResult
+    from zmesh.dispatch import MessageHandler
     from zmesh.identity import Identity
     from zmesh.messages import FLRoundAnnouncement, MeshMessage, PeerInfo
 
@@ -25,6 +26,7 @@ _HOMES = {
     "Identity": "zmesh.identity",
     "MeshMessage": "zmesh.messages",
     "MeshNetworkClient": "zmesh.client",
+    "MessageHandler": "zmesh.dispatch",
     "MessageType": "zmesh.core.types",
     "NotRunningError": "zmesh.core.errors",
     "PayloadError": "zmesh.core.errors",
@@ -41,6 +43,7 @@ __all__ = [
     "Identity",
     "MeshMessage",
     "MeshNetworkClient",
+    "MessageHandler",
     "MessageType",
     "NotRunningError",
     "PayloadError",

@@ -23,7 +23,7 @@ from zmesh.core.errors import ConfigError, NotRunningError, PayloadError
 from zmesh.core.events import Broadcast, Compose
 from zmesh.core.sentence import shown
 from zmesh.core.types import Member, MessageType, PeerKey, SendResult
-from zmesh.dispatch import Callback, Dispatcher
+from zmesh.dispatch import Dispatcher, MessageHandler
 from zmesh.handlers import Handlers
 from zmesh.handlers.rounds import MAX_AMOUNT
 from zmesh.handlers.schema import number
@@ -61,10 +61,10 @@ class MeshNetworkClient:
 
     ``peer_id``: this node's name, unique in the mesh. ``listen_port``: the front door, HTTP and ZMTP (9090).
     ``blockchain_rpc``: the chain's endpoint (ws://localhost:9944). ``private_key``: 64 hex digits, 32 bytes or the
-    path of a key file; None makes a new key. ``registry``: a path, ``substrate``, or an object with the port of
-    ``zmesh.registry``. All other keyword arguments are the fields of ``zmesh.config.Settings``. An explicit argument
-    beats the environment variable, which beats the default. ``settings``: all of them, made before; then nothing is
-    given beside them but a registry that is an object.
+    path of a key file; None makes a new key. ``registry``: a path, ``substrate``, or a ``zmesh.registry.Registry``. All
+    other keyword arguments are the fields of ``zmesh.config.Settings``. An explicit argument beats the environment
+    variable, which beats the default. ``settings``: all of them, made before; then nothing is given beside them but a
+    registry that is an object.
 
     Raises ``ConfigError`` for anything unusable.
     """
@@ -84,7 +84,7 @@ class MeshNetworkClient:
         if source is not None and not all(hasattr(source, name) for name in _REGISTRY_PORT):
             raise ConfigError(
                 f"registry is of type {type(source).__name__}: a path, substrate, or an object with the port of "
-                "zmesh.registry.port.Registry is right"
+                "zmesh.registry.Registry is right"
             )
         given = {
             "peer_id": peer_id,
@@ -177,7 +177,7 @@ class MeshNetworkClient:
         return SeenView(self._life.engine if self._life is not None and self._life.is_open else None)
 
     @property
-    def message_handlers(self) -> Mapping[MessageType, Sequence[Callback]]:
+    def message_handlers(self) -> Mapping[MessageType, Sequence[MessageHandler]]:
         """What was registered, by type."""
         return self._setup.dispatcher.handlers
 
@@ -384,7 +384,7 @@ class MeshNetworkClient:
 
     # ------------------------------------------------------------ receiving
 
-    def register_handler(self, message_type: MessageType, handler: Callback) -> None:
+    def register_handler(self, message_type: MessageType, handler: MessageHandler) -> None:
         """Call ``handler(message)`` for every message of this type, besides those registered already.
 
         Coroutine functions and plain callables alike; a plain one must not block, for it runs on the event loop. What
