@@ -18,7 +18,7 @@ from zmesh.core.errors import ConfigError
 from zmesh.core.events import Broadcast, Command
 from zmesh.core.now import Now
 from zmesh.core.types import Member, MessageType, Verdict
-from zmesh.handlers.schema import field_objection, flaw, items, size_objection, text, whole
+from zmesh.handlers.schema import flaw, items, objection_to, size_objection, text, whole
 
 FIRST_WITHIN: Final = 1.0
 """Seconds after the start: soon, and still spread out when a whole mesh starts at once."""
@@ -70,7 +70,7 @@ class Heartbeat:
     def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
         """Its size, or the field."""
         size = len(envelope.body)
-        return size_objection(size, MAX_BODY) if size > MAX_BODY else field_objection(flaw(payload, {}, SCHEMA))
+        return size_objection(size, MAX_BODY) if size > MAX_BODY else objection_to(payload, {}, SCHEMA)
 
     def harm(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> str:
         """None."""

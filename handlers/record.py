@@ -58,7 +58,7 @@ _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 """The last label of no name (RFC 3696, section 2); resolvers still read 127.1 and 0x7f000001 as addresses."""
 
 
-def _host(value: object) -> bool:
+def _is_host(value: object) -> bool:
     return isinstance(value, str) and _short(value) and _HOST.fullmatch(value) is not None and _is_plain(value)
 
 
@@ -72,11 +72,14 @@ def _is_plain(host: str) -> bool:
 
 
 def _optional(check: Check) -> Check:
-    return lambda value: value is None or check(value)
+    return Check(lambda value: value is None or check.test(value), f"{check.wants}, or nothing")
 
 
-def _endpoint(value: object) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) == 2 and _host(value[0]) and _port(value[1])
+def _is_endpoint(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and _is_host(value[0]) and _port(value[1])
+
+
+_endpoint = Check(_is_endpoint, "a host and a port")
 
 
 _LAYOUT: Final[tuple[tuple[str, Check], ...]] = (

@@ -49,7 +49,7 @@ from zmesh.handlers.record import (
     encode_record,
     verify_record,
 )
-from zmesh.handlers.schema import blob, field_objection, flaw, items, whole
+from zmesh.handlers.schema import Check, blob, flaw, items, objection_to, whole
 
 ANNOUNCE_EVERY: Final = 600.0
 """Seconds between announcements of an unchanged record: for those who joined without asking anybody."""
@@ -64,9 +64,11 @@ _key = blob(32, 32)
 _sequence = whole()
 
 
-def _known(value: object) -> bool:
+def _is_known(value: object) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == 2 and _key(value[0]) and _sequence(value[1])
 
+
+_known = Check(_is_known, f"a key of {_key.wants} and its sequence, {_sequence.wants}")
 
 ANNOUNCE_SCHEMA: Final = {"record": blob(MAX_RECORD, 1)}
 DISCOVERY_SCHEMA: Final = {
@@ -178,8 +180,9 @@ class Records:
     def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
         """The field; one that fits its schema holds no true record, or an answer that was gossiped."""
         if envelope.kind is MessageType.PEER_DISCOVERY:
-            return field_objection(flaw(payload, {}, DISCOVERY_SCHEMA) or "records")
-        return field_objection(flaw(payload, ANNOUNCE_SCHEMA, {}) or "record")
+            answer = "its field 'records' is an answer and must be sent to whoever asked, and not to everybody"
+            return objection_to(payload, {}, DISCOVERY_SCHEMA) or answer
+        return objection_to(payload, ANNOUNCE_SCHEMA, {}) or "its field 'record' must be a true record of its key"
 
     def harm(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> str:
         """None."""

@@ -40,7 +40,7 @@ from zmesh.core.envelope import Envelope
 from zmesh.core.events import Command
 from zmesh.core.now import Now
 from zmesh.core.types import Member, MessageType, PeerKey, Verdict
-from zmesh.handlers.schema import Schema, field_objection, flaw, number, terms_of, text, whole
+from zmesh.handlers.schema import Schema, flaw, number, objection_to, terms_of, text, whole
 
 MAX_ID: Final = 256
 """Bytes of a round_id, dataset name, hash or CID in UTF-8: the longest CIDs in use have about a hundred."""
@@ -182,7 +182,7 @@ class Rounds:
         """REJECT what does not fit, or may not expire; RELAY what is over; IGNORE what is not its author's to say."""
         kind = envelope.kind
         assert kind is not None
-        if self.objection(envelope, payload):
+        if _is_expiring(envelope, kind) or flaw(payload, *_SCHEMAS[kind]) is not None:
             return Verdict.REJECT
         if kind is MessageType.FL_ROUND_START:
             return self._judge_start(envelope, sender, payload, now)
@@ -194,10 +194,9 @@ class Rounds:
         """The expiry, or the field; empty if it is sound."""
         kind = envelope.kind
         assert kind is not None
-        if envelope.expiry_ms is not None and kind in _FOR_ALL:
+        if _is_expiring(envelope, kind):
             return "it has an expiry, so that some would note it and others come too late"
-        wrong = flaw(payload, *_SCHEMAS[kind])
-        return "" if wrong is None else field_objection(wrong)
+        return objection_to(payload, *_SCHEMAS[kind])
 
     def harm(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> str:
         """None."""
@@ -306,3 +305,8 @@ class Rounds:
             index[name].remove(value)
             if not index[name]:
                 del index[name]
+
+
+def _is_expiring(envelope: Envelope, kind: MessageType) -> bool:
+    """Is it for everybody, and would it still be so for some alone?"""
+    return envelope.expiry_ms is not None and kind in _FOR_ALL

@@ -42,7 +42,7 @@ from zmesh.core.events import Command
 from zmesh.core.now import Now
 from zmesh.core.types import Member, MessageType, PeerKey, Verdict
 from zmesh.handlers.ledger import Ledger, W
-from zmesh.handlers.schema import Schema, field_objection, flaw, size_objection, terms_of, text, whole
+from zmesh.handlers.schema import Check, Schema, flaw, objection_to, size_objection, terms_of, text, whole
 
 MAX_ID: Final = 256
 """Bytes of a proposal_id in UTF-8: a hash in any notation, or a readable name."""
@@ -60,10 +60,11 @@ _choice_text = text(MAX_CHOICE)
 _choice_whole = whole(-(2**63))
 
 
-def _choice(value: object) -> bool:
+def _is_choice(value: object) -> bool:
     return type(value) is bool or _choice_whole(value) or _choice_text(value)
 
 
+_choice = Check(_is_choice, f"true, false, {_choice_whole.wants}, or {_choice_text.wants}")
 PROPOSE: Final[Schema] = {"proposal_id": text(MAX_ID)}
 VOTE: Final[Schema] = {"proposal_id": text(MAX_ID), "choice": _choice}
 
@@ -197,7 +198,8 @@ class Votes:
 
     def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
         """REJECT what has an expiry or does not fit the schema; RELAY repetitions and the first contradiction."""
-        if self.objection(envelope, payload):
+        is_oversize = envelope.kind is MessageType.CONSENSUS_VOTE and len(envelope.body) > MAX_VOTE
+        if envelope.expiry_ms is not None or is_oversize or flaw(payload, _schema(envelope), {}) is not None:
             return Verdict.REJECT
         if envelope.recipient is not None:
             return Verdict.ACCEPT
@@ -209,11 +211,9 @@ class Votes:
         if envelope.expiry_ms is not None:
             return "it has an expiry, so that some would count it and others come too late"
         size = len(envelope.body)
-        is_vote = envelope.kind is MessageType.CONSENSUS_VOTE
-        if is_vote and size > MAX_VOTE:
+        if envelope.kind is MessageType.CONSENSUS_VOTE and size > MAX_VOTE:
             return size_objection(size, MAX_VOTE)
-        wrong = flaw(payload, VOTE if is_vote else PROPOSE, {})
-        return "" if wrong is None else field_objection(wrong)
+        return objection_to(payload, _schema(envelope), {})
 
     def harm(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> str:
         """A contradiction of what its account said, or a flood, as far as this node remembers or has heard."""
@@ -257,6 +257,10 @@ class Votes:
             return [sender for sender in senders if sender.is_validator]
         now = {member.account: member for member in self.members() if member.is_validator}
         return [now[sender.account] for sender in senders if sender.account in now]
+
+
+def _schema(envelope: Envelope) -> Schema:
+    return VOTE if envelope.kind is MessageType.CONSENSUS_VOTE else PROPOSE
 
 
 def _contradiction(said: tuple[W, ...]) -> tuple[W, ...]:

@@ -9,15 +9,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from zmesh.version import VERSION as __version__  # noqa: N811 - the name by which Python knows it
+
 if TYPE_CHECKING:
     from zmesh.client import MeshNetworkClient
     from zmesh.config import Settings
     from zmesh.core.errors import ConfigError, NotRunningError, PayloadError, SelfHarmError, ZmeshError
     from zmesh.core.types import MessageType, SendResult
+    from zmesh.dispatch import MessageHandler
     from zmesh.identity import Identity
     from zmesh.messages import FLRoundAnnouncement, MeshMessage, PeerInfo
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "ConfigError": "zmesh.core.errors",
@@ -25,6 +26,7 @@ _HOMES = {
     "Identity": "zmesh.identity",
     "MeshMessage": "zmesh.messages",
     "MeshNetworkClient": "zmesh.client",
+    "MessageHandler": "zmesh.dispatch",
     "MessageType": "zmesh.core.types",
     "NotRunningError": "zmesh.core.errors",
     "PayloadError": "zmesh.core.errors",
@@ -41,6 +43,7 @@ __all__ = [
     "Identity",
     "MeshMessage",
     "MeshNetworkClient",
+    "MessageHandler",
     "MessageType",
     "NotRunningError",
     "PayloadError",

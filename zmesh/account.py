@@ -18,9 +18,9 @@ from hashlib import blake2b, sha256
 from typing import Any, Final, NoReturn
 
 from zmesh.core.errors import ConfigError
+from zmesh.core.sentence import shown
 from zmesh.delegation import Scheme
 from zmesh.identity import Identity
-from zmesh.sentence import shown
 
 DEVELOPMENT: Final = "bottom drive obey lake curtain smoke basket hold race lonely fit walk"
 """The words of //Alice, //Bob and the rest, known to everybody."""

@@ -1,8 +1,8 @@
 """The command line: run a node, make keys, check a registry, ask after a node's health, see ten of them at work.
 
 Rules
- 1. What is wrong with the input is one sentence on standard error and exit status 2, never a traceback. Status 1 is a
-    "no" to what was asked (a node that is not healthy, a demo that missed something).
+ 1. What is wrong is one sentence on standard error and an exit status of its own, never a traceback: 2 for the input, 3
+    for what this machine cannot do. Status 1 is a "no" to what was asked. ``STATUSES`` lists them all.
  2. Standard output carries the answer and nothing else, so that a script can read it.
  3. Each command imports what it needs when it runs.
 """
@@ -16,36 +16,68 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from zmesh.cli_keys import keys
-from zmesh.core.errors import ConfigError
+from zmesh.core.errors import ConfigError, ZmeshError
+
+if TYPE_CHECKING:
+    from zmesh.config import Settings
+
+NAME = "zmesh"
+NO, WRONG_INPUT, UNABLE = 1, 2, 3
+STATUSES = """
+Exit status: 0 where all is well; 1 where the answer is no (a node that is not healthy, a demo that missed something);
+2 where the input is wrong (an option, a setting, a file); 3 where this machine cannot run a node safely (a self-test
+that failed); 130 after Ctrl-C, but 0 from `run` and `chain`, which have no other end.
+"""
 
 HEALTH_SECONDS = 3.0
 """Seconds that ``zmesh health`` waits: below the usual limits of container health checks."""
+SCHEME = "http://"
 MAX_HEALTH = 64 * 1024
 """Bytes of an answer that ``zmesh health`` reads."""
 
 app = typer.Typer(
-    help="Signed, encrypted, brokerless messaging for validators.",
+    epilog=" ".join(STATUSES.split()),
     no_args_is_help=True,
+    rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""click's, which typer carries within it or depends on, by its version."""
 registries = typer.Typer(help="Look into files of validators.", no_args_is_help=True)
 app.add_typer(keys, name="key")
 app.add_typer(registries, name="registry")
 
 
 def main() -> None:
-    """What is wrong with the input becomes one sentence and exit status 2."""
+    """What is wrong becomes one sentence and its exit status."""
     try:
-        app()
-    except ConfigError as error:
-        typer.echo(f"zmesh: {error}", err=True)
-        sys.exit(2)
+        status = app(prog_name=NAME, standalone_mode=False)
+    except ZmeshError as error:
+        problem, status = str(error), WRONG_INPUT if isinstance(error, ConfigError) else UNABLE
+    except typer.Abort:
+        problem, status = "aborted", NO
+    except UsageError as error:
+        problem, status = _misuse(error), WRONG_INPUT
+    else:
+        problem = ""
+    if problem:
+        typer.echo(problem if "\n" in problem else f"{NAME}: {problem}", err=True)
+    sys.exit(status)
+
+
+def _misuse(error: Any) -> str:
+    """What click says of a command or an option, in our words; the help itself where no command was named."""
+    said = str(error.format_message())
+    if error.ctx is None or said == error.ctx.get_help():
+        return said
+    said = " ".join(said.split()).rstrip(".")
+    return f"{said[:1].lower()}{said[1:]} (see `{error.ctx.command_path} --help`)"
 
 
 # ---------------------------------------------------------------- a node
@@ -71,6 +103,7 @@ def run(
     from zmesh.config import Settings, suspicious_variables
     from zmesh.log import configure, get_logger
 
+    log = get_logger(__name__)
     given = {
         "peer_id": peer_id,
         "listen_port": listen_port,
@@ -78,26 +111,30 @@ def run(
         "registry": registry,
         "log_level": log_level,
     }
-    explicit = {name: value for name, value in given.items() if value is not None}
-    settings = Settings(**explicit)
+    settings = Settings(**given)
     configure(settings.log_level, settings.log_format)
     for sentence in suspicious_variables(os.environ):
-        get_logger(__name__).warning("suspicious_variable", problem=sentence)
+        log.warning("suspicious_variable", problem=sentence)
     if settings.private_key is None:
         mend = "`zmesh key new PATH` makes one that stays, MESH_PRIVATE_KEY names it"
-        get_logger(__name__).warning("temporary_key", effect="this node is another one after each start", mend=mend)
+        log.warning("temporary_key", effect="this node is another one after each start", mend=mend)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run_until_told(explicit))
+        try:
+            runner.run(_run_until_told(settings))
+        except ZmeshError as error:
+            log.error("start_failed", problem=str(error))  # for whoever reads the log alone
+            raise
 
 
-async def _run_until_told(explicit: dict[str, Any]) -> None:
+async def _run_until_told(settings: Settings) -> None:
     from zmesh.client import MeshNetworkClient
+    from zmesh.log import get_logger
 
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)
-    mesh = MeshNetworkClient(**explicit)
+    mesh = MeshNetworkClient(settings=settings)
     starting, waiting = loop.create_task(mesh.start()), loop.create_task(told.wait())
     try:
         # A start may wait seconds for a chain; whoever was told to end meanwhile ends.
@@ -106,6 +143,8 @@ async def _run_until_told(explicit: dict[str, Any]) -> None:
             starting.cancel()
         with suppress(asyncio.CancelledError):
             await starting
+            for sentence in mesh.health().get("warnings", ()):
+                get_logger(__name__).warning("health_warning", problem=sentence)
             await waiting
     finally:
         waiting.cancel()
@@ -124,7 +163,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 @app.command()
 def health(
     address: Annotated[
-        str | None, typer.Argument(help="HOST:PORT; by default this machine and MESH_LISTEN_PORT.")
+        str | None,
+        typer.Argument(help="HOST:PORT, or a URL that starts so; by default this machine and MESH_LISTEN_PORT."),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Count a degraded node as a failure, too.")] = False,
 ) -> None:
@@ -143,7 +183,7 @@ def health(
     except (ValueError, KeyError, TypeError):
         well = False
     if not well:
-        raise typer.Exit(1)
+        raise typer.Exit(NO)
 
 
 def _own_address() -> str:
@@ -159,7 +199,9 @@ def _get_health(address: str) -> str:
 
     from zmesh.multiaddr import parse_endpoint
 
-    endpoint = parse_endpoint(address)
+    # What a curl line has after the host and port says nothing more: there is one place to ask.
+    place = address.removeprefix(SCHEME).partition("/")[0] if address.startswith(SCHEME) else address
+    endpoint = parse_endpoint(place)
     connection = HTTPConnection(endpoint.host, endpoint.port, timeout=HEALTH_SECONDS)
     try:
         connection.request("GET", "/health")
@@ -172,7 +214,7 @@ def _get_health(address: str) -> str:
     finally:
         connection.close()
     typer.echo(f"zmesh: {endpoint} {problem}", err=True)
-    raise typer.Exit(1)
+    raise typer.Exit(NO)
 
 
 # ---------------------------------------------------------------- what a node needs
@@ -234,9 +276,7 @@ def chain(
     raise typer.Exit(run_chain(validators, port))
 
 
-@app.command()
-def version() -> None:
-    """Print the versions that a bug report needs."""
+def _versions() -> str:
     import platform
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
@@ -252,4 +292,25 @@ def version() -> None:
             return "(not installed)"
 
     libraries = f"core {build()}, pyzmq {of('pyzmq')}, libzmq {zmq.zmq_version()}, pynacl {of('pynacl')}"
-    typer.echo(f"zmesh-net {of('zmesh-net')} ({libraries}, Python {platform.python_version()})")
+    return f"zmesh-net {of('zmesh-net')} ({libraries}, Python {platform.python_version()})"
+
+
+def _print_versions(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(_versions())
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_versions, is_eager=True, help="Print the versions and end.")
+    ] = False,
+) -> None:
+    """Signed, encrypted, brokerless messaging for validators."""
+
+
+@app.command()
+def version() -> None:
+    """Print the versions that a bug report needs."""
+    typer.echo(_versions())

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zmesh.core.errors import ConfigError
-from zmesh.sentence import shown
+from zmesh.core.sentence import shown
 
 if TYPE_CHECKING:
     from zmesh.account import AccountKey

@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from zmesh.core.actions import Composed, Published
 from zmesh.core.bounds import MAX_DIRECT_TIMEOUT
-from zmesh.core.errors import ConfigError, NotRunningError
+from zmesh.core.errors import ConfigError, NotRunningError, PayloadError
 from zmesh.core.events import Broadcast, Compose
+from zmesh.core.sentence import shown
 from zmesh.core.types import Member, MessageType, PeerKey, SendResult
-from zmesh.dispatch import Callback, Dispatcher
+from zmesh.dispatch import Dispatcher, MessageHandler
 from zmesh.handlers import Handlers
+from zmesh.handlers.rounds import MAX_AMOUNT
+from zmesh.handlers.schema import number
 from zmesh.log import get_logger
 from zmesh.messages import FLRoundAnnouncement, MeshMessage, PeerInfo
 from zmesh.node import read_clocks
@@ -33,6 +36,7 @@ from zmesh.seen_view import SeenView
 from zmesh.state import State
 
 if TYPE_CHECKING:
+    from zmesh.config import Settings
     from zmesh.registry.port import Registry
 
 DIRECT_SECONDS = 10.0
@@ -46,6 +50,7 @@ MAX_WAIT = 1.0
 YIELD_EVERY = 16
 """Broadcasts after which a loop that only broadcasts lets the node read, too."""
 
+_FROM_NOW = number(0, MAX_AMOUNT)
 _REGISTRY_PORT = ("start", "read", "stop", "describe", "status")
 
 _log = get_logger(__name__)
@@ -56,9 +61,10 @@ class MeshNetworkClient:
 
     ``peer_id``: this node's name, unique in the mesh. ``listen_port``: the front door, HTTP and ZMTP (9090).
     ``blockchain_rpc``: the chain's endpoint (ws://localhost:9944). ``private_key``: 64 hex digits, 32 bytes or the
-    path of a key file; None makes a new key. ``registry``: a path, ``substrate``, or an object with the port of
-    ``zmesh.registry``. All other keyword arguments are the fields of ``zmesh.config.Settings``. An explicit argument
-    beats the environment variable, which beats the default.
+    path of a key file; None makes a new key. ``registry``: a path, ``substrate``, or a ``zmesh.registry.Registry``. All
+    other keyword arguments are the fields of ``zmesh.config.Settings``. An explicit argument beats the environment
+    variable, which beats the default. ``settings``: all of them, made before; then nothing is given beside them but a
+    registry that is an object.
 
     Raises ``ConfigError`` for anything unusable.
     """
@@ -71,24 +77,24 @@ class MeshNetworkClient:
         private_key: str | bytes | Path | None = None,
         *,
         registry: Registry | str | Path | None = None,
-        **settings: Any,
+        settings: Settings | None = None,
+        **others: Any,
     ) -> None:
-        from zmesh.config import Settings  # takes longer to import than everything else together
-
         source = None if registry is None or isinstance(registry, str | Path) else registry
         if source is not None and not all(hasattr(source, name) for name in _REGISTRY_PORT):
             raise ConfigError(
                 f"registry is of type {type(source).__name__}: a path, substrate, or an object with the port of "
-                "zmesh.registry.port.Registry is right"
+                "zmesh.registry.Registry is right"
             )
-        self.settings = Settings(
-            peer_id=peer_id,
-            listen_port=listen_port,
-            blockchain_rpc=blockchain_rpc,
-            private_key=private_key,
-            registry=registry if source is None else None,
-            **settings,
-        )
+        given = {
+            "peer_id": peer_id,
+            "listen_port": listen_port,
+            "blockchain_rpc": blockchain_rpc,
+            "private_key": private_key,
+            "registry": registry if source is None else None,
+            **others,
+        }
+        self.settings = _settings(settings, {name: value for name, value in given.items() if value is not None})
         bounds, identity = self.settings.bounds(), self.settings.identity()
         delegation = self.settings.delegated(identity.public)
         genesis = self.settings.chain(delegation)
@@ -171,7 +177,7 @@ class MeshNetworkClient:
         return SeenView(self._life.engine if self._life is not None and self._life.is_open else None)
 
     @property
-    def message_handlers(self) -> Mapping[MessageType, Sequence[Callback]]:
+    def message_handlers(self) -> Mapping[MessageType, Sequence[MessageHandler]]:
         """What was registered, by type."""
         return self._setup.dispatcher.handlers
 
@@ -213,7 +219,7 @@ class MeshNetworkClient:
         if self._ending is not None:  # stop() came in the very moment that the start was done
             await self.stop()
             raise NotRunningError(f"{self.peer_id} was stopped while it started")
-        _log.info("started", peer_id=self.peer_id, public_key=self.public_key, listen_port=self.listen_port)
+        _log.info("started", peer_id=self.peer_id, public_key=self.public_key, **self._life.facts())
 
     def _take_renewed_delegation(self) -> None:
         """It is renewed once a month, and an embedding service should not have to make another client for that."""
@@ -268,10 +274,11 @@ class MeshNetworkClient:
     ) -> MeshMessage:
         """Build and sign a message without sending it.
 
-        Raises ``PayloadError`` for a payload that cannot travel, ``NotRunningError`` before ``start``.
+        Raises ``PayloadError`` for a payload that cannot travel, ``ConfigError`` for a type or a recipient that is
+        none, ``NotRunningError`` before ``start``.
         """
         key = None if recipient is None else self._resolve(recipient)
-        event = Compose(MessageType(message_type), payload, ttl, key)
+        event = Compose(_kind(message_type), payload, ttl, key)
         composed = next(action for action in self._here().node.ask(event) if isinstance(action, Composed))
         return MeshMessage.of(composed.envelope, self._myself(), payload)
 
@@ -284,14 +291,15 @@ class MeshNetworkClient:
         ``author_rate`` a second, of 2 KiB each. When it returns, the message is on its way, or kept to be offered
         again; where every link refused it, that is up to 50 ms later, so that a flood does not outrun its links.
         Raises ``PayloadError`` for a payload that cannot travel, is over 64 KiB or lacks what its type asks for,
-        ``SelfHarmError`` for one that contradicts what this account said, as far as this node knows, and
-        ``NotRunningError`` before ``start``.
+        ``SelfHarmError`` for one that contradicts what this account said, as far as this node knows, ``ConfigError``
+        for a type that is none, and ``NotRunningError`` before ``start``.
         """
+        kind = _kind(message_type)
         while (wait := self._clear_at - time.monotonic()) > 0:
             self._here()
             await asyncio.sleep(min(wait, MAX_WAIT))
         node = self._here().node
-        actions = node.ask(Broadcast(MessageType(message_type), payload, ttl))
+        actions = node.ask(Broadcast(kind, payload, ttl))
         published = next(action for action in actions if isinstance(action, Published))
         message = MeshMessage.of(published.envelope, self._myself(), payload)
         if published.pause:
@@ -317,18 +325,13 @@ class MeshNetworkClient:
 
         ``timeout``: seconds, at most 110; whoever gives up waiting sooner does not call the message back. True exactly
         when the recipient verified the message and queued it for its handlers, if it has any. Raises ``PayloadError``
-        for a payload that cannot travel, or lacks what its type asks for; being too large is a result.
+        for a payload that cannot travel, or lacks what its type asks for; being too large is a result. Raises
+        ``ConfigError`` for a timeout or a type that is none, and ``NotRunningError`` before ``start``.
         """
         life = self._here()
         if not 0 < timeout <= MAX_DIRECT_TIMEOUT:
             raise ConfigError(f"timeout is {timeout} s: above 0 and at most {MAX_DIRECT_TIMEOUT:g} is right")
-        found = life.engine.peers.named(recipient_id)
-        if len(found) != 1:
-            return SendResult.AMBIGUOUS if found else SendResult.UNREACHABLE
-        outcome = await life.send(found[0].key, MessageType(message_type), payload, timeout)
-        if outcome.skew_ms is not None:
-            _log.warning("refused_for_clock", recipient=recipient_id, our_clock_ahead_ms=outcome.skew_ms)
-        return outcome.result
+        return await life.send(recipient_id, _kind(message_type), payload, timeout)
 
     async def announce_fl_round(  # noqa: PLR0913  # the guide's own signature
         self,
@@ -344,8 +347,11 @@ class MeshNetworkClient:
     ) -> MeshMessage:
         """Announce a federated-learning round to everybody; ``deadline`` in seconds from now.
 
-        The payload carries the deadline as Unix seconds too, and whatever ``extra`` holds.
+        The payload carries the deadline as Unix seconds too, and whatever ``extra`` holds. Raises what ``broadcast``
+        raises.
         """
+        if not _FROM_NOW(deadline):
+            raise PayloadError(f"deadline is {shown(deadline)} and must be a number of seconds from now, 0 or more")
         announcement = FLRoundAnnouncement(
             round_id=round_id,
             dataset_name=dataset_name,
@@ -378,17 +384,17 @@ class MeshNetworkClient:
 
     # ------------------------------------------------------------ receiving
 
-    def register_handler(self, message_type: MessageType, handler: Callback) -> None:
+    def register_handler(self, message_type: MessageType, handler: MessageHandler) -> None:
         """Call ``handler(message)`` for every message of this type, besides those registered already.
 
         Coroutine functions and plain callables alike; a plain one must not block, for it runs on the event loop. What
         waits for longer than ``handler_timeout`` is cancelled: long work belongs in a task of the application's own.
         All handlers of a message see the same payload, which is theirs to read. Register before ``start``, or what
-        comes until then is nobody's.
+        comes until then is nobody's. Raises ``ConfigError`` for a type that is none, and for what cannot be called.
         """
         if not callable(handler):
             raise ConfigError(f"a handler is a callable that takes one message, not {type(handler).__name__}")
-        self._setup.dispatcher.register(MessageType(message_type), handler)
+        self._setup.dispatcher.register(_kind(message_type), handler)
 
     def receive_messages(self) -> AsyncGenerator[MeshMessage]:
         """``async for message in mesh.receive_messages()``: all types, from this call until ``stop``."""
@@ -414,9 +420,12 @@ class MeshNetworkClient:
 
         Nothing has to wait for it: what is broadcast before reaches those who are linked later, too, with their link or
         by repair some seconds after it. Raises ``TimeoutError`` that says why after ``timeout`` seconds (None: never),
-        and ``NotRunningError`` before ``start`` or when the node was stopped meanwhile.
+        ``ConfigError`` for fewer than no peers, and ``NotRunningError`` before ``start`` or when the node was stopped
+        meanwhile.
         """
         life = self._here()
+        if count < 0:
+            raise ConfigError(f"count is {count}: a number of peers, 0 or more, is right")
         try:
             async with asyncio.timeout(timeout):
                 await life.links(count)
@@ -459,6 +468,27 @@ class MeshNetworkClient:
         if len(found) != 1:
             raise ConfigError(f"recipient {name!r} names {len(found)} known peers: right is a name that means one")
         return found[0].key
+
+
+def _kind(value: MessageType) -> MessageType:
+    """The type that ``value`` is, or is the name of."""
+    try:
+        return MessageType(value)
+    except ValueError:
+        raise ConfigError(f"message type {shown(value)} is none: right are {', '.join(MessageType)}") from None
+
+
+def _settings(made: Settings | None, given: Mapping[str, Any]) -> Settings:
+    """Those that were made before, or new ones of what is given and the environment."""
+    from zmesh.config import Settings  # takes longer to import than everything else together
+
+    if made is None:
+        return Settings(**given)
+    if not isinstance(made, Settings):
+        raise ConfigError(f"settings is of type {type(made).__name__}: zmesh.Settings(...) is right")
+    if given:
+        raise ConfigError(f"settings and {', '.join(given)} are both given: all within Settings(...) is right")
+    return made
 
 
 def _is_cancelled() -> bool:

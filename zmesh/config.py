@@ -26,11 +26,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from zmesh.core.bounds import MAX_NAME, Bounds
 from zmesh.core.errors import ConfigError
+from zmesh.core.sentence import shown
 from zmesh.core.types import Endpoint, PeerKey
 from zmesh.delegation import Delegation, load_delegation
 from zmesh.identity import Identity, load_key
 from zmesh.multiaddr import parse_endpoint
-from zmesh.sentence import shown
 from zmesh.transport import MAX_LINKS
 
 PREFIX = "MESH_"
@@ -409,12 +409,17 @@ def suspicious_variables(environ: Mapping[str, str]) -> list[str]:
 
     Others that start with ``MESH_`` are none of ours: Kubernetes sets some for every Service called "mesh".
     """
+    return list(_mistyped(environ))
+
+
+def _mistyped(environ: Mapping[str, str]) -> dict[str, str]:
+    """Such a sentence for each variable, and the variable that was meant."""
     known = {variable_of(name) for name in Settings.model_fields}
-    found = []
+    found = {}
     for variable in sorted(environ):
         near = difflib.get_close_matches(variable, known, n=1, cutoff=0.9)
         if near and variable not in known:
-            found.append(f"{variable} is set but is no setting: did you mean {near[0]}?")
+            found[f"{variable} is set but is no setting: did you mean {near[0]}?"] = near[0]
     return found
 
 
@@ -453,7 +458,8 @@ def _right(field: str) -> str:
 
 
 def _missing(field: str, _error: Mapping[str, Any]) -> str:
-    return f"{field} ({variable_of(field)}) is missing: {_right(field)}"
+    meant = [sentence for sentence, variable in _mistyped(os.environ).items() if variable == variable_of(field)]
+    return meant[0] if meant else f"{field} ({variable_of(field)}) is missing: {_right(field)}"
 
 
 def _said_by_validator(field: str, error: Mapping[str, Any]) -> str:

@@ -24,11 +24,11 @@ from typing import Any, Final, NamedTuple
 import msgpack
 
 from zmesh.core.errors import ConfigError, WireError
+from zmesh.core.sentence import shown
 from zmesh.core.types import PeerKey
 from zmesh.core.wire import KEY_SIZE, MAX_UINT, SIGNATURE_SIZE, malformed, network_id
 from zmesh.files import read_regular
 from zmesh.identity import verify
-from zmesh.sentence import shown
 
 VERSION: Final = 1
 SIGN_TAG: Final = b"zmesh/1 delegation:"

@@ -31,7 +31,8 @@ from zmesh.messages import MeshMessage
 from zmesh.ration import Ration
 from zmesh.shares import Shares
 
-Callback = Callable[[MeshMessage], Awaitable[None] | None]
+MessageHandler = Callable[[MeshMessage], Awaitable[None] | None]
+"""What an application registers: a coroutine function or a plain callable."""
 
 BLOCKING_SECONDS = 0.1
 """A plain callable that takes longer holds up heartbeats and verification: worth a warning."""
@@ -83,7 +84,7 @@ class _Lane:
     call is the queue worked on by others again.
     """
 
-    def __init__(self, dispatcher: Dispatcher, kind: MessageType, callback: Callback) -> None:
+    def __init__(self, dispatcher: Dispatcher, kind: MessageType, callback: MessageHandler) -> None:
         self.callback = callback
         self.kind = kind
         self._queue: deque[MeshMessage] = deque()
@@ -233,11 +234,11 @@ class Dispatcher:
         self._closed = False
 
     @property
-    def handlers(self) -> Mapping[MessageType, Sequence[Callback]]:
+    def handlers(self) -> Mapping[MessageType, Sequence[MessageHandler]]:
         """The registered handlers by type, in the order of registration."""
         return {kind: tuple(lane.callback for lane in lanes) for kind, lanes in self._lanes.items()}
 
-    def register(self, kind: MessageType, callback: Callback) -> None:
+    def register(self, kind: MessageType, callback: MessageHandler) -> None:
         """Call ``callback`` for every message of this type from now on."""
         self._lanes.setdefault(kind, []).append(_Lane(self, kind, callback))
 

@@ -175,7 +175,7 @@ async def _answer(request: web.BaseRequest, routes: Routes) -> web.Response:
             said.headers["Allow"] = refusal.headers["Allow"]
         return said
     except Exception as error:  # noqa: BLE001 - a fault of ours is logged whole and told to strangers as a number
-        _log.error("http.request_failed", path=request.path, exc_info=error)
+        _log.error("http_request_failed", path=request.path, exc_info=error)
         return json_answer({"error": "Internal Server Error"}, 500)
 
 

@@ -12,6 +12,7 @@ Rules
 from __future__ import annotations
 
 import os
+import re
 import stat
 import string
 from pathlib import Path
@@ -22,19 +23,23 @@ from nacl.exceptions import BadSignatureError, CryptoError
 
 from zmesh.core.bounds import AHEAD
 from zmesh.core.errors import ConfigError
+from zmesh.core.sentence import shown
 from zmesh.core.types import PeerKey
 from zmesh.files import create_private, read_regular, replace_private
-from zmesh.sentence import shown
 
 SEED_BYTES = 32
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
+KEY_SUFFIX = ".key"
+"""How names of key files end, as a rule."""
 MAX_KEY_FILE = 1024
 """Bytes read of a key file: 64 digits, and room to see that it is something else."""
 MAX_EPOCH_FILE = 32
 """Bytes read of an epoch file: seconds since 1970 have ten digits."""
 
 _HEX = frozenset(string.hexdigits)
+_SECRET = re.compile(r"[0-9A-Za-z+=]{32}|^[0-9A-Za-z+/=]{32,}$|//|\s", re.ASCII)
+"""What a mistyped secret has: a long run of hexadecimal digits or base64 (which has slashes), a derivation, blanks."""
 
 
 class Identity:
@@ -94,7 +99,7 @@ def load_key(value: str | bytes | Path | None) -> Identity:
     if seed is not None:
         return Identity.from_seed(seed)
     path = Path(os.path.expanduser(value))
-    if value and _may_be_shown(path):
+    if value and _may_be_shown(value, path):
         return _read_key_file(path, value)
     raise ConfigError(
         f"the private key of {len(value)} characters (not shown) is neither 64 hexadecimal digits nor the"
@@ -175,16 +180,24 @@ def _unhex(text: str) -> bytes | None:
     return bytes.fromhex(digits) if len(digits) == 2 * SEED_BYTES and _HEX.issuperset(digits) else None
 
 
-def _may_be_shown(path: Path) -> bool:
-    """Whether this is plainly a path, not a mistyped secret: it exists, or its folder does and has a name."""
+def _may_be_shown(text: str, path: Path) -> bool:
+    """Whether this is plainly a path, not a mistyped secret: it or its folder exists, or it looks like nothing else."""
     try:
-        return path.exists() or (path.parent.is_dir() and path.parent.name != "")
+        if path.exists() or (path.parent.is_dir() and path.parent.name != ""):
+            return True
     except (OSError, ValueError):  # too long for a name, or a null byte within: no path
         return False
+    return (text.endswith(KEY_SUFFIX) or os.sep in text) and not _SECRET.search(text)
 
 
 def _read_key_file(path: Path, named: str) -> Identity:
     """The identity in a file of 64 hexadecimal digits that nobody but its owner can read."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise ConfigError(f"key file {named} does not exist: create it with `zmesh key new {named}`") from None
+    except (OSError, ValueError):
+        pass  # what else is wrong is said as of any file
     content, status = read_regular(path, f"key file {named}", MAX_KEY_FILE)
     refuse_exposed(status, f"key file {named}", named)
     seed = _unhex(content.decode("ascii", "replace"))

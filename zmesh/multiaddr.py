@@ -13,8 +13,8 @@ import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 
 from zmesh.core.errors import ConfigError
+from zmesh.core.sentence import shown
 from zmesh.core.types import Endpoint
-from zmesh.sentence import shown
 
 RIGHT = "/ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT, such as /ip4/192.0.2.1/tcp/9090, is right"
 MAX_TEXT = 300
@@ -65,6 +65,8 @@ def parse_host_port(text: str) -> Endpoint:
     Raises ``ConfigError`` with one sentence that repeats the address and says what is wrong with it.
     """
     right = "HOST:PORT or [IPV6]:PORT, such as mesh.example.org:9090, is right"
+    if "://" in text:
+        raise ConfigError(f"address {shown(text)} is a URL: {right}")
     host, colon, port = text.rpartition(":") if len(text) <= MAX_TEXT else ("", "", "")
     if not (colon and host and port):
         raise ConfigError(f"address {shown(text)} is not host and port: {right}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from zmesh.core.engine import Engine
 from zmesh.core.errors import NotRunningError
 from zmesh.core.events import LinkClosed, Located, SendDirect, Start, Wake
 from zmesh.core.link import Link, LinkState
-from zmesh.core.types import Endpoint, MessageType, PeerKey
+from zmesh.core.types import Endpoint, MessageType, SendResult
 from zmesh.delegation import Delegation
 from zmesh.dialer import Dialer, resolve
 from zmesh.dispatch import Dispatcher
@@ -40,11 +41,15 @@ from zmesh.peer_table import PeerTable
 from zmesh.registry.port import RegistryStatus
 from zmesh.server import Server
 from zmesh.state import State
-from zmesh.status import Levels, Troubles, health, metrics
+from zmesh.status import NOBODY, Levels, Troubles, health, metrics
+from zmesh.version import VERSION
 
 if TYPE_CHECKING:
     from zmesh.config import Settings
     from zmesh.registry.port import Registry
+
+NETWORK_DIGITS = 16
+"""Hexadecimal digits of a network's id that are logged: enough to tell one mesh from another."""
 
 _log = get_logger(__name__)
 
@@ -78,6 +83,10 @@ class Running:
         self._ends = AsyncExitStack()
         self._waiting: Collection[asyncio.Task[Any]] = ()
         self._background: set[asyncio.Task[None]] = set()
+        self._broken: list[str] = []
+        """Work in the background that ended, in one sentence each."""
+        self._started = 0.0
+        self._results: Counter[SendResult] = Counter()
         self._sends: dict[int, asyncio.Future[Resolved]] = {}
         self._token = 0
         self.belonging = Belonging(settings.network, setup.genesis, identity.public, settings.admission)
@@ -131,7 +140,8 @@ class Running:
     async def start(self) -> None:
         """Bind, read the registry, and begin to connect. Raises ``ConfigError``; ``stop`` is called then, too."""
         setup, settings, identity, ends = self._setup, self._setup.settings, self._setup.identity, self._ends
-        self._epoch = epoch = await asyncio.to_thread(setup.state.next_epoch, time.time())
+        self._started = time.time()
+        self._epoch = epoch = await asyncio.to_thread(setup.state.next_epoch, self._started)
         if settings.admission == "open":
             _log.warning("open_admission", effect="whoever makes a key can join: for demos and tests only")
         await asyncio.to_thread(self.belonging.restore, setup.state)
@@ -156,7 +166,7 @@ class Running:
         ends.push_async_callback(node.stop, settings.stop_timeout / 2)
         node.start()
         self.is_open = True
-        bound = await self._transport.start(node.receive)
+        self._bound = bound = await self._transport.start(node.receive)
         await self.server.start(bound.direct)
         # Not before: nobody is admitted yet, and an attempt that fails must not end those who wait for messages.
         ends.push_async_callback(self._end_handlers)
@@ -181,13 +191,16 @@ class Running:
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"zmesh {name} of {self._setup.settings.peer_id}")
         self._background.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(lambda task: self._ended(task, name))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[None], name: str) -> None:
         """Work in the background goes on until it is cancelled; whatever ends otherwise says so."""
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("background_ended", task=task.get_name(), exc_info=error)
+            self.node.counters["background_ended"] += 1
+            # What the error itself says stands in the log: everybody may read health.
+            self._broken.append(f"the task {name!r} of this node ended with {type(error).__name__}: restart the node")
 
     def refuse_elsewhere(self) -> None:
         """For what makes the node take a step: its event loop is the only one that may. Raises ``NotRunningError``."""
@@ -238,20 +251,32 @@ class Running:
 
     async def send(
         self,
-        key: PeerKey,
+        recipient_id: str,
         message_type: MessageType,
         payload: Mapping[str, Any],
         timeout: float,  # noqa: ASYNC109  # part of the protocol: the recipient refuses what is older
-    ) -> Resolved:
+    ) -> SendResult:
         """Send until it is acknowledged, or ``timeout`` seconds are over. Raises ``PayloadError``."""
-        self._token = token = self._token + 1
+        found = self.engine.peers.named(recipient_id)
+        if len(found) == 1:
+            outcome = await self._send(SendDirect(found[0].key, message_type, payload, timeout, self._token + 1))
+            if outcome.skew_ms is not None:
+                _log.warning("refused_for_clock", recipient=recipient_id, our_clock_ahead_ms=outcome.skew_ms)
+            result = outcome.result
+        else:
+            result = SendResult.AMBIGUOUS if found else SendResult.UNREACHABLE
+        self._results[result] += 1
+        return result
+
+    async def _send(self, event: SendDirect) -> Resolved:
+        self._token = event.token
         future: asyncio.Future[Resolved] = asyncio.get_running_loop().create_future()
-        self._sends[token] = future
+        self._sends[event.token] = future
         try:
-            self.node.ask(SendDirect(key, message_type, payload, timeout, token))
+            self.node.ask(event)
             return await future
         finally:
-            self._sends.pop(token, None)
+            self._sends.pop(event.token, None)
 
     # ------------------------------------------------------------ what the parts ask
 
@@ -326,17 +351,38 @@ class Running:
 
     # ------------------------------------------------------------ for people
 
+    def facts(self) -> dict[str, Any]:
+        """What an operator wants to know of a node that has started, for the log."""
+        registry, gossip = self._setup.registry, self._bound.gossip
+        return {
+            "version": VERSION,
+            "network": self.belonging.network.hex()[:NETWORK_DIGITS],
+            "registry": None if registry is None else self._registry_status(registry).source,
+            "listen_port": self.server.port,
+            "router_port": self._bound.direct.port,
+            "gossip_port": None if gossip is None else gossip.port,
+        }
+
     def health(self) -> dict[str, Any]:
         """What GET /health says."""
         registry = self._setup.registry
         status = None if registry is None else self._registry_status(registry)
         meeting = self._meeting.status() if self._setup.settings.bootstrap else None
-        troubles = Troubles([*self._clock_trouble(), *self.belonging.troubles()], self.belonging.warnings())
+        troubles = Troubles(
+            [*self._broken, *self._clock_trouble(), *self.belonging.troubles()],
+            [*([] if self._expects_somebody() else [NOBODY]), *self.belonging.warnings()],
+        )
         said = health(self._setup.settings.peer_id, self.engine, len(self._setup.peers), status, meeting, troubles)
         left = self.belonging.ends_in()
         if left is not None:
             said["delegation_ends_in_seconds"] = round(left)
         return said
+
+    def _expects_somebody(self) -> bool:
+        """Does anything say who may connect, or where others are?"""
+        setup = self._setup
+        told = setup.registry is not None or setup.settings.bootstrap or setup.settings.admission == "open"
+        return bool(told or setup.peers)
 
     def _clock_trouble(self) -> list[str]:
         """A clock that was ahead at the start gave an epoch that nobody takes before that time has come."""
@@ -364,6 +410,8 @@ class Running:
         registry = self._setup.registry
         status = None if registry is None else self._registry_status(registry)
         levels = Levels(
+            self.health()["status"] == "healthy",
+            self._started,
             len(self._setup.peers),
             self._setup.dispatcher.qsize(),
             None if status is None else status.age,
@@ -378,7 +426,7 @@ class Running:
             "registry": {} if status is None else status.counters,
             "node": self.node.counters,
         }
-        return metrics(self.engine, levels, layers)
+        return metrics(self.engine, levels, self._results, layers)
 
     def _record(self) -> bytes:
         own = self.handlers.records.own

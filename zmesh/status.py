@@ -3,8 +3,10 @@
 Rules
  1. Health tells the truth: "healthy" is a node that reaches somebody, or that knows of nobody to reach; one that
     knows of others and reaches none, whom others refuse, whose seeds do not answer, or whose registry never told it of
-    anybody, is "degraded", and says why. What will keep it from others, but does not yet, is a warning.
- 2. Every counter of every layer is in the metrics. No key, no payload, no secret is.
+    anybody, is "degraded", and says why. What will keep it from others, but does not yet, is a warning, and so is that
+    it expects nobody: that is right for a first node, and a mistake for any other.
+ 2. Every counter of every layer is in the metrics, with 0 before its first event where its name is known. No key, no
+    payload, no secret is.
 """
 
 from __future__ import annotations
@@ -17,10 +19,18 @@ from typing import Any, NamedTuple
 from zmesh.core.bounds import AHEAD
 from zmesh.core.engine import LATE, Engine
 from zmesh.core.link import LinkState
+from zmesh.core.types import SendResult
+from zmesh.counted import EVENTS
 from zmesh.registry.port import RegistryStatus
+from zmesh.version import VERSION
 
 MAX_REASONS = 5
 """Peers whose trouble is spelt out: an operator reads the first few."""
+NOBODY = (
+    "no registry, no bootstrap and no peers: nobody can connect until peers are added by hand, or a registry is named"
+    " (MESH_REGISTRY)"
+)
+"""Of a node that nobody can ever join as it is."""
 
 
 class Troubles(NamedTuple):
@@ -29,7 +39,7 @@ class Troubles(NamedTuple):
     now: Sequence[str]
     """Keeps this node from others."""
     soon: Sequence[str]
-    """Will, before long."""
+    """Will, before long, or would, if it expected anybody."""
 
 
 NO_TROUBLES = Troubles((), ())
@@ -96,6 +106,10 @@ def health(
 class Levels:
     """What is now at some height, and no counter; None where there is no such thing."""
 
+    is_healthy: bool
+    """Does /health say so?"""
+    started: float
+    """When this life of the node began, in seconds since 1970."""
     peers: int
     """Listed."""
     handler_queue: int
@@ -106,10 +120,15 @@ class Levels:
     """Seconds until the own delegation ends."""
 
 
-def metrics(engine: Engine, levels: Levels, others: Mapping[str, Mapping[str, int]]) -> str:
-    """Prometheus text. ``others``: the counters of the other layers by the name of the layer."""
+def metrics(
+    engine: Engine, levels: Levels, sends: Mapping[SendResult, int], others: Mapping[str, Mapping[str, int]]
+) -> str:
+    """Prometheus text. ``sends``: how direct sends ended. ``others``: counters of the other layers by their names."""
     live = sum(link.state is LinkState.LIVE for link in engine.links.values())
     lines = [
+        *_family("zmesh_build_info", "gauge", "The version that runs.", [(f'{{version="{VERSION}"}}', 1)]),
+        *_level("zmesh_start_time_seconds", "When this node was started, since 1970.", levels.started),
+        *_level("zmesh_healthy", "1 where /health says healthy, 0 where it says degraded.", int(levels.is_healthy)),
         *_level("zmesh_peers", "Peers listed.", levels.peers),
         *_level("zmesh_links_live", "Links that messages flow over.", live),
         *_level("zmesh_messages_seen", "Messages remembered, own ones included.", len(engine.seen)),
@@ -125,6 +144,12 @@ def metrics(engine: Engine, levels: Levels, others: Mapping[str, Mapping[str, in
             [("", engine.late_wakes)],
         ),
         *_family(
+            "zmesh_direct_sends_total",
+            "counter",
+            "Own direct messages that ended, by result.",
+            [(f'{{result="{result.value}"}}', sends.get(result, 0)) for result in SendResult],
+        ),
+        *_family(
             "zmesh_frames_dropped_total",
             "counter",
             "Frames that ended without a delivery, by reason.",
@@ -138,7 +163,8 @@ def metrics(engine: Engine, levels: Levels, others: Mapping[str, Mapping[str, in
         ),
     ]
     for layer, counters in others.items():
-        rows = [(f'{{event="{name}"}}', count) for name, count in sorted(counters.items())]
+        counted = {**dict.fromkeys(EVENTS.get(layer, ()), 0), **counters}
+        rows = [(f'{{event="{name}"}}', count) for name, count in sorted(counted.items())]
         lines += _family(f"zmesh_{layer}_events_total", "counter", f"Events of the {layer}, by name.", rows)
     return "\n".join(lines) + "\n"
 

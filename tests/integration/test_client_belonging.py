@@ -16,7 +16,7 @@ from zmesh import ConfigError, MeshNetworkClient, MessageType
 from zmesh.core import wire
 from zmesh.delegation import DAY, Delegation, Scheme, Statement, encode_delegation
 from zmesh.identity import Identity
-from zmesh.registry.port import Account, OnChange, RegistryStatus, ValidatorSet
+from zmesh.registry import Account, OnChange, RegistryStatus, ValidatorSet
 
 GENESIS = bytes([7]) * 32
 FAR = 4_000_000_000

@@ -13,7 +13,7 @@ from tests.support import Inbox, client, mesh
 from zmesh import MeshMessage, MeshNetworkClient, MessageType, NotRunningError, PeerInfo
 from zmesh.core.events import Wake
 from zmesh.handlers import Description, Taken
-from zmesh.registry.port import OnChange, RegistryStatus, ValidatorSet
+from zmesh.registry import OnChange, RegistryStatus, ValidatorSet
 
 
 class Slow:

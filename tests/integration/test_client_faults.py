@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import client
+from tests.support import client, counted
 from zmesh.meeting import Meeting
 from zmesh.state import State
 
@@ -39,17 +39,24 @@ async def test_a_state_that_cannot_be_saved_is_tried_again_and_keeps_nobody_from
     assert "state_not_saved" in caplog.text
 
 
-async def test_work_in_the_background_that_ends_says_so(
+async def test_work_in_the_background_that_ends_says_so_is_counted_and_degrades_the_node(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ended = asyncio.Event()
+    told = asyncio.Event()
 
     async def run(_: Meeting) -> None:
-        ended.set()
+        await told.wait()
         raise RuntimeError("what nobody thought of")
 
     monkeypatch.setattr(Meeting, "run", run)
-    async with client("a"), asyncio.timeout(SECONDS):
-        await ended.wait()
+    async with client("a") as a, asyncio.timeout(SECONDS):
+        work = [task for task in asyncio.all_tasks() if task.get_name() == "zmesh meeting of a"]
+        assert (a.health()["status"], counted(a, "node", "background_ended"), len(work)) == ("healthy", 0, 1)
+        told.set()
+        await asyncio.wait(work)
+        said = "the task 'meeting' of this node ended with RuntimeError: restart the node"
+        assert (a.health()["status"], a.health()["why"], a.health()["running"]) == ("degraded", [said], True)
+        assert "\nzmesh_healthy 0\n" in a.metrics()
+        assert counted(a, "node", "background_ended") == 1
     assert "background_ended" in caplog.text
     assert "what nobody thought of" in caplog.text

@@ -14,11 +14,27 @@ from typing import Any
 
 import pytest
 
+import zmesh
 from tests.contract.peers import settle
-from tests.support import PATIENCE, Inbox, card, client, engine, http_get, introduce, linked, mesh, until
+from tests.support import (
+    PATIENCE,
+    Inbox,
+    card,
+    client,
+    engine,
+    http_get,
+    introduce,
+    linked,
+    mesh,
+    registry_file,
+    until,
+)
 from zmesh import ConfigError, MeshNetworkClient, MessageType, NotRunningError, Settings
 from zmesh.core.types import Fault
+from zmesh.core.wire import network_id
 from zmesh.node import read_clocks
+from zmesh.registry.static import StaticRegistry
+from zmesh.status import NOBODY
 
 
 async def test_a_client_starts_and_stops_and_starts_again() -> None:
@@ -39,6 +55,31 @@ async def test_a_client_starts_and_stops_and_starts_again() -> None:
         with pytest.raises(OSError):
             await asyncio.open_connection("127.0.0.1", ports[-1])
     assert all(ports)
+
+
+async def test_a_start_is_logged_with_what_an_operator_asks_first(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "zmesh.client")
+    path = registry_file(tmp_path / "validators.toml", client("b"))
+    for registry in (path, None):
+        caplog.clear()
+        async with client("a", registry=registry) as a:
+            (fields,) = [vars(one)["zmesh"] for one in caplog.records if one.getMessage().startswith("started ")]
+            ports = [fields.pop(name) for name in ("router_port", "gossip_port")]
+            assert fields == {
+                "event": "started",
+                "peer_id": "a",
+                "public_key": a.public_key,
+                "version": zmesh.__version__,
+                "network": network_id("zmesh", b"").hex()[:16],
+                "registry": None if registry is None else f"registry {path}",
+                "listen_port": a.listen_port,
+            }
+            for port in ports:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                await writer.wait_closed()
 
 
 async def test_handlers_and_peers_outlive_a_restart() -> None:
@@ -146,6 +187,21 @@ def test_an_argument_beats_the_environment_which_beats_the_default(monkeypatch: 
     assert MeshNetworkClient().listen_port == Settings(peer_id="x").listen_port == 9090
 
 
+def test_settings_that_were_made_before_are_taken_as_they_are_and_nothing_beside_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = Settings(peer_id="made", listen_port=0)
+    monkeypatch.setenv("MESH_LISTEN_PORT", "9191")
+    a, registry = MeshNetworkClient(settings=made), StaticRegistry(Path("validators.toml"))
+    assert (a.settings, a.peer_id, a.listen_port) == (made, "made", 0)
+    assert MeshNetworkClient(settings=made, registry=registry).settings is made
+    with pytest.raises(ConfigError) as refused:
+        MeshNetworkClient("a", settings=made, max_peers=3)
+    assert str(refused.value) == "settings and peer_id, max_peers are both given: all within Settings(...) is right"
+    with pytest.raises(ConfigError, match=r"^settings is of type dict: zmesh\.Settings\(\.\.\.\) is right$"):
+        MeshNetworkClient(settings={"peer_id": "a"})  # type: ignore[arg-type]
+
+
 # ---------------------------------------------------------------- health
 
 
@@ -164,6 +220,18 @@ async def test_a_first_node_that_expects_nobody_is_healthy() -> None:
             "running": True,
         }
         assert "why" not in said
+
+
+async def test_a_node_that_nobody_can_join_is_healthy_and_warns_of_it() -> None:
+    async with client("a") as a:
+        assert (a.health()["status"], a.health()["warnings"]) == ("healthy", [NOBODY])
+        a.peers["b"] = card(client("b"))
+        assert "warnings" not in a.health()
+        del a.peers["b"]
+        assert a.health()["warnings"] == [NOBODY]
+    for expecting in ({"admission": "open"}, {"bootstrap": "127.0.0.1:1"}):
+        async with client("a", **expecting) as a:
+            assert "warnings" not in a.health()
 
 
 async def test_a_node_that_reaches_nobody_is_degraded_and_says_why() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -229,12 +230,44 @@ async def test_a_payload_that_cannot_travel_is_an_error_at_the_caller(payload: o
         assert (await inbox.next()).payload == {"still": "works"}
 
 
+async def test_a_type_that_is_none_is_refused_with_those_there_are() -> None:
+    nope: Any = "nope"
+    said = f"message type 'nope' is none: right are {', '.join(MessageType)}"
+    async with client("a") as a:
+        with pytest.raises(ConfigError) as broadcast:
+            await a.broadcast(nope, {})
+        with pytest.raises(ConfigError) as send:
+            await a.send("nobody", nope, {})
+        with pytest.raises(ConfigError) as create:
+            a.create_message(nope, {})
+        with pytest.raises(ConfigError) as register:
+            a.register_handler(nope, print)
+        assert {str(refused.value) for refused in (broadcast, send, create, register)} == {said}
+        assert (await a.broadcast("gossip", {})).message_type is MessageType.GOSSIP  # type: ignore[arg-type]
+
+
+async def test_waiting_for_fewer_than_no_links_is_refused() -> None:
+    async with client("a") as a:
+        await a.wait_for_links(0)
+        with pytest.raises(ConfigError) as refused:
+            await a.wait_for_links(-1)
+    assert str(refused.value) == "count is -1: a number of peers, 0 or more, is right"
+
+
 async def test_a_payload_that_every_peer_would_reject_is_refused_at_its_author() -> None:
     async with client("a") as a:
-        with pytest.raises(PayloadError, match="reject this fl_round_start: its field 'round_id' is missing or not"):
+        with pytest.raises(
+            PayloadError, match="reject this fl_round_start: its field 'round_id' is 7 and must be text"
+        ):
             await a.broadcast(MessageType.FL_ROUND_START, {"round_id": 7})
-        with pytest.raises(PayloadError, match="its field 'reward_pool' is missing or not"):
+        with pytest.raises(PayloadError, match="its field 'reward_pool' is -1 and must be a number"):
             await a.announce_fl_round("r", "corpus", 1, deadline=60, reward_pool=-1)
+        for deadline in (-5, float("nan"), "soon"):
+            with pytest.raises(PayloadError) as refused:
+                await a.announce_fl_round("r", "corpus", 1, deadline=deadline)  # type: ignore[arg-type]
+            assert str(refused.value) == (
+                f"deadline is {deadline!r} and must be a number of seconds from now, 0 or more"
+            )
 
 
 async def test_a_direct_message_that_breaks_its_type_is_refused_at_its_author_and_costs_no_reputation() -> None:
@@ -245,6 +278,12 @@ async def test_a_direct_message_that_breaks_its_type_is_refused_at_its_author_an
                 await a.send_model_delta("b", "round_001", "Qm", quality_score=score)
         assert await a.send_model_delta("b", "round_001", "Qm", quality_score=100)
         assert (await inbox.next()).payload["quality_score"] == 100
+        assert not await a.send_model_delta("nobody", "round_001", "Qm", quality_score=100)
+        ended = {line for line in a.metrics().splitlines() if line.startswith("zmesh_direct_sends_total")}
+        results = {"delivered": 1, "unreachable": 1}
+        assert ended == {
+            f'zmesh_direct_sends_total{{result="{one.value}"}} {results.get(one.value, 0)}' for one in SendResult
+        }
         assert inbox.is_empty
         assert b.peers["a"].reputation == 100
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.command_line import SECONDS, environment, running, start, zmesh
+from tests.integration.command_line import ROOT, SECONDS, environment, running, start, zmesh
 from zmesh.cli import app
 from zmesh.core import build
 from zmesh.identity import Identity, load_key
+from zmesh.status import NOBODY
 
 SECRET = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"
 
@@ -97,7 +99,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 async def refusal(folder: Path, **settings: str) -> str:
-    """What ``zmesh run`` says of settings that are right but for these: one line, and nothing else."""
+    """What ``zmesh run`` says of settings that are right but for these: one line, and before it nothing but its log."""
     right = {
         "MESH_PEER_ID": "validator_001",
         "MESH_LISTEN_HOST": "127.0.0.1",
@@ -106,11 +108,12 @@ async def refusal(folder: Path, **settings: str) -> str:
     }
     status, out, err = await zmesh("run", **{**right, **settings})
     assert (status, out) == (2, "")
-    assert err.startswith("zmesh: ")
     assert err.endswith("\n")
-    assert len(err.splitlines()) == 1
     assert SECRET[:-1] not in err
-    return err.removeprefix("zmesh: ").removesuffix("\n")
+    *logged, sentence = err.splitlines()
+    assert {json.loads(line)["event"] for line in logged} <= {"start_failed", "health_warning"}
+    assert sentence.startswith("zmesh: ")
+    return sentence.removeprefix("zmesh: ")
 
 
 @pytest.mark.parametrize(
@@ -193,6 +196,38 @@ async def test_what_is_wrong_with_an_option_is_one_sentence_too() -> None:
     assert (status, out, err) == (2, "", f"zmesh: {sentence}\n")
 
 
+async def test_a_port_in_use_is_named_and_logged() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, out, err = await zmesh(
+            "run", "--listen-port", port, MESH_PEER_ID="validator_001", MESH_LISTEN_HOST="127.0.0.1"
+        )
+    assert (status, out) == (2, "")
+    *_, event, sentence = err.splitlines()
+    assert sentence.startswith("zmesh: ")
+    assert str(port) in sentence
+    logged = json.loads(event)
+    said = ("start_failed", "error", sentence.removeprefix("zmesh: "))
+    assert (logged["event"], logged["level"], logged["problem"]) == said
+
+
+async def test_a_node_that_cannot_keep_strangers_out_says_one_sentence_and_has_a_status_of_its_own(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("from zmesh.transports import selftest; selftest.PATIENCE = 0.0")
+    local = {"MESH_PEER_ID": "me", "MESH_LISTEN_HOST": "127.0.0.1", "MESH_LISTEN_PORT": "0"}
+    status, out, err = await zmesh("run", PYTHONPATH=os.pathsep.join(map(str, (tmp_path, ROOT))), **local)
+    assert (status, out) == (3, "")
+    sentence = err.splitlines()[-1]
+    assert re.fullmatch(r"zmesh: the self-test of \S+ got no answer within 0 s: .*", sentence)
+
+
+async def test_help_lists_every_exit_status() -> None:
+    status, out, err = await zmesh("--help")
+    assert (status, err) == (0, "")
+    assert re.findall(r"(\d+) (?:where|after)", " ".join(out.split())) == ["0", "1", "2", "3", "130"]
+
+
 async def test_a_node_runs_is_well_and_ends_on_sigterm(tmp_path: Path) -> None:
     key = tmp_path / "node.key"
     key.write_text(SECRET)
@@ -205,6 +240,13 @@ async def test_a_node_runs_is_well_and_ends_on_sigterm(tmp_path: Path) -> None:
         await end(process, signal.SIGTERM)
     status, _, err = await zmesh("health", f"127.0.0.1:{port}")
     assert (status, err) == (1, f"zmesh: 127.0.0.1:{port} does not answer: Connection refused\n")
+
+
+async def test_a_node_that_nobody_can_join_says_so_once_it_has_started() -> None:
+    async with running() as (process, _), asyncio.timeout(SECONDS):
+        assert process.stderr is not None
+        said = json.loads(await process.stderr.readline())
+        assert (said["event"], said["level"], said["problem"]) == ("health_warning", "warning", NOBODY)
 
 
 async def test_a_node_ends_on_sigint_as_well() -> None:
@@ -299,8 +341,49 @@ async def test_a_malformed_address_is_refused() -> None:
     assert err.startswith("zmesh: address 'localhost' is not host and port: ")
 
 
-async def test_the_versions_of_a_bug_report_are_printed() -> None:
-    status, out, err = await zmesh("version")
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["runn"], "no such command 'runn'"),
+        (["--foo"], "no such option: --foo"),
+        (["health", "--foo"], "no such option: --foo"),
+        (["key", "new"], "missing argument 'path'"),
+        (["demo", "--peers", "a\nb"], "invalid value for '--peers': "),
+    ],
+    ids=["command", "option", "option of a command", "argument", "value"],
+)
+async def test_what_no_command_knows_is_one_sentence_and_names_the_help_to_read(
+    arguments: list[str], said: str
+) -> None:
+    status, out, err = await zmesh(*arguments)
+    assert (status, out) == (2, "")
+    assert re.fullmatch(f"zmesh: {re.escape(said)}[^\n]* \\(see `zmesh [a-z ]*--help`\\)\n", err)
+
+
+@pytest.mark.parametrize("arguments", [[], ["key"]], ids=["zmesh", "group"])
+async def test_a_command_that_is_not_named_is_answered_with_help(arguments: list[str]) -> None:
+    status, out, err = await zmesh(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith(" ".join(["Usage: zmesh", *arguments, "[OPTIONS] COMMAND"]))
+
+
+async def test_a_mistyped_variable_explains_what_is_missing() -> None:
+    said = "zmesh: MESH_PEERID is set but is no setting: did you mean MESH_PEER_ID?\n"
+    assert await zmesh("run", MESH_PEERID="a") == (2, "", said)
+
+
+async def test_health_takes_the_url_of_a_curl_line_and_explains_any_other() -> None:
+    for url in ("http://127.0.0.1:1", "http://127.0.0.1:1/health"):
+        said = "zmesh: 127.0.0.1:1 does not answer: Connection refused\n"
+        assert await zmesh("health", url) == (1, "", said)
+    status, out, err = await zmesh("health", "https://127.0.0.1:1")
+    assert (status, out) == (2, "")
+    assert err.startswith("zmesh: address 'https://127.0.0.1:1' is a URL: HOST:PORT or ")
+
+
+@pytest.mark.parametrize("asked", ["version", "--version"])
+async def test_the_versions_of_a_bug_report_are_printed(asked: str) -> None:
+    status, out, err = await zmesh(asked)
     assert (status, err) == (0, "")
     assert out.startswith("zmesh-net ")
     assert "libzmq" in out

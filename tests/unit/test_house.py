@@ -25,7 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "transport",
-            "sentence",
+            "version",
             "log",
             "ration",
             "shares",
@@ -38,7 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset({"transports", "handlers", "registry", "config", "http", "http_client", "knocks", "messages", "state"}),
-    frozenset({"node", "dialer", "meeting", "dispatch", "peer_table", "seen_view", "server", "status"}),
+    frozenset({"node", "dialer", "meeting", "dispatch", "peer_table", "seen_view", "server", "counted", "status"}),
     frozenset({"belonging"}),
     frozenset({"running"}),
     frozenset({"client", ""}),

@@ -148,7 +148,7 @@ async def test_a_fault_in_health_is_logged_and_answered(caplog: pytest.LogCaptur
         status, _, body = await exchange(endpoint, get("/health"))
     assert (status, json.loads(body)) == (500, {"error": "Internal Server Error"})
     (record,) = caplog.records
-    assert (record.levelno, record.getMessage()) == (logging.ERROR, "http.request_failed path=/health")
+    assert (record.levelno, record.getMessage()) == (logging.ERROR, "http_request_failed path=/health")
     assert "LookupError: a bug" in caplog.text
 
 

@@ -122,6 +122,11 @@ SECRETS = [
     SEED_1.hex() * 2,
     "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=",
     "/WGxne9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=",
+    "nWGxne9WmC6hEr0ku/sxERJxWl7MmkZcDusAxyuf2A=",
+    f"{SEED_1.hex()}.key",
+    f"missing/{SEED_1.hex()[:-1]}",
+    "bottom drive obey lake curtain smoke basket hold race lonely fit walk//belize",
+    "word//a//b",
     "bottom drive obey lake curtain smoke basket hold race lonely fit walk",
     "a\x00b",
     "",
@@ -168,6 +173,20 @@ def test_a_key_file_in_no_folder_is_refused(tmp_path: Path) -> None:
         create_key_file(tmp_path / "missing" / "node.key")
 
 
+@pytest.mark.parametrize(
+    "value", ["mesh.key", "./mesh.key", "missing/mesh", "/missing/validator_belizecity_01/secrets/mesh", "~/mesh.key"]
+)
+def test_a_key_file_that_does_not_exist_is_named_with_the_command_that_makes_it(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given, named in ((value, value), (Path(value), str(Path(value)))):
+        with pytest.raises(ConfigError) as refusal:
+            load_key(given)
+        assert str(refusal.value) == f"key file {named} does not exist: create it with `zmesh key new {named}`"
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o601])
 def test_a_key_file_open_to_others_is_refused_with_the_command_that_mends_it(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "node.key"
@@ -206,7 +225,7 @@ def test_a_folder_a_pipe_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     for path, reason in (
         (tmp_path, "not a regular file"),
         (pipe, "not a regular file"),
-        (tmp_path / "no", "No such"),
+        (tmp_path / "no", "does not exist"),
     ):
         with pytest.raises(ConfigError, match=reason):
             load_key(path)

@@ -1,15 +1,22 @@
-"""What health says of links: who is reached, why others are not, and whose clock is off."""
+"""What health says of links: who is reached, why others are not, whose clock is off; and what metrics begin with."""
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import zmesh
 from zmesh.core.bounds import Bounds
 from zmesh.core.link import Link, LinkState
-from zmesh.core.types import Member
+from zmesh.core.types import Member, SendResult
+from zmesh.counted import EVENTS
 from zmesh.registry.port import RegistryStatus
-from zmesh.status import Troubles, health
+from zmesh.status import Levels, Troubles, health, metrics
+
+ROOT = Path(__file__).parents[2]
 
 
 def link(number: int, *, why: str = "", skew: float = 0.0) -> Link:
@@ -81,3 +88,57 @@ def test_seeds_that_do_not_answer_degrade_a_node_that_reaches_nobody() -> None:
     said = health("me", engine_with(), 0, None, meeting, Troubles(["it is late"], []))
     assert (said["status"], said["why"]) == ("degraded", ["it is late", "127.0.0.1:1: Connection refused"])
     assert health("me", engine_with(link(1)), 1, None, meeting)["status"] == "healthy"
+
+
+def samples(is_healthy: bool, sends: dict[SendResult, int], others: dict[str, dict[str, int]]) -> dict[str, str]:
+    """What metrics say of an engine without links, by name and labels."""
+    counts = {"drops": {}, "faults": {}, "late_wakes": 0, "wanted": 0, "direct_pending": 0}
+    engine: Any = SimpleNamespace(links={}, seen=[], **counts)
+    text = metrics(engine, Levels(is_healthy, 1_700_000_000.5, 0, 0, None, None), sends, others)
+    return dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+
+
+def test_metrics_tell_the_version_the_start_and_whether_all_is_well() -> None:
+    said = samples(True, {}, {})
+    assert said[f'zmesh_build_info{{version="{zmesh.__version__}"}}'] == "1"
+    assert said["zmesh_start_time_seconds"] == "1700000000.5"
+    assert (said["zmesh_healthy"], samples(False, {}, {})["zmesh_healthy"]) == ("1", "0")
+
+
+def test_what_was_never_counted_stands_at_0_so_that_a_rate_sees_the_first() -> None:
+    said = samples(True, {SendResult.TIMEOUT: 2}, {"handler": {"queued": 3, "new_here": 1}, "node": {}})
+    sends = {result.value: said[f'zmesh_direct_sends_total{{result="{result.value}"}}'] for result in SendResult}
+    assert sends == {**dict.fromkeys((result.value for result in SendResult), "0"), "timeout": "2"}
+    events = {name: said[f'zmesh_handler_events_total{{event="{name}"}}'] for name in (*EVENTS["handler"], "new_here")}
+    assert events == {**dict.fromkeys(EVENTS["handler"], "0"), "queued": "3", "new_here": "1"}
+    assert said['zmesh_node_events_total{event="background_ended"}'] == "0"
+
+
+def counted_by_name() -> Iterator[str]:
+    """Every name that the library counts under, where the line that counts spells it out."""
+    for path in (
+        *(ROOT / "zmesh").rglob("*.py"),
+        *(ROOT / "transports").glob("*.py"),
+        *(ROOT / "handlers").glob("*.py"),
+    ):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.AugAssign)
+                and isinstance(node.target, ast.Subscript)
+                and ast.unparse(node.target.value).endswith("counters")
+            ):
+                spelt = ast.walk(node.target.slice)
+                yield from (
+                    each.value for each in spelt if isinstance(each, ast.Constant) and isinstance(each.value, str)
+                )
+
+
+def test_every_name_that_is_counted_is_known_before_it_happens() -> None:
+    known = {name for names in EVENTS.values() for name in names}
+    pieces = {"door_", "http_", "_over_limit_of_", "_"}  # of names that are put together
+    assert set(counted_by_name()) - known - pieces == {"subscription_ended"}  # a registry's own
+    assert len(known & set(counted_by_name())) > 30
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert f'version = "{zmesh.__version__}"\n' in (ROOT / "pyproject.toml").read_text()

@@ -147,7 +147,7 @@ class ChainRegistry:
 
     def status(self) -> RegistryStatus:
         """How the chain agrees with the set in force."""
-        counted = dict(self._counters)
+        counted = {"subscription_ended": 0, **self._counters}  # told before it happens: a rate begins with 0
         return RegistryStatus(self.describe(), len(self._set), self._age(), self._problem, self._set.block, counted)
 
     def _begin(self, on_change: OnChange) -> None:

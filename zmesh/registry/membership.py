@@ -431,7 +431,7 @@ class Membership:
         contested = frozenset(name for name, claimed in names.items() if claimed > 1)
         for name in sorted(contested - self._contested):
             self.counters["name_contested"] += 1
-            _log.warning("membership.name_contested", peer_id=name, members=names[name])
+            _log.warning("membership_name_contested", peer_id=name, members=names[name])
         self._contested = contested
 
     def _forget_chain(self, genesis: bytes) -> None:
@@ -468,7 +468,7 @@ class Membership:
                 del self._proofs[next(iter(self._proofs))]
             self._proofs[pair] = (known, other)
             self.counters["delegation_equivocation"] += 1
-            _log.warning("membership.contradiction", account=pair[0].hex(), sequence=pair[1])
+            _log.warning("membership_contradiction", account=pair[0].hex(), sequence=pair[1])
 
 
 _SIGNED_WRONG: Final = frozenset({Standing.MALFORMED, Standing.NOT_HELD, Standing.FORGED, Standing.BUSY})

@@ -31,10 +31,10 @@ from typing import Any
 
 from zmesh.core.bounds import MAX_ENDPOINTS, MAX_NAME
 from zmesh.core.errors import ConfigError
+from zmesh.core.sentence import shown
 from zmesh.core.types import Endpoint, Member, PeerKey, Roster
 from zmesh.identity import KEY_BYTES, curve_image
 from zmesh.multiaddr import parse_multiaddr
-from zmesh.sentence import shown
 
 MAX_FILE = 16 * 1024 * 1024
 """Bytes of a file: room for 100,000 entries of 160 bytes."""

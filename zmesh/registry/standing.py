@@ -13,12 +13,12 @@ from typing import Final
 
 from zmesh.core.errors import WireError
 from zmesh.core.now import Now
+from zmesh.core.sentence import shown
 from zmesh.core.types import PeerKey
 from zmesh.delegation import Statement, decode_delegation
 from zmesh.handlers.record import Record
 from zmesh.log import get_logger
 from zmesh.registry.port import Account
-from zmesh.sentence import shown
 
 MAX_GUESTS: Final = 1000
 """Members that an open mesh takes without an account: keys cost nothing, and each one costs memory and links."""
@@ -86,7 +86,7 @@ class Refusals:
             edge = {Standing.NOT_YET: statement.not_before, Standing.EXPIRED: statement.not_after}.get(standing, 0)
             why = why.format(seconds=abs(now.wall - edge))
         _log.warning(
-            "membership.refused",
+            "membership_refused",
             key=record.key.hex(),
             peer_id=shown(record.peer_id),
             account=account,

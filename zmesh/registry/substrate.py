@@ -19,8 +19,8 @@ from substrateinterface import SubstrateInterface
 from substrateinterface.storage import StorageKey
 from substrateinterface.utils.hasher import blake2_128_concat, identity, two_x64_concat
 
+from zmesh.core.sentence import shown
 from zmesh.registry.chains.port import ACCOUNT_BYTES, MAX_ACCOUNTS, ChainError
-from zmesh.sentence import shown
 
 PAGE = 500
 """Keys asked for at once: nodes refuse more than 1,000, and an answer stays below 1 MB."""

@@ -14,8 +14,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from zmesh.core.sentence import shown
 from zmesh.core.types import Endpoint
-from zmesh.sentence import shown
 
 MAX_ACCOUNTS = 100_000
 """Accounts of one chain: ten times the largest mesh that was simulated."""
