@@ -9,7 +9,7 @@ Rules
     ``CancelledError`` of its own, as of a cancelled future that it looks at, is no exception to that.
  5. A queue is shared: from the time that it is half full, nobody has more of it than an even share. So one member that
     sends as fast as it may is refused, or told busy, and not everybody else. Nothing that was queued makes way.
- 6. What a handler raises at whoever's will is a line in the log a few times, and then now and then (``ration.py``).
+ 6. What a handler raises at whoever's will is a line in the log a few times, and then now and then (``log_limit.py``).
  7. Under light load messages reach a handler in their order of arrival; beyond that, up to ``concurrency`` run at once.
 """
 
@@ -21,15 +21,15 @@ import sys
 import time
 import types
 import weakref
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Generator, Mapping, Sequence
 from typing import Any
 
 from zmesh.core.types import MessageType
+from zmesh.fair_queue import FairQueue
 from zmesh.log import get_logger
+from zmesh.log_limit import LogLimit
 from zmesh.messages import MeshMessage
-from zmesh.ration import Ration
-from zmesh.shares import Shares
 
 MessageHandler = Callable[[MeshMessage], Awaitable[None] | None]
 """What an application registers: a coroutine function or a plain callable."""
@@ -50,30 +50,29 @@ class _Reader:
     """What an iterator over all messages has not given out yet."""
 
     def __init__(self, limit: int) -> None:
-        self._queue: asyncio.Queue[MeshMessage | None] = asyncio.Queue()  # bounded by the shares: its end has room
-        self._shares = Shares(limit)
+        self.queue = FairQueue(limit)
+        self._news = asyncio.Event()
+        self._ended = False
 
     def offer(self, message: MeshMessage) -> bool:
         """Queue it, if there is room."""
-        if not self._shares.take(message.account_id):
-            return False
-        self._queue.put_nowait(message)
-        return True
+        taken = self.queue.put(message)
+        self._news.set()
+        return taken
 
     def end(self) -> None:
         """After what is queued there is no more."""
-        self._queue.put_nowait(None)
+        self._ended = True
+        self._news.set()
 
     async def get(self) -> MeshMessage | None:
         """The next message; None is the end."""
-        message = await self._queue.get()
-        if message is not None:
-            self._shares.leave(message.account_id)
-        return message
-
-    def qsize(self) -> int:
-        """Messages that wait."""
-        return self._queue.qsize()
+        while not self.queue.messages:
+            if self._ended:
+                return None
+            self._news.clear()
+            await self._news.wait()
+        return self.queue.get()
 
 
 class _Lane:
@@ -87,8 +86,7 @@ class _Lane:
     def __init__(self, dispatcher: Dispatcher, kind: MessageType, callback: MessageHandler) -> None:
         self.callback = callback
         self.kind = kind
-        self._queue: deque[MeshMessage] = deque()
-        self._shares = Shares(dispatcher.limit)
+        self.queue = FairQueue(dispatcher.limit)
         self._dispatcher = dispatcher
         self._workers: set[asyncio.Task[None]] = set()
         self._name = f"zmesh handler of {kind.value}"
@@ -102,39 +100,17 @@ class _Lane:
         """The handler's name, for people."""
         return str(getattr(self.callback, "__qualname__", repr(self.callback)))
 
-    def __len__(self) -> int:
-        return len(self._queue)
-
-    def offer(self, message: MeshMessage) -> bool:
-        """Queue it, if there is room."""
-        if not self._shares.take(message.account_id):
-            return False
-        self._queue.append(message)
-        return True
-
-    def _next(self) -> MeshMessage:
-        message = self._queue.popleft()
-        self._shares.leave(message.account_id)
-        return message
-
-    def clear(self) -> int:
-        """Drop what waits; how many that were."""
-        waiting = len(self._queue)
-        while self._queue:
-            self._next()
-        return waiting
-
     @property
     def needs_turn(self) -> bool:
         """Does something wait that no worker will get to by itself, and may another call be begun?"""
-        return bool(self._queue) and not self._free and len(self._workers) < self._dispatcher.concurrency
+        return bool(self.queue.messages) and not self._free and len(self._workers) < self._dispatcher.concurrency
 
     def turn(self) -> None:
         """Begin calls, until one has to be awaited, or the rest of the event loop is to have its turn."""
         for _ in range(CALLS_AT_ONCE):
             if not self.needs_turn:
                 return
-            message = self._next()
+            message = self.queue.get()
             outcome = self._dispatcher.begin(self, message)
             if outcome is not None:
                 self._free += 1
@@ -153,9 +129,9 @@ class _Lane:
                 calls += 1
                 if calls % CALLS_AT_ONCE == 0:
                     await asyncio.sleep(0)
-                if not self._queue:
+                if not self.queue.messages:
                     return
-                message = self._next()
+                message = self.queue.get()
                 outcome = self._dispatcher.begin(self, message)
         finally:
             self._free -= 1
@@ -225,7 +201,7 @@ class Dispatcher:
         self.timeout = timeout
         self.counters: Counter[str] = Counter()
         self._lanes: dict[MessageType, list[_Lane]] = {}
-        self._ration = Ration()
+        self._log_limit = LogLimit()
         self._readers: list[weakref.ref[_Reader]] = []
         """Of the iterators that somebody still has: one that was dropped, read or not, costs nothing."""
         self._due: list[_Lane] = []
@@ -244,8 +220,9 @@ class Dispatcher:
 
     def qsize(self) -> int:
         """Messages that wait for a handler or an iterator, the longest queue of all."""
-        waiting = [len(lane) for lanes in self._lanes.values() for lane in lanes]
-        return max([*waiting, *(reader.qsize() for reader in self._reading())], default=0)
+        queues = [lane.queue for lanes in self._lanes.values() for lane in lanes]
+        queues += [reader.queue for reader in self._reading()]
+        return max((len(queue.messages) for queue in queues), default=0)
 
     def offer(self, message: MeshMessage) -> bool:
         """Queue a message for every handler and iterator of its type that has room; the next ``turn`` begins with it.
@@ -260,7 +237,7 @@ class Dispatcher:
         wanted = taken = 0
         for lane in self._lanes.get(message.message_type, ()):
             wanted += 1
-            if lane.offer(message):
+            if lane.queue.put(message):
                 self._note(lane)
                 taken += 1
         for reader in self._reading() if self._readers else ():
@@ -344,7 +321,7 @@ class Dispatcher:
         self._complain("handler_raised", lane, message, exc_info=error)
 
     def _complain(self, event: str, lane: _Lane, message: MeshMessage, **fields: Any) -> None:
-        held_back = self._ration.take((event, lane.label, message.account_id), time.monotonic())
+        held_back = self._log_limit.take((event, lane.label, message.account_id), time.monotonic())
         if held_back is None:
             return
         if held_back:
@@ -400,7 +377,7 @@ class Dispatcher:
                 break
         for lanes in self._lanes.values():
             for lane in lanes:
-                self.counters["lost_at_stop"] += lane.clear()
+                self.counters["lost_at_stop"] += lane.queue.clear()
         if workers := self._working(waiting):
             await self._cancel(workers, max(0.0, over - time.monotonic()))
 

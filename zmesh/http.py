@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from zmesh.handlers.offers import Offer, Taken
-from zmesh.knocks import RETRY_AFTER, Knocks
+from zmesh.http_limits import RETRY_AFTER, HttpLimits
 from zmesh.log import get_logger
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def make_app(
     metrics: Metrics | None = None,
     record: OwnRecord | None = None,
     post: Post | None = None,
-    knocks: Knocks | None = None,
+    limits: HttpLimits | None = None,
     asked: Asked | None = None,
 ) -> App:
     """The application behind the front door; what is None is not served.
@@ -103,10 +103,12 @@ def make_app(
     ``health``: what /health says, JSON types only; the status is 200 whatever it says, for the question was
     answered. ``metrics``: text in the Prometheus exposition format. ``record``: the node's own signed record, empty
     while there is none yet. ``post``: takes records of others; the registry is asked before any signature is checked.
-    ``knocks``: how often somebody may ask and post; None takes the usual limits. ``asked``: is told of each connection
+    ``limits``: how often somebody may ask and post; None takes the usual limits. ``asked``: is told of each connection
     over which a whole request line and its headers came.
     """
     from aiohttp import web
+
+    allowed = limits or HttpLimits()
 
     async def get_health(_request: web.BaseRequest) -> web.Response:
         return json_answer(health())
@@ -123,7 +125,7 @@ def make_app(
 
     async def post_record(request: web.BaseRequest) -> web.Response:
         assert post is not None
-        taken, name = post(await _body(request, limits))
+        taken, name = post(await _body(request, allowed))
         return json_answer({"taken": taken.value, "why": name}, STATUSES[taken])
 
     routes: dict[str, tuple[tuple[str, ...], App]] = {"/health": (GETS, get_health)}
@@ -133,21 +135,20 @@ def make_app(
         routes["/record"] = (GETS, get_record)
     if post is not None:
         routes["/records"] = (("POST",), post_record)
-    limits = knocks or Knocks()
 
     async def app(request: web.BaseRequest) -> web.Response:
         if asked is not None and request.transport is not None:
             asked(request.transport)
-        refusal = await _refusal(request, limits)
+        refusal = await _refusal(request, allowed)
         return await _answer(request, routes) if refusal is None else refusal
 
     return app
 
 
-async def _refusal(request: web.BaseRequest, knocks: Knocks) -> web.Response | None:
+async def _refusal(request: web.BaseRequest, limits: HttpLimits) -> web.Response | None:
     """What comes too often is refused, a body not read; None lets it in."""
     is_post = request.method == "POST"
-    whose = (knocks.posts if is_post else knocks.gets).refusal(request.remote, time.monotonic())
+    whose = (limits.posts if is_post else limits.gets).refusal(request.remote, time.monotonic())
     if whose is None:
         return None
     # 503 to GET /record says that there is no record yet.
@@ -179,7 +180,7 @@ async def _answer(request: web.BaseRequest, routes: Routes) -> web.Response:
         return json_answer({"error": "Internal Server Error"}, 500)
 
 
-async def _body(request: web.BaseRequest, knocks: Knocks) -> bytes:
+async def _body(request: web.BaseRequest, limits: HttpLimits) -> bytes:
     """At most ``MAX_BODY`` bytes. Raises an ``HTTPException`` when they are more, or do not come."""
     from aiohttp import HttpVersion11, web
     from aiohttp.http_exceptions import HttpProcessingError
@@ -200,23 +201,23 @@ async def _body(request: web.BaseRequest, knocks: Knocks) -> bytes:
     except TimeoutError:
         raise web.HTTPRequestTimeout from None
     except asyncio.CancelledError:
-        knocks.counters["http_posts_broken_off"] += 1  # it hung up, or the node stops
+        limits.counters["http_posts_broken_off"] += 1  # it hung up, or the node stops
         raise
     except (OSError, HttpProcessingError, web.RequestPayloadError):
         # Its chunks are none; aiohttp's parser in C and the one in Python raise different things.
-        knocks.counters["http_posts_broken_off"] += 1
+        limits.counters["http_posts_broken_off"] += 1
         raise web.HTTPBadRequest from None
     return bytes(body)
 
 
-def make_runner(app: App, knocks: Knocks | None = None) -> web.ServerRunner:
+def make_runner(app: App, limits: HttpLimits | None = None) -> web.ServerRunner:
     """A runner with this module's bounds; after ``setup()`` its ``server`` makes a protocol for each connection.
 
-    Wants a running loop. ``knocks``: where to count what is not worth a line in the log.
+    Wants a running loop. ``limits``: where to count what is not worth a line in the log.
     """
     from aiohttp import web
 
-    counters = (knocks or Knocks()).counters
+    counters = (limits or HttpLimits()).counters
     logger = logging.Logger(f"{__name__}.server")  # noqa: LOG001 - one for each node: it counts for that one alone
     logger.parent = logging.getLogger(__name__)
     logger.addFilter(lambda record: _is_fault_of_ours(record, counters))

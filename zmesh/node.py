@@ -45,7 +45,7 @@ from zmesh.core.now import Now
 from zmesh.core.types import Endpoint, PeerKey
 from zmesh.identity import verify
 from zmesh.log import get_logger
-from zmesh.ration import Ration
+from zmesh.log_limit import LogLimit
 from zmesh.transport import Transport, TransportEvent
 
 POOL_FROM = 8
@@ -131,7 +131,7 @@ class Node:
         """When the engine asked to be woken, as long as the timer is not set to it."""
         self._running = False
         self._refusals: tuple[bytes | None, int] = (None, 0)
-        self._ration = Ration()
+        self._log_limit = LogLimit()
         self.counters: Counter[str] = Counter()
         self._act: dict[type, Callable[[Any], None]] = {
             Send: self._send,
@@ -300,7 +300,7 @@ class Node:
 
     def _tell(self, write: Callable[..., None], event: str, told_apart_by: str, /, **fields: Any) -> None:
         """Write a line that others can cause as often as they like."""
-        held_back = self._ration.take((event, told_apart_by), time.monotonic())
+        held_back = self._log_limit.take((event, told_apart_by), time.monotonic())
         if held_back is not None:
             write(event, **fields, **({"held_back": held_back} if held_back else {}))
 

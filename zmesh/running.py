@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zmesh.belonging import Belonging
+from zmesh.bootstrap import Bootstrap
+from zmesh.bootstrap import Ports as BootstrapPorts
 from zmesh.core.actions import Deliver, Resolved
 from zmesh.core.bounds import AHEAD, Bounds
 from zmesh.core.engine import Engine
@@ -33,8 +35,6 @@ from zmesh.dispatch import Dispatcher
 from zmesh.handlers import Description, Offer, Record, RecordPorts, Taken, default_handlers
 from zmesh.identity import Identity, verify
 from zmesh.log import get_logger
-from zmesh.meeting import Meeting
-from zmesh.meeting import Ports as MeetingPorts
 from zmesh.messages import MeshMessage
 from zmesh.node import Node, read_clocks
 from zmesh.peer_table import PeerTable
@@ -106,7 +106,7 @@ class Running:
             lambda: self.handlers.records.takes_local,
         )
         self._rng = random.Random()  # chooses peers and waits, no secrets
-        ports = MeetingPorts(
+        ports = BootstrapPorts(
             resolve,
             self.server.fetch,
             self.server.post,
@@ -118,7 +118,7 @@ class Running:
             links=lambda: len(self._live()),
             known=self._records_known,
         )
-        self._meeting = Meeting(settings.seeds(), identity.public, ports, self._rng, time.monotonic)
+        self._bootstrap = Bootstrap(settings.seeds(), identity.public, ports, self._rng, time.monotonic)
         self._node: Node | None = None
         self._link_news = asyncio.Event()
         self.is_open = False
@@ -185,7 +185,7 @@ class Running:
         setup.peers.attach(engine, node.submit, self.refuse_elsewhere)
         self.belonging.attach(engine, self.handlers.records, node.submit, self._belonging_changed)
         ends.push_async_callback(self._end_background)
-        self._spawn(self._meeting.run(), "meeting")
+        self._spawn(self._bootstrap.run(), "bootstrap")
         self._spawn(self._keep_state(), "state")
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -335,7 +335,7 @@ class Running:
 
     def _belonging_changed(self) -> None:
         self._dialer.join(self.belonging.network)
-        self._meeting.hurry()
+        self._bootstrap.hurry()
 
     def _records_known(self) -> tuple[int, int]:
         """Of how many others there is a record, and how many others belong."""
@@ -367,12 +367,12 @@ class Running:
         """What GET /health says."""
         registry = self._setup.registry
         status = None if registry is None else self._registry_status(registry)
-        meeting = self._meeting.status() if self._setup.settings.bootstrap else None
+        bootstrap = self._bootstrap.status() if self._setup.settings.bootstrap else None
         troubles = Troubles(
             [*self._broken, *self._clock_trouble(), *self.belonging.troubles()],
             [*([] if self._expects_somebody() else [NOBODY]), *self.belonging.warnings()],
         )
-        said = health(self._setup.settings.peer_id, self.engine, len(self._setup.peers), status, meeting, troubles)
+        said = health(self._setup.settings.peer_id, self.engine, len(self._setup.peers), status, bootstrap, troubles)
         left = self.belonging.ends_in()
         if left is not None:
             said["delegation_ends_in_seconds"] = round(left)

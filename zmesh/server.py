@@ -1,4 +1,4 @@
-"""The front door of one node, HTTP and ZMTP on one port, and the HTTP client that knocks at others'.
+"""The front door of one node, HTTP and ZMTP on one port, and the HTTP client that asks at others'.
 
 Rules
  1. HTTP carries only what anybody may read (health, metrics, the node's own signed record) and may leave (a signed
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from zmesh.core.types import Endpoint
-from zmesh.knocks import Knocks
+from zmesh.http_limits import HttpLimits
 
 if TYPE_CHECKING:
     from aiohttp.web import ServerRunner
@@ -39,7 +39,7 @@ class Server:
     ) -> None:
         self._settings = settings
         self._answers = (health, metrics, record, post)
-        self._knocks = Knocks()
+        self._limits = HttpLimits()
         self._source: str | None = None
         self._is_local_refused = False
         self._runner: ServerRunner | None = None
@@ -53,7 +53,7 @@ class Server:
     @property
     def counters(self) -> Mapping[str, int]:
         """The front door's, and those of the requests it refused."""
-        return {} if self._door is None else {**self._door.counters, **self._knocks.counters}
+        return {} if self._door is None else {**self._door.counters, **self._limits.counters}
 
     async def start(self, router: Endpoint) -> None:
         """Open the door; ``router`` is where the transport listens. Raises ``ConfigError`` when the port is taken."""
@@ -63,7 +63,7 @@ class Server:
         def asked(transport: asyncio.Transport) -> None:
             door.asked(transport)
 
-        runner = make_runner(make_app(*self._answers, self._knocks, asked), self._knocks)
+        runner = make_runner(make_app(*self._answers, self._limits, asked), self._limits)
         await runner.setup()
         self._runner = runner
         assert runner.server is not None  # made by setup()

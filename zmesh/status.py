@@ -50,10 +50,10 @@ def health(
     engine: Engine,
     known: int,
     registry: RegistryStatus | None,
-    meeting: Mapping[str, Any] | None = None,
+    bootstrap: Mapping[str, Any] | None = None,
     troubles: Troubles = NO_TROUBLES,
 ) -> dict[str, Any]:
-    """The answer of GET /health. ``known``: peers listed. ``meeting``: how it goes, where there are seeds to meet."""
+    """The answer of GET /health. ``known``: peers listed. ``bootstrap``: how it goes, where there are seeds to meet."""
     live = [link for link in engine.links.values() if link.state is LinkState.LIVE]
     away = [link for link in engine.links.values() if link.state is not LinkState.LIVE]
     reasons = Counter(link.why for link in away if link.why)
@@ -70,8 +70,8 @@ def health(
     if known and not live:
         why.append(f"none of {known} known peers is reached")
         why += [f"{count} peer(s): {reason}" for reason, count in reasons.most_common(MAX_REASONS)]
-    if meeting is not None and not live:
-        why += meeting["problems"][:MAX_REASONS]
+    if bootstrap is not None and not live:
+        why += bootstrap["problems"][:MAX_REASONS]
     if registry is not None and registry.age is None:
         why.append(registry.problem or "the registry has not been read yet")
     elif registry is not None and registry.problem is not None:
@@ -91,8 +91,8 @@ def health(
             "block": registry.block,
             "problem": registry.problem,
         }
-    if meeting is not None:
-        said["meeting"] = dict(meeting)
+    if bootstrap is not None:
+        said["bootstrap"] = dict(bootstrap)
     if skewed:
         named = {link.key: engine.peers.get(link.key) for link in skewed}
         said["clocks_ahead_seconds"] = {

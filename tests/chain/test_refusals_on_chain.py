@@ -147,7 +147,7 @@ async def test_a_node_without_an_account_is_told_so_and_linked_by_nobody(
 
 def says_why(health: dict[str, Any], reason: str) -> bool:
     """Is the node degraded, and does it tell what seeds hold against it?"""
-    return health["status"] == "degraded" and reason in " ".join(health["meeting"]["problems"])
+    return health["status"] == "degraded" and reason in " ".join(health["bootstrap"]["problems"])
 
 
 def test_a_delegation_that_is_not_true_does_not_start(chain: Chopsticks, four: list[DevAccount]) -> None:

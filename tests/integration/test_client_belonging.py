@@ -210,12 +210,12 @@ async def test_a_node_that_learns_its_chain_late_moves_over_to_its_mesh() -> Non
 async def test_a_node_is_at_the_door_of_its_seed_once_its_registry_named_somebody_and_not_before(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("zmesh.meeting.FIRST_PAUSE", 3600.0)  # only news makes it try again
+    monkeypatch.setattr("zmesh.bootstrap.FIRST_PAUSE", 3600.0)  # only news makes it try again
     told = Told()
     async with delegated("a", Told(accounts("ab"))) as a, delegated("b", told, a) as b:
-        ports = b._running()._meeting._ports
+        ports = b._running()._bootstrap._ports
         assert (b.handlers.records.own is not None, ports.own()) == (True, b"")
-        await asyncio.sleep(0)  # now its meeting, a task that was scheduled before, has begun to wait
+        await asyncio.sleep(0)  # now its bootstrap, a task that was scheduled before, has begun to wait
         told.tell(accounts("ab"))
         own = b.handlers.records.own
         assert own is not None

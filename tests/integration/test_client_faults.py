@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support import client, counted
-from zmesh.meeting import Meeting
+from zmesh.bootstrap import Bootstrap
 from zmesh.state import State
 
 SECONDS = 20
@@ -44,17 +44,17 @@ async def test_work_in_the_background_that_ends_says_so_is_counted_and_degrades_
 ) -> None:
     told = asyncio.Event()
 
-    async def run(_: Meeting) -> None:
+    async def run(_: Bootstrap) -> None:
         await told.wait()
         raise RuntimeError("what nobody thought of")
 
-    monkeypatch.setattr(Meeting, "run", run)
+    monkeypatch.setattr(Bootstrap, "run", run)
     async with client("a") as a, asyncio.timeout(SECONDS):
-        work = [task for task in asyncio.all_tasks() if task.get_name() == "zmesh meeting of a"]
+        work = [task for task in asyncio.all_tasks() if task.get_name() == "zmesh bootstrap of a"]
         assert (a.health()["status"], counted(a, "node", "background_ended"), len(work)) == ("healthy", 0, 1)
         told.set()
         await asyncio.wait(work)
-        said = "the task 'meeting' of this node ended with RuntimeError: restart the node"
+        said = "the task 'bootstrap' of this node ended with RuntimeError: restart the node"
         assert (a.health()["status"], a.health()["why"], a.health()["running"]) == ("degraded", [said], True)
         assert "\nzmesh_healthy 0\n" in a.metrics()
         assert counted(a, "node", "background_ended") == 1

@@ -127,7 +127,7 @@ async def test_a_port_in_use_is_one_sentence_and_leaves_nothing_behind() -> None
     await a.start()  # free now, and nothing of the first attempt is in the way
     assert a.listen_port == port
     (unread,) = a._setup.dispatcher._reading()
-    assert unread.qsize() == 0, "an attempt that failed must not end a reader"
+    assert not unread._ended, "an attempt that failed must not end a reader"
     await a.stop()
     assert [message async for message in reader] == []
 

@@ -327,7 +327,7 @@ def test_what_is_planted_at_one_node_does_not_hide_from_it_what_it_lacks() -> No
         sim.inject(0, 1, message.frames(1, 0))
     sim.run(46.0)
 
-    assert sim.nodes[1].engine.drops[DropReason.IGNORED_BY_VALIDATOR] == len(planted)
+    assert sim.nodes[1].engine.drops[DropReason.IGNORED] == len(planted)
     assert {told.message_id for told in sim.deliveries if told.node == 1} == {round_of_another, *missed}
     assert sim.offences == []
 

@@ -12,15 +12,15 @@ from aiohttp import web
 from zmesh.core.types import Endpoint
 from zmesh.handlers import Offer, Taken
 from zmesh.http import App, make_app, make_runner
-from zmesh.knocks import Knocks
+from zmesh.http_limits import HttpLimits
 
 HEALTH = {"status": "healthy", "peer_id": "validator_001", "peers_count": 5, "running": True}
 NEW = Offer(Taken.NEW, "new")
 
 
 @asynccontextmanager
-async def serving(app: App, knocks: Knocks | None = None) -> AsyncIterator[Endpoint]:
-    runner = make_runner(app, knocks)
+async def serving(app: App, limits: HttpLimits | None = None) -> AsyncIterator[Endpoint]:
+    runner = make_runner(app, limits)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -51,7 +51,7 @@ def get(path: str, method: str = "GET", extra: str = "") -> bytes:
     return f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{extra}\r\n".encode()
 
 
-def taking(*outcomes: Offer, knocks: Knocks | None = None) -> tuple[App, list[bytes]]:
+def taking(*outcomes: Offer, limits: HttpLimits | None = None) -> tuple[App, list[bytes]]:
     """An application that has these outcomes for what is posted, and what that was."""
     posted: list[bytes] = []
     left = list(outcomes)
@@ -60,4 +60,4 @@ def taking(*outcomes: Offer, knocks: Knocks | None = None) -> tuple[App, list[by
         posted.append(encoded)
         return left.pop(0) if len(left) > 1 else left[0]
 
-    return make_app(lambda: HEALTH, post=post, knocks=knocks), posted
+    return make_app(lambda: HEALTH, post=post, limits=limits), posted

@@ -12,17 +12,17 @@ from typing import Any, cast
 import pytest
 
 from tests.unit.delegation_support import END, GENESIS, NETWORK, Signer, delegation, signer
-from tests.unit.test_meeting import World
+from tests.unit.test_bootstrap import World
 from tests.unit.virtual_time import in_virtual_time, moment
 from zmesh import belonging as module
 from zmesh.belonging import RENEW, Belonging
+from zmesh.bootstrap import Bootstrap
 from zmesh.core.events import Event, Located, RosterChanged
 from zmesh.core.now import Now
 from zmesh.core.types import Endpoint
 from zmesh.core.wire import network_id
 from zmesh.handlers import Description, Record, encode_record
 from zmesh.identity import Identity
-from zmesh.meeting import Meeting
 from zmesh.registry.port import Account, ValidatorSet
 
 NODES = [Identity.from_seed(bytes([number]) * 32) for number in range(101, 105)]
@@ -190,11 +190,11 @@ def test_a_node_meets_nobody_before_its_registry_named_somebody_and_then_at_once
         loop = asyncio.get_running_loop()
         told, world = Told(monkeypatch, found=ValidatorSet(genesis=GENESIS)), World(*NODES[:3])
         ports = replace(world.ports(), own=lambda: world.own if told.belonging.is_told else b"")
-        meeting = Meeting(tuple(world.answers), NODES[3].public, ports, random.Random(7), loop.time)
-        told.on_change.append(meeting.hurry)
-        running = asyncio.create_task(meeting.run())
+        bootstrap = Bootstrap(tuple(world.answers), NODES[3].public, ports, random.Random(7), loop.time)
+        told.on_change.append(bootstrap.hurry)
+        running = asyncio.create_task(bootstrap.run())
         await moment(100.0)
-        assert (told.belonging.is_told, world.fetched, meeting.status()["problems"]) == (False, [], [])
+        assert (told.belonging.is_told, world.fetched, bootstrap.status()["problems"]) == (False, [], [])
 
         told.belonging.registered(SET)
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""Token buckets and the agenda: how much at once, and what is due when."""
+"""Token buckets and the timers: how much at once, and what is due when."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.core_support import NOON, later
-from zmesh.core.agenda import NEVER, Agenda
 from zmesh.core.limits import Limits, TokenBucket, machine
 from zmesh.core.now import Now
+from zmesh.core.timers import NEVER, Timers
 
 
 def test_a_burst_passes_and_then_the_rate_holds() -> None:
@@ -42,47 +42,47 @@ def test_no_order_of_takes_gets_more_than_rate_and_burst(gaps: list[float], rate
 
 
 def test_the_agenda_runs_what_is_due_in_order_and_ties_as_they_were_noted() -> None:
-    agenda = Agenda()
+    timers = Timers()
     ran: list[tuple[Any, float]] = []
 
     def note(subject: Any, now: Now) -> None:
         ran.append((subject, now.mono))
 
     for at, subject in ((3.0, "c"), (1.0, "a"), (2.0, "b1"), (2.0, "b2"), (9.0, "late")):
-        agenda.note(NOON.mono + at, note, subject)
+        timers.note(NOON.mono + at, note, subject)
     now = later(5.0)
-    agenda.run(now)
+    timers.run(now)
 
     assert ran == [(subject, now.mono) for subject in ("a", "b1", "b2", "c")]
-    assert agenda.next == NOON.mono + 9.0
+    assert timers.next == NOON.mono + 9.0
 
 
 def test_what_the_agenda_adds_for_the_past_runs_in_the_same_call() -> None:
-    agenda = Agenda()
+    timers = Timers()
     ran: list[str] = []
 
     def first(subject: str, now: Now) -> None:
         ran.append(subject)
-        agenda.note(now.mono - 1.0, lambda again, _: ran.append(again), "second")
+        timers.note(now.mono - 1.0, lambda again, _: ran.append(again), "second")
 
-    agenda.note(NOON.mono, first, "first")
-    agenda.run(NOON)
+    timers.note(NOON.mono, first, "first")
+    timers.run(NOON)
 
-    assert (ran, agenda.next) == (["first", "second"], NEVER)
+    assert (ran, timers.next) == (["first", "second"], NEVER)
 
 
 def test_the_agenda_goes_on_after_a_callback_that_raised() -> None:
-    agenda = Agenda()
+    timers = Timers()
 
     def fails(subject: str, now: Now) -> None:
         raise RuntimeError(subject)
 
-    agenda.note(NOON.mono, fails, "broken")
-    agenda.note(NOON.mono + 1.0, lambda subject, now: None)
+    timers.note(NOON.mono, fails, "broken")
+    timers.note(NOON.mono + 1.0, lambda subject, now: None)
     with pytest.raises(RuntimeError, match="broken"):
-        agenda.run(NOON)
+        timers.run(NOON)
 
-    assert agenda.next == NOON.mono + 1.0
+    assert timers.next == NOON.mono + 1.0
 
 
 @pytest.mark.parametrize(

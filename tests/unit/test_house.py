@@ -27,8 +27,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "transport",
             "version",
             "log",
-            "ration",
-            "shares",
+            "log_limit",
             "files",
             "multiaddr",
             "identity",
@@ -37,8 +36,11 @@ LAYERS: tuple[frozenset[str], ...] = (
             "genesis",
         }
     ),
-    frozenset({"transports", "handlers", "registry", "config", "http", "http_client", "knocks", "messages", "state"}),
-    frozenset({"node", "dialer", "meeting", "dispatch", "peer_table", "seen_view", "server", "counted", "status"}),
+    frozenset(
+        {"transports", "handlers", "registry", "config", "http", "http_client", "http_limits", "messages", "state"}
+    ),
+    frozenset({"fair_queue"}),
+    frozenset({"node", "dialer", "bootstrap", "dispatch", "peer_table", "seen_view", "server", "counted", "status"}),
     frozenset({"belonging"}),
     frozenset({"running"}),
     frozenset({"client", ""}),

@@ -20,7 +20,7 @@ from zmesh.core.types import Endpoint
 from zmesh.handlers import Offer, Taken
 from zmesh.http import MAX_BODY, MAX_LINE, STATUSES, App, make_app
 from zmesh.http_client import MAX_ANSWER, Posted, fetch_record, post_record
-from zmesh.knocks import Knocks
+from zmesh.http_limits import HttpLimits
 
 
 @asynccontextmanager
@@ -108,11 +108,11 @@ async def test_what_is_no_request_is_refused_without_a_line_in_the_log(
     request_bytes: bytes, counted: dict[str, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The exchange ends because the server hangs up; the next one is served. No method: the front door counts it."""
-    knocks = Knocks()
-    async with serving(whole_app(), knocks) as endpoint:
+    limits = HttpLimits()
+    async with serving(whole_app(), limits) as endpoint:
         assert (await exchange(endpoint, request_bytes))[0] == 400
         assert (await exchange(endpoint, get("/health")))[0] == 200
-    assert knocks.counters == counted
+    assert limits.counters == counted
     assert caplog.records == []
 
 
@@ -125,7 +125,7 @@ async def test_a_connection_that_breaks_off_is_counted_and_not_logged_and_a_faul
     async def app(_request: web.BaseRequest) -> web.Response:
         raise raised.pop(0)
 
-    here, elsewhere = Knocks(), Knocks()
+    here, elsewhere = HttpLimits(), HttpLimits()
     async with serving(app, here) as endpoint, serving(app, elsewhere):
         assert (await exchange(endpoint, get("/health")))[0] == 500
         assert caplog.records == []
@@ -324,8 +324,8 @@ TOO_SHORT = b"Content-Length: 100\r\n", [b"abc"]
 async def test_whoever_hangs_up_within_a_body_is_counted_and_not_logged(
     coding: bytes, pieces: list[bytes], leave: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    knocks = Knocks()
-    app, posted = taking(NEW, knocks=knocks)
+    limits = HttpLimits()
+    app, posted = taking(NEW, limits=limits)
     ended = asyncio.Event()
 
     async def watched(request: web.BaseRequest) -> web.Response:
@@ -346,7 +346,7 @@ async def test_whoever_hangs_up_within_a_body_is_counted_and_not_logged(
         writer.transport.abort()
         await ended.wait()
         assert (await exchange(endpoint, get("/health")))[0] == 200
-    assert (posted, knocks.counters) == ([], {"http_posts_broken_off": 1})
+    assert (posted, limits.counters) == ([], {"http_posts_broken_off": 1})
     assert caplog.records == []
 
 

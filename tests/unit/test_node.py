@@ -15,8 +15,8 @@ from zmesh.core.events import Event, FrameReceived, Verified, Wake
 from zmesh.core.now import Now
 from zmesh.core.types import Fault
 from zmesh.identity import Identity, verify
+from zmesh.log_limit import BURST
 from zmesh.node import POOL_FROM, POOL_LIMIT, Node
-from zmesh.ration import BURST
 
 AUTHOR = Identity.from_seed(b"a" * 32)
 GOOD, BAD = AUTHOR.sign(b"data"), bytes(64)

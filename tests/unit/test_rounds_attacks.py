@@ -77,5 +77,5 @@ def test_what_would_expire_between_two_nodes_is_known_to_neither(kind: MessageTy
         drops += bench.drops()
         assert len(held) == 0
 
-    assert drops == [DropReason.REJECTED_BY_VALIDATOR, DropReason.EXPIRED]
+    assert drops == [DropReason.REJECTED, DropReason.EXPIRED]
     assert held.objection(said, {}).startswith("it has an expiry")

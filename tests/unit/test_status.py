@@ -84,10 +84,10 @@ def test_the_registry_says_how_old_its_word_is_and_what_is_wrong() -> None:
 
 
 def test_seeds_that_do_not_answer_degrade_a_node_that_reaches_nobody() -> None:
-    meeting = {"seeds_met": "0 of 1", "records": "0 of 0", "problems": ["127.0.0.1:1: Connection refused"]}
-    said = health("me", engine_with(), 0, None, meeting, Troubles(["it is late"], []))
+    bootstrap = {"seeds_met": "0 of 1", "records": "0 of 0", "problems": ["127.0.0.1:1: Connection refused"]}
+    said = health("me", engine_with(), 0, None, bootstrap, Troubles(["it is late"], []))
     assert (said["status"], said["why"]) == ("degraded", ["it is late", "127.0.0.1:1: Connection refused"])
-    assert health("me", engine_with(link(1)), 1, None, meeting)["status"] == "healthy"
+    assert health("me", engine_with(link(1)), 1, None, bootstrap)["status"] == "healthy"
 
 
 def samples(is_healthy: bool, sends: dict[SendResult, int], others: dict[str, dict[str, int]]) -> dict[str, str]:

@@ -46,7 +46,7 @@ def test_what_would_expire_between_two_nodes_counts_at_neither(kind: int) -> Non
     late.hear(BOB, said)
 
     assert (first.open, second.open) == ((), ())
-    assert (early.drops(), late.drops()) == ([DropReason.REJECTED_BY_VALIDATOR], [DropReason.EXPIRED])
+    assert (early.drops(), late.drops()) == ([DropReason.REJECTED], [DropReason.EXPIRED])
     assert early.offences() == [(ALICE.public, Fault.INVALID_MESSAGE)]
     assert first.objection(said, {}).startswith("it has an expiry")
 

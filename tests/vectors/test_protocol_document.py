@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from zmesh import delegation, dialer, http, knocks, meeting
+from zmesh import bootstrap, delegation, dialer, http, http_limits
 from zmesh.core import bounds, gossip, intake, links, rates, reputation, seen, wants, wire
 from zmesh.core.types import AckStatus, DropReason, MessageType
 from zmesh.delegation import Scheme
@@ -146,17 +146,18 @@ def test_the_numbers_of_dialling_meeting_and_introducing_are_those_of_the_code()
         f"`GET /record` within {dialer.FETCH_SECONDS:g} s",
         f"at most {dialer.MAX_ADDRESSES} of one name",
         f"remembered is bounded ({dialer.MAX_SILENT})",
-        f"post {knocks.POST_BURST:g} times at once and {knocks.POST_RATE:g} times a second",
-        f"all together {knocks.POST_BURST_OF_ALL:g} and {knocks.POST_RATE_OF_ALL:g} times",
-        f"ask otherwise {knocks.GET_BURST:g} times at once and {knocks.GET_RATE:g} times a second",
-        f"all together {knocks.GET_BURST_OF_ALL:g} and {knocks.GET_RATE_OF_ALL:g} times",
+        f"post {http_limits.POST_BURST:g} times at once and {http_limits.POST_RATE:g} times a second",
+        f"all together {http_limits.POST_BURST_OF_ALL:g} and {http_limits.POST_RATE_OF_ALL:g} times",
+        f"ask otherwise {http_limits.GET_BURST:g} times at once and {http_limits.GET_RATE:g} times a second",
+        f"all together {http_limits.GET_BURST_OF_ALL:g} and {http_limits.GET_RATE_OF_ALL:g} times",
         f"is held for {http.HELD:g} s",
         f"introduce {introductions.INTRODUCER_BURST:g} at once and {introductions.INTRODUCER_RATE:g} a second",
         f"introduced {introductions.INTRODUCED_BURST:g} times at once and once in {every:g} s",
-        f"after {meeting.FIRST_PAUSE:g} s, doubled up to {meeting.LONGEST_PAUSE:g} s, +-{100 * meeting.JITTER:g} %",
-        f"no link has been live for {meeting.LONELY:g} s",
-        f"at most {meeting.MAX_PER_NAME} addresses of one",
-        f"is asked {meeting.MAX_ASKS} times",
+        f"after {bootstrap.FIRST_PAUSE:g} s, doubled up to {bootstrap.LONGEST_PAUSE:g} s, "
+        f"+-{100 * bootstrap.JITTER:g} %",
+        f"no link has been live for {bootstrap.LONELY:g} s",
+        f"at most {bootstrap.MAX_PER_NAME} addresses of one",
+        f"is asked {bootstrap.MAX_ASKS} times",
         f"within {questions.ANSWERED_WITHIN:g} s of one",
         f"at most {questions.MAX_FOLLOW_UPS} times",
     )

@@ -89,7 +89,7 @@ class Behaviours:
         if due is not None and due != self._planned.get(handler):
             self._planned[handler] = due
             # A deadline of long ago means at once; it does not mean that this node is late.
-            self._context.agenda.note(max(due, now.mono), self._wake, handler)
+            self._context.timers.note(max(due, now.mono), self._wake, handler)
 
     def _wake(self, handler: Handler, now: Now) -> None:
         if now.mono < self._rests_until.get(handler, now.mono):
@@ -102,6 +102,6 @@ class Behaviours:
             except Exception as error:  # noqa: BLE001 - told by ``Failed``
                 self._context.failed(f"waking {type(handler).__name__}", error)
                 self._rests_until[handler] = now.mono + REST
-                self._context.agenda.note(now.mono + REST, self._wake, handler)
+                self._context.timers.note(now.mono + REST, self._wake, handler)
                 return
         self._plan(handler, now)

@@ -9,7 +9,6 @@ Rules
 from __future__ import annotations
 
 from zmesh.core.actions import Action, Dropped, Failed, Offence
-from zmesh.core.agenda import Agenda
 from zmesh.core.bounds import Bounds
 from zmesh.core.envelope import Composer
 from zmesh.core.link import Link
@@ -17,6 +16,7 @@ from zmesh.core.now import Now
 from zmesh.core.peers import Peers, Rng
 from zmesh.core.rates import AuthorRates
 from zmesh.core.seen import SeenStore
+from zmesh.core.timers import Timers
 from zmesh.core.types import DropReason, Fault, MessageId, PeerKey
 
 
@@ -24,7 +24,7 @@ class Context:
     """The state that gossip, links and direct messages have in common."""
 
     __slots__ = (
-        "agenda",
+        "timers",
         "bounds",
         "composer",
         "drops",
@@ -50,7 +50,7 @@ class Context:
         """Unix milliseconds at the start of this node."""
         self.bounds = bounds
         self.rng = rng
-        self.agenda = Agenda()
+        self.timers = Timers()
         self.peers = Peers(composer.public, bounds)
         self.rates = AuthorRates(bounds)
         self.seen = SeenStore(bounds)

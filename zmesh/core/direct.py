@@ -18,7 +18,7 @@ Rules
  2. An ACK counts only if it was signed by the recipient that was meant and names the message.
  3. A repetition carries the same id, so the recipient hands it over once. After a restart of the recipient in
     between it may be handed over again: what was queued in memory was lost with it.
- 4. The agenda gets the id alone: what was settled at once must not keep its 64 KiB until the deadline.
+ 4. The timer gets the id alone: what was settled at once must not keep its 64 KiB until the deadline.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Outbox:
         """Begin; ``timeout`` in seconds."""
         outgoing = Outgoing(envelope, recipient, token, now.mono + timeout)
         self._pending[envelope.id] = outgoing
-        self._context.agenda.note(outgoing.deadline, self._over, envelope.id)
+        self._context.timers.note(outgoing.deadline, self._over, envelope.id)
         if self._ensure(recipient, now):
             self._attempt(outgoing, now)
 
@@ -118,7 +118,7 @@ class Outbox:
         wait = outgoing.wait(context.bounds, context.rng.random())
         outgoing.again_at = now.mono + wait
         if outgoing.again_at < outgoing.deadline:
-            context.agenda.note(outgoing.again_at, self._again, outgoing.envelope.id)
+            context.timers.note(outgoing.again_at, self._again, outgoing.envelope.id)
 
     def _again(self, identifier: MessageId, now: Now) -> None:
         outgoing = self._pending.get(identifier)

@@ -17,7 +17,6 @@ from typing import Any
 
 from zmesh.core import wire
 from zmesh.core.actions import Action, Admit, Composed, Published, Resolved, WakeAt
-from zmesh.core.agenda import NEVER
 from zmesh.core.behaviours import Behaviours
 from zmesh.core.bounds import MAX_DIRECT_TIMEOUT, MAX_TTL, Bounds
 from zmesh.core.context import Context
@@ -51,6 +50,7 @@ from zmesh.core.intake import Intake
 from zmesh.core.links import Links
 from zmesh.core.now import Now
 from zmesh.core.peers import Rng
+from zmesh.core.timers import NEVER
 from zmesh.core.types import PeerKey, SendResult
 from zmesh.core.wants import Wants
 
@@ -84,7 +84,7 @@ class Engine:
         self._outbox = Outbox(context, self._links.ensure)
         self._behaviours = Behaviours(context, handlers, self._obey)
         self._intake = Intake(context, self._gossip, self._wants, self._links, self._outbox, self._behaviours)
-        self._agenda = context.agenda
+        self._timers = context.timers
         self._wake_at = NEVER
         self.me: PeerKey = signer.public
         self.bounds = context.bounds
@@ -163,8 +163,8 @@ class Engine:
     def _actions(self, now: Now) -> list[Action]:
         if self._context.fallen:
             self._links.cut_fallen(now)
-        if self._agenda.next < self._wake_at:
-            self._wake_at = self._agenda.next
+        if self._timers.next < self._wake_at:
+            self._wake_at = self._timers.next
             self._out.append(WakeAt(self._wake_at))
         actions = self._out[:]
         self._out.clear()
@@ -231,11 +231,11 @@ class Engine:
 
     def _wake(self, event: Wake, now: Now) -> None:
         self._wake_at = NEVER
-        if now.mono - self._agenda.next > LATE:
+        if now.mono - self._timers.next > LATE:
             self._context.late_at = now.mono
             self.late_wakes += 1
         self._behaviours.wake_due(now)
-        self._agenda.run(now)
+        self._timers.run(now)
 
     def _roster_changed(self, event: RosterChanged, now: Now) -> None:
         was_out = self.me not in self.peers.roster.keys

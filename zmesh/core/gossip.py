@@ -112,7 +112,7 @@ class Gossip:
             return  # a mesh of two, or of one so far
         if self._is_flooded(entry):
             if not self._flooded:
-                self._context.agenda.note(now.mono + self._bounds.flood_wait, self._relay_flooded)
+                self._context.timers.note(now.mono + self._bounds.flood_wait, self._relay_flooded)
             self._flooded.append((entry, ttl, hops))
         else:
             self._pass_on(self._bounds.fanout, entry, ttl, hops)
@@ -164,7 +164,7 @@ class Gossip:
         batch = self._batch
         if batch is None:
             batch = self._batch = _Batch()
-            self._context.agenda.note(now.mono + self._bounds.offer_delay, self._offer_round, batch)
+            self._context.timers.note(now.mono + self._bounds.offer_delay, self._offer_round, batch)
         batch.entries.append(entry)
         batch.last_round = max(batch.last_round, rounds)
 
@@ -177,13 +177,13 @@ class Gossip:
             self._offer_to(key, batch.entries)
         batch.rounds += 1
         if batch.rounds <= batch.last_round and len(batch.told) < len(self._context.live):
-            self._context.agenda.note(now.mono + self._bounds.offer_interval, self._offer_round, batch)
+            self._context.timers.note(now.mono + self._bounds.offer_interval, self._offer_round, batch)
 
     def refused(self, entry: Seen, key: PeerKey, now: Now) -> None:
         """The queue to this link would not take it: the link alone is offered it, once that may have changed."""
         entry.lacked_by(key)
         if not self._refused:
-            self._context.agenda.note(now.mono + self._bounds.offer_delay, self._offer_refused)
+            self._context.timers.note(now.mono + self._bounds.offer_delay, self._offer_refused)
         self._refused.setdefault(key, []).append(entry)
 
     def _offer_refused(self, _: None, now: Now) -> None:

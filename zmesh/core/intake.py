@@ -11,7 +11,7 @@ A gossip frame passes these, in this order; each failure is one ``DropReason``:
  6. the signature                      BAD_SIGNATURE, the link's fault: it should have verified
  7. only now it is seen, and charged to its author's rate. Marked earlier, a message could be suppressed by sending it
     first with a junk signature: the id does not cover the signature
- 8. the validator of its type          BAD_PAYLOAD, REJECTED_BY_VALIDATOR, the author's fault; IGNORED_BY_VALIDATOR
+ 8. the validator of its type          BAD_PAYLOAD, REJECTED, the author's fault; IGNORED
  9. relay, offer, deliver              LOW_REPUTATION, UNKNOWN_KIND, RELAYED_ONLY: relayed but not delivered
 
 Admission and seen are checked again when the signature comes back, and the age if verifying took its time.
@@ -283,10 +283,10 @@ class Intake:
             return Verdict.REJECT, None
         verdict = self._behaviours.validate(envelope, author, payload, now)
         if verdict is Verdict.REJECT:
-            self._context.drop(DropReason.REJECTED_BY_VALIDATOR, copy.link, envelope.id)
+            self._context.drop(DropReason.REJECTED, copy.link, envelope.id)
             self._context.blame(envelope.author, Fault.INVALID_MESSAGE, now)
         elif verdict is Verdict.IGNORE:
-            self._context.drop(DropReason.IGNORED_BY_VALIDATOR, copy.link, envelope.id)
+            self._context.drop(DropReason.IGNORED, copy.link, envelope.id)
         return verdict, payload
 
     def _take(self, copy: _Copy, author: Member, payload: Mapping[str, Any], verdict: Verdict, now: Now) -> None:

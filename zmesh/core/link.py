@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from enum import Enum, unique
 
-from zmesh.core.agenda import NEVER
 from zmesh.core.bounds import Bounds
 from zmesh.core.limits import TokenBucket
+from zmesh.core.timers import NEVER
 from zmesh.core.types import MessageId, PeerKey
 
 

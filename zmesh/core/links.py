@@ -20,7 +20,6 @@ from collections.abc import Callable
 
 from zmesh.core import wire
 from zmesh.core.actions import Dial, Hangup, LinkDown, LinkLive, Notice, Send
-from zmesh.core.agenda import NEVER
 from zmesh.core.bounds import AHEAD
 from zmesh.core.context import Context
 from zmesh.core.envelope import Envelope
@@ -28,6 +27,7 @@ from zmesh.core.events import LinkClosed, LinkOpened
 from zmesh.core.gossip import Gossip
 from zmesh.core.link import Link, LinkState
 from zmesh.core.now import Now
+from zmesh.core.timers import NEVER
 from zmesh.core.types import DropReason, Member, PeerKey
 from zmesh.core.wants import Wants
 
@@ -107,7 +107,7 @@ class Links:
     def _dial_at(self, link: Link, at: float) -> None:
         if at < link.redial_at:
             link.redial_at = at
-            self._context.agenda.note(at, self._dial, link)
+            self._context.timers.note(at, self._dial, link)
 
     def _dial(self, link: Link, now: Now) -> None:
         context = self._context
@@ -179,7 +179,7 @@ class Links:
             link.opened_at = now.mono
             link.why = "connected, no HELLO yet"
             self._greet(link, None, now)
-            context.agenda.note(now.mono + HELLO_AGAIN, self._hello_due, link)
+            context.timers.note(now.mono + HELLO_AGAIN, self._hello_due, link)
 
     def _greet(self, link: Link, answering: bytes | None, now: Now) -> None:
         payload = wire.encode_payload({"versions": [wire.VERSION]})
@@ -197,7 +197,7 @@ class Links:
             self._down(link, "it did not answer our HELLO", now)
         else:
             self._greet(link, None, now)
-            self._context.agenda.note(now.mono + HELLO_AGAIN, self._hello_due, link)
+            self._context.timers.note(now.mono + HELLO_AGAIN, self._hello_due, link)
 
     def expects(self, link: Link, hello: Envelope, now: Now) -> bool:
         """Is this HELLO worth a verification? An answer to ours is; others only now and then."""
@@ -321,11 +321,11 @@ class Links:
     def start(self, now: Now) -> None:
         """Begin to tick, at a random phase so that nodes started together do not tick together."""
         phase = self._context.rng.random() * self._context.bounds.digest_interval
-        self._context.agenda.note(now.mono + phase, self._tick)
+        self._context.timers.note(now.mono + phase, self._tick)
 
     def _tick(self, _: None, now: Now) -> None:
         context, bounds = self._context, self._context.bounds
-        context.agenda.note(now.mono + bounds.digest_interval, self._tick)
+        context.timers.note(now.mono + bounds.digest_interval, self._tick)
         context.seen.expire(now.wall)
         for link in list(context.links.values()):
             if link.idle_at is not None and link.idle_at <= now.mono and not link.wanted:

@@ -175,7 +175,7 @@ class Wants:
         for short in ids:
             if (want := self._wants.get(short)) is not None:
                 want.due = moment
-        self._context.agenda.note(moment, self._check, ids)
+        self._context.timers.note(moment, self._check, ids)
 
     def _check(self, ids: list[bytes], now: Now) -> None:
         """An answer is due: turn to other holders, and blame those who kept us waiting too long."""

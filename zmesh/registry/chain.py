@@ -24,7 +24,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from zmesh.log import get_logger
-from zmesh.ration import Ration
+from zmesh.log_limit import LogLimit
 from zmesh.registry.cache import Cache
 from zmesh.registry.caution import Caution, Claim
 from zmesh.registry.chains import AUTOMATIC, reader_name
@@ -162,7 +162,7 @@ class ChainRegistry:
         self._problem: str | None = None
         self._warnings = Repeats()
         self._ended = Repeats()  # subscriptions, which are never well for good
-        self._changes = Ration()  # an endpoint that lies may say another set as often as it is asked
+        self._changes = LogLimit()  # an endpoint that lies may say another set as often as it is asked
 
     # ---------------------------------------------------------------- the worker's life
 

@@ -20,7 +20,7 @@ NEVER: Final = float("inf")
 """A monotonic second that does not come."""
 
 
-class Agenda:
+class Timers:
     """Callbacks by monotonic time.
 
     Its size is bounded by what its users note: O(links + wants + direct messages begun and not yet past their deadline,

@@ -65,7 +65,7 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What a meeting needs of its node."""
+    """What the bootstrap needs of its node."""
 
     resolve: Callable[[Endpoint], Awaitable[list[Endpoint]]]
     """Raises ``OSError`` and ``TimeoutError``."""
@@ -98,7 +98,7 @@ class _Place:
     """Who answered there."""
 
 
-class Meeting:
+class Bootstrap:
     """Runs as one task. ``seeds`` as the operator wrote them; ``me`` is the node's own key."""
 
     def __init__(
@@ -131,7 +131,7 @@ class Meeting:
             try:
                 pause = await self.step()
             except Exception as error:  # noqa: BLE001 - a fault of ours, logged whole; nobody else would meet again
-                _log.error("meeting_failed", exc_info=error)
+                _log.error("bootstrap_failed", exc_info=error)
                 pause, self._pause = self._pause, min(LONGEST_PAUSE, self._pause * 2)
             try:
                 async with asyncio.timeout(pause):
@@ -164,7 +164,7 @@ class Meeting:
         elif now - self._linked_at >= LONELY:
             # Seeds may have started anew, too, and lost what they had of us.
             if self._is_met:
-                _log.info("meeting_again", why="no link is live", seconds=LONELY)
+                _log.info("bootstrap_again", why="no link is live", seconds=LONELY)
                 self._pause = FIRST_PAUSE
             self._linked_at = now
             self._begin_anew()

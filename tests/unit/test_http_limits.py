@@ -12,22 +12,22 @@ from aiohttp import web
 from tests.unit.http_support import HEALTH, NEW, exchange, get, serving, statuses, taking
 from zmesh.http import App, make_app
 from zmesh.http_client import fetch_record
-from zmesh.knocks import (
+from zmesh.http_limits import (
     GET_BURST,
     GET_BURST_OF_ALL,
     GET_RATE,
     POST_BURST,
     POST_BURST_OF_ALL,
     POST_RATE,
-    Knocks,
+    HttpLimits,
     Requests,
 )
 
 
-def counting(monkeypatch: pytest.MonkeyPatch, burst: int, **bounds: float) -> tuple[App, Knocks, list[str]]:
+def counting(monkeypatch: pytest.MonkeyPatch, burst: int, **bounds: float) -> tuple[App, HttpLimits, list[str]]:
     """An application of which one address gets so many answers, and those that it made."""
-    monkeypatch.setattr("zmesh.knocks.GET_RATE", 1e-6)
-    monkeypatch.setattr("zmesh.knocks.GET_BURST", float(burst))
+    monkeypatch.setattr("zmesh.http_limits.GET_RATE", 1e-6)
+    monkeypatch.setattr("zmesh.http_limits.GET_BURST", float(burst))
     for name, value in bounds.items():
         monkeypatch.setattr(f"zmesh.http.{name}", value)
     made: list[str] = []
@@ -44,8 +44,8 @@ def counting(monkeypatch: pytest.MonkeyPatch, burst: int, **bounds: float) -> tu
         made.append("record")
         return b"\x93record"
 
-    knocks = Knocks()
-    return make_app(health, metrics, record, lambda _: NEW, knocks), knocks, made
+    limits = HttpLimits()
+    return make_app(health, metrics, record, lambda _: NEW, limits), limits, made
 
 
 def _post_over_and_over(count: int) -> bytes:
@@ -76,8 +76,8 @@ async def test_one_address_that_posts_too_often_waits_and_others_do_not(monkeypa
 def test_each_machine_has_its_share_and_all_together_have_one(
     kind: str, rate: float, burst: float, burst_of_all: float
 ) -> None:
-    knocks = Knocks()
-    requests: Requests = getattr(knocks, kind)
+    limits = HttpLimits()
+    requests: Requests = getattr(limits, kind)
     for address in ("192.0.2.1", "2001:db8::1", None):
         assert [requests.refusal(address, 0.0) for _ in range(int(burst) + 1)] == [None] * int(burst) + ["address"]
     assert requests.refusal("::ffff:192.0.2.1", 0.0) == "address", "the same machine over IPv6"
@@ -88,7 +88,7 @@ def test_each_machine_has_its_share_and_all_together_have_one(
     crowd = [requests.refusal(f"198.51.{number // 200}.{number % 200}", 1 / rate) for number in range(int(left) + 100)]
     assert set(crowd) == {None, "everybody"}
     assert crowd.count("everybody") == pytest.approx(100, abs=40)
-    assert knocks.counters == {
+    assert limits.counters == {
         f"http_{kind}_over_limit_of_address": 5,
         f"http_{kind}_over_limit_of_everybody": crowd.count("everybody"),
     }
@@ -99,8 +99,8 @@ def test_each_machine_has_its_share_and_all_together_have_one(
 def test_strangers_use_up_nothing_of_this_machines_own_share_nor_it_of_theirs(
     kind: str, burst: float, own: str
 ) -> None:
-    knocks = Knocks()
-    requests: Requests = getattr(knocks, kind)
+    limits = HttpLimits()
+    requests: Requests = getattr(limits, kind)
     before = [requests.refusal(own, 0.0) for _ in range(int(burst) // 2)]
     let_in = 0
     while requests.refusal(f"198.51.100.{let_in % 100}", 0.0) is None:
@@ -114,7 +114,7 @@ def test_strangers_use_up_nothing_of_this_machines_own_share_nor_it_of_theirs(
 async def test_one_address_that_asks_too_often_gets_429_before_an_answer_is_made_and_others_are_served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    app, knocks, made = counting(monkeypatch, 5, HELD=0.0)
+    app, limits, made = counting(monkeypatch, 5, HELD=0.0)
     within = [get("/metrics"), get("/record", "HEAD"), get("/nothing"), get("/health", "PUT"), get("/health")]
     async with serving(app) as endpoint:
         assert [(await exchange(endpoint, one))[0] for one in within] == [200, 200, 404, 405, 200]
@@ -132,7 +132,7 @@ async def test_one_address_that_asks_too_often_gets_429_before_an_answer_is_made
     assert json.loads(body) == {"error": "too many requests of address", "why": "too_often"}
     assert posted == 202
     assert made == ["metrics", "record", "health", "record"]
-    assert knocks.counters == {"http_gets_over_limit_of_address": 7}
+    assert limits.counters == {"http_gets_over_limit_of_address": 7}
 
 
 @pytest.mark.parametrize("expectation", ["100-continue", "a miracle"])
@@ -151,31 +151,31 @@ async def test_who_expects_something_has_no_other_share_than_who_does_not(
     method: str, path: str, expectation: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An HTTP server's own answers to an Expect (100, 417) come before anything of ours has seen the request."""
-    monkeypatch.setattr("zmesh.knocks.POST_BURST", 0.0)
-    app, knocks, made = counting(monkeypatch, 0, HELD=0.0)
+    monkeypatch.setattr("zmesh.http_limits.POST_BURST", 0.0)
+    app, limits, made = counting(monkeypatch, 0, HELD=0.0)
     length = "Content-Length: 1\r\n" if method == "POST" else ""
     request = get(path, method, f"Expect: {expectation}\r\n{length}")
-    async with serving(app, knocks) as endpoint:
+    async with serving(app, limits) as endpoint:
         assert statuses(await exchange(endpoint, request)) == [429]
 
     kind = "posts" if method == "POST" else "gets"
-    assert (made, knocks.counters) == ([], {f"http_{kind}_over_limit_of_address": 1})
+    assert (made, limits.counters) == ([], {f"http_{kind}_over_limit_of_address": 1})
     assert caplog.records == []
 
 
 async def test_what_everybody_asks_too_often_gets_429_too_for_503_says_that_there_is_no_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("zmesh.knocks.GET_BURST_OF_ALL", 0.0)
-    monkeypatch.setattr("zmesh.knocks.POST_BURST_OF_ALL", 0.0)
-    monkeypatch.setattr("zmesh.knocks.machine", lambda _: "198.51.100.1")
-    app, knocks, made = counting(monkeypatch, 5, HELD=0.0)
+    monkeypatch.setattr("zmesh.http_limits.GET_BURST_OF_ALL", 0.0)
+    monkeypatch.setattr("zmesh.http_limits.POST_BURST_OF_ALL", 0.0)
+    monkeypatch.setattr("zmesh.http_limits.machine", lambda _: "198.51.100.1")
+    app, limits, made = counting(monkeypatch, 5, HELD=0.0)
     async with serving(app) as endpoint:
         assert (await exchange(endpoint, get("/record")))[0] == 429
         assert (await exchange(endpoint, get("/records", "POST", "Content-Length: 1\r\n") + b"x"))[0] == 503
 
     assert made == []
-    assert knocks.counters == {"http_gets_over_limit_of_everybody": 1, "http_posts_over_limit_of_everybody": 1}
+    assert limits.counters == {"http_gets_over_limit_of_everybody": 1, "http_posts_over_limit_of_everybody": 1}
 
 
 async def test_a_refusal_is_held_and_with_it_what_follows_over_the_same_connection(
@@ -195,7 +195,7 @@ async def test_a_refusal_is_held_and_with_it_what_follows_over_the_same_connecti
 async def test_whoever_leaves_while_a_refusal_is_held_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app, knocks, _ = counting(monkeypatch, 0, HELD=60.0)
+    app, limits, _ = counting(monkeypatch, 0, HELD=60.0)
     news: asyncio.Queue[str] = asyncio.Queue()
 
     async def watched(request: web.BaseRequest) -> web.Response:
@@ -212,5 +212,5 @@ async def test_whoever_leaves_while_a_refusal_is_held_leaves_nothing_behind(
         writer.transport.abort()
         assert await news.get() == "ended"
 
-    assert knocks.counters == {"http_gets_over_limit_of_address": 1}
+    assert limits.counters == {"http_gets_over_limit_of_address": 1}
     assert caplog.records == []

@@ -62,7 +62,7 @@ class Requests:
         return whose
 
 
-class Knocks:
+class HttpLimits:
     """What one front door counts."""
 
     def __init__(self) -> None:

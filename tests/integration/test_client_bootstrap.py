@@ -1,4 +1,4 @@
-"""Meeting, with real clients on real sockets: a registry says who belongs and nobody where; one address is enough."""
+"""Bootstrap, with real clients on real sockets: a registry says who belongs and nobody where; one address is enough."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_after_one_meeting_everybody_knows_everybody(registry: Path) -> No
         assert [(await inbox.next()).payload["round_id"] for inbox in inboxes] == ["r1"] * 3
         await until(lambda: all(len(one.handlers.records.records) == 4 for one in everybody), *everybody)
         _, _, body = await http_get(c.listen_port, "/health")
-        assert json.loads(body)["meeting"]["records"] == "3 of 4"
+        assert json.loads(body)["bootstrap"]["records"] == "3 of 4"
         assert sum(counted(one, "record", "introduced") for one in everybody) >= 2
 
 
@@ -97,7 +97,7 @@ async def test_who_tells_no_address_that_a_seed_takes_is_met_without_one_and_tol
         node(registry, "b", door(a), listen_host="0.0.0.0") as b,
     ):
         await until(lambda: are_linked(a, b), a, b)
-        await until(lambda: b.health()["meeting"]["seeds_met"] == "1 of 1", a, b)
+        await until(lambda: b.health()["bootstrap"]["seeds_met"] == "1 of 1", a, b)
         assert (own(a).endpoints, own(b).endpoints) == ((), ())
     assert "every node needs MESH_LISTEN_HOST=127.0.0.1" in caplog.text
 
@@ -155,8 +155,8 @@ async def test_what_a_stranger_posts_changes_nothing_and_is_counted_by_its_reaso
 async def test_the_limit_of_an_address_is_that_of_the_real_one_behind_the_front_door(
     registry: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zmesh.knocks.POST_BURST", 1.0)
-    monkeypatch.setattr("zmesh.knocks.POST_RATE", 1e-6)
+    monkeypatch.setattr("zmesh.http_limits.POST_BURST", 1.0)
+    monkeypatch.setattr("zmesh.http_limits.POST_RATE", 1e-6)
     async with node(registry, "a") as a:
         statuses: list[tuple[int, str | None]] = []
         for source in ("127.0.0.1", "127.0.0.1", "127.0.0.2"):

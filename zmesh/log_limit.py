@@ -3,7 +3,7 @@
 Rules
  1. Lines of one kind, one event about one peer, may come ``BURST`` at once, and then one every ``PAUSE`` seconds.
  2. How many were held back is said with the next one of their kind that is written.
- 3. What is remembered is bounded: beyond ``MAX_KINDS`` that are busy, further kinds share one ration.
+ 3. What is remembered is bounded: beyond ``MAX_KINDS`` that are busy, further kinds share one limit.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Kind = tuple[str, ...]
 _OTHERS: Final[Kind] = ("others",)
 
 
-class _Share:
-    """The ration of one kind."""
+class _Line:
+    """What one kind may still have."""
 
     __slots__ = ("bucket", "held_back")
 
@@ -35,28 +35,28 @@ class _Share:
         self.held_back = 0
 
 
-class Ration:
+class LogLimit:
     """Pure: it is told the time, in seconds of a clock that never goes back."""
 
     def __init__(self) -> None:
-        self._shares: dict[Kind, _Share] = {}
+        self._kinds: dict[Kind, _Line] = {}
 
     def take(self, kind: Kind, mono: float) -> int | None:
         """To log it: how many of its kind were held back since the last one. None: hold it back."""
-        share = self._share(kind, mono)
-        if not share.bucket.take(mono):
-            share.held_back += 1
+        line = self._of(kind, mono)
+        if not line.bucket.take(mono):
+            line.held_back += 1
             return None
-        held_back, share.held_back = share.held_back, 0
+        held_back, line.held_back = line.held_back, 0
         return held_back
 
-    def _share(self, kind: Kind, mono: float) -> _Share:
-        share = self._shares.get(kind)
-        if share is None:
-            if len(self._shares) >= MAX_KINDS:
+    def _of(self, kind: Kind, mono: float) -> _Line:
+        line = self._kinds.get(kind)
+        if line is None:
+            if len(self._kinds) >= MAX_KINDS:
                 # A full bucket says no more than a new one; what it held back, nobody asked for again.
-                self._shares = {one: at for one, at in self._shares.items() if not at.bucket.has(mono, BURST)}
-            if len(self._shares) >= MAX_KINDS:
+                self._kinds = {one: at for one, at in self._kinds.items() if not at.bucket.has(mono, BURST)}
+            if len(self._kinds) >= MAX_KINDS:
                 kind = _OTHERS
-            share = self._shares.setdefault(kind, _Share(mono))
-        return share
+            line = self._kinds.setdefault(kind, _Line(mono))
+        return line

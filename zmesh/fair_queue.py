@@ -1,0 +1,64 @@
+"""Messages that wait for one handler, and who may add to them.
+
+Rules
+ 1. Nothing that was queued makes way: it may have been acknowledged. So a queue is shared while there is room.
+ 2. Until it is half full it takes whatever comes; from then on nobody has more of it than an even share, and whoever is
+    alone has all of it.
+ 3. Others may have filled it before somebody came: of a full queue every account still gets one place in ``RESERVE``.
+    With all of these it is twice its limit at most.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from zmesh.messages import MeshMessage
+
+RESERVE: Final = 64
+
+
+class FairQueue:
+    """First in, first out; ``limit`` messages, shared among the accounts that wrote them."""
+
+    __slots__ = ("_held", "_limit", "messages")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held: dict[str, int] = {}
+        """Messages by account; who has none is not in it."""
+        self.messages: deque[MeshMessage] = deque()
+        """To look at: whether there is any, and how many."""
+
+    def put(self, message: MeshMessage) -> bool:
+        """Add it, if its account may have one more place."""
+        account = message.account_id
+        mine = self._held.get(account, 0)
+        if len(self.messages) >= self._limit // 2 and not self._has_place(mine):
+            return False
+        self._held[account] = mine + 1
+        self.messages.append(message)
+        return True
+
+    def get(self) -> MeshMessage:
+        """The one that came first. Raises ``IndexError`` if there is none."""
+        message = self.messages.popleft()
+        left = self._held[message.account_id] - 1
+        if left:
+            self._held[message.account_id] = left
+        else:
+            del self._held[message.account_id]
+        return message
+
+    def clear(self) -> int:
+        """Drop what waits; how many that were."""
+        waiting = len(self.messages)
+        self.messages.clear()
+        self._held.clear()
+        return waiting
+
+    def _has_place(self, mine: int) -> bool:
+        """Is there one more for an account that has ``mine`` of them?"""
+        if mine >= max(1, self._limit // (len(self._held) + (mine == 0))):
+            return False
+        return len(self.messages) < self._limit or mine < max(1, self._limit // RESERVE)
