@@ -14,14 +14,15 @@ from collections.abc import Mapping
 from zmesh.handlers import Taken
 from zmesh.registry.standing import Standing
 
-_ENDS = ("accepted", "refused_key", "not_zmtp", "bad_handshake", "handshake_timeout", "handshake_abandoned")
+_ENDS = ("accepted", "refused_key", "not_zmtp", "no_greeting", "half_greeting")
+_HANDSHAKES = ("bad_handshake", "handshake_timeout", "handshake_abandoned")
 _MORE_ENDS = ("frame_refused", "vanished", "left", "cut", "full", "silent", "endless")
 """How a connection to a bound socket ends, and what else happens to one; see ``Connections``."""
 _LIMITED = ("over_limit_of_address", "over_limit_of_everybody")
 
 EVENTS: Mapping[str, tuple[str, ...]] = {
     "transport": (
-        *(f"{port}_{why}" for port in ("direct", "gossip") for why in (*_ENDS, *_MORE_ENDS)),
+        *(f"{port}_{why}" for port in ("direct", "gossip") for why in (*_ENDS, *_HANDSHAKES, *_MORE_ENDS)),
         *("zap_malformed", "zap_stranger", "key_unusable", "image_collision"),
         *("direct_lane_full", "direct_lane_gone", "gossip_lane_full", "gossip_lane_lost", "gossip_unsent"),
         *("gossip_subscribed", "gossip_unasked", "gossip_out_of_step", "topic_malformed", "topic_taken", "topic_twice"),
@@ -30,8 +31,17 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
         *("sink_error", "reader_error", "stop_deadline"),
     ),
     "front_door": (
-        *("door_http", "door_zmtp", "door_not_zmtp_nor_http", "door_silent", "door_left", "door_http_made_way"),
-        *("door_too_many_from_address", "door_crowded", "door_full", "door_backend_down"),
+        *(
+            "door_http",
+            "door_zmtp",
+            "door_tls",
+            "door_not_zmtp_nor_http",
+            "door_silent",
+            "door_left",
+            "door_backend_down",
+        ),
+        *("door_too_often", "door_too_many_from_address", "door_crowded", "door_full"),
+        *("door_http_slow", "door_http_expired", "door_http_too_much", "door_http_made_way"),
         *("http_malformed", "http_broken_off", "http_posts_broken_off"),
         *(f"http_{kind}_{limit}" for kind in ("gets", "posts") for limit in _LIMITED),
     ),

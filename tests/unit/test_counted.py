@@ -1,0 +1,35 @@
+"""Every counter whose name stands in the code is in /metrics before it first counts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from zmesh.counted import EVENTS
+
+ROOT = Path(__file__).parents[2]
+COUNTED = re.compile(r'counters\["(\w+)"\]')
+DOOR = re.compile(r'(?:count\(|return |else |transport, )"(\w+)"')
+"""What the front door counts: names without their ``door_``."""
+FILES = {
+    "transport": sorted(set((ROOT / "transports").glob("*.py")) - {ROOT / "transports/simulator.py"}),
+    "front_door": [ROOT / "zmesh/http.py"],
+    "handler": [ROOT / "zmesh/dispatch.py"],
+    "record": [ROOT / "handlers/records.py"],
+    "node": [ROOT / "zmesh/node.py", ROOT / "zmesh/running.py"],
+}
+
+
+@pytest.mark.parametrize("layer", FILES)
+def test_what_a_layer_counts_is_there_from_the_start(layer: str) -> None:
+    names = {name for path in FILES[layer] for name in COUNTED.findall(path.read_text(encoding="utf-8"))}
+    assert names
+    assert names <= set(EVENTS[layer])
+
+
+def test_what_the_front_door_counts_is_there_from_the_start() -> None:
+    text = (ROOT / "transports/front_door.py").read_text(encoding="utf-8")
+    names = {f"door_{name}" for name in DOOR.findall(text)}
+    assert names == {name for name in EVENTS["front_door"] if name.startswith("door_")}
