@@ -44,7 +44,8 @@ def block(language: str, begins: str) -> str:
 
 
 MAKE = block("bash", "make demo")
-PROGRAM = block("python", "import asyncio")
+PAIR = block("python", "import asyncio\n\nfrom zmesh import MeshNetworkClient, MessageType, PeerInfo")
+PROGRAM = block("python", "import asyncio\n\nfrom zmesh import MeshNetworkClient, MessageType\n")
 VALIDATORS = block("toml", "[[validator]]")
 RUN = block("bash", "zmesh key new mesh.key\nMESH_PEER_ID")
 CHAIN = block("bash", "zmesh chain")
@@ -105,7 +106,7 @@ async def shell(folder: Path, line: str) -> str:
 
 
 def test_no_block_is_left_out() -> None:
-    assert {text for _, text in BLOCKS} == {MAKE, PROGRAM, VALIDATORS, RUN, CHAIN, JOIN, LOOK, SIMULATION}
+    assert {text for _, text in BLOCKS} == {MAKE, PAIR, PROGRAM, VALIDATORS, RUN, CHAIN, JOIN, LOOK, SIMULATION}
 
 
 def test_every_link_leads_somewhere() -> None:
@@ -120,6 +121,12 @@ def test_the_two_commands_are_there() -> None:
     assert goals == [["make", "demo"], ["make", "test"]]
     for goal in goals:
         subprocess.run([*goal, "--dry-run"], cwd=ROOT, check=True, capture_output=True)
+
+
+async def test_the_smallest_mesh_runs_as_it_stands(folder: Path) -> None:
+    (folder / "pair.py").write_text(PAIR, encoding="utf-8")
+    printed = await shell(folder, f"{sys.executable} pair.py")
+    assert printed.splitlines() == ["alice {'text': 'hello, everybody'}", "delivered"]
 
 
 async def test_the_program_answers_a_round_with_a_delta(folder: Path) -> None:
