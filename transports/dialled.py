@@ -238,6 +238,7 @@ class Dial:
         if why == WHY_LOST:
             self._drain_rest()
         self.close()
+        self._dealer = self._feed = None  # a tick must not find them and end them again
         self._links.closed(self._neighbour.key, why, inbound=False)
 
     def _drain_rest(self) -> None:
