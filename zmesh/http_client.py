@@ -118,7 +118,7 @@ def _bounded_connector() -> aiohttp.TCPConnector:
         taken = 0
 
         def data_received(self, data: bytes) -> None:
-            room = MAX_WIRE - self.taken
+            room = max(0, MAX_WIRE - self.taken)
             self.taken += len(data)
             super().data_received(data[:room])
             if self.taken > MAX_WIRE and self.transport is not None:

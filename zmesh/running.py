@@ -262,9 +262,8 @@ class Running:
             outcome = await self._send(SendDirect(found[0].key, message_type, payload, timeout, self._token + 1))
             if outcome.skew_ms is not None:
                 _log.warning("refused_for_clock", recipient=recipient_id, our_clock_ahead_ms=outcome.skew_ms)
-            result = outcome.result
-        else:
-            result = SendResult.AMBIGUOUS if found else SendResult.UNREACHABLE
+            return outcome.result
+        result = SendResult.AMBIGUOUS if found else SendResult.UNREACHABLE
         self._results[result] += 1
         return result
 
@@ -289,7 +288,8 @@ class Running:
         self._setup.dispatcher.turn()
 
     def resolved(self, outcome: Resolved) -> None:
-        """A direct send ended."""
+        """A direct send ended, whether or not anybody still waits for it."""
+        self._results[outcome.result] += 1
         future = self._sends.get(outcome.token)
         if future is not None and not future.done():
             future.set_result(outcome)

@@ -16,7 +16,7 @@ from zmesh import MeshNetworkClient, MessageType
 from zmesh.demo.accounts import DevAccount, dev_account
 from zmesh.demo.chopsticks import Chopsticks
 
-MEETING = 10.0
+MESHING = 10.0
 """Seconds in which five nodes with one address between them have to be a full mesh."""
 JOINING = 5.0
 """Seconds from a block until whom it names is in the mesh, and whom it names no longer is out."""
@@ -39,7 +39,7 @@ async def test_five_nodes_with_one_address_between_them_are_a_mesh_and_a_round_r
     async with mesh(chain, five) as nodes:
         # What a runtime's metadata costs to decode, five times on two cores, is the machine's affair.
         await until(lambda: all(one.health()["registry"]["members"] == 5 for one in nodes), *nodes)
-        await linked(*nodes, seconds=MEETING)
+        await linked(*nodes, seconds=MESHING)
         alice, *others = nodes
         inboxes = [Inbox(one, MessageType.FL_ROUND_START) for one in others]
         await alice.announce_fl_round("round_001", "digits", 5, 60)

@@ -392,7 +392,7 @@ async def test_what_would_help_is_said_where_it_is_known() -> None:
     assert problem.endswith(f"does not take our record: {why}")
 
 
-async def test_a_fault_of_ours_does_not_end_the_meeting(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fault_of_ours_does_not_end_the_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
     """A task that ends silently would leave the node alone for ever."""
     monkeypatch.setattr("zmesh.bootstrap.FIRST_PAUSE", 0.0)
     world = World(*NODES[:1])

@@ -140,7 +140,7 @@ def test_what_becomes_of_a_posted_record_has_its_status() -> None:
     assert told == {taken.value: status for taken, status in STATUSES.items()}
 
 
-def test_the_numbers_of_dialling_meeting_and_introducing_are_those_of_the_code() -> None:
+def test_the_numbers_of_dialling_bootstrap_and_introducing_are_those_of_the_code() -> None:
     every = 1 / introductions.INTRODUCED_RATE
     sentences = (
         f"`GET /record` within {dialer.FETCH_SECONDS:g} s",

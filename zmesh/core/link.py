@@ -61,6 +61,7 @@ class Link:
     """One neighbour. Monotonic seconds throughout."""
 
     __slots__ = (
+        "awaits_answer",
         "bucket",
         "dialling",
         "differed",
@@ -111,6 +112,9 @@ class Link:
         self.opened_at = now
         self.heard_at = now
         self.hello_id: MessageId | None = None
+        """Of our last HELLO, as long as no answer to it was verified."""
+        self.awaits_answer = False
+        """Did nothing come yet that seems to be its answer?"""
         self.hello_at = now
         """When our last HELLO left."""
         self.greeted_at = float("-inf")

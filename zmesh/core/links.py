@@ -187,6 +187,7 @@ class Links:
         if answering is None:
             link.hello_id = hello.id
             link.hello_at = now.mono
+            link.awaits_answer = True
         self._context.out.append(Send((link.key,), hello.frames(0, 0), None, False))
 
     def _hello_due(self, link: Link, now: Now) -> None:
@@ -200,8 +201,9 @@ class Links:
             self._context.timers.note(now.mono + HELLO_AGAIN, self._hello_due, link)
 
     def expects(self, link: Link, hello: Envelope, now: Now) -> bool:
-        """Is this HELLO worth a verification? An answer to ours is; others only now and then."""
-        if self._answers(link, hello, now):
+        """Is this HELLO worth a verification? The first answer to ours is; others only now and then."""
+        if link.awaits_answer and self._answers(link, hello, now):
+            link.awaits_answer = False
             return True
         if now.mono - link.greeted_at >= HELLO_GAP:
             link.greeted_at = now.mono  # already here: of many that come at once, one is verified
@@ -265,7 +267,7 @@ class Links:
 
     def left(self, link: Link, now: Now) -> None:
         """Their LEAVE: no fault, and no hurry to dial again."""
-        if link.outbound:
+        if link.outbound or link.dialling:
             self._outbound_ended(link, now)
         link.failures = max(link.failures, AFTER_LEAVE)
         self._context.out.append(Hangup(link.key, "it left"))
@@ -291,9 +293,9 @@ class Links:
         """No direction is left: forget the connection, keep the neighbour."""
         context = self._context
         was_live = link.state is LinkState.LIVE
-        if link.outbound:
+        if link.outbound or link.dialling:
             self._outbound_ended(link, now)
-        link.inbound = link.dialling = False
+        link.inbound = False
         link.state = LinkState.AWAY
         link.hello_id = None
         link.why = why

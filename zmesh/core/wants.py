@@ -122,9 +122,11 @@ class Wants:
             if want is not None and link.key in want.holders:
                 self._unhold(short, want, link.key)
                 orphans.append(short)
-        if orphans:
-            self._check_at(now.mono, orphans)
         link.reset()
+        # Now, and not by a timer: a link that offers them anew at once would be asked before anybody else was.
+        for short in orphans:
+            self._wants[short].due = now.mono
+        self._check(orphans, now)
 
     # ------------------------------------------------------------ asking
 

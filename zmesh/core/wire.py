@@ -240,9 +240,13 @@ def _unpack(data: bytes) -> Any:
     msgpack-python raises ValueError for all malformed input (FormatError, StackError and ExtraData are kinds of it),
     and UnicodeDecodeError, a ValueError too, for text that is not UTF-8; the rest guards a changed library.
     """
-    # The limits are for what a header claims: the library makes room for that before it reads on.
-    most = bounds.MAX_VALUES
+    # The library makes room for what the header of an array claims, before it looks whether that is there.
+    most = min(len(data), bounds.MAX_VALUES)
     try:
+        if len(data) > _SMALL:  # nested in one another, even such claims add up to megabytes
+            unpacker = msgpack.Unpacker(max_buffer_size=len(data), strict_map_key=True)
+            unpacker.feed(data)
+            unpacker.skip()
         return msgpack.unpackb(
             data, raw=False, strict_map_key=True, ext_hook=_no_extension, max_array_len=most, max_map_len=most
         )
