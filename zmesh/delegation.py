@@ -158,12 +158,12 @@ def possession(statement: Statement, account_signature: bytes) -> bytes:
 def check_statement(statement: Statement) -> str | None:
     """What is out of bounds, in one sentence, or None."""
     if not 1 <= len(statement.network.encode()) <= MAX_NETWORK:
-        return f"its network {shown(statement.network)} is no name of 1 to {MAX_NETWORK} bytes"
+        return f"its network {shown(statement.network)} is not a name of 1 to {MAX_NETWORK} bytes"
     if not 0 <= statement.not_before < statement.not_after <= MAX_UINT:
         return "it ends before it begins"
     if statement.not_after - statement.not_before > MAX_DAYS * DAY:
         return f"it holds for more than {MAX_DAYS} days"
-    return None if 0 <= statement.sequence <= MAX_UINT else f"its sequence is not 0 to {MAX_UINT}"
+    return None if 0 <= statement.sequence <= MAX_UINT else f"its sequence is not from 0 to {MAX_UINT}"
 
 
 # ---------------------------------------------------------------- bytes
@@ -240,10 +240,10 @@ def parse_text(text: bytes) -> Statement:
     text = text.removesuffix(b"\n")
     statement = _read_text(text) if len(text) <= MAX_TEXT else None
     if statement is None or statement.text != text:
-        raise ConfigError(f"{shown(text)} is not the text of a delegation, as `zmesh key delegate --print` writes it")
+        raise ConfigError(f"{shown(text)} must be the text of a delegation, as `zmesh key delegate --print` writes it")
     problem = check_statement(statement)
     if problem is not None:
-        raise ConfigError(f"the text of this delegation cannot be signed for: {problem}")
+        raise ConfigError(f"the text of this delegation cannot be used: {problem}")
     return statement
 
 
@@ -286,7 +286,7 @@ def load_delegation(value: str | Path) -> Delegation:
         named = f"delegation file {value}"
         text = read_regular(Path(os.path.expanduser(text)), named, MAX_FILE)[0].decode("ascii", "replace").strip()
         if not _is_hex(text):
-            raise ConfigError(f"{named} does not hold one: the digits that `zmesh key delegate` writes are right")
+            raise ConfigError(f"{named} must hold the hexadecimal digits that `zmesh key delegate` writes")
     try:
         return decode_delegation(bytes.fromhex(text.removeprefix("0x")))
     except WireError as error:

@@ -152,7 +152,7 @@ def says_why(health: dict[str, Any], reason: str) -> bool:
 
 def test_a_delegation_that_is_not_true_does_not_start(chain: Chopsticks, four: list[DevAccount]) -> None:
     alice, bob, *_ = four
-    with pytest.raises(ConfigError, match="holds a signature that is not true"):
+    with pytest.raises(ConfigError, match="has an invalid signature: make a new one with `zmesh key delegate`"):
         node(chain, alice, delegation=signed(alice, pen=bob).hex())
     with pytest.raises(ConfigError, match="is for the key"):
         node(chain, alice, delegation=signed(bob).hex())

@@ -93,7 +93,7 @@ NEGATIVE = KEYS[0][:31] + bytes([KEYS[0][31] ^ 0x80])
         (toml(entry(public_key=f'"{"ab " * 32}"')), "f, validator 1: public_key "),
         (toml(entry(public_key=f'"{"zz" * 32}"')), "f, validator 1: public_key "),
         (toml(entry(public_key="3")), "f, validator 1: public_key 3: 64 hexadecimal digits are right"),
-        (toml(entry(public_key=f'"{"00" * 32}"')), f"f, validator 1: public key {'00' * 32} is no Ed25519 key"),
+        (toml(entry(public_key=f'"{"00" * 32}"')), f"f, validator 1: public key {'00' * 32} is not an Ed25519 key"),
         (
             toml(entry(), entry(1, account='"5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQZ"')),
             "f, validator 2: account '5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQZ' looks like SS58 and its"
@@ -300,7 +300,7 @@ async def test_a_registry_that_was_never_good_does_not_start(tmp_path: Path, con
 
 
 async def test_a_folder_in_the_files_place_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is not a regular file"):
+    with pytest.raises(ConfigError, match="must be a regular file"):
         await StaticRegistry(tmp_path).start(lambda found: None)
 
 
