@@ -83,8 +83,8 @@ class MeshNetworkClient:
         source = None if registry is None or isinstance(registry, str | Path) else registry
         if source is not None and not all(hasattr(source, name) for name in _REGISTRY_PORT):
             raise ConfigError(
-                f"registry is of type {type(source).__name__}: a path, substrate, or an object with the port of "
-                "zmesh.registry.Registry is right"
+                "registry must be a path, substrate, or an object that implements zmesh.registry.Registry, "
+                f"not a value of type {type(source).__name__}"
             )
         given = {
             "peer_id": peer_id,
@@ -202,7 +202,7 @@ class MeshNetworkClient:
         strangers out, ``NotRunningError`` if it runs already or was stopped meanwhile; nothing is left behind then.
         """
         if self._life is not None:
-            raise NotRunningError(f"{self.peer_id} runs already: stop() it before starting it again")
+            raise NotRunningError(f"{self.peer_id} is already running: stop() it before starting it again")
         self._take_renewed_delegation()
         self._life = Running(self._setup)
         self._clear_at = 0.0
@@ -213,12 +213,12 @@ class MeshNetworkClient:
             was_stopped = self._ending is not None
             await self.stop()
             if was_stopped and isinstance(error, asyncio.CancelledError) and not _is_cancelled():
-                raise NotRunningError(f"{self.peer_id} was stopped while it started") from None
+                raise NotRunningError(f"{self.peer_id} was stopped while it was starting") from None
             raise
         self._starting = None
         if self._ending is not None:  # stop() came in the very moment that the start was done
             await self.stop()
-            raise NotRunningError(f"{self.peer_id} was stopped while it started")
+            raise NotRunningError(f"{self.peer_id} was stopped while it was starting")
         _log.info("started", peer_id=self.peer_id, public_key=self.public_key, **self._life.facts())
 
     def _take_renewed_delegation(self) -> None:
@@ -330,7 +330,7 @@ class MeshNetworkClient:
         """
         life = self._here()
         if not 0 < timeout <= MAX_DIRECT_TIMEOUT:
-            raise ConfigError(f"timeout is {timeout} s: above 0 and at most {MAX_DIRECT_TIMEOUT:g} is right")
+            raise ConfigError(f"timeout must be above 0 and at most {MAX_DIRECT_TIMEOUT:g} s, not {timeout} s")
         return await life.send(recipient_id, _kind(message_type), payload, timeout)
 
     async def announce_fl_round(  # noqa: PLR0913  # the guide's own signature
@@ -351,7 +351,7 @@ class MeshNetworkClient:
         raises.
         """
         if not _FROM_NOW(deadline):
-            raise PayloadError(f"deadline is {shown(deadline)} and must be a number of seconds from now, 0 or more")
+            raise PayloadError(f"deadline must be a number of seconds from now, 0 or more, not {shown(deadline)}")
         announcement = FLRoundAnnouncement(
             round_id=round_id,
             dataset_name=dataset_name,
@@ -393,7 +393,9 @@ class MeshNetworkClient:
         comes until then is nobody's. Raises ``ConfigError`` for a type that is none, and for what cannot be called.
         """
         if not callable(handler):
-            raise ConfigError(f"a handler is a callable that takes one message, not {type(handler).__name__}")
+            raise ConfigError(
+                f"handler must be a callable that takes one message, not a value of type {type(handler).__name__}"
+            )
         self._setup.dispatcher.register(_kind(message_type), handler)
 
     def receive_messages(self) -> AsyncGenerator[MeshMessage]:
@@ -425,14 +427,14 @@ class MeshNetworkClient:
         """
         life = self._here()
         if count < 0:
-            raise ConfigError(f"count is {count}: a number of peers, 0 or more, is right")
+            raise ConfigError(f"count must be a number of peers, 0 or more, not {count}")
         try:
             async with asyncio.timeout(timeout):
                 await life.links(count)
         except TimeoutError:
             health = self.health()
-            said = "; ".join([f"{health.get('links_live', 0)} links of {count}", *health.get("why", ())])
-            raise TimeoutError(f"{self.peer_id} has waited {timeout:g} s for links: {said}") from None
+            said = "; ".join([f"{health.get('links_live', 0)} of {count} are up", *health.get("why", ())])
+            raise TimeoutError(f"{self.peer_id} waited {timeout:g} s for links: {said}") from None
         self._running()
 
     # ------------------------------------------------------------ how it is
@@ -466,7 +468,7 @@ class MeshNetworkClient:
     def _resolve(self, name: str) -> PeerKey:
         found = self._running().engine.peers.named(name)
         if len(found) != 1:
-            raise ConfigError(f"recipient {name!r} names {len(found)} known peers: right is a name that means one")
+            raise ConfigError(f"recipient {name!r} must name exactly one known peer, not {len(found)}")
         return found[0].key
 
 
@@ -475,7 +477,7 @@ def _kind(value: MessageType) -> MessageType:
     try:
         return MessageType(value)
     except ValueError:
-        raise ConfigError(f"message type {shown(value)} is none: right are {', '.join(MessageType)}") from None
+        raise ConfigError(f"message type must be one of {', '.join(MessageType)}, not {shown(value)}") from None
 
 
 def _settings(made: Settings | None, given: Mapping[str, Any]) -> Settings:
@@ -485,9 +487,9 @@ def _settings(made: Settings | None, given: Mapping[str, Any]) -> Settings:
     if made is None:
         return Settings(**given)
     if not isinstance(made, Settings):
-        raise ConfigError(f"settings is of type {type(made).__name__}: zmesh.Settings(...) is right")
+        raise ConfigError(f"settings must be a zmesh.Settings, not a value of type {type(made).__name__}")
     if given:
-        raise ConfigError(f"settings and {', '.join(given)} are both given: all within Settings(...) is right")
+        raise ConfigError(f"settings and {', '.join(given)} must not both be given: put everything into Settings")
     return made
 
 

@@ -52,7 +52,7 @@ class MeshMessage(NamedTuple):
     def of(cls, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> MeshMessage:
         """The application's view of a verified envelope."""
         if envelope.kind is None:
-            raise ValueError(f"kind {envelope.code} is no message of an application")
+            raise ValueError(f"kind {envelope.code} is not an application message")
         return cls(
             envelope.id.hex(),
             envelope.kind,
@@ -87,13 +87,13 @@ class MeshMessage(NamedTuple):
         for name, size in (("message_id", 64), ("signature", 128)):
             text = getattr(message, name)
             if not isinstance(text, str) or len(text) != size or not _is_hex(text):
-                raise ValueError(f"{name} is {size} hex digits")
+                raise ValueError(f"{name} must be {size} hex digits")
         if not isinstance(message.payload, Mapping):
-            raise ValueError("payload is a mapping")
+            raise ValueError("payload must be a mapping")
         if type(message.ttl) is not int or not 0 <= message.ttl <= MAX_TTL:
-            raise ValueError(f"ttl is a whole number from 0 to {MAX_TTL}")
+            raise ValueError(f"ttl must be a whole number from 0 to {MAX_TTL}")
         if not isinstance(message.timestamp, int | float):
-            raise ValueError("timestamp is Unix seconds")
+            raise ValueError("timestamp must be Unix seconds")
         return message
 
 
@@ -128,17 +128,17 @@ class PeerInfo:
     def member(self, where: str) -> Member:
         """What the engine needs to know. Raises ``ConfigError`` that starts with ``where``."""
         if not self.peer_id:
-            raise ConfigError(f"{where}: peer_id is a name that is not empty")
+            raise ConfigError(f"{where}: peer_id must not be empty")
         key = parse_public_key(self.public_key, where)
         if type(self.stake_amount) is not int or self.stake_amount < 0:
-            raise ConfigError(f"{where}: stake_amount is a whole number of the smallest unit, 0 or more")
+            raise ConfigError(f"{where}: stake_amount must be a whole number of the smallest unit, 0 or more")
         if type(self.account_id) is not str:
-            raise ConfigError(f"{where}: account_id is {self.account_id!r}, right is a string, empty if there is none")
+            raise ConfigError(f"{where}: account_id must be a string, empty if there is none, not {self.account_id!r}")
         if type(self.reputation) not in (int, float) or not 0 <= self.reputation <= 100:
-            raise ConfigError(f"{where}: reputation is {self.reputation!r}, right is a number from 0 to 100")
+            raise ConfigError(f"{where}: reputation must be a number from 0 to 100, not {self.reputation!r}")
         capabilities: object = self.capabilities
         if not isinstance(capabilities, tuple | list) or not all(isinstance(one, str) for one in capabilities):
-            raise ConfigError(f"{where}: capabilities is {capabilities!r}, right is a tuple of strings")
+            raise ConfigError(f"{where}: capabilities must be a tuple of strings, not {capabilities!r}")
         endpoints: tuple[Endpoint, ...] = ()
         if self.multiaddr:
             try:
@@ -218,7 +218,7 @@ class FLRoundAnnouncement:
 def parse_public_key(text: object, where: str) -> PeerKey:
     """32 bytes from 64 hex digits, checked to be a point that CURVE can use. Raises ``ConfigError``."""
     if not isinstance(text, str) or len(text.removeprefix("0x")) != 64 or not _is_hex(text.removeprefix("0x")):
-        raise ConfigError(f"{where}: public_key is {text!r}, right are the 64 hex digits of an Ed25519 public key")
+        raise ConfigError(f"{where}: public_key must be the 64 hex digits of an Ed25519 public key, not {text!r}")
     key = bytes.fromhex(text.removeprefix("0x"))
     try:
         curve_image(key)

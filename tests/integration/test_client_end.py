@@ -65,7 +65,7 @@ async def test_stopping_ends_a_start_that_is_under_way() -> None:
     starting = asyncio.create_task(a.start())
     await registry.asked.wait()
     await a.stop()
-    with pytest.raises(NotRunningError, match="a was stopped while it started"):
+    with pytest.raises(NotRunningError, match="a was stopped while it was starting"):
         await starting
     registry.may_start.set()
     await ended(a, 0)
