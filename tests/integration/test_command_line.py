@@ -152,13 +152,13 @@ async def refusal(folder: Path, **settings: str) -> str:
             "MESH_REGISTRY",
             "{folder}/torn.toml",
             "registry {folder}/torn.toml is not TOML: Unterminated string (at end of document); "
-            'a table [[validator]] for each, with lines such as peer_id = "a", is right',
+            'it must have a table [[validator]] for each one, with lines such as peer_id = "a"',
         ),
         (
             "MESH_REGISTRY",
             "{folder}/short.toml",
             "registry {folder}/short.toml, validator 1: address is missing: "
-            "peer_id, account, public_key, address must all be there",
+            "peer_id, account, public_key, address must all be given",
         ),
         (
             "MESH_REGISTRY",
