@@ -79,7 +79,7 @@ class Fault(ABC):
 
 def _check_share(rate: float) -> None:
     if not 0.0 <= rate <= 1.0:
-        raise ValueError(f"a rate of {rate}: it is a share, from 0 to 1")
+        raise ValueError(f"a rate must be a share from 0 to 1, not {rate}")
 
 
 @dataclass(frozen=True, slots=True)

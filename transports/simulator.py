@@ -87,7 +87,7 @@ class Simulation:
         settings: Settings | None = None,
     ) -> None:
         if nodes < 1:
-            raise ValueError(f"a simulation of {nodes} nodes: 1 or more are needed")
+            raise ValueError(f"a simulation must have at least 1 node, not {nodes}")
         self.seed = seed
         self.settings = settings = settings or Settings()
         self.time = 0.0
@@ -399,7 +399,7 @@ class Simulation:
         me, them = life.seat.number, other.seat.number
         trip = self.latency(me, them)
         if self._edges is not None and frozenset((me, them)) not in self._edges:
-            self._schedule(self.time + trip, life, ev.LinkClosed(action.key, "there is no way there"))
+            self._schedule(self.time + trip, life, ev.LinkClosed(action.key, "there is no route to it"))
         elif any(not wall(self.time, me, them, [(0.0, ())]) for wall in self._walls):
             self._schedule(self.time + REFUSED_AFTER, life, ev.LinkClosed(action.key, "the dial timed out"))
         else:
@@ -451,7 +451,7 @@ class Simulation:
         for place, fault in enumerate(faults):
             named = (fault.node,) if isinstance(fault, wrongs.Crash) else fault.nodes or ()
             if any(not 0 <= node < len(self._seats) for node in named):
-                raise ValueError(f"{fault}: nodes are numbered from 0 to {len(self._seats) - 1}")
+                raise ValueError(f"{fault}: nodes must be numbers from 0 to {len(self._seats) - 1}")
             if isinstance(fault, wrongs.Crash):
                 self.at(fault.at, partial(self.crash, fault.node))
                 if fault.back < wrongs.FOREVER:

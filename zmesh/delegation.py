@@ -192,21 +192,21 @@ def encode_delegation(
 def decode_delegation(encoded: bytes) -> Delegation:
     """Parse a delegation. Raises ``WireError`` (MALFORMED) and nothing else; says nothing about signatures."""
     if len(encoded) > MAX_DELEGATION:
-        raise malformed(f"a delegation of {len(encoded)} bytes: at most {MAX_DELEGATION}")
+        raise malformed(f"a delegation must have at most {MAX_DELEGATION} bytes, not {len(encoded)}")
     fields = _unpack(encoded)
     # Exactly these, with nothing behind: what no signature covers would let anybody make further versions of it.
     if type(fields) is not list or [type(field) for field in fields] != _TYPES:
-        raise malformed("a delegation is an array of its thirteen fields")
+        raise malformed("a delegation must be an array of its thirteen fields")
     version, scheme, wrapped, *said = fields
     statement = Statement(*said[:7])
     public, account_signature, key_signature = said[7:]
     if version != VERSION or scheme not in _SCHEMES:
-        raise malformed(f"a delegation of version {version} and scheme {scheme}")
+        raise malformed(f"a delegation has the unknown version {version} or scheme {scheme}")
     sizes = (len(statement.account), len(statement.key), len(account_signature), len(key_signature))
     if sizes != (KEY_SIZE, KEY_SIZE, SIGNATURE_SIZE, SIGNATURE_SIZE) or len(statement.genesis) not in (0, KEY_SIZE):
-        raise malformed("a delegation's keys have 32 bytes and its signatures 64")
+        raise malformed("a delegation's keys must have 32 bytes and its signatures 64")
     if len(public) != (_PUBLIC_SIZE if scheme == Scheme.ECDSA else 0):
-        raise malformed("a delegation has a public key of 33 bytes exactly when it is ECDSA")
+        raise malformed("a delegation must have a public key of 33 bytes exactly if it is ECDSA")
     problem = check_statement(statement)
     if problem is not None:
         raise malformed(f"a delegation: {problem}")

@@ -60,7 +60,7 @@ async def test_a_ttl_of_one_stops_after_one_hop() -> None:
         inbox = Inbox(b, MessageType.GOSSIP)
         sent = await a.broadcast(MessageType.GOSSIP, {}, ttl=1)
         assert sent.ttl == (await inbox.next()).ttl == 1
-        with pytest.raises(PayloadError, match="a ttl of 256 hops: it is 1 to 255"):
+        with pytest.raises(PayloadError, match="ttl must be 1 to 255 hops, or None to let the mesh decide, not 256"):
             await a.broadcast(MessageType.GOSSIP, {}, ttl=256)
 
 
@@ -362,7 +362,9 @@ async def test_a_vote_that_would_void_the_first_one_stays_here() -> None:
     async with mesh("a", "b") as (a, b):
         heard = Inbox(b, MessageType.CONSENSUS_VOTE)
         await a.broadcast(MessageType.CONSENSUS_VOTE, {"proposal_id": "p", "choice": "yes"})
-        with pytest.raises(SelfHarmError, match="this consensus_vote would harm its author: its account voted 'yes'"):
+        with pytest.raises(
+            SelfHarmError, match="this consensus_vote would harm its author: its account has already voted 'yes'"
+        ):
             await a.broadcast(MessageType.CONSENSUS_VOTE, {"proposal_id": "p", "choice": "no"})
         await a.broadcast(MessageType.CONSENSUS_VOTE, {"proposal_id": "q", "choice": "no"})
         assert [(await heard.next()).payload["proposal_id"] for _ in range(2)] == ["p", "q"]

@@ -204,7 +204,7 @@ class Roster:
         for name, kind in _MEMBER_TYPES.items():
             for member in self.members:
                 if not isinstance(value := getattr(member, name), kind):
-                    raise ValueError(f"{name} of a member is {value!r}: {kind.__name__} is right, as Member has it")
+                    raise ValueError(f"{name} of a member must be of type {kind.__name__}, not {value!r}")
         for name in ("key", "account"):
             seen: set[object] = set()
             for member in self.members:
