@@ -245,7 +245,7 @@ async def test_a_node_that_reaches_nobody_is_degraded_and_says_why() -> None:
         _, _, body = await http_get(a.listen_port, "/health")
         said = json.loads(body)
         assert (said["status"], said["running"], said["peers_count"], said["links_live"]) == ("degraded", True, 2, 0)
-        assert said["why"][0] == "none of 2 known peers is reached"
+        assert said["why"][0] == "none of 2 known peers is connected"
         assert any("refused" in reason.lower() for reason in said["why"])
         assert any("no address is known" in reason for reason in said["why"])
 
@@ -270,7 +270,7 @@ async def test_a_clock_that_was_ahead_at_the_start_and_is_right_now_is_told(monk
         assert a.health()["status"] == "healthy"
     said = a.health()
     assert (said["status"], len(said["why"])) == ("degraded", 1)
-    assert re.search(r"was set back by 3[56]\d\d s since this node was started", said["why"][0])
+    assert re.search(r"was set back by 3[56]\d\d s after this node was started", said["why"][0])
     await a.stop()
     async with a:
         assert a.health()["status"] == "healthy"
@@ -407,7 +407,9 @@ async def test_links_that_do_not_come_are_said_with_the_reason() -> None:
             await a.wait_for_links(1, 0.0)
         a.peers["b"] = card(b)
         await until(lambda: "no address is known" in str(a.health()), a)
-        with pytest.raises(TimeoutError, match=r"0 of 3 are up; none of 1 known peers is reached; 1 peer.+no address"):
+        with pytest.raises(
+            TimeoutError, match=r"0 of 3 are up; none of 1 known peers is connected; 1 peer.+no address"
+        ):
             await a.wait_for_links(3, 0.0)
 
 
