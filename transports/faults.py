@@ -173,7 +173,7 @@ class Corrupt(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Partition(Fault):
-    """Nothing passes between the groups; a node in no group talks to everybody. Connections stand, and fall silent."""
+    """Nothing passes between the groups; a node in no group talks to everybody. Connections stay up but fall silent."""
 
     groups: Sequence[Collection[int]]
 
@@ -288,7 +288,7 @@ class Skew:
 
 
 Trouble = Fault | Crash | Skew
-"""Whatever can be given to a simulation."""
+"""Anything that can go wrong in a simulation."""
 
 
 # ---------------------------------------------------------------- ready-made rewrites for Byzantine

@@ -376,7 +376,7 @@ class Settings(BaseSettings):
     def delegated(self, key: PeerKey) -> Delegation | None:
         """``delegation`` itself, which must be for this key and this mesh. Raises ``ConfigError``.
 
-        Whether it holds now is the registry's and the clock's to say, at any moment anew.
+        Whether it is valid at a given moment depends on the registry and the clock.
         """
         if self.delegation is None:
             return None
@@ -395,7 +395,7 @@ class Settings(BaseSettings):
         return found
 
     def chain(self, delegation: Delegation | None) -> bytes:
-        """Genesis hash of the chain as far as settings tell it, by itself or within a delegation; else empty.
+        """Genesis hash of the chain if the settings give it, by itself or within a delegation; else empty.
 
         Raises ``ConfigError`` when the two disagree.
         """

@@ -2,12 +2,12 @@
 
 Rules
  1. Reading gives a fresh ``PeerInfo`` each time: nothing in here can grow stale, and changing one changes nothing.
- 2. Assigning vouches for a peer by hand and connects; deleting takes that back. Whom the registry lists can be
-    overridden by neither.
+ 2. Assigning vouches for a peer by hand and connects; deleting takes that back. Neither can override what
+    the registry lists.
  3. A bad entry is refused before anything changes.
  4. A name that several claim, or that is the account of another, means none of them: each is listed under its account.
     Nobody is hidden, and nobody is taken for somebody else.
- 5. Whoever was silent for ``bounds.forget`` seconds is no longer listed. It still belongs, and is listed again as
+ 5. A peer that was silent for ``bounds.forget`` seconds is no longer listed. It still belongs, and is listed again as
     soon as it speaks.
  6. Names are worked out when who belongs has changed, and not for each question.
 """
