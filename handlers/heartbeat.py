@@ -50,9 +50,9 @@ class Heartbeat:
 
     def __init__(self, status: Callable[[], Mapping[str, Any]], interval: float = 60.0, phase: float = 0.5) -> None:
         if not 0 < interval < float("inf"):
-            raise ConfigError(f"heartbeat interval {interval}: a positive number of seconds, such as 60, is right")
+            raise ConfigError(f"heartbeat interval must be a positive number of seconds, such as 60, not {interval}")
         if not 0 <= phase < 1:
-            raise ConfigError(f"heartbeat phase {phase}: a number from 0 to below 1 is right")
+            raise ConfigError(f"heartbeat phase must be at least 0 and below 1, not {phase}")
         self._status = status
         self._interval = interval
         self._phase = phase

@@ -157,10 +157,10 @@ class Description:
         for name, check in _LAYOUT:
             if hasattr(self, name) and not check(getattr(self, name)):
                 raise ConfigError(
-                    f"own peer record: {name} {getattr(self, name)!r} is out of bounds; right is a peer_id "
+                    f"own peer record: {name} {getattr(self, name)!r} is out of bounds: it must have a peer_id "
                     f"of 1 to {MAX_NAME} bytes, at most {MAX_ENDPOINTS} endpoints (host, port 1-65535), "
                     f"{MAX_CAPABILITIES} capabilities of at most {MAX_CAPABILITY} bytes, and a delegation of at most "
-                    f"{MAX_DELEGATION}"
+                    f"{MAX_DELEGATION} bytes"
                 )
 
 
@@ -191,10 +191,10 @@ def encode_record(
 def decode_record(encoded: bytes) -> Record:
     """Parse a record. Raises ``WireError`` (MALFORMED) and nothing else; says nothing about the signature."""
     if not SIGNATURE_SIZE < len(encoded) <= MAX_RECORD:
-        raise malformed(f"a record of {len(encoded)} bytes: {SIGNATURE_SIZE + 1} to {MAX_RECORD}")
+        raise malformed(f"a record must have {SIGNATURE_SIZE + 1} to {MAX_RECORD} bytes, not {len(encoded)}")
     fields = _unpack(encoded[:-SIGNATURE_SIZE])
     if type(fields) is not list or len(fields) < len(_LAYOUT):
-        raise malformed(f"a record is an array of at least {len(_LAYOUT)} fields")
+        raise malformed(f"a record must be an array of at least {len(_LAYOUT)} fields")
     for (name, check), value in zip(_LAYOUT, fields, strict=False):
         if not check(value):
             raise malformed(f"the record's {name} is out of bounds")

@@ -180,7 +180,7 @@ class Records:
     def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
         """The field; one that fits its schema holds no true record, or an answer that was gossiped."""
         if envelope.kind is MessageType.PEER_DISCOVERY:
-            answer = "its field 'records' is an answer and must be sent to whoever asked, and not to everybody"
+            answer = "its field 'records' is an answer and must be sent only to the peer that asked"
             return objection_to(payload, {}, DISCOVERY_SCHEMA) or answer
         return objection_to(payload, ANNOUNCE_SCHEMA, {}) or "its field 'record' must be a true record of its key"
 
@@ -287,9 +287,9 @@ class Records:
         try:
             kept = msgpack.unpackb(exported)
         except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
-            raise malformed(f"no saved records: {type(error).__name__}") from None
+            raise malformed(f"the saved records are not msgpack: {type(error).__name__}") from None
         if not items(blob(MAX_RECORD, 1), MAX_RECORDS)(kept):
-            raise malformed("no saved records: a list of at most 16384 of them is right")
+            raise malformed(f"the saved records must be a list of at most {MAX_RECORDS}")
         return _places(decode_record(encoded) for encoded in kept if self.offer(encoded).taken is Taken.NEW)
 
     # ------------------------------------------------------------ within

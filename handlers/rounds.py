@@ -195,7 +195,7 @@ class Rounds:
         kind = envelope.kind
         assert kind is not None
         if _is_expiring(envelope, kind):
-            return "it has an expiry, so that some would note it and others come too late"
+            return "it must have no expiry, or some peers would take it and others receive it too late"
         return objection_to(payload, *_SCHEMAS[kind])
 
     def harm(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> str:

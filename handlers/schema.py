@@ -115,4 +115,4 @@ def objection_to(payload: Mapping[str, Any], required: Schema, optional: Schema)
 
 def size_objection(size: int, most: int) -> str:
     """The same of a body of too many bytes."""
-    return f"its body has {size} bytes, at most {most} are right"
+    return f"its body has {size} bytes and must have at most {most}"

@@ -209,7 +209,7 @@ class Votes:
     def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
         """The expiry, the size of a vote, or the field; empty if it is sound."""
         if envelope.expiry_ms is not None:
-            return "it has an expiry, so that some would count it and others come too late"
+            return "it must have no expiry, or some peers would count it and others receive it too late"
         size = len(envelope.body)
         if envelope.kind is MessageType.CONSENSUS_VOTE and size > MAX_VOTE:
             return size_objection(size, MAX_VOTE)
@@ -224,14 +224,16 @@ class Votes:
         ledger: Ledger[Any] = self._votes if is_vote else self._proposals
         if ledger.would_flood(account, proposal_id, time):
             most = VOTES_PER_ACCOUNT if is_vote else PROPOSALS_PER_ACCOUNT
-            return f"its account would speak of more than {most} proposals in ten minutes, and none of that counts"
+            return f"its account would speak of more than {most} proposals in ten minutes, and then none of that counts"
         word = _as_text(payload["choice"]) if is_vote else terms_of(envelope).hex()
         other = next((said.word for said in ledger.by(account, proposal_id) if said.word != word), None)
         if other is None:
             return ""
         if is_vote:
-            return f"its account voted {other!r} on {proposal_id!r} before, and two choices void its vote"
-        return f"its account proposed {proposal_id!r} before, with other bytes: everybody would see a contradiction"
+            return f"its account has already voted {other!r} on {proposal_id!r}, and two choices void its vote"
+        return (
+            f"its account has already proposed {proposal_id!r}, with other bytes: everybody would see a contradiction"
+        )
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Count it, or void it; what came to this node alone counts at none."""

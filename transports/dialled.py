@@ -35,7 +35,7 @@ from zmesh.transports.sockets import Sockets, address_of
 WHY = {
     int(zmq.Event.CLOSED): "could not connect: refused or unreachable",
     int(zmq.Event.HANDSHAKE_FAILED_AUTH): "refused our key",
-    int(zmq.Event.HANDSHAKE_FAILED_NO_DETAIL): "ended the handshake: not the expected key, or no mesh node",
+    int(zmq.Event.HANDSHAKE_FAILED_NO_DETAIL): "ended the handshake: not the expected key, or not a mesh node",
     int(zmq.Event.DISCONNECTED): "closed the connection",
 }
 """What a monitor's event says of a dial, for people."""

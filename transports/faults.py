@@ -79,7 +79,7 @@ class Fault(ABC):
 
 def _check_share(rate: float) -> None:
     if not 0.0 <= rate <= 1.0:
-        raise ValueError(f"a rate of {rate}: it is a share, from 0 to 1")
+        raise ValueError(f"a rate must be a share from 0 to 1, not {rate}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class Corrupt(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Partition(Fault):
-    """Nothing passes between the groups; a node in no group talks to everybody. Connections stand, and fall silent."""
+    """Nothing passes between the groups; a node in no group talks to everybody. Connections stay up but fall silent."""
 
     groups: Sequence[Collection[int]]
 
@@ -288,7 +288,7 @@ class Skew:
 
 
 Trouble = Fault | Crash | Skew
-"""Whatever can be given to a simulation."""
+"""Anything that can go wrong in a simulation."""
 
 
 # ---------------------------------------------------------------- ready-made rewrites for Byzantine

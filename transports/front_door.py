@@ -132,8 +132,8 @@ class FrontDoor:
             )
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
-            mend = "set MESH_LISTEN_PORT to a free port, or stop what listens there"
-            raise ConfigError(f"cannot listen on {Endpoint(host, port)}: {why}; {mend}") from None
+            hint = "set MESH_LISTEN_PORT to a free port, or stop what listens there"
+            raise ConfigError(f"cannot listen on {Endpoint(host, port)}: {why}; {hint}") from None
 
     async def stop(self) -> None:
         """Close the listener and every connection, now. Safe to call twice."""

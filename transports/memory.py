@@ -25,7 +25,7 @@ from zmesh.transports.links import Links
 CAPACITY = 512
 """Messages waiting in one pipe, as on a direct lane of the ZeroMQ transport."""
 UNREACHABLE = "could not connect: refused or unreachable"
-SOMEBODY_ELSE = "ended the handshake: not the expected key, or no mesh node"
+SOMEBODY_ELSE = "ended the handshake: not the expected key, or not a mesh node"
 
 
 class MemoryNetwork:

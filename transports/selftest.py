@@ -43,8 +43,8 @@ async def refuses_strangers(sockets: Sockets, image: bytes, routes: Routes, coun
                 told.append(await _knock(sockets, zmq.SUB, image, routes.gossip, counters))
     except TimeoutError:
         raise ZmeshError(
-            f"the self-test of {routes.direct} got no answer within {PATIENCE:g} s: the address must be"
-            " one that this host can reach itself at"
+            f"the self-test of {routes.direct} got no answer within {PATIENCE:g} s: this host must be able"
+            " to reach itself at that address"
         ) from None
     if any(event != zmq.Event.HANDSHAKE_FAILED_AUTH for event in told):
         raise ZmeshError(f"the self-test failed: a stranger's key was not refused at {routes.direct}")

@@ -25,12 +25,12 @@ True
 True
 
 Rules
- 1. Time stands still while an engine works. What verifying costs is ``Settings.verify_seconds``, one after the other
-    on each node; everything else is free.
+ 1. Time stands still while an engine works. Only verifying a signature takes time, ``Settings.verify_seconds``, one
+    after the other on each node.
  2. Every link has one fixed latency each way, so it keeps the order of messages, as a TCP connection does. Only
     faults (``transports/faults.py``) lose, repeat, reorder or change anything.
- 3. Ties in time run in the order in which they were scheduled, and nothing iterates over a set.
- 4. Queues have no end here: back-pressure belongs to the tests of the real transport.
+ 3. Events at the same time run in the order in which they were scheduled, and nothing iterates over a set.
+ 4. Queues are unbounded here: back-pressure belongs to the tests of the real transport.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Simulation:
         settings: Settings | None = None,
     ) -> None:
         if nodes < 1:
-            raise ValueError(f"a simulation of {nodes} nodes: 1 or more are needed")
+            raise ValueError(f"a simulation must have at least 1 node, not {nodes}")
         self.seed = seed
         self.settings = settings = settings or Settings()
         self.time = 0.0
@@ -168,7 +168,7 @@ class Simulation:
         self.run(self.time + seconds)
 
     def run_until(self, condition: Callable[[], bool], limit: float, step: float = 0.1) -> bool:
-        """Run until ``condition()``, asked every ``step`` seconds, holds; False if ``limit`` seconds did not do."""
+        """Run until ``condition()``, asked every ``step`` seconds, holds; False if ``limit`` seconds do not suffice."""
         end = self.time + limit
         while not condition():
             if self.time >= end:
@@ -187,7 +187,7 @@ class Simulation:
     # ------------------------------------------------------------ doing
 
     def broadcast(self, node: int, kind: MessageType, payload: Mapping[str, Any], ttl: int | None = None) -> MessageId:
-        """Let a node gossip; the id of the message. Raises ``PayloadError``."""
+        """Make a node gossip; returns the id of the message. Raises ``PayloadError``."""
         envelope = self._signed(node, ev.Broadcast(kind, payload, ttl))
         self.published[envelope.id].asked = True
         return envelope.id
@@ -195,7 +195,7 @@ class Simulation:
     def send_direct(
         self, node: int, recipient: int, kind: MessageType, payload: Mapping[str, Any], timeout: float = 10.0
     ) -> int:
-        """Let a node send to one other; a token for ``results``. Raises ``PayloadError``."""
+        """Make a node send to one other; returns a token for ``results``. Raises ``PayloadError``."""
         token = next(self._tokens)
         key = self._seats[recipient].member.key
         self._step(self._lives[node], ev.SendDirect(key, kind, payload, timeout, token))
@@ -204,7 +204,7 @@ class Simulation:
     def on(self, kind: MessageType) -> Callable[[Callback], Callback]:
         """A decorator: call the function with ``(simulation, delivery)`` whenever an application gets that kind.
 
-        If it returns False the application counts as busy: a direct message is then not taken, and comes again.
+        If it returns False, the application counts as busy: a direct message is then not taken, and is sent again.
         """
 
         def register(callback: Callback) -> Callback:
@@ -216,7 +216,7 @@ class Simulation:
     def compose(
         self, node: int, kind: MessageType, payload: Mapping[str, Any], recipient: int | None = None
     ) -> Envelope:
-        """Let a node sign a message and not send it: what attackers ``inject``. Raises ``PayloadError``."""
+        """Make a node sign a message without sending it, for attackers to ``inject``. Raises ``PayloadError``."""
         to = None if recipient is None else self._seats[recipient].member.key
         return self._signed(node, ev.Compose(kind, payload, recipient=to))
 
@@ -238,7 +238,7 @@ class Simulation:
                 self._step(self._lives[number], ev.RosterChanged(roster))
 
     def remove(self, node: int) -> None:
-        """The registry no longer lists this node; all others hear of it at once."""
+        """The registry no longer lists this node; all others are told at once."""
         key = self._seats[node].member.key
         left = Roster.of(member for member in self.roster.members if member.key != key)
         self.roster = left
@@ -253,7 +253,7 @@ class Simulation:
             self._disconnect(life, self._lives[number], "the far end went away")
 
     def restart(self, node: int) -> None:
-        """A new process of a crashed node, in a later epoch."""
+        """Start a new process of a crashed node, in a later epoch."""
         old = self._lives[node]
         if old.alive:
             raise ValueError(f"node {node} is running: crash it first")
@@ -399,7 +399,7 @@ class Simulation:
         me, them = life.seat.number, other.seat.number
         trip = self.latency(me, them)
         if self._edges is not None and frozenset((me, them)) not in self._edges:
-            self._schedule(self.time + trip, life, ev.LinkClosed(action.key, "there is no way there"))
+            self._schedule(self.time + trip, life, ev.LinkClosed(action.key, "there is no route to it"))
         elif any(not wall(self.time, me, them, [(0.0, ())]) for wall in self._walls):
             self._schedule(self.time + REFUSED_AFTER, life, ev.LinkClosed(action.key, "the dial timed out"))
         else:
@@ -451,7 +451,7 @@ class Simulation:
         for place, fault in enumerate(faults):
             named = (fault.node,) if isinstance(fault, wrongs.Crash) else fault.nodes or ()
             if any(not 0 <= node < len(self._seats) for node in named):
-                raise ValueError(f"{fault}: nodes are numbered from 0 to {len(self._seats) - 1}")
+                raise ValueError(f"{fault}: nodes must be numbers from 0 to {len(self._seats) - 1}")
             if isinstance(fault, wrongs.Crash):
                 self.at(fault.at, partial(self.crash, fault.node))
                 if fault.back < wrongs.FOREVER:

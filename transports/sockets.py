@@ -93,8 +93,8 @@ def raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < FILES_LEAST:
-        mend = "raise the hard limit (ulimit -Hn, LimitNOFILE=), or keep strangers away from the ports"
-        _log.warning("few_file_handles", limit=soft, wanted=FILES_LEAST, mend=mend)
+        hint = "raise the hard limit (ulimit -Hn, LimitNOFILE=), or keep strangers away from the ports"
+        _log.warning("few_file_handles", limit=soft, wanted=FILES_LEAST, hint=hint)
 
 
 def address_of(endpoint: Endpoint) -> str:
@@ -159,8 +159,8 @@ class Sockets:
                 monitor.close(0)
             socket.close(0)
             why = os.strerror(error.errno or 0)
-            mend = f"set {setting} to a free port, or to 0 for any"
-            raise ConfigError(f"cannot listen on {Endpoint(host, port)}: {why}; {mend}") from None
+            hint = f"set {setting} to a free port, or to 0 for any"
+            raise ConfigError(f"cannot listen on {Endpoint(host, port)}: {why}; {hint}") from None
         last = cast(bytes, socket.get(zmq.LAST_ENDPOINT))
         return Bound(socket, monitor, Endpoint(host, int(last.rstrip(b"\0").rpartition(b":")[2])))
 

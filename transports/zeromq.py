@@ -57,7 +57,7 @@ class ZeroMqTransport:
         Raises ``ConfigError`` for a host that is not an IP literal.
         """
         if not is_address(host):
-            raise ConfigError(f"cannot listen on {host!r}: an IP address such as 127.0.0.1, 0.0.0.0 or :: is right")
+            raise ConfigError(f"cannot listen on {host!r}: it must be an IP address such as 127.0.0.1, 0.0.0.0 or ::")
         self._identity = identity
         self._host = host
         self._ports = (router_port, gossip_port)
@@ -81,7 +81,7 @@ class ZeroMqTransport:
         started before.
         """
         if self._running or self._stopped is not None:
-            raise NotRunningError("a transport starts once: make a new one")
+            raise NotRunningError("a transport can be started only once: make a new one")
         raise_file_limit()
         loop = asyncio.get_running_loop()
         self._links = Links(loop, sink, self._counters)
@@ -176,7 +176,7 @@ class ZeroMqTransport:
         for endpoint in (routes.direct, routes.gossip, routes.spare):
             # A name would be looked up by ZeroMQ's only thread, and every link would wait for the answer.
             if endpoint is not None and not (is_address(endpoint.host) and 0 < endpoint.port < 65536):
-                return f"{endpoint} is no IP address and port"
+                return f"{endpoint} is not an IP address and port"
         return None
 
     def _cut(self, key: PeerKey, why: str) -> None:

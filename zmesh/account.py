@@ -73,7 +73,7 @@ class AccountKey:
         return f"AccountKey({self.scheme.name.lower()}, 0x{self.account.hex()})"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("an AccountKey holds a secret and is not copied or pickled")
+        raise TypeError("an AccountKey holds a secret and cannot be copied or pickled")
 
 
 def parse_account(text: str) -> bytes:
@@ -85,7 +85,9 @@ def parse_account(text: str) -> bytes:
     except (ValueError, IndexError):
         account = b""
     if len(account) != ACCOUNT_SIZE:
-        raise ConfigError(f"{shown(text)} is no account: its SS58 address, or 0x and 64 hexadecimal digits, is right")
+        raise ConfigError(
+            f"{shown(text)} is not an account: it must be an SS58 address, or 0x and 64 hexadecimal digits"
+        )
     return account
 
 
@@ -103,17 +105,19 @@ def _read(secret: str, scheme: Scheme) -> tuple[bytes, list[tuple[bool, bytes]]]
     """The seed, and the junctions to go from there: whether each is hard, and its chain code (32 bytes)."""
     found = _SECRET.fullmatch(secret) if 0 < len(secret) <= MAX_SECRET else None
     if found is None:
-        raise ConfigError("the account's secret (not shown) is none: its words, a 0x seed, or //Alice are right")
+        raise ConfigError("the account's secret (not shown) must be its words, a 0x seed, or a path such as //Alice")
     phrase, password = found["phrase"] or DEVELOPMENT, found["password"]
     if _SEED.fullmatch(phrase):
         if password:
-            raise ConfigError("the account's secret (not shown) has a password after a seed: only words have one")
+            raise ConfigError(
+                "the account's secret (not shown) must not have a password after a seed: only words can have one"
+            )
         seed = bytes.fromhex(phrase[2:])
     else:
         seed = _seed_of_words(phrase, password or "")
     junctions = [(slashes == "//", _chain_code(name)) for slashes, name in _JUNCTION.findall(found["path"])]
     if scheme is not Scheme.SR25519 and not all(hard for hard, _ in junctions):
-        raise ConfigError(f"{scheme.name.lower()} has no soft junctions: `//` before each part of the path is right")
+        raise ConfigError(f"{scheme.name.lower()} has no soft junctions: each part of the path must come after `//`")
     return seed, junctions
 
 
@@ -123,7 +127,7 @@ def _seed_of_words(words: str, password: str) -> bytes:
     # Nothing is chained to the error: what the library says may hold the words.
     with suppress(ValueError):
         return bytes(bip39.bip39_to_mini_secret(words, password, "en"))
-    raise ConfigError("the account's secret (not shown) is no list of words with a right checksum, nor a 0x seed")
+    raise ConfigError("the account's secret (not shown) must be words with a valid checksum, or a 0x seed")
 
 
 def _chain_code(name: str) -> bytes:
@@ -156,7 +160,7 @@ def _ecdsa(seed: bytes) -> tuple[bytes, Callable[[bytes], bytes]]:
     with suppress(ecdsa.MalformedPointError):
         key = ecdsa.SigningKey.from_string(seed, curve=ecdsa.SECP256k1)
     if key is None:
-        raise ConfigError("the account's secret (not shown) is no ECDSA key: its number is zero or too large")
+        raise ConfigError("the account's secret (not shown) is not a valid ECDSA key: its number is zero or too large")
 
     def sign(message: bytes) -> bytes:
         return bytes(key.sign_digest_deterministic(_hash(message), hashfunc=sha256))

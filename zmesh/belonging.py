@@ -31,7 +31,7 @@ MAX_SLEEP = 60.0
 """Seconds until the wall clock is looked at again: it may be set, and a machine may sleep, while a timer runs."""
 NOTICE = 3 * 86_400.0
 """Seconds before the own delegation ends in which that is warned about: a weekend."""
-RENEW = "have its account sign anew (`zmesh key delegate`), and start again with that"
+RENEW = "have the account sign a new one (`zmesh key delegate`), and restart the node with it"
 SETTLE = 0.05
 """Seconds between two rosters that records make, at least: a roster costs 15 us for each member."""
 SHARE = 10.0
@@ -268,7 +268,7 @@ class Belonging:
         left = self.ends_in() or 0.0
         is_short = 0 < left < NOTICE
         if is_short and not self._is_warned:
-            _log.warning("delegation_ends_soon", seconds=round(left), mend=RENEW)
+            _log.warning("delegation_ends_soon", seconds=round(left), hint=RENEW)
         self._is_warned = is_short
 
 

@@ -47,16 +47,16 @@ LONELY = 30.0
 WATCH = 5.0
 """Seconds between two looks at how many links there are."""
 
-_MENDS = {
-    "local_address": "if the mesh is on one machine, every node needs MESH_LISTEN_HOST=127.0.0.1, else this one "
-    "MESH_ADVERTISE: otherwise others cannot dial it",
-    "unknown_key": "the registry there does not name our key, and we show no delegation: see MESH_DELEGATION",
+_HINTS = {
+    "local_address": "set MESH_LISTEN_HOST=127.0.0.1 on every node if the mesh is on one machine, else MESH_ADVERTISE "
+    "on this one, so that others can dial it",
+    "unknown_key": "the registry there does not name our key, and we present no delegation: see MESH_DELEGATION",
     "unknown_account": "the registry there does not name our account",
-    "other_network": "the chain or MESH_NETWORK is another one there",
-    "other_chain": "our delegation is for another chain",
-    "not_yet": "our delegation has not begun, or one of the two clocks is wrong",
-    "expired": "our delegation has ended, or one of the two clocks is wrong",
-    "superseded": "our account signed a later delegation",
+    "other_network": "the chain or MESH_NETWORK is a different one there",
+    "other_chain": "our delegation is for a different chain",
+    "not_yet": "our delegation is not valid yet, or one of the two clocks is wrong",
+    "expired": "our delegation has expired, or one of the two clocks is wrong",
+    "superseded": "our account has signed a later delegation",
 }
 """What would help, by the reason that a seed gives."""
 
@@ -244,7 +244,7 @@ class Bootstrap:
         who = f"the node there ({key.hex()[:12]}...)"
         if offer.taken not in (Taken.NEW, Taken.KNOWN, Taken.OLDER):
             # A stranger, or a member that this node has not heard of yet.
-            raise ValueError(f"{who} is refused: {offer.name}")
+            raise ValueError(f"{who} has a record we refuse: {offer.name}")
         if len(keys) < MAX_KEYS_BEHIND:
             keys.add(key)
         if offer.taken is not Taken.OLDER:
@@ -254,8 +254,8 @@ class Bootstrap:
             if not posted.is_taken:
                 if posted.why == "local_address":
                     self._ports.withdraw()
-                mend = _MENDS.get(posted.why)
-                raise ValueError(f"{who} does not take our record: {posted.why}" + (f" ({mend})" if mend else ""))
+                hint = _HINTS.get(posted.why)
+                raise ValueError(f"{who} does not accept our record: {posted.why}" + (f" ({hint})" if hint else ""))
             self._holders.add(key)
 
     def _met_at(self, key: PeerKey) -> tuple[Endpoint, ...]:
@@ -285,8 +285,8 @@ class Bootstrap:
     def _report(self) -> None:
         for place, known in self._places.items():
             if len(known.keys) > 1:
-                mend = "use the address of each, and let each tell its own (MESH_ADVERTISE)"
-                self._problems[f"many {place}"] = f"{place} answers as {len(known.keys)} different nodes: {mend}"
+                hint = "list the address of each node, and set MESH_ADVERTISE on each"
+                self._problems[f"many {place}"] = f"{place} answers as {len(known.keys)} different nodes: {hint}"
         for name, problem in self._problems.items():
             if self._said.get(name) != problem:
                 _log.warning("seed_problem", problem=problem)

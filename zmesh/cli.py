@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 NAME = "zmesh"
 NO, WRONG_INPUT, UNABLE = 1, 2, 3
 STATUSES = """
-Exit status: 0 where all is well; 1 where the answer is no (a node that is not healthy, a demo that missed something);
-2 where the input is wrong (an option, a setting, a file); 3 where this machine cannot run a node safely (a self-test
-that failed); 130 after Ctrl-C, but 0 from `run` and `chain`, which have no other end.
+Exit status: 0 if all is well; 1 if the answer is no (an unhealthy node, a demo that missed something); 2 if the
+input is wrong (an option, a setting, a file); 3 if this machine cannot run a node safely (a failed self-test); 130
+after Ctrl-C, but 0 from `run` and `chain`, which end in no other way.
 """
 
 HEALTH_SECONDS = 3.0
@@ -49,7 +49,7 @@ app = typer.Typer(
 )
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """click's, which typer carries within it or depends on, by its version."""
-registries = typer.Typer(help="Look into files of validators.", no_args_is_help=True)
+registries = typer.Typer(help="Check files of validators.", no_args_is_help=True)
 app.add_typer(keys, name="key")
 app.add_typer(registries, name="registry")
 
@@ -87,9 +87,9 @@ def _misuse(error: Any) -> str:
 def run(
     peer_id: Annotated[str | None, typer.Option(help="This node's name.  [MESH_PEER_ID]")] = None,
     listen_port: Annotated[
-        str | None, typer.Option(metavar="PORT", help="The port of its front door.  [MESH_LISTEN_PORT]")
+        str | None, typer.Option(metavar="PORT", help="The port of this node's front door.  [MESH_LISTEN_PORT]")
     ] = None,
-    key: Annotated[Path | None, typer.Option(help="Its key file.  [MESH_PRIVATE_KEY]")] = None,
+    key: Annotated[Path | None, typer.Option(help="This node's key file.  [MESH_PRIVATE_KEY]")] = None,
     registry: Annotated[
         str | None, typer.Option(metavar="PATH", help="The file of validators, or substrate.  [MESH_REGISTRY]")
     ] = None,
@@ -97,7 +97,7 @@ def run(
 ) -> None:
     """Run a node until SIGINT or SIGTERM.
 
-    Every setting can be given as an environment variable; an option beats its variable. zmesh.config.Settings
+    Every setting can be given as an environment variable; an option overrides its variable. zmesh.config.Settings
     documents them all.
     """
     from zmesh.config import Settings, suspicious_variables
@@ -116,13 +116,13 @@ def run(
     for sentence in suspicious_variables(os.environ):
         log.warning("suspicious_variable", problem=sentence)
     if settings.private_key is None:
-        mend = "`zmesh key new PATH` makes one that stays, MESH_PRIVATE_KEY names it"
-        log.warning("temporary_key", effect="this node is another one after each start", mend=mend)
+        hint = "make a permanent one with `zmesh key new PATH`, and set MESH_PRIVATE_KEY to its path"
+        log.warning("temporary_key", effect="this node has a new identity after each start", hint=hint)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
             runner.run(_run_until_told(settings))
         except ZmeshError as error:
-            log.error("start_failed", problem=str(error))  # for whoever reads the log alone
+            log.error("start_failed", problem=str(error))  # for those who read only the log
             raise
 
 
@@ -137,7 +137,7 @@ async def _run_until_told(settings: Settings) -> None:
     mesh = MeshNetworkClient(settings=settings)
     starting, waiting = loop.create_task(mesh.start()), loop.create_task(told.wait())
     try:
-        # A start may wait seconds for a chain; whoever was told to end meanwhile ends.
+        # A start may wait seconds for a chain; one that is told to end meanwhile ends.
         await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if told.is_set():
             starting.cancel()
@@ -164,13 +164,13 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def health(
     address: Annotated[
         str | None,
-        typer.Argument(help="HOST:PORT, or a URL that starts so; by default this machine and MESH_LISTEN_PORT."),
+        typer.Argument(help="HOST:PORT, or http://HOST:PORT; by default this machine and MESH_LISTEN_PORT."),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Count a degraded node as a failure, too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Count a degraded node as a failure.")] = False,
 ) -> None:
     """Ask a node for its health and print the answer.
 
-    Exit status 0 if it runs (with --strict: and reaches its peers), else 1: made for container health checks, where
+    Exit status 0 if it is running (with --strict: and healthy), else 1. Made for container health checks, where
     restarting a node that merely reaches nobody would not help.
     """
     import json
@@ -222,7 +222,7 @@ def _get_health(address: str) -> str:
 
 @registries.command("check")
 def registry_check(path: Annotated[Path, typer.Argument(help="The TOML file.")]) -> None:
-    """Check a file of validators as a node would, and say what is in it."""
+    """Check a file of validators as a node would, and summarise it."""
     from zmesh.files import read_regular
     from zmesh.registry.roster_file import MAX_FILE, parse_roster
 
@@ -232,7 +232,7 @@ def registry_check(path: Annotated[Path, typer.Argument(help="The TOML file.")])
     stake = sum(member.stake for member in members)
     hidden = sum(not member.endpoints for member in members)
     typer.echo(
-        f"{path}: {len(members)} members, {validators} of them validators, stake {stake}, {hidden} without address"
+        f"{path}: {len(members)} members, {validators} of them validators, stake {stake}, {hidden} without an address"
     )
 
 
@@ -241,16 +241,16 @@ def registry_check(path: Annotated[Path, typer.Argument(help="The TOML file.")])
 
 @app.command()
 def demo(
-    peers: Annotated[int, typer.Option(help="Validators, each a process of its own.")] = 10,
+    peers: Annotated[int, typer.Option(help="Validators, each in its own process.")] = 10,
     rounds: Annotated[int, typer.Option(help="Rounds of federated learning.")] = 5,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object in the end, and nothing else.")
+        bool, typer.Option("--json", help="Print one JSON object at the end, and nothing else.")
     ] = False,
     plain: Annotated[
-        bool, typer.Option("--plain", help="Print lines instead of a table, as without a terminal.")
+        bool, typer.Option("--plain", help="Print lines instead of a table, as is done without a terminal.")
     ] = False,
     on_chain: Annotated[
-        bool, typer.Option("--chain", help="Let a Substrate chain say who belongs, and no list. Needs node and npm.")
+        bool, typer.Option("--chain", help="Let a Substrate chain decide who belongs, not a list. Needs node and npm.")
     ] = False,
 ) -> None:
     """Watch validators train a real model together over an encrypted mesh on this machine.
@@ -264,12 +264,14 @@ def demo(
 
 @app.command()
 def chain(
-    validators: Annotated[list[str], typer.Argument(metavar="//NAME...", help="Accounts, such as //Alice //Bob.")],
-    port: Annotated[int, typer.Option(help="Where it listens, on loopback; 0 is any free port.")] = 9944,
+    validators: Annotated[
+        list[str], typer.Argument(metavar="//NAME...", help="Its validators, such as //Alice //Bob.")
+    ],
+    port: Annotated[int, typer.Option(help="The port it listens on, on loopback; 0 takes any free one.")] = 9944,
 ) -> None:
-    """Run a Substrate chain on this machine, to try things out: its validators are accounts that everybody knows.
+    """Run a Substrate chain on this machine to try things out: its validators are well-known development accounts.
 
-    Needs node and npm: a genuine runtime is installed the first time. Ends with Ctrl-C, and keeps nothing.
+    Needs node and npm; a genuine runtime is installed the first time. Ends with Ctrl-C and keeps nothing.
     """
     from zmesh.demo import run_chain
 
@@ -304,7 +306,7 @@ def _print_versions(is_asked: bool) -> None:
 @app.callback()
 def options(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_print_versions, is_eager=True, help="Print the versions and end.")
+        bool, typer.Option("--version", callback=_print_versions, is_eager=True, help="Print the versions and exit.")
     ] = False,
 ) -> None:
     """Signed, encrypted, brokerless messaging for validators."""

@@ -47,7 +47,7 @@ KeyFile = Annotated[Path | None, typer.Option("--key", help="The node's key file
 
 
 @keys.command("new")
-def key_new(path: Annotated[Path, typer.Argument(help="The file to make; never overwritten.")]) -> None:
+def key_new(path: Annotated[Path, typer.Argument(help="The file to create; never overwritten.")]) -> None:
     """Make a key in a new file that only you can read, and print its public key."""
     from zmesh.identity import create_key_file
 
@@ -56,7 +56,7 @@ def key_new(path: Annotated[Path, typer.Argument(help="The file to make; never o
 
 @keys.command("show")
 def key_show(
-    path: Annotated[Path | None, typer.Argument(help="The key file; by default what MESH_PRIVATE_KEY says.")] = None,
+    path: Annotated[Path | None, typer.Argument(help="The key file; by default that of MESH_PRIVATE_KEY.")] = None,
 ) -> None:
     """Print the public key of a key file."""
     typer.echo(_identity(path, os.environ).public.hex())
@@ -65,41 +65,44 @@ def key_show(
 @keys.command("delegate")
 def key_delegate(  # noqa: PLR0913, PLR0917 - the options of a command
     account: Annotated[
-        str | None, typer.Option(metavar="SS58", help="The account that signs; by default that of the secret.")
+        str | None, typer.Option(metavar="SS58", help="The account that signs; by default the one of the secret.")
     ] = None,
     key: KeyFile = None,
     network: Annotated[str | None, typer.Option(help="The mesh's name.  [MESH_NETWORK, zmesh]")] = None,
     genesis: Annotated[str | None, typer.Option(metavar="HEX", help="The chain's genesis hash.")] = None,
-    rpc: Annotated[str | None, typer.Option(metavar="URL", help="Or a node of the chain to ask for it.")] = None,
-    days: Annotated[int, typer.Option(help="How long it holds.")] = 30,
+    rpc: Annotated[
+        str | None, typer.Option(metavar="URL", help="A node of the chain to ask for the hash instead.")
+    ] = None,
+    days: Annotated[int, typer.Option(help="How many days the delegation is valid.")] = 30,
     sequence: Annotated[
-        int | None, typer.Option(help="Ends all of the account with a lower one; by default the time in seconds.")
+        int | None, typer.Option(help="Replaces the account's delegations with a lower one; by default Unix time.")
     ] = None,
     scheme: Annotated[SchemeName, typer.Option(help="How the account signs.")] = SchemeName.sr25519,
     secret_file: Annotated[
-        Path | None, typer.Option(help="Read the account's secret there, not from a prompt.  [MESH_ACCOUNT_SECRET]")
+        Path | None,
+        typer.Option(help="Read the account's secret from this file instead of a prompt.  [MESH_ACCOUNT_SECRET]"),
     ] = None,
-    print_text: Annotated[bool, typer.Option("--print", help="Print the text to sign elsewhere, and end.")] = False,
-    text: Annotated[Path | None, typer.Option(help="The text that was printed and signed elsewhere ...")] = None,
+    print_text: Annotated[bool, typer.Option("--print", help="Print the text to sign elsewhere, and exit.")] = False,
+    text: Annotated[Path | None, typer.Option(help="File of the printed text that was signed elsewhere ...")] = None,
     signature: Annotated[str | None, typer.Option(metavar="HEX", help="... and the signature.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the delegation there, for MESH_DELEGATION.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the delegation to this file, for MESH_DELEGATION.")] = None,
 ) -> None:
     """Have an account sign that a node's key speaks for it, and print the delegation in hexadecimal.
 
-    The account's secret is asked for, or read from a file or MESH_ACCOUNT_SECRET: words, a 0x seed, or //Alice.
+    The account's secret is prompted for, or read from a file or MESH_ACCOUNT_SECRET: words, a 0x seed, or //Alice.
     """
     from zmesh.delegation import Scheme
 
     chosen, identity = Scheme[scheme.name.upper()], _identity(key, os.environ)
     if (text is None) != (signature is None):
-        raise ConfigError("--text and --signature belong together: the text that --print gave, and what signed it")
+        raise ConfigError("--text and --signature must be given together: the text from --print, and its signature")
     if text is not None and signature is not None:
         _hand_over(_join(_read_text(text), signature, chosen, identity), out)
         return
     terms = _Terms(network or os.environ.get("MESH_NETWORK") or "zmesh", _genesis(genesis, rpc), days, sequence)
     if print_text:
         if account is None:
-            raise ConfigError("--print needs --account: the text names the account that is to sign it")
+            raise ConfigError("--print needs --account, because the text names the account that is to sign it")
         from zmesh.account import parse_account
 
         # Byte for byte where a program reads it; a terminal gets its end of line.
@@ -110,11 +113,11 @@ def key_delegate(  # noqa: PLR0913, PLR0917 - the options of a command
 
 @keys.command("verify")
 def key_verify(
-    delegation: Annotated[str, typer.Argument(metavar="FILE", help="A file of a delegation, or what is in it.")],
+    delegation: Annotated[str, typer.Argument(metavar="FILE", help="A delegation file, or its content.")],
 ) -> None:
-    """Say what a delegation says, and whether it holds now. Exit status 1 if it does not.
+    """Show what a delegation says, and whether it is valid now. Exit status 1 if it is not.
 
-    Whether the account is registered is the chain's to say.
+    Only the chain can tell whether the account is registered.
     """
     from zmesh.account import write_account
     from zmesh.delegation import load_delegation
@@ -153,16 +156,16 @@ class _Terms:
         from zmesh.delegation import DAY, MAX_DAYS, Statement, check_statement
 
         if not self.network.isprintable() or self.network != self.network.strip():
-            raise ConfigError(f"--network {shown(self.network)}: a printable name without blanks around it is right")
+            raise ConfigError(f"--network must be a printable name without blanks around it, not {shown(self.network)}")
         if not 1 <= self.days <= MAX_DAYS:
-            raise ConfigError(f"--days is {self.days}: 1 to {MAX_DAYS} are right")
+            raise ConfigError(f"--days must be from 1 to {MAX_DAYS}, not {self.days}")
         now = int(time.time())
         begin, sequence = now - BACKDATED, now if self.sequence is None else self.sequence
         end = begin + self.days * DAY
         made = Statement(self.network, self.genesis, account, identity.public, begin, end, sequence)
         problem = check_statement(made)
         if problem is not None:
-            raise ConfigError(f"such a delegation cannot be: {problem}")
+            raise ConfigError(f"such a delegation is not possible: {problem}")
         return made
 
 
@@ -171,7 +174,7 @@ def _identity(path: Path | None, environ: Mapping[str, str]) -> Identity:
 
     source = path or environ.get("MESH_PRIVATE_KEY")
     if not source:
-        raise ConfigError("no key: name a key file, or set MESH_PRIVATE_KEY")
+        raise ConfigError("no key was given: name a key file, or set MESH_PRIVATE_KEY")
     return load_key(source)
 
 
@@ -182,7 +185,7 @@ def _sign(terms: _Terms, address: str | None, by: AccountKey, identity: Identity
 
     if address is not None and parse_account(address) != by.account:
         named = f"{by.scheme.name.lower()} account of this secret is {write_account(by.account)}"
-        raise ConfigError(f"the {named}, not {address}: see --scheme, the secret, or --account")
+        raise ConfigError(f"the {named}, not {address}: check --scheme, the secret and --account")
     statement = terms.statement(by.account, identity)
     return encode_delegation(statement, by.scheme, by.sign(statement.text), identity.sign, public=by.public)
 
@@ -192,18 +195,19 @@ def _join(statement: Statement, signature: str, scheme: Scheme, identity: Identi
     from zmesh.delegation import Scheme, encode_delegation, recover_public, wrap
 
     if statement.key != identity.public:
-        raise ConfigError(f"the text is for the key {statement.key.hex()}, and --key is {identity.public.hex()}")
+        raise ConfigError(
+            f"the text is for the key {statement.key.hex()}, not for --key, which is {identity.public.hex()}"
+        )
     digits = signature.strip().removeprefix("0x")
     # The last byte of an ECDSA signature helps to recover the key; the account tells which one it is just as well.
-    right = {130} if scheme is Scheme.ECDSA else {128}
-    if len(digits) not in right or not digits.isalnum():
-        raise ConfigError(
-            f"--signature has {len(digits)} digits: {max(right)} hexadecimal ones are right for {scheme.name.lower()}"
-        )
+    expected = 130 if scheme is Scheme.ECDSA else 128
+    if len(digits) != expected or not digits.isalnum():
+        wanted = f"{expected} hexadecimal digits for {scheme.name.lower()}"
+        raise ConfigError(f"--signature must be {wanted}, not these {len(digits)} characters")
     try:
         raw = bytes.fromhex(digits)[:64]
     except ValueError:
-        raise ConfigError("--signature is not hexadecimal") from None
+        raise ConfigError("--signature must be hexadecimal") from None
     for wrapped in (False, True):
         message = wrap(statement.text) if wrapped else statement.text
         public = recover_public(statement.account, message, raw) if scheme is Scheme.ECDSA else b""
@@ -212,7 +216,7 @@ def _join(statement: Statement, signature: str, scheme: Scheme, identity: Identi
             if made.signed_by_account():
                 return made
     raise ConfigError(
-        f"--signature is not a {scheme.name.lower()} signature of this account over this text: see --scheme, and sign "
+        f"--signature is not this account's {scheme.name.lower()} signature of this text: check --scheme, and sign "
         "exactly what --print gave"
     )
 
@@ -223,7 +227,7 @@ def _hand_over(made: Delegation, out: Path | None) -> None:
 
     problem = _problem(made, time.time())
     if problem is not None:
-        raise ConfigError(f"this delegation would not hold: {problem}")
+        raise ConfigError(f"this delegation would not be valid: {problem}")
     if out is None:
         typer.echo(made.encoded.hex())
         return
@@ -266,7 +270,7 @@ def _account_key(path: Path | None, scheme: Scheme) -> AccountKey:
     if not secret:
         if not sys.stdin.isatty():
             raise ConfigError(
-                f"no secret of the account: --secret-file or {SECRET_VARIABLE}, where nobody can be asked"
+                f"the account's secret is missing: use --secret-file or {SECRET_VARIABLE} where there is no terminal"
             )
         secret = str(typer.prompt("The account's secret (not shown)", hide_input=True, err=True))
     return AccountKey(secret, scheme)
@@ -275,18 +279,18 @@ def _account_key(path: Path | None, scheme: Scheme) -> AccountKey:
 def _genesis(digits: str | None, url: str | None) -> bytes:
     """32 bytes, from the operator or from a node of the chain."""
     if (digits is None) == (url is None):
-        raise ConfigError("either --genesis or --rpc is needed: a delegation holds on one chain")
+        raise ConfigError("either --genesis or --rpc must be given: a delegation is valid on one chain only")
     source = "--genesis"
     if url is not None:
         from zmesh.genesis import ask_genesis
 
-        source, digits = "the chain's answer", ask_genesis(url)
+        source, digits = "the genesis hash from the chain", ask_genesis(url)
     try:
         found = bytes.fromhex((digits or "").strip().removeprefix("0x"))
     except ValueError:
         found = b""
     if len(found) != 32:
-        raise ConfigError(f"{source} is no genesis hash: 0x and 64 hexadecimal digits are right")
+        raise ConfigError(f"{source} must be 0x and 64 hexadecimal digits")
     return found
 
 

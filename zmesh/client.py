@@ -4,8 +4,8 @@ Rules
  1. Everything a caller can do wrong is refused here, with one sentence, before anything changes.
  2. The client holds no protocol state: ``running.py`` has what lives between ``start`` and ``stop``.
  3. Waiting is bounded: a direct send by its timeout, ``stop`` by ``stop_timeout`` and half of that for the registry,
-    ``broadcast`` by ``MAX_PAUSE``, and by the account's rate: what is sent faster, others would drop.
- 4. A life that began is ended whole, by a task of its own: whoever waits for that may give up, and it goes on.
+    ``broadcast`` by ``MAX_PAUSE``, and by the account's rate, since others would drop what is sent faster.
+ 4. A started node is stopped completely, by a task of its own, even if those who wait for that give up.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ if TYPE_CHECKING:
 DIRECT_SECONDS = 10.0
 """Seconds a direct send may take unless the caller says otherwise: two dials and several repetitions."""
 LINKS_SECONDS = 30.0
-"""Seconds that ``wait_for_links`` waits if nobody says otherwise: as long as dials of who is away pause."""
+"""Seconds that ``wait_for_links`` waits by default: the longest pause between dials of an absent peer."""
 MAX_PAUSE = 0.05
 """Seconds of one pause while every link refuses: long enough for a queue to drain, short enough to keep it fed."""
 MAX_WAIT = 1.0
-"""Seconds of one wait for the account's own rate, after which it is looked whether the node still runs."""
+"""Seconds of one wait for the account's own rate, after which the client checks that the node still runs."""
 YIELD_EVERY = 16
-"""Broadcasts after which a loop that only broadcasts lets the node read, too."""
+"""Broadcasts after which a loop that only broadcasts also lets the node read."""
 
 _FROM_NOW = number(0, MAX_AMOUNT)
 _REGISTRY_PORT = ("start", "read", "stop", "describe", "status")
@@ -63,8 +63,8 @@ class MeshNetworkClient:
     ``blockchain_rpc``: the chain's endpoint (ws://localhost:9944). ``private_key``: 64 hex digits, 32 bytes or the
     path of a key file; None makes a new key. ``registry``: a path, ``substrate``, or a ``zmesh.registry.Registry``. All
     other keyword arguments are the fields of ``zmesh.config.Settings``. An explicit argument beats the environment
-    variable, which beats the default. ``settings``: all of them, made before; then nothing is given beside them but a
-    registry that is an object.
+    variable, which beats the default. ``settings``: all of them, ready-made; then nothing else may be given but a
+    registry object.
 
     Raises ``ConfigError`` for anything unusable.
     """
@@ -83,8 +83,8 @@ class MeshNetworkClient:
         source = None if registry is None or isinstance(registry, str | Path) else registry
         if source is not None and not all(hasattr(source, name) for name in _REGISTRY_PORT):
             raise ConfigError(
-                f"registry is of type {type(source).__name__}: a path, substrate, or an object with the port of "
-                "zmesh.registry.Registry is right"
+                "registry must be a path, substrate, or an object that implements zmesh.registry.Registry, "
+                f"not a value of type {type(source).__name__}"
             )
         given = {
             "peer_id": peer_id,
@@ -173,12 +173,12 @@ class MeshNetworkClient:
 
     @property
     def seen_messages(self) -> SeenView:
-        """The ids of what was seen lately; ``len`` of it is how many."""
+        """The ids of recently seen messages; its ``len`` is their number."""
         return SeenView(self._life.engine if self._life is not None and self._life.is_open else None)
 
     @property
     def message_handlers(self) -> Mapping[MessageType, Sequence[MessageHandler]]:
-        """What was registered, by type."""
+        """The registered handlers, by message type."""
         return self._setup.dispatcher.handlers
 
     @property
@@ -194,15 +194,15 @@ class MeshNetworkClient:
     # ------------------------------------------------------------ starting and stopping
 
     async def start(self) -> None:
-        """Bind, read the registry, and begin to connect. Returns once it listens: peers come up in their own time.
+        """Bind, read the registry, and begin to connect. Returns once it listens; peers connect in their own time.
 
-        A delegation that was renewed since the last start is taken now.
-        A chain has some seconds for its first answer (``zmesh.registry.chain``); a node starts without it, too.
-        Raises ``ConfigError`` (port in use, registry malformed ...), ``ZmeshError`` where libzmq is not one that keeps
-        strangers out, ``NotRunningError`` if it runs already or was stopped meanwhile; nothing is left behind then.
+        A delegation that was renewed since the last start is picked up. A chain gets some seconds for its first answer
+        (``zmesh.registry.chain``); the node also starts without one.
+        Raises ``ConfigError`` (port in use, malformed registry ...), ``ZmeshError`` if libzmq does not keep strangers
+        out, ``NotRunningError`` if it is already running or is stopped meanwhile; nothing is then left behind.
         """
         if self._life is not None:
-            raise NotRunningError(f"{self.peer_id} runs already: stop() it before starting it again")
+            raise NotRunningError(f"{self.peer_id} is already running: stop() it before starting it again")
         self._take_renewed_delegation()
         self._life = Running(self._setup)
         self._clear_at = 0.0
@@ -213,12 +213,12 @@ class MeshNetworkClient:
             was_stopped = self._ending is not None
             await self.stop()
             if was_stopped and isinstance(error, asyncio.CancelledError) and not _is_cancelled():
-                raise NotRunningError(f"{self.peer_id} was stopped while it started") from None
+                raise NotRunningError(f"{self.peer_id} was stopped while it was starting") from None
             raise
         self._starting = None
         if self._ending is not None:  # stop() came in the very moment that the start was done
             await self.stop()
-            raise NotRunningError(f"{self.peer_id} was stopped while it started")
+            raise NotRunningError(f"{self.peer_id} was stopped while it was starting")
         _log.info("started", peer_id=self.peer_id, public_key=self.public_key, **self._life.facts())
 
     def _take_renewed_delegation(self) -> None:
@@ -231,7 +231,7 @@ class MeshNetworkClient:
     async def stop(self) -> None:
         """Say goodbye, let handlers finish what is queued, and close, within ``stop_timeout``. Safe to call twice.
 
-        Everybody who calls it waits for the same end, which goes on to its own end if they do not.
+        All callers wait for the same shutdown, which completes even if they give up waiting.
         """
         if self._life is None:
             return
@@ -274,8 +274,8 @@ class MeshNetworkClient:
     ) -> MeshMessage:
         """Build and sign a message without sending it.
 
-        Raises ``PayloadError`` for a payload that cannot travel, ``ConfigError`` for a type or a recipient that is
-        none, ``NotRunningError`` before ``start``.
+        Raises ``PayloadError`` for a payload that cannot be sent, ``ConfigError`` for an unknown type or recipient,
+        ``NotRunningError`` before ``start``.
         """
         key = None if recipient is None else self._resolve(recipient)
         event = Compose(_kind(message_type), payload, ttl, key)
@@ -285,14 +285,14 @@ class MeshNetworkClient:
     async def broadcast(
         self, message_type: MessageType, payload: Mapping[str, Any], ttl: int | None = None
     ) -> MeshMessage:
-        """Sign a message and gossip it to everybody; ``ttl`` in hops, None lets the size of the mesh decide.
+        """Sign a message and gossip it to everybody; ``ttl`` in hops, or None to let the size of the mesh decide.
 
-        Waits first, as long as this account has sent more than others take of it: ``author_burst`` messages at once and
-        ``author_rate`` a second, of 2 KiB each. When it returns, the message is on its way, or kept to be offered
-        again; where every link refused it, that is up to 50 ms later, so that a flood does not outrun its links.
-        Raises ``PayloadError`` for a payload that cannot travel, is over 64 KiB or lacks what its type asks for,
-        ``SelfHarmError`` for one that contradicts what this account said, as far as this node knows, ``ConfigError``
-        for a type that is none, and ``NotRunningError`` before ``start``.
+        Waits first while this account has sent more than others accept from it: ``author_burst`` messages at once and
+        ``author_rate`` per second, of 2 KiB each. On return the message is on its way, or kept to be offered again; if
+        every link refused it, that is up to 50 ms later, so that a flood does not outrun its links.
+        Raises ``PayloadError`` for a payload that cannot be sent, is over 64 KiB or lacks what its type requires,
+        ``SelfHarmError`` for one that contradicts what this account said before, as far as this node knows,
+        ``ConfigError`` for an unknown type, and ``NotRunningError`` before ``start``.
         """
         kind = _kind(message_type)
         while (wait := self._clear_at - time.monotonic()) > 0:
@@ -323,14 +323,14 @@ class MeshNetworkClient:
     ) -> SendResult:
         """Send to one peer, named by peer_id, account or public key, until it acknowledges.
 
-        ``timeout``: seconds, at most 110; whoever gives up waiting sooner does not call the message back. True exactly
-        when the recipient verified the message and queued it for its handlers, if it has any. Raises ``PayloadError``
-        for a payload that cannot travel, or lacks what its type asks for; being too large is a result. Raises
-        ``ConfigError`` for a timeout or a type that is none, and ``NotRunningError`` before ``start``.
+        ``timeout``: seconds, at most 110; giving up earlier does not recall the message. The result is true exactly if
+        the recipient verified the message and queued it for its handlers, if it has any. Raises ``PayloadError`` for a
+        payload that cannot be sent, or lacks what its type requires; being too large is a result. Raises
+        ``ConfigError`` for an invalid timeout or an unknown type, and ``NotRunningError`` before ``start``.
         """
         life = self._here()
         if not 0 < timeout <= MAX_DIRECT_TIMEOUT:
-            raise ConfigError(f"timeout is {timeout} s: above 0 and at most {MAX_DIRECT_TIMEOUT:g} is right")
+            raise ConfigError(f"timeout must be above 0 and at most {MAX_DIRECT_TIMEOUT:g} s, not {timeout} s")
         return await life.send(recipient_id, _kind(message_type), payload, timeout)
 
     async def announce_fl_round(  # noqa: PLR0913  # the guide's own signature
@@ -347,11 +347,11 @@ class MeshNetworkClient:
     ) -> MeshMessage:
         """Announce a federated-learning round to everybody; ``deadline`` in seconds from now.
 
-        The payload carries the deadline as Unix seconds too, and whatever ``extra`` holds. Raises what ``broadcast``
+        The payload also carries the deadline as Unix seconds, and everything in ``extra``. Raises what ``broadcast``
         raises.
         """
         if not _FROM_NOW(deadline):
-            raise PayloadError(f"deadline is {shown(deadline)} and must be a number of seconds from now, 0 or more")
+            raise PayloadError(f"deadline must be a number of seconds from now, 0 or more, not {shown(deadline)}")
         announcement = FLRoundAnnouncement(
             round_id=round_id,
             dataset_name=dataset_name,
@@ -385,15 +385,17 @@ class MeshNetworkClient:
     # ------------------------------------------------------------ receiving
 
     def register_handler(self, message_type: MessageType, handler: MessageHandler) -> None:
-        """Call ``handler(message)`` for every message of this type, besides those registered already.
+        """Call ``handler(message)`` for every message of this type, in addition to earlier handlers.
 
-        Coroutine functions and plain callables alike; a plain one must not block, for it runs on the event loop. What
-        waits for longer than ``handler_timeout`` is cancelled: long work belongs in a task of the application's own.
-        All handlers of a message see the same payload, which is theirs to read. Register before ``start``, or what
-        comes until then is nobody's. Raises ``ConfigError`` for a type that is none, and for what cannot be called.
+        Takes coroutine functions and plain callables; a plain one runs on the event loop and must not block. A call
+        that waits for longer than ``handler_timeout`` is cancelled: long work belongs in a task of the application's
+        own. All handlers of a message share one payload, and must only read it. Register before ``start``: messages
+        that arrive earlier are not kept. Raises ``ConfigError`` for an unknown type, and for what cannot be called.
         """
         if not callable(handler):
-            raise ConfigError(f"a handler is a callable that takes one message, not {type(handler).__name__}")
+            raise ConfigError(
+                f"handler must be a callable that takes one message, not a value of type {type(handler).__name__}"
+            )
         self._setup.dispatcher.register(_kind(message_type), handler)
 
     def receive_messages(self) -> AsyncGenerator[MeshMessage]:
@@ -401,12 +403,12 @@ class MeshNetworkClient:
         return self._setup.dispatcher.iterate()
 
     async def discover_peers(self) -> list[PeerInfo]:
-        """Ask the registry now, and give everybody who belongs, those added by hand included.
+        """Ask the registry now, and return everybody who belongs, including peers added by hand.
 
-        Of validators whose signed record did not come yet only the account and what the chain says of it are known:
-        their ``public_key`` is empty, and their account stands for their name.
+        Of validators whose signed record has not arrived yet, only the account and what the chain says about it are
+        known: their ``public_key`` is empty, and their account stands in for their name.
 
-        A registry that cannot be read is warned about once; the peers known so far are the answer then.
+        A registry that cannot be read is warned about once; the answer is then the peers known so far.
         """
         life = self._here()
         if self._setup.registry is not None:
@@ -418,21 +420,21 @@ class MeshNetworkClient:
     async def wait_for_links(self, count: int = 1, timeout: float | None = LINKS_SECONDS) -> None:  # noqa: ASYNC109
         """Return once messages flow directly between this node and ``count`` peers.
 
-        Nothing has to wait for it: what is broadcast before reaches those who are linked later, too, with their link or
-        by repair some seconds after it. Raises ``TimeoutError`` that says why after ``timeout`` seconds (None: never),
-        ``ConfigError`` for fewer than no peers, and ``NotRunningError`` before ``start`` or when the node was stopped
+        Waiting is optional: an earlier broadcast also reaches those who are linked later, with their link or by repair
+        some seconds after it. Raises ``TimeoutError``, which says why, after ``timeout`` seconds (None: never),
+        ``ConfigError`` for a negative count, and ``NotRunningError`` before ``start`` or if the node is stopped
         meanwhile.
         """
         life = self._here()
         if count < 0:
-            raise ConfigError(f"count is {count}: a number of peers, 0 or more, is right")
+            raise ConfigError(f"count must be a number of peers, 0 or more, not {count}")
         try:
             async with asyncio.timeout(timeout):
                 await life.links(count)
         except TimeoutError:
             health = self.health()
-            said = "; ".join([f"{health.get('links_live', 0)} links of {count}", *health.get("why", ())])
-            raise TimeoutError(f"{self.peer_id} has waited {timeout:g} s for links: {said}") from None
+            said = "; ".join([f"{health.get('links_live', 0)} of {count} are up", *health.get("why", ())])
+            raise TimeoutError(f"{self.peer_id} waited {timeout:g} s for links: {said}") from None
         self._running()
 
     # ------------------------------------------------------------ how it is
@@ -466,7 +468,7 @@ class MeshNetworkClient:
     def _resolve(self, name: str) -> PeerKey:
         found = self._running().engine.peers.named(name)
         if len(found) != 1:
-            raise ConfigError(f"recipient {name!r} names {len(found)} known peers: right is a name that means one")
+            raise ConfigError(f"recipient {name!r} must name exactly one known peer, not {len(found)}")
         return found[0].key
 
 
@@ -475,7 +477,7 @@ def _kind(value: MessageType) -> MessageType:
     try:
         return MessageType(value)
     except ValueError:
-        raise ConfigError(f"message type {shown(value)} is none: right are {', '.join(MessageType)}") from None
+        raise ConfigError(f"message type must be one of {', '.join(MessageType)}, not {shown(value)}") from None
 
 
 def _settings(made: Settings | None, given: Mapping[str, Any]) -> Settings:
@@ -485,9 +487,9 @@ def _settings(made: Settings | None, given: Mapping[str, Any]) -> Settings:
     if made is None:
         return Settings(**given)
     if not isinstance(made, Settings):
-        raise ConfigError(f"settings is of type {type(made).__name__}: zmesh.Settings(...) is right")
+        raise ConfigError(f"settings must be a zmesh.Settings, not a value of type {type(made).__name__}")
     if given:
-        raise ConfigError(f"settings and {', '.join(given)} are both given: all within Settings(...) is right")
+        raise ConfigError(f"settings and {', '.join(given)} must not both be given: put everything into Settings")
     return made
 
 

@@ -4,8 +4,8 @@ Rules
  1. An explicit argument beats the environment, which beats the default. None as an argument and an empty
     variable both mean "not given". A variable is the field's name in capitals after ``MESH_``
     (``BLOCKCHAIN_RPC`` is the guide's one exception).
- 2. A bad value is refused at construction with one sentence: the field, its variable, the value, what is
-    right. A secret is never repeated, and settings do not change afterwards.
+ 2. A bad value is refused at construction with one sentence: the field, its variable, the value, what it
+    must be. A secret is never repeated, and settings do not change afterwards.
  3. Only this module imports pydantic, and only those who read settings import this module: it takes longer to
     import than all the rest of zmesh.
 """
@@ -47,20 +47,24 @@ _BOUNDS = Bounds()
 _HEX = frozenset("0123456789abcdefABCDEF")
 
 
+class _BadValueError(ValueError):
+    """Raised by a validator if what the setting must be already says everything."""
+
+
 def _name(text: str) -> str:
     """A name that people can read, type and log, and that cannot pass for a public key."""
     if not text.isprintable() or text != text.strip():
-        raise ConfigError(f"{shown(text)} has blanks around it or characters that do not print")
+        raise ConfigError(f"{shown(text)} must consist of printable characters, without blanks around them")
     if len(text.encode()) > MAX_NAME:
-        raise ConfigError(f"{shown(text)} has {len(text.encode())} bytes: at most {MAX_NAME} are right")
+        raise ConfigError(f"{shown(text)} has {len(text.encode())} bytes and must have at most {MAX_NAME}")
     if len(text) == 64 and _HEX.issuperset(text):
-        raise ConfigError(f"{shown(text)} looks like a public key: a name of your own choice is right")
+        raise ConfigError(f"{shown(text)} looks like a public key and must be a name of your own choice")
     return text
 
 
 def _network(text: str) -> str:
     if not text.isprintable() or text != text.strip() or len(text.encode()) > MAX_NETWORK_NAME:
-        raise ConfigError(f"{shown(text)}: a printable name of at most {MAX_NETWORK_NAME} bytes is right")
+        raise _BadValueError
     return text
 
 
@@ -68,17 +72,16 @@ def _interface(text: str) -> str:
     try:
         return str(ip_address(text))
     except ValueError:
-        right = "the IP address of an interface, such as 127.0.0.1, or 0.0.0.0 for all is right"
-        raise ConfigError(f"{shown(text)} is no address to listen on: {right}") from None
+        raise _BadValueError from None
 
 
 def _rpc(text: str) -> str:
     """Websocket or HTTP addresses. They may carry passwords, so what is wrong is said without showing it."""
     urls = split_list(text)
     if len(urls) > MAX_RPC_URLS:
-        raise ConfigError(f"it has {len(urls)} URLs: at most {MAX_RPC_URLS} are right")
+        raise ConfigError(f"{len(urls)} URLs are too many: there must be at most {MAX_RPC_URLS}")
     if not urls or not all(map(_is_rpc, urls)):
-        raise ConfigError("the URL (not shown) is none: ws://HOST:PORT, such as ws://localhost:9944, is right")
+        raise ConfigError("each URL (not shown) must be of the form ws://HOST:PORT, such as ws://localhost:9944")
     return text
 
 
@@ -98,7 +101,7 @@ def split_list(text: str) -> list[str]:
 def _genesis(text: str) -> str:
     digits = text.removeprefix("0x")
     if len(digits) != 64 or not _HEX.issuperset(digits):
-        raise ConfigError(f"{shown(text)}: the 64 hexadecimal digits of the chain's genesis hash are right")
+        raise _BadValueError
     return digits.lower()
 
 
@@ -111,7 +114,7 @@ def _registry(value: object) -> object:
     if isinstance(value, str) and value.partition(":")[0] == CHAIN:
         name = value.partition(":")[2]
         if ":" in value and not name.isidentifier():
-            raise ConfigError(f"{shown(value)}: {CHAIN}, or {CHAIN}:NAME, such as {CHAIN}:session, is right")
+            raise _BadValueError
         return value
     return Path(os.path.expanduser(value)) if isinstance(value, str | Path) else value
 
@@ -140,37 +143,39 @@ def _seeds(text: str) -> str:
     """Addresses to begin with, made canonical; ``Settings.seeds`` takes them apart."""
     found = list(dict.fromkeys(map(parse_endpoint, split_list(text))))
     if len(found) > MAX_SEEDS:
-        raise ConfigError(f"{len(found)} addresses are too many: at most {MAX_SEEDS} are right, and three are enough")
+        raise ConfigError(
+            f"{len(found)} addresses are too many: there must be at most {MAX_SEEDS}, and three are enough"
+        )
     return " ".join(map(str, found))
 
 
-def _setting(default: Any, right: str, **limits: Any) -> Any:
-    """A field whose error ends in the words ``right``; ``limits`` are pydantic's (ge, gt, le ...)."""
-    return Field(default, json_schema_extra={"right": right}, **limits)
+def _setting(default: Any, must_be: str, **limits: Any) -> Any:
+    """A field whose error says what it ``must_be``; ``limits`` are pydantic's (ge, gt, le ...)."""
+    return Field(default, json_schema_extra={"must_be": must_be}, **limits)
 
 
 def _port(default: int) -> Any:
-    return _setting(default, "a port from 1 to 65535, or 0 for any free one, is right", ge=0, le=65535)
+    return _setting(default, "a port from 1 to 65535, or 0 for any free one", ge=0, le=65535)
 
 
 def _seconds(default: float | None, example: int, most: float = 86_400) -> Any:
-    right = f"a number of seconds above 0 and up to {most:.0f}, such as {example}, is right"
-    return _setting(default, right, gt=0, le=most, allow_inf_nan=False)
+    must_be = f"a number of seconds above 0 and at most {most:.0f}, such as {example}"
+    return _setting(default, must_be, gt=0, le=most, allow_inf_nan=False)
 
 
 def _rate(default: float) -> Any:
-    right = f"a positive number of messages a second, such as {default:.0f}, is right"
-    return _setting(default, right, gt=0, le=1e9, allow_inf_nan=False)
+    must_be = f"a positive number of messages per second, such as {default:.0f}"
+    return _setting(default, must_be, gt=0, le=1e9, allow_inf_nan=False)
 
 
 def _burst(default: float) -> Any:
-    right = f"a number of messages of at least 1, such as {default:.0f}, is right"
-    return _setting(default, right, ge=1, le=1e9, allow_inf_nan=False)
+    must_be = f"a number of messages, at least 1, such as {default:.0f}"
+    return _setting(default, must_be, ge=1, le=1e9, allow_inf_nan=False)
 
 
 def _count(default: int, least: int, most: int) -> Any:
-    right = f"a whole number from {least} to {most}, such as {default}, is right"
-    return _setting(default, right, ge=least, le=most)
+    must_be = f"a whole number from {least} to {most}, such as {default}"
+    return _setting(default, must_be, ge=least, le=most)
 
 
 PathLike = Annotated[Path, BeforeValidator(_path)]
@@ -194,29 +199,34 @@ class Settings(BaseSettings):
     # ---------------------------------------------------------------- who and where
 
     peer_id: Annotated[str, AfterValidator(_name)] = _setting(
-        ..., "a name of your own choice, such as validator_001, is right", min_length=1
+        ..., "a name of your own choice, such as validator_001", min_length=1
     )
     """The name of this node, unique in the mesh; at most 128 bytes."""
     private_key: Secret[str | bytes | Path] | None = _setting(
-        None, "64 hexadecimal digits, 32 bytes or the path of a key file are right"
+        None, "64 hexadecimal digits, 32 bytes or the path of a key file"
     )
-    """Ed25519 key as ``identity.load_key`` takes it; none makes a fresh one that nobody knows yet."""
+    """Ed25519 key, in any form that ``identity.load_key`` takes; without one a fresh key is made, unknown to others."""
     delegation: str | Path | None = _setting(
-        None, "the path of a file that `zmesh key delegate` wrote, or what is in it, is right"
+        None, "the path of a file written by `zmesh key delegate`, or the content of one"
     )
-    """What the account signed for this node's key: needed where the registry names accounts (a chain)."""
-    network: Annotated[str, AfterValidator(_network)] = _setting("zmesh", "a name is right", min_length=1)
-    """Name of the mesh: messages of another name are refused, so that test and production never mix."""
-    listen_host: Annotated[str, AfterValidator(_interface)] = _setting("0.0.0.0", "an IP address is right")  # noqa: S104
-    """Address to bind: every interface, as a container needs it."""
+    """The account's signed statement for this node's key; needed where the registry names accounts (a chain)."""
+    network: Annotated[str, AfterValidator(_network)] = _setting(
+        "zmesh", f"a printable name of 1 to {MAX_NETWORK_NAME} bytes, without blanks around it", min_length=1
+    )
+    """Name of the mesh; messages of a mesh with another name are refused, so test and production never mix."""
+    listen_host: Annotated[str, AfterValidator(_interface)] = _setting(
+        "0.0.0.0",  # noqa: S104
+        "the IP address of an interface, such as 127.0.0.1, or 0.0.0.0 for all of them",
+    )
+    """Address to bind; by default every interface, which containers need."""
     listen_port: int = _port(9090)
     """The front door, HTTP and ZeroMQ on one port: the only port that has to be open."""
     router_port: int = _port(0)
-    """Port of direct messages; 0 takes any free one, so that two nodes on one machine do not collide."""
+    """Port for direct messages; 0 takes any free one, so two nodes on one machine do not collide."""
     gossip_port: int = _port(0)
     """Port of the publisher; 0 as above."""
-    advertise: Annotated[str, AfterValidator(_advertised)] | None = _setting(None, "a multiaddr or HOST:PORT is right")
-    """Where others reach the front door, when that is not ``listen_host:listen_port`` (containers, NAT)."""
+    advertise: Annotated[str, AfterValidator(_advertised)] | None = _setting(None, "a multiaddr or HOST:PORT")
+    """Where others reach the front door, if not at ``listen_host:listen_port`` (containers, NAT)."""
 
     # ---------------------------------------------------------------- who else
 
@@ -224,80 +234,81 @@ class Settings(BaseSettings):
         "ws://localhost:9944",
         validation_alias="BLOCKCHAIN_RPC",
         repr=False,
-        json_schema_extra={"right": "a URL such as ws://localhost:9944 is right"},
+        json_schema_extra={"must_be": "a URL such as ws://localhost:9944"},
     )
-    """The chain's RPC endpoints, tried in turn; several stand between commas. A node runs without any: it warns once
-    and keeps the peers it knows. Not part of a repr, for a URL may carry a password."""
+    """The chain's RPC endpoints, separated by commas and tried in turn. A node also runs without any: it warns once and
+    keeps the peers it knows. Left out of the repr, since a URL may carry a password."""
     registry: Annotated[str | Path, BeforeValidator(_registry)] | None = _setting(
-        None, f"the path of a TOML file, or {CHAIN}, is right"
+        None, f"the path of a TOML file, {CHAIN}, or {CHAIN}:NAME, such as {CHAIN}:session"
     )
-    """Who says who belongs: a TOML file of validators, watched for change; ``substrate``, the chain, read as its
-    metadata suggests, or ``substrate:NAME`` by the reader of that name. If not given, the chain where
-    ``blockchain_rpc`` is given, else nobody: then only peers added by hand are admitted."""
-    genesis: Annotated[str, AfterValidator(_genesis)] | None = _setting(None, "64 hexadecimal digits are right")
-    """Genesis hash of the chain, for a node without a delegation, which tells it too: so one that never reached its
-    chain knows which mesh it is in, and no endpoint can pass another chain off for it."""
+    """What decides who belongs: a TOML file of validators, watched for changes; ``substrate`` for the chain, read as
+    its metadata suggests; or ``substrate:NAME`` for the chain, read by the reader of that name. If not given, the chain
+    if ``blockchain_rpc`` is given, else nothing: then only peers added by hand are admitted."""
+    genesis: Annotated[str, AfterValidator(_genesis)] | None = _setting(
+        None, "the 64 hexadecimal digits of the chain's genesis hash"
+    )
+    """Genesis hash of the chain, for a node without a delegation (which names it, too): even if the node has never
+    reached its chain, it knows which mesh it is in, and no endpoint can pass off another chain as its own."""
     admission: Annotated[Literal["registry", "open"], BeforeValidator(_lower)] = _setting(
-        "registry", "registry or open is right"
+        "registry", "registry or open"
     )
-    """Who gets in: those whom the registry names, or, for demos and tests, anybody with a signed record."""
+    """Who gets in: those the registry names or, for demos and tests, anybody with a signed record."""
     bootstrap: Annotated[str, BeforeValidator(_listed), AfterValidator(_seeds)] = _setting(
-        "", "addresses such as mesh.example.org:9090 or /ip4/192.0.2.1/tcp/9090, with commas between, are right"
+        "", "addresses such as mesh.example.org:9090 or /ip4/192.0.2.1/tcp/9090, separated by commas"
     )
-    """Front doors to begin with, where the registry does not say where anybody is. Three are enough; a name may stand
-    for many."""
+    """Front doors to start from if the registry gives no addresses. Three are enough; one name may stand for many."""
     max_peers: int = _count(100, 1, MAX_LINKS)
     """Links kept at once: a full mesh up to this many members, at about 250 KB and 14 file handles each."""
 
     # ---------------------------------------------------------------- gossip and liveness
 
     gossip_fanout: int = _count(5, 1, 128)
-    """Peers that a relayed message goes to: 5 reach 99 % of a large mesh, and repair reaches the rest."""
+    """Peers that each relayed message is sent to: 5 reach 99 % of a large mesh, and repair reaches the rest."""
     heartbeat_interval: float = _seconds(60, 60)
-    """Seconds between heartbeats: five fit into ``peer_timeout``, so that four may be lost."""
+    """Seconds between heartbeats: five fit into ``peer_timeout``, so four may be lost."""
     peer_timeout: float = _seconds(300, 300)
-    """Seconds since a peer's last signed message until it counts as dead."""
+    """Seconds after its last signed message until a peer counts as dead."""
     peer_forget: float | None = _seconds(None, 600, 7 * 86_400)
-    """Seconds of silence until a peer is no longer listed; if not given, 600 or twice ``peer_timeout``."""
+    """Seconds of silence until a peer is no longer listed; by default the longer of 600 and twice ``peer_timeout``."""
 
     # ---------------------------------------------------------------- limits
 
     author_rate: float = _rate(_BOUNDS.author_rate)
-    """Gossip messages a second taken from one account; one of several KiB counts once more for each two of them."""
+    """Gossip messages per second taken from one account; a larger one counts once more for every 2 KiB of its size."""
     author_burst: float = _burst(_BOUNDS.author_burst)
-    """The same at once: 1,000 announcements in one go pass five times over."""
+    """The same in one burst: five times as many as 1,000 announcements need."""
     link_rate: float = _rate(_BOUNDS.link_rate)
-    """Frames a second taken from one link: above what a core can verify, so that only junk meets it."""
+    """Frames per second taken from one link: more than a core can verify, so only junk reaches this limit."""
     link_burst: float = _burst(_BOUNDS.link_burst)
-    """The same at once."""
+    """The same in one burst."""
     direct_rate: float = _rate(_BOUNDS.direct_rate)
-    """Direct messages a second taken from one account."""
+    """Direct messages per second taken from one account."""
     direct_burst: float = _burst(_BOUNDS.direct_burst)
-    """The same at once."""
+    """The same in one burst."""
     handler_queue: int = _count(4096, 1, 1_000_000)
-    """Messages that wait for one handler, 64 KiB at most each on the wire, and up to ten times that as objects; a full
-    queue refuses new ones, counted, and from half on nobody has more of it than an even share."""
+    """Messages that may wait for one handler, each at most 64 KiB on the wire and up to ten times that in memory. A
+    full queue refuses new ones and counts them; once it is half full, nobody gets more than an even share of it."""
     handler_concurrency: int = _count(64, 1, 10_000)
-    """Calls of one handler that run at once: slow ones overlap, and a flood starts no more tasks than this for it."""
+    """Concurrent calls of one handler: slow ones overlap, and a flood starts no more tasks than this."""
     handler_timeout: float = _seconds(30, 30)
-    """Seconds until a handler is cancelled and counted as hung: its place is needed."""
+    """Seconds until a handler is cancelled and counted as hung, because its place is needed."""
     verify_threads: int = _count(2, 0, 64)
-    """Threads that verify signatures under load; two give 1.9 times one, as the lock is free. With 0 or 1 there are
-    none: the event loop verifies alone."""
+    """Threads that verify signatures under load; two are 1.9 times as fast as one, since they release the interpreter
+    lock. With 0 or 1 there are none, and the event loop verifies by itself."""
     stop_timeout: float = _seconds(5, 5, 300)
-    """Seconds for ``stop()``, half for handlers and half for goodbyes; a registry that hangs may cost half as many
-    more. With the default that is below the 10 s after which container runtimes kill."""
+    """Seconds that ``stop()`` may take, half for handlers and half for goodbyes; a registry that hangs may add half as
+    many again. With the default, the total stays below the 10 s after which container runtimes kill."""
 
     # ---------------------------------------------------------------- on disk and in the log
 
-    state_dir: PathLike | None = _setting(None, "the path of a folder is right")
-    """Folder for what should outlive a restart (epoch, reputations); none keeps nothing."""
+    state_dir: PathLike | None = _setting(None, "the path of a folder")
+    """Folder for what should outlive a restart (epoch, reputations); without one, nothing is kept."""
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = _setting(
-        "INFO", "DEBUG, INFO, WARNING or ERROR is right"
+        "INFO", "DEBUG, INFO, WARNING or ERROR"
     )
     """How much ``zmesh run`` logs. An embedding service keeps its own logging."""
-    log_format: Literal["auto", "console", "json"] = _setting("auto", "auto, console or json is right")
-    """How it looks: ``auto`` is for people on a terminal and JSON lines elsewhere."""
+    log_format: Literal["auto", "console", "json"] = _setting("auto", "auto, console or json")
+    """How the log looks: with ``auto``, for people on a terminal and as JSON lines elsewhere."""
 
     def __init__(self, **explicit: Any) -> None:
         """Explicit arguments by field name; None means "not given"."""
@@ -312,14 +323,14 @@ class Settings(BaseSettings):
             raise ConfigError(sentence)
 
     def _contradiction(self) -> str | None:
-        """What is wrong between fields that are right alone, or None."""
-        timeout = f"peer_timeout ({PREFIX}PEER_TIMEOUT) {self.peer_timeout:g} s"
+        """What is wrong between fields that are each valid, or None."""
+        timeout = f"peer_timeout ({PREFIX}PEER_TIMEOUT)"
         if self.heartbeat_interval >= self.peer_timeout:
-            named = f"heartbeat_interval ({PREFIX}HEARTBEAT_INTERVAL) is {self.heartbeat_interval:g} s"
-            return f"{named} and {timeout}: a timeout of several intervals is right"
+            interval = f"heartbeat_interval ({PREFIX}HEARTBEAT_INTERVAL), which is {self.heartbeat_interval:g} s"
+            return f"{timeout} is {self.peer_timeout:g} s and must be several times {interval}"
         if self.peer_forget is not None and self.peer_forget < self.peer_timeout:
-            named = f"peer_forget ({PREFIX}PEER_FORGET) is {self.peer_forget:g} s"
-            return f"{named} and {timeout}: forgetting no earlier than the timeout is right"
+            forget = f"peer_forget ({PREFIX}PEER_FORGET) is {self.peer_forget:g} s"
+            return f"{forget} and must not be shorter than {timeout}, which is {self.peer_timeout:g} s"
         return None
 
     def bounds(self) -> Bounds:
@@ -365,7 +376,7 @@ class Settings(BaseSettings):
     def delegated(self, key: PeerKey) -> Delegation | None:
         """``delegation`` itself, which must be for this key and this mesh. Raises ``ConfigError``.
 
-        Whether it holds now is the registry's and the clock's to say, at any moment anew.
+        Whether it is valid at a given moment depends on the registry and the clock.
         """
         if self.delegation is None:
             return None
@@ -376,15 +387,15 @@ class Settings(BaseSettings):
             raise ConfigError(f"{named}: {error}") from None
         said = found.statement
         if said.key != key:
-            raise ConfigError(f"{named} is for the key {said.key.hex()}, and this node's is {key.hex()}: sign another")
+            raise ConfigError(f"{named} is for the key {said.key.hex()}, not this node's {key.hex()}: sign another")
         if said.network != self.network:
-            raise ConfigError(f"{named} is for the mesh {shown(said.network)}, and this one is {shown(self.network)}")
+            raise ConfigError(f"{named} is for the mesh {shown(said.network)} and must be for {shown(self.network)}")
         if not (found.held_by_key() and found.signed_by_account()):
-            raise ConfigError(f"{named} holds a signature that is not true: make it anew with `zmesh key delegate`")
+            raise ConfigError(f"{named} has an invalid signature: make a new one with `zmesh key delegate`")
         return found
 
     def chain(self, delegation: Delegation | None) -> bytes:
-        """Genesis hash of the chain as far as settings tell it, by itself or within a delegation; else empty.
+        """Genesis hash of the chain if the settings give it, by itself or within a delegation; else empty.
 
         Raises ``ConfigError`` when the two disagree.
         """
@@ -392,7 +403,7 @@ class Settings(BaseSettings):
         signed = b"" if delegation is None else delegation.statement.genesis
         if told and signed and told != signed:
             named = f"delegation ({PREFIX}DELEGATION) is for the chain {signed.hex()}"
-            raise ConfigError(f"{named}, and genesis ({PREFIX}GENESIS) is {told.hex()}: one chain for both is right")
+            raise ConfigError(f"{named} and must be for that of genesis ({PREFIX}GENESIS), {told.hex()}")
         return told or signed
 
     def seeds(self) -> tuple[Endpoint, ...]:
@@ -407,7 +418,7 @@ class Settings(BaseSettings):
 def suspicious_variables(environ: Mapping[str, str]) -> list[str]:
     """One sentence for each variable that looks like a mistyped setting, in the order of their names.
 
-    Others that start with ``MESH_`` are none of ours: Kubernetes sets some for every Service called "mesh".
+    Others that start with ``MESH_`` are not ours: Kubernetes sets some for every Service called "mesh".
     """
     return list(_mistyped(environ))
 
@@ -419,7 +430,7 @@ def _mistyped(environ: Mapping[str, str]) -> dict[str, str]:
     for variable in sorted(environ):
         near = difflib.get_close_matches(variable, known, n=1, cutoff=0.9)
         if near and variable not in known:
-            found[f"{variable} is set but is no setting: did you mean {near[0]}?"] = near[0]
+            found[f"{variable} is set but is not a setting: did you mean {near[0]}?"] = near[0]
     return found
 
 
@@ -436,8 +447,8 @@ def _sentence(error: ValidationError) -> str:
     field = _field_at(place)
     if field is None:
         near = difflib.get_close_matches(place, Settings.model_fields, n=1)
-        hint = f"did you mean {near[0]}?" if near else "see zmesh.config.Settings for those there are"
-        said = f"{place} is no setting: {hint}"
+        hint = f"did you mean {near[0]}?" if near else "see zmesh.config.Settings for the list"
+        said = f"{place} is not a setting: {hint}"
     else:
         said = _SAYINGS.get(first["type"], _bad_value)(field, first)
     others = {str(one["loc"][0]) for one in more} - {place}
@@ -452,29 +463,31 @@ def _field_at(place: str) -> str | None:
     return None
 
 
-def _right(field: str) -> str:
+def _must_be(field: str) -> str:
     extra = Settings.model_fields[field].json_schema_extra
-    return str(extra["right"]) if isinstance(extra, dict) else "see zmesh.config.Settings"
+    assert isinstance(extra, dict)  # ``_setting`` gives one to every field
+    return f"must be {extra['must_be']}"
 
 
 def _missing(field: str, _error: Mapping[str, Any]) -> str:
     meant = [sentence for sentence, variable in _mistyped(os.environ).items() if variable == variable_of(field)]
-    return meant[0] if meant else f"{field} ({variable_of(field)}) is missing: {_right(field)}"
+    return meant[0] if meant else f"{field} ({variable_of(field)}) is missing: it {_must_be(field)}"
 
 
 def _said_by_validator(field: str, error: Mapping[str, Any]) -> str:
-    return f"{field} ({variable_of(field)}): {error['ctx']['error']}"
+    said = error["ctx"]["error"]
+    return _bad_value(field, error) if isinstance(said, _BadValueError) else f"{field} ({variable_of(field)}): {said}"
 
 
 def _bad_value(field: str, error: Mapping[str, Any]) -> str:
     value = error["input"]
     named = f"{field} ({variable_of(field)})"
     if field == "private_key":
-        return f"{named} is of type {type(value).__name__}: {_right(field)}"
+        return f"{named} {_must_be(field)}, not a value of type {type(value).__name__}"
     hint = ""
     if isinstance(value, str) and value.startswith("tcp://") and field.endswith("_port"):
-        hint = " (Kubernetes sets such a variable for a Service of that name: `enableServiceLinks: false`)"
-    return f"{named} is {shown(value)}: {_right(field)}{hint}"
+        hint = " (Kubernetes sets such a variable for a Service of that name: set `enableServiceLinks: false`)"
+    return f"{named} {_must_be(field)}, not {shown(value)}{hint}"
 
 
 _SAYINGS: dict[str, Callable[[str, Mapping[str, Any]], str]] = {

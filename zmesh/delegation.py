@@ -158,12 +158,12 @@ def possession(statement: Statement, account_signature: bytes) -> bytes:
 def check_statement(statement: Statement) -> str | None:
     """What is out of bounds, in one sentence, or None."""
     if not 1 <= len(statement.network.encode()) <= MAX_NETWORK:
-        return f"its network {shown(statement.network)} is no name of 1 to {MAX_NETWORK} bytes"
+        return f"its network {shown(statement.network)} is not a name of 1 to {MAX_NETWORK} bytes"
     if not 0 <= statement.not_before < statement.not_after <= MAX_UINT:
         return "it ends before it begins"
     if statement.not_after - statement.not_before > MAX_DAYS * DAY:
         return f"it holds for more than {MAX_DAYS} days"
-    return None if 0 <= statement.sequence <= MAX_UINT else f"its sequence is not 0 to {MAX_UINT}"
+    return None if 0 <= statement.sequence <= MAX_UINT else f"its sequence is not from 0 to {MAX_UINT}"
 
 
 # ---------------------------------------------------------------- bytes
@@ -192,21 +192,21 @@ def encode_delegation(
 def decode_delegation(encoded: bytes) -> Delegation:
     """Parse a delegation. Raises ``WireError`` (MALFORMED) and nothing else; says nothing about signatures."""
     if len(encoded) > MAX_DELEGATION:
-        raise malformed(f"a delegation of {len(encoded)} bytes: at most {MAX_DELEGATION}")
+        raise malformed(f"a delegation must have at most {MAX_DELEGATION} bytes, not {len(encoded)}")
     fields = _unpack(encoded)
     # Exactly these, with nothing behind: what no signature covers would let anybody make further versions of it.
     if type(fields) is not list or [type(field) for field in fields] != _TYPES:
-        raise malformed("a delegation is an array of its thirteen fields")
+        raise malformed("a delegation must be an array of its thirteen fields")
     version, scheme, wrapped, *said = fields
     statement = Statement(*said[:7])
     public, account_signature, key_signature = said[7:]
     if version != VERSION or scheme not in _SCHEMES:
-        raise malformed(f"a delegation of version {version} and scheme {scheme}")
+        raise malformed(f"a delegation has the unknown version {version} or scheme {scheme}")
     sizes = (len(statement.account), len(statement.key), len(account_signature), len(key_signature))
     if sizes != (KEY_SIZE, KEY_SIZE, SIGNATURE_SIZE, SIGNATURE_SIZE) or len(statement.genesis) not in (0, KEY_SIZE):
-        raise malformed("a delegation's keys have 32 bytes and its signatures 64")
+        raise malformed("a delegation's keys must have 32 bytes and its signatures 64")
     if len(public) != (_PUBLIC_SIZE if scheme == Scheme.ECDSA else 0):
-        raise malformed("a delegation has a public key of 33 bytes exactly when it is ECDSA")
+        raise malformed("a delegation must have a public key of 33 bytes exactly if it is ECDSA")
     problem = check_statement(statement)
     if problem is not None:
         raise malformed(f"a delegation: {problem}")
@@ -240,10 +240,10 @@ def parse_text(text: bytes) -> Statement:
     text = text.removesuffix(b"\n")
     statement = _read_text(text) if len(text) <= MAX_TEXT else None
     if statement is None or statement.text != text:
-        raise ConfigError(f"{shown(text)} is not the text of a delegation, as `zmesh key delegate --print` writes it")
+        raise ConfigError(f"{shown(text)} must be the text of a delegation, as `zmesh key delegate --print` writes it")
     problem = check_statement(statement)
     if problem is not None:
-        raise ConfigError(f"the text of this delegation cannot be signed for: {problem}")
+        raise ConfigError(f"the text of this delegation cannot be used: {problem}")
     return statement
 
 
@@ -286,7 +286,7 @@ def load_delegation(value: str | Path) -> Delegation:
         named = f"delegation file {value}"
         text = read_regular(Path(os.path.expanduser(text)), named, MAX_FILE)[0].decode("ascii", "replace").strip()
         if not _is_hex(text):
-            raise ConfigError(f"{named} does not hold one: the digits that `zmesh key delegate` writes are right")
+            raise ConfigError(f"{named} must hold the hexadecimal digits that `zmesh key delegate` writes")
     try:
         return decode_delegation(bytes.fromhex(text.removeprefix("0x")))
     except WireError as error:

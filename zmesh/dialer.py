@@ -137,7 +137,7 @@ class Dialer:
         except OSError as error:
             return [], error.strerror or str(error)
         if self._is_trap(endpoint, addresses):
-            return [], "its name leads to an address of this machine"
+            return [], "its name resolves to an address of this machine"
         return addresses, None
 
     async def _knock(self, key: PeerKey, address: Endpoint) -> str | None:
@@ -174,7 +174,7 @@ class Dialer:
         except WireError as error:
             return None, f"its record is malformed ({error.detail})"
         if record.key != key:
-            return None, f"the node there is {record.key.hex()[:12]}..., not the one meant"
+            return None, f"the node there is {record.key.hex()[:12]}..., not the expected one"
         if record.network != self._network:
             return None, "the node there belongs to another mesh (MESH_NETWORK)"
         if not verify_record(record, verify):
@@ -201,7 +201,7 @@ async def resolve(endpoint: Endpoint) -> list[Endpoint]:
             found = await _look_up(host, port)
     except UnicodeError:
         # A label that is empty or too long: Python encodes names before it looks them up.
-        raise socket.gaierror(socket.EAI_NONAME, "no such name can be") from None
+        raise socket.gaierror(socket.EAI_NONAME, "invalid host name") from None
     return list(dict.fromkeys(Endpoint(str(info[4][0]), port) for info in found))
 
 

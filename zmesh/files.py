@@ -20,7 +20,7 @@ def read_regular(path: Path, what: str, most: int) -> tuple[bytes, os.stat_resul
     """Up to ``most`` bytes of a regular file, and its status from before they were read.
 
     ``what`` names the file in errors. A symbolic link is followed: containers mount secrets and settings as links.
-    Raises ``ConfigError`` for anything that cannot be opened or is no regular file.
+    Raises ``ConfigError`` for anything that cannot be opened or is not a regular file.
     """
     content: bytes | None = None
     try:
@@ -36,7 +36,7 @@ def read_regular(path: Path, what: str, most: int) -> tuple[bytes, os.stat_resul
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise ConfigError(f"{what} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if content is None:
-        raise ConfigError(f"{what} is not a regular file: name one that is")
+        raise ConfigError(f"{what} must be a regular file")
     return content, status
 
 
@@ -54,7 +54,7 @@ def create_private(path: Path, content: bytes) -> None:
             os.unlink(staged)
         _settle(path.parent)
     except FileExistsError:
-        raise ConfigError(f"{path} exists already: name a new file, or move that one away first") from None
+        raise ConfigError(f"{path} already exists: name a new file, or move this one away first") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be created: {error.strerror or error}") from None
 

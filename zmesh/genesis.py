@@ -1,4 +1,4 @@
-"""One question to a node of the chain: its genesis hash, for whoever signs a delegation.
+"""One question to a node of the chain: its genesis hash, for those who sign a delegation.
 
 Rules
  1. What comes back is bounded in size and time, and refused in one sentence that does not repeat a password.
@@ -23,7 +23,7 @@ _QUESTION: Final = {"jsonrpc": "2.0", "id": 1, "method": "chain_getBlockHash", "
 
 
 def ask_genesis(url: str) -> str:
-    """The hash in hexadecimal, as the node writes it. Raises ``ConfigError`` where there is none to be had."""
+    """The hash in hexadecimal, as the node writes it. Raises ``ConfigError`` if it cannot be had."""
     return asyncio.run(_ask(url))
 
 
@@ -38,7 +38,7 @@ async def _ask(url: str) -> str:
     except ValueError:
         parts, named = urlsplit(""), "the URL"
     if parts.scheme not in {"ws", "wss", "http", "https"}:
-        raise ConfigError("the URL (not shown) is none: ws://HOST:PORT, such as ws://localhost:9944, is right")
+        raise ConfigError("the URL (not shown) must be of the form ws://HOST:PORT, such as ws://localhost:9944")
     try:
         async with asyncio.timeout(SECONDS), ClientSession(timeout=ClientTimeout(SECONDS)) as session:
             if parts.scheme in {"ws", "wss"}:
@@ -53,10 +53,10 @@ async def _ask(url: str) -> str:
                         content += piece
         answer = json.loads(content)["result"]
     except (ClientError, OSError, TimeoutError) as error:
-        raise ConfigError(f"{named} does not tell the chain's genesis hash: {_reason(error)}") from None
+        raise ConfigError(f"{named} did not give the chain's genesis hash: {_reason(error)}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ConfigError(
-            f"{named} does not tell the chain's genesis hash: it is no node of a Substrate chain"
+            f"{named} did not give the chain's genesis hash: it is not a node of a Substrate chain"
         ) from None
     return str(answer)
 
@@ -69,5 +69,5 @@ def _reason(error: Exception) -> str:
     if isinstance(number, int) and number > 0:
         return os.strerror(number)
     if isinstance(status, int):
-        return f"it answers with status {status}, as no node of a chain does"
+        return f"it answered with status {status}, which no node of a chain does"
     return str(getattr(error, "strerror", None) or type(error).__name__)

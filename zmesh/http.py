@@ -153,7 +153,7 @@ async def _refusal(request: web.BaseRequest, limits: HttpLimits) -> web.Response
         return None
     # 503 to GET /record says that there is no record yet.
     status = 503 if is_post and whose == "everybody" else 429
-    answer = json_answer({"error": f"too many requests of {whose}", "why": "too_often"}, status)
+    answer = json_answer({"error": f"too many requests from {whose}", "why": "too_often"}, status)
     answer.headers["Retry-After"] = str(RETRY_AFTER)
     await asyncio.sleep(HELD)
     return answer

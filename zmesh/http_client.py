@@ -71,7 +71,7 @@ async def post_record(endpoint: Endpoint, encoded: bytes, timeout: float) -> Pos
     if isinstance(why, str) and 0 < len(why) <= MAX_WHY and why.isascii() and why.replace("_", "").isalnum():
         return Posted(status, why)
     if status in (200, 202):
-        raise ValueError("/records was answered with something else than what became of the record")
+        raise ValueError("/records did not answer with what became of the record")
     return Posted(status, f"status_{status}")
 
 
@@ -106,7 +106,7 @@ async def _exchange(
         reason = os.strerror(number) if number > 0 else str(error.os_error)
         raise ConnectionError(number, reason) from error
     except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError) as error:
-        raise ValueError(f"{endpoint} speaks no HTTP: {type(error).__name__}") from error
+        raise ValueError(f"{endpoint} does not speak HTTP: {type(error).__name__}") from error
 
 
 def _bounded_connector() -> aiohttp.TCPConnector:

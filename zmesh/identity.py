@@ -57,7 +57,7 @@ class Identity:
     def __init__(self, seed: bytes) -> None:
         """``seed``: 32 bytes. Raises ``ConfigError`` for any other length."""
         if len(seed) != SEED_BYTES:
-            raise ConfigError(f"the private key has {len(seed)} bytes: an Ed25519 seed of {SEED_BYTES} is right")
+            raise ConfigError(f"the private key must be an Ed25519 seed of {SEED_BYTES} bytes, not {len(seed)}")
         self.public, self._secret = nacl.bindings.crypto_sign_seed_keypair(bytes(seed))
         self.curve_public = curve_image(self.public)
         self.curve_secret = nacl.bindings.crypto_sign_ed25519_sk_to_curve25519(self._secret)
@@ -80,7 +80,7 @@ class Identity:
         return f"Identity({self.public.hex()})"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("an Identity holds a secret and is not copied or pickled: hand over its public key")
+        raise TypeError("an Identity holds a secret and cannot be copied or pickled: use its public key")
 
 
 def load_key(value: str | bytes | Path | None) -> Identity:
@@ -142,7 +142,7 @@ def curve_image(public: PeerKey) -> bytes:
             return nacl.bindings.crypto_sign_ed25519_pk_to_curve25519(public)
         except CryptoError:
             pass  # said below, in the same words as for a wrong length
-    raise ConfigError(f"public key {public.hex()[:64]} is no Ed25519 key: 32 bytes of a valid point are right")
+    raise ConfigError(f"public key {public.hex()[:64]} is not an Ed25519 key: it must be the 32 bytes of a valid point")
 
 
 def next_epoch(state_file: Path | None, wall: float) -> int:
@@ -156,9 +156,9 @@ def next_epoch(state_file: Path | None, wall: float) -> int:
         return int(wall)
     epoch = max(_stored_epoch(state_file) + 1, int(wall))
     if epoch > wall + AHEAD:
-        ahead = f"{epoch - wall:.0f} s ahead of this clock, and peers refuse that"
-        mend = "set the clock right, or delete the file if the clock was wrong when it was written"
-        raise ConfigError(f"{state_file} holds epoch {epoch - 1}, {ahead}: {mend}")
+        ahead = f"{epoch - wall:.0f} s ahead of this clock, which peers refuse"
+        hint = "set the clock, or delete the file if the clock was wrong when it was written"
+        raise ConfigError(f"{state_file} holds epoch {epoch - 1}, {ahead}: {hint}")
     replace_private(state_file, b"%d\n" % epoch)
     return epoch
 
@@ -169,8 +169,7 @@ def _stored_epoch(path: Path) -> int:
     content, _ = read_regular(path, str(path), MAX_EPOCH_FILE)
     text = content.decode("ascii", "replace").strip()
     if not (text.isdigit() and len(content) < MAX_EPOCH_FILE):
-        mend = "delete it, and the clock gives the next one"
-        raise ConfigError(f"{path} holds {shown(text)} where an epoch should be: {mend}")
+        raise ConfigError(f"{path} must hold an epoch, not {shown(text)}: delete it, and the clock gives the next one")
     return int(text)
 
 
@@ -197,13 +196,14 @@ def _read_key_file(path: Path, named: str) -> Identity:
     except FileNotFoundError:
         raise ConfigError(f"key file {named} does not exist: create it with `zmesh key new {named}`") from None
     except (OSError, ValueError):
-        pass  # what else is wrong is said as of any file
+        pass  # reported below, as for any file
     content, status = read_regular(path, f"key file {named}", MAX_KEY_FILE)
     refuse_exposed(status, f"key file {named}", named)
     seed = _unhex(content.decode("ascii", "replace"))
     if seed is None:
-        right = "64 hexadecimal digits are right"
-        raise ConfigError(f"key file {named} holds {len(content)} bytes (not shown): {right}")
+        raise ConfigError(
+            f"key file {named} must hold 64 hexadecimal digits, not these {len(content)} bytes (not shown)"
+        )
     return Identity.from_seed(seed)
 
 
@@ -211,6 +211,6 @@ def refuse_exposed(status: os.stat_result, what: str, path: str) -> None:
     """Raise ``ConfigError`` unless the file is ours and nobody else can read it; ``what`` names it."""
     mode = stat.S_IMODE(status.st_mode)
     if status.st_uid != os.geteuid():
-        raise ConfigError(f"{what} belongs to user {status.st_uid}: `chown {os.geteuid()} {path}` mends it")
+        raise ConfigError(f"{what} belongs to user {status.st_uid}: run `chown {os.geteuid()} {path}`")
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(f"{what} has mode {mode:04o}, open to others: `chmod 600 {path}` mends it")
+        raise ConfigError(f"{what} is accessible to others (mode {mode:04o}): run `chmod 600 {path}`")

@@ -3,8 +3,8 @@
 Rules
  1. A ``MeshMessage`` comes only from a verified envelope, or from ``from_dict``, which verifies nothing and says so.
  2. ``sender_id`` is derived from the author's key by the registry, never read out of the message.
- 3. Messages and rounds turn into plain values by ``to_dict`` and back by ``from_dict``. JSON can write those, but for
-    bytes in a payload, which stay bytes.
+ 3. ``to_dict`` turns messages and rounds into plain values, and ``from_dict`` turns them back. JSON can represent
+    these, except for bytes in a payload, which stay bytes.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ ALIVE_SECONDS = 300.0
 
 
 class MeshMessage(NamedTuple):
-    """One signed message. A tuple, for it cannot be changed and one is made for each message that comes or goes."""
+    """One signed message. A tuple, since it cannot be changed and one is made for every message sent or received."""
 
     message_id: str
     """64 hex digits: BLAKE2b-256 of what was signed."""
     message_type: MessageType
     sender_id: str
-    """The author's peer_id, as the registry has it for the key that signed."""
+    """The author's peer_id, which the registry gives for the key that signed."""
     timestamp: float
     """Unix seconds, as the author signed it."""
     payload: Mapping[str, Any]
@@ -46,13 +46,13 @@ class MeshMessage(NamedTuple):
     account_id: str = ""
     """The account that the author speaks for: votes and reputation belong to it."""
     recipient: str | None = None
-    """64 hex digits: for whom a direct message is; None for gossip."""
+    """64 hex digits: the recipient of a direct message; None for gossip."""
 
     @classmethod
     def of(cls, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> MeshMessage:
         """The application's view of a verified envelope."""
         if envelope.kind is None:
-            raise ValueError(f"kind {envelope.code} is no message of an application")
+            raise ValueError(f"kind {envelope.code} is not an application message")
         return cls(
             envelope.id.hex(),
             envelope.kind,
@@ -87,13 +87,13 @@ class MeshMessage(NamedTuple):
         for name, size in (("message_id", 64), ("signature", 128)):
             text = getattr(message, name)
             if not isinstance(text, str) or len(text) != size or not _is_hex(text):
-                raise ValueError(f"{name} is {size} hex digits")
+                raise ValueError(f"{name} must be {size} hex digits")
         if not isinstance(message.payload, Mapping):
-            raise ValueError("payload is a mapping")
+            raise ValueError("payload must be a mapping")
         if type(message.ttl) is not int or not 0 <= message.ttl <= MAX_TTL:
-            raise ValueError(f"ttl is a whole number from 0 to {MAX_TTL}")
+            raise ValueError(f"ttl must be a whole number from 0 to {MAX_TTL}")
         if not isinstance(message.timestamp, int | float):
-            raise ValueError("timestamp is Unix seconds")
+            raise ValueError("timestamp must be Unix seconds")
         return message
 
 
@@ -103,7 +103,7 @@ class PeerInfo:
 
     peer_id: str
     account_id: str = ""
-    """SS58 account; empty: the public key stands in."""
+    """SS58 account; if empty, the public key stands in."""
     multiaddr: str = ""
     """``/ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT`` of its front door; empty if not known (it may still dial us)."""
     public_key: str = ""
@@ -114,7 +114,7 @@ class PeerInfo:
     """Unix seconds of its last signed frame; 0 for never."""
     is_validator: bool = True
     reputation: float = 100.0
-    """0 to 100; under 50 handlers do not see its messages."""
+    """0 to 100; below 50, handlers do not see its messages."""
     capabilities: tuple[str, ...] = ()
     is_linked: bool = False
     """Do messages flow directly between it and us now?"""
@@ -122,23 +122,23 @@ class PeerInfo:
     """Seconds of silence until it counts as dead: the ``peer_timeout`` of the node that was asked."""
 
     def is_alive(self, timeout: float | None = None) -> bool:
-        """Was it heard of within ``timeout`` seconds, or, if that is not given, within ``alive_for``?"""
+        """Was it heard from within ``timeout`` seconds, by default ``alive_for``?"""
         return time.time() - self.last_seen < (self.alive_for if timeout is None else timeout)
 
     def member(self, where: str) -> Member:
         """What the engine needs to know. Raises ``ConfigError`` that starts with ``where``."""
         if not self.peer_id:
-            raise ConfigError(f"{where}: peer_id is a name that is not empty")
+            raise ConfigError(f"{where}: peer_id must not be empty")
         key = parse_public_key(self.public_key, where)
         if type(self.stake_amount) is not int or self.stake_amount < 0:
-            raise ConfigError(f"{where}: stake_amount is a whole number of the smallest unit, 0 or more")
+            raise ConfigError(f"{where}: stake_amount must be a whole number of the smallest unit, 0 or more")
         if type(self.account_id) is not str:
-            raise ConfigError(f"{where}: account_id is {self.account_id!r}, right is a string, empty if there is none")
+            raise ConfigError(f"{where}: account_id must be a string, empty if there is none, not {self.account_id!r}")
         if type(self.reputation) not in (int, float) or not 0 <= self.reputation <= 100:
-            raise ConfigError(f"{where}: reputation is {self.reputation!r}, right is a number from 0 to 100")
+            raise ConfigError(f"{where}: reputation must be a number from 0 to 100, not {self.reputation!r}")
         capabilities: object = self.capabilities
         if not isinstance(capabilities, tuple | list) or not all(isinstance(one, str) for one in capabilities):
-            raise ConfigError(f"{where}: capabilities is {capabilities!r}, right is a tuple of strings")
+            raise ConfigError(f"{where}: capabilities must be a tuple of strings, not {capabilities!r}")
         endpoints: tuple[Endpoint, ...] = ()
         if self.multiaddr:
             try:
@@ -176,7 +176,7 @@ class PeerInfo:
 
     @classmethod
     def unmet(cls, account: Account) -> PeerInfo:
-        """What the registry says of somebody whose mesh key nobody has shown yet."""
+        """What the registry says about an account whose mesh key is not known yet."""
         return cls(
             peer_id=account.address,
             account_id=account.address,
@@ -189,7 +189,7 @@ class PeerInfo:
 
 @dataclass(frozen=True, slots=True)
 class FLRoundAnnouncement:
-    """What an FL_ROUND_START says. Amounts in Mahogany, as the guide has them."""
+    """The content of an FL_ROUND_START. Amounts are in Mahogany, as in the guide."""
 
     round_id: str
     dataset_name: str
@@ -197,7 +197,7 @@ class FLRoundAnnouncement:
     deadline: float
     """Unix seconds: the moment itself, so that a late reader need not know when it was sent."""
     deadline_seconds: float
-    """Seconds from the announcement, as the coordinator said it."""
+    """Seconds from the announcement, as the coordinator gave it."""
     reward_pool: float = 0
     min_stake: float = 0
     model_hash: str = ""
@@ -208,7 +208,7 @@ class FLRoundAnnouncement:
 
     @classmethod
     def from_dict(cls, payload: Mapping[str, Any]) -> FLRoundAnnouncement:
-        """From the payload of a message. Raises ``ValueError`` when one of the fields without default is missing."""
+        """From the payload of a message. Raises ``ValueError`` if a field without a default is missing."""
         try:
             return cls(**{name: payload[name] for name in cls.__slots__ if name in payload})
         except TypeError as error:
@@ -218,7 +218,7 @@ class FLRoundAnnouncement:
 def parse_public_key(text: object, where: str) -> PeerKey:
     """32 bytes from 64 hex digits, checked to be a point that CURVE can use. Raises ``ConfigError``."""
     if not isinstance(text, str) or len(text.removeprefix("0x")) != 64 or not _is_hex(text.removeprefix("0x")):
-        raise ConfigError(f"{where}: public_key is {text!r}, right are the 64 hex digits of an Ed25519 public key")
+        raise ConfigError(f"{where}: public_key must be the 64 hex digits of an Ed25519 public key, not {text!r}")
     key = bytes.fromhex(text.removeprefix("0x"))
     try:
         curve_image(key)

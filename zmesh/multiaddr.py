@@ -16,7 +16,7 @@ from zmesh.core.errors import ConfigError
 from zmesh.core.sentence import shown
 from zmesh.core.types import Endpoint
 
-RIGHT = "/ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT, such as /ip4/192.0.2.1/tcp/9090, is right"
+FORM = "/ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT, such as /ip4/192.0.2.1/tcp/9090"
 MAX_TEXT = 300
 """Characters of an address: the longest DNS name (253) and the words around it."""
 
@@ -41,17 +41,17 @@ def parse_multiaddr(text: str) -> Endpoint:
     """
     parts = text.split("/")
     if len(text) > MAX_TEXT or len(parts) != 5 or parts[0] or parts[3] != "tcp":
-        raise ConfigError(f"address {shown(text)} is not a multiaddr: {RIGHT}")
+        raise ConfigError(f"address {shown(text)} is not a multiaddr: it must be {FORM}")
     _, family, host, _, port = parts
     if family not in _HOSTS:
-        raise ConfigError(f"address {shown(text)} starts with {shown(family)}: {RIGHT}")
+        raise ConfigError(f"address {shown(text)} starts with {shown(family)}: it must be {FORM}")
     return Endpoint(_HOSTS[family](host, text), _port(port, text))
 
 
 def to_multiaddr(endpoint: Endpoint) -> str:
     """The multiaddr of ``endpoint``: ``ip4``, ``ip6`` or ``dns`` by what its host is.
 
-    Raises ``ConfigError`` when the host or the port is none.
+    Raises ``ConfigError`` when the host or the port is invalid.
     """
     host, port = endpoint
     family = "ip6" if ":" in host else "ip4" if _looks_like_ip4(host.lower()) else "dns"
@@ -64,16 +64,16 @@ def parse_host_port(text: str) -> Endpoint:
 
     Raises ``ConfigError`` with one sentence that repeats the address and says what is wrong with it.
     """
-    right = "HOST:PORT or [IPV6]:PORT, such as mesh.example.org:9090, is right"
+    expected = "it must be HOST:PORT or [IPV6]:PORT, such as mesh.example.org:9090"
     if "://" in text:
-        raise ConfigError(f"address {shown(text)} is a URL: {right}")
+        raise ConfigError(f"address {shown(text)} is a URL: {expected}")
     host, colon, port = text.rpartition(":") if len(text) <= MAX_TEXT else ("", "", "")
     if not (colon and host and port):
-        raise ConfigError(f"address {shown(text)} is not host and port: {right}")
+        raise ConfigError(f"address {shown(text)} is not host and port: {expected}")
     if host.startswith("[") and host.endswith("]"):
         return Endpoint(_ip6(host[1:-1], text), _port(port, text))
     if ":" in host:
-        raise ConfigError(f"address {shown(text)} has an IPv6 host without brackets: {right}")
+        raise ConfigError(f"address {shown(text)} has an IPv6 host without brackets: {expected}")
     read = _ip4 if _looks_like_ip4(host.lower()) else _name
     return Endpoint(read(host, text), _port(port, text))
 
@@ -95,8 +95,7 @@ def _ip4(host: str, text: str) -> str:
     try:
         return str(IPv4Address(host))
     except AddressValueError:
-        right = "four numbers, such as 192.0.2.1, are right"
-        raise ConfigError(f"address {shown(text)} has no IPv4 host: {right}") from None
+        raise ConfigError(f"address {shown(text)} must have an IPv4 host such as 192.0.2.1") from None
 
 
 def _ip6(host: str, text: str) -> str:
@@ -106,8 +105,7 @@ def _ip6(host: str, text: str) -> str:
         address = None
     # A zone (fe80::1%eth0) means something on one machine only, so it is no address to hand around.
     if address is None or address.scope_id is not None:
-        right = "one such as 2001:db8::1, without a zone, is right"
-        raise ConfigError(f"address {shown(text)} has no IPv6 host: {right}")
+        raise ConfigError(f"address {shown(text)} must have an IPv6 host such as 2001:db8::1, without a zone")
     return str(address)
 
 
@@ -117,13 +115,13 @@ def _name(host: str, text: str) -> str:
     labels = lower.split(".")
     whole = len(lower) <= 253 and all(_LABEL.fullmatch(label) for label in labels)
     if not whole or _looks_like_ip4(lower):
-        raise ConfigError(f"address {shown(text)} has no host name: one such as mesh.example.org is right")
+        raise ConfigError(f"address {shown(text)} must have a host name such as mesh.example.org")
     return lower
 
 
 def _port(port: str, text: str) -> int:
     if not _PORT.fullmatch(port) or int(port) > 65535:
-        raise ConfigError(f"address {shown(text)} has port {shown(port)}: a number from 1 to 65535 is right")
+        raise ConfigError(f"address {shown(text)} must have a port from 1 to 65535, not {shown(port)}")
     return int(port)
 
 

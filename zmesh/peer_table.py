@@ -2,12 +2,12 @@
 
 Rules
  1. Reading gives a fresh ``PeerInfo`` each time: nothing in here can grow stale, and changing one changes nothing.
- 2. Assigning vouches for a peer by hand and connects; deleting takes that back. Whom the registry lists can be
-    overridden by neither.
+ 2. Assigning vouches for a peer by hand and connects; deleting takes that back. Neither can override what
+    the registry lists.
  3. A bad entry is refused before anything changes.
  4. A name that several claim, or that is the account of another, means none of them: each is listed under its account.
     Nobody is hidden, and nobody is taken for somebody else.
- 5. Whoever was silent for ``bounds.forget`` seconds is no longer listed. It still belongs, and is listed again as
+ 5. A peer that was silent for ``bounds.forget`` seconds is no longer listed. It still belongs, and is listed again as
     soon as it speaks.
  6. Names are worked out when who belongs has changed, and not for each question.
 """
@@ -99,9 +99,9 @@ class PeerTable(MutableMapping[str, PeerInfo]):
         self._refuse_elsewhere()
         where = f"peers[{peer_id!r}]"
         if not isinstance(info, PeerInfo):
-            raise ConfigError(f"{where}: assign a PeerInfo, not {type(info).__name__}")
+            raise ConfigError(f"{where} must be a PeerInfo, not a value of type {type(info).__name__}")
         if info.peer_id != peer_id:
-            raise ConfigError(f"{where}: its peer_id is {info.peer_id!r}, right is the name it is stored under")
+            raise ConfigError(f"{where}: peer_id must be the name it is stored under, not {info.peer_id!r}")
         member = info.member(where)
         self._refuse_clash(where, member)
         previous = self._manual.get(peer_id)
@@ -124,9 +124,9 @@ class PeerTable(MutableMapping[str, PeerInfo]):
     def _refuse_clash(self, where: str, member: Member) -> None:
         """One name, one key, one account, one CURVE image: each must mean one peer."""
         if member.key == self._own_key:
-            raise ConfigError(f"{where}: public_key is this node's own, right is the key of the other peer")
+            raise ConfigError(f"{where}: public_key must be the other peer's key, not this node's own")
         if member.peer_id == self._own_name:
-            raise ConfigError(f"{where}: this node has that peer_id itself, each must be unique")
+            raise ConfigError(f"{where}: this node has the same peer_id, which must be unique")
         image = curve_image(member.key)
         for other in self._everybody():
             by_hand = other.peer_id in self._manual and self._manual[other.peer_id][0].key == other.key
@@ -134,11 +134,11 @@ class PeerTable(MutableMapping[str, PeerInfo]):
                 continue  # replaced by this assignment
             for name in ("peer_id", "key", "account"):
                 if getattr(other, name) == getattr(member, name) and (name != "key" or other.peer_id != member.peer_id):
-                    raise ConfigError(f"{where}: {other.peer_id!r} has the same {name}, each must be unique")
+                    raise ConfigError(f"{where}: {other.peer_id!r} has the same {name}, which must be unique")
             if other.key != member.key and curve_image(other.key) == image:
                 raise ConfigError(
                     f"{where}: public_key is the negative of that of {other.peer_id!r} and shares its CURVE key: "
-                    "only one of the two can be let in"
+                    "only one of the two can be admitted"
                 )
 
     # ------------------------------------------------------------ behind it

@@ -143,7 +143,7 @@ class Running:
         self._started = time.time()
         self._epoch = epoch = await asyncio.to_thread(setup.state.next_epoch, self._started)
         if settings.admission == "open":
-            _log.warning("open_admission", effect="whoever makes a key can join: for demos and tests only")
+            _log.warning("open_admission", effect="anybody who makes a key can join: for demos and tests only")
         await asyncio.to_thread(self.belonging.restore, setup.state)
         ends.callback(self.belonging.detach)
         if setup.registry is not None:
@@ -209,8 +209,8 @@ class Running:
         except RuntimeError:
             here = None
         if here is not self.loop:
-            name, mend = self._setup.settings.peer_id, "hand it over with asyncio.run_coroutine_threadsafe"
-            raise NotRunningError(f"{name} runs on another event loop than this call: {mend}")
+            name, hint = self._setup.settings.peer_id, "use asyncio.run_coroutine_threadsafe"
+            raise NotRunningError(f"{name} runs on a different event loop than this call: {hint}")
 
     # ------------------------------------------------------------ stopping
 
@@ -390,8 +390,8 @@ class Running:
         if ahead <= AHEAD:
             return []
         return [
-            f"the clock of this machine was set back by {ahead:.0f} s since this node was started: others refuse what"
-            " it says, and it what they say, until it is started again"
+            f"this machine's clock was set back by {ahead:.0f} s after this node was started: it and its peers refuse"
+            " each other's messages until it is restarted"
         ]
 
     def _registry_status(self, registry: Registry) -> RegistryStatus:

@@ -49,7 +49,7 @@ class State:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
                 raise ConfigError(
-                    f"state_dir (MESH_STATE_DIR) {folder}: {error.strerror}: a folder that can be written is right"
+                    f"state_dir (MESH_STATE_DIR) must be a folder that can be written, not {folder}: {error.strerror}"
                 ) from None
 
     def next_epoch(self, wall: float) -> int:

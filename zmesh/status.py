@@ -4,7 +4,7 @@ Rules
  1. Health tells the truth: "healthy" is a node that reaches somebody, or that knows of nobody to reach; one that
     knows of others and reaches none, whom others refuse, whose seeds do not answer, or whose registry never told it of
     anybody, is "degraded", and says why. What will keep it from others, but does not yet, is a warning, and so is that
-    it expects nobody: that is right for a first node, and a mistake for any other.
+    it expects nobody: correct for a first node, and a mistake for any other.
  2. Every counter of every layer is in the metrics, with 0 before its first event where its name is known. No key, no
     payload, no secret is.
 """
@@ -27,7 +27,7 @@ from zmesh.version import VERSION
 MAX_REASONS = 5
 """Peers whose trouble is spelt out: an operator reads the first few."""
 NOBODY = (
-    "no registry, no bootstrap and no peers: nobody can connect until peers are added by hand, or a registry is named"
+    "no registry, no bootstrap and no peers: nobody can connect until peers are added by hand or a registry is named"
     " (MESH_REGISTRY)"
 )
 """Of a node that nobody can ever join as it is."""
@@ -68,14 +68,14 @@ def health(
     }
     why, soon = [*troubles.now], [*troubles.soon]
     if known and not live:
-        why.append(f"none of {known} known peers is reached")
+        why.append(f"none of {known} known peers is connected")
         why += [f"{count} peer(s): {reason}" for reason, count in reasons.most_common(MAX_REASONS)]
     if bootstrap is not None and not live:
         why += bootstrap["problems"][:MAX_REASONS]
     if registry is not None and registry.age is None:
         why.append(registry.problem or "the registry has not been read yet")
     elif registry is not None and registry.problem is not None:
-        soon.append(f"who belongs is what it was {registry.age:.0f} s ago: {registry.problem}")
+        soon.append(f"the set of members is {registry.age:.0f} s old: {registry.problem}")
     skewed = [link for link in live if abs(link.skew) > AHEAD]
     if 2 * len(skewed) > len(live):
         soon.append(f"the clocks of {len(skewed)} of {len(live)} peers differ from this one by over {AHEAD:g} s")
@@ -127,20 +127,24 @@ def metrics(
     live = sum(link.state is LinkState.LIVE for link in engine.links.values())
     lines = [
         *_family("zmesh_build_info", "gauge", "The version that runs.", [(f'{{version="{VERSION}"}}', 1)]),
-        *_level("zmesh_start_time_seconds", "When this node was started, since 1970.", levels.started),
-        *_level("zmesh_healthy", "1 where /health says healthy, 0 where it says degraded.", int(levels.is_healthy)),
+        *_level("zmesh_start_time_seconds", "Unix time at which this node was started.", levels.started),
+        *_level("zmesh_healthy", "1 if /health says healthy, 0 if it says degraded.", int(levels.is_healthy)),
         *_level("zmesh_peers", "Peers listed.", levels.peers),
         *_level("zmesh_links_live", "Links that messages flow over.", live),
         *_level("zmesh_messages_seen", "Messages remembered, own ones included.", len(engine.seen)),
         *_level("zmesh_messages_wanted", "Messages that others offered and that are not here yet.", engine.wanted),
-        *_level("zmesh_direct_pending", "Own direct messages that are not acknowledged yet.", engine.direct_pending),
-        *_level("zmesh_handler_queue", "Messages that wait, in the longest queue of a handler.", levels.handler_queue),
-        *_level("zmesh_registry_age_seconds", "Since the registry agreed with the set in force.", levels.registry_age),
-        *_level("zmesh_delegation_left_seconds", "Until the own delegation ends.", levels.delegation_left),
+        *_level("zmesh_direct_pending", "Own direct messages that are not yet acknowledged.", engine.direct_pending),
+        *_level("zmesh_handler_queue", "Messages that wait in the longest handler queue.", levels.handler_queue),
+        *_level(
+            "zmesh_registry_age_seconds",
+            "Seconds since the registry agreed with the set in force.",
+            levels.registry_age,
+        ),
+        *_level("zmesh_delegation_left_seconds", "Seconds until this node's delegation ends.", levels.delegation_left),
         *_family(
             "zmesh_late_wakes_total",
             "counter",
-            f"Times that this node was over {LATE:g} s behind its own timers: its process had no time for it.",
+            f"Times that this node was over {LATE:g} s behind its own timers, because its process was busy.",
             [("", engine.late_wakes)],
         ),
         *_family(

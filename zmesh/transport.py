@@ -5,21 +5,21 @@ What a transport promises
     routing id and no topic is ever used in its place.
  2. At most once, in order per lane: a message that ``send`` took may be lost with its connection, and is never
     duplicated, cut or changed. Order between the lanes is not promised.
- 3. ``send`` never blocks and never drops silently: False means that the queue to it is full or gone, and nothing left.
-    A slow far end refuses alone; it delays nobody else. A full lane refuses alone too: no message takes another
-    lane for that.
+ 3. ``send`` never blocks and never drops silently: False means that its queue is full or gone, and nothing was sent.
+    A slow far end affects only itself and delays nobody else. A full lane affects only itself, too: no message takes
+    another lane because of it.
  4. Only admitted keys get through the handshake. A key that stops being admitted is cut at once, in both directions.
  5. One dial, one answer: ``LinkOpened(inbound=False)`` when frames can be sent, or ``LinkClosed(inbound=False)`` with a
-    reason; the latter too when that connection is lost later. A transport does not redial by itself; whoever
-    dials decides, with fresh addresses.
-    Where nobody answers as that key at ``Routes.direct``, ``spare`` is tried first; who refuses us has answered.
+    reason; the latter too when that connection is lost later. A transport does not redial by itself: its user
+    decides, with fresh addresses.
+    If nobody answers as that key at ``Routes.direct``, ``spare`` is tried first; a peer that refuses us has answered.
  6. A far end's own connection to us is reported in the same way with ``inbound=True`` (opened: before its first
-    frame; closed: as soon as the transport can know). ``send`` uses ours if it stands, else theirs. ``hangup`` closes
+    frame; closed: as soon as the transport can know). ``send`` uses ours if it is up, else theirs. ``hangup`` closes
     both silently.
  7. Everything that is refused below the engine is counted under a name in ``counters``.
  8. Events reach the sink in batches of at most ``MAX_BATCH``, on the event loop's thread, never from inside a call
     to the transport.
- 9. It holds ``MAX_LINKS`` neighbours at once, where the machine has the file handles for them.
+ 9. It holds ``MAX_LINKS`` neighbours at once, if the machine has the file handles for them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from zmesh.core.types import Endpoint, Frames, PeerKey
 MAX_BATCH = 32
 """Messages read from one socket before others get their turn: fair, and enough to amortise a wake-up."""
 MAX_LINKS = 1000
-"""Neighbours of one node at most: far more than any needs, for a larger mesh is not linked in full."""
+"""Neighbours of one node at most: far more than any needs, since a larger mesh is not fully linked."""
 
 TransportEvent = FrameReceived | LinkOpened | LinkClosed
 Sink = Callable[[Sequence[TransportEvent]], None]
@@ -44,7 +44,7 @@ Sink = Callable[[Sequence[TransportEvent]], None]
 class Routes:
     """Where one peer's sockets are, already resolved: hosts are IP literals, so that nothing below waits for DNS.
 
-    ``gossip`` is None where the publisher cannot be reached: gossip then rides on the direct lane.
+    ``gossip`` is None if the publisher cannot be reached: gossip then rides on the direct lane.
     """
 
     direct: Endpoint
@@ -62,9 +62,9 @@ class Transport(Protocol):
         ...
 
     async def start(self, sink: Sink) -> Routes:
-        """Bind and begin to read; gives the bound endpoints.
+        """Bind and start reading; returns the bound endpoints.
 
-        Raises ``ConfigError`` when an address cannot be bound.
+        Raises ``ConfigError`` if an address cannot be bound.
         """
         ...
 

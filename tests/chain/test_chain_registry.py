@@ -145,5 +145,5 @@ async def test_another_chain_is_refused_when_the_operator_said_which(
     chain: Chopsticks, everybody: list[DevAccount]
 ) -> None:
     async with watched(chain.url, genesis=b"\x11" * 32) as one:
-        await one.problem("is another chain")
+        await one.problem("is a different chain")
         assert len(one.found) == 0

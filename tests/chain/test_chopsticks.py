@@ -90,7 +90,7 @@ def test_it_ends_with_whoever_started_it(installed: Installed, tmp_path: Path) -
 def test_a_chain_that_cannot_start_says_why(installed: Installed, tmp_path: Path) -> None:
     with pytest.raises(ChopsticksError) as refused:
         Chopsticks({"Sesion": {"Validators": [ALICE]}}, tmp_path).start()
-    assert str(refused.value).startswith("the chain ended instead of coming up: ")
+    assert str(refused.value).startswith("the chain ended while it was starting: ")
     assert "Sesion" in str(refused.value)
 
 
@@ -100,7 +100,7 @@ def test_without_node_or_npm_it_says_so_in_one_sentence(missing: str, monkeypatc
     monkeypatch.setattr(shutil, "which", lambda name: None if name == missing else which(name) or "/bin/false")
     with pytest.raises(NoNodeError) as refused:
         install()
-    assert str(refused.value) == f"a chain on this machine needs node and npm, and {missing} is not installed"
+    assert str(refused.value) == f"a chain on this machine needs node and npm, but {missing} is not installed"
 
 
 def test_a_failed_installation_leaves_nothing_that_looks_whole(

@@ -121,7 +121,7 @@ async def test_a_server_with_another_key_is_not_who_was_dialled(mesh: Mesh) -> N
     a.admit(b, c)
     b.admit(a)
     a.dial(c, b.routes)
-    assert await a.until_told(1) == [LinkClosed(c.key, "ended the handshake: not the expected key, or no mesh node")]
+    assert await a.until_told(1) == [LinkClosed(c.key, "ended the handshake: not the expected key, or not a mesh node")]
     assert b.events == []
 
 

@@ -99,7 +99,7 @@ async def test_who_tells_no_address_that_a_seed_takes_is_met_without_one_and_tol
         await until(lambda: are_linked(a, b), a, b)
         await until(lambda: b.health()["bootstrap"]["seeds_met"] == "1 of 1", a, b)
         assert (own(a).endpoints, own(b).endpoints) == ((), ())
-    assert "every node needs MESH_LISTEN_HOST=127.0.0.1" in caplog.text
+    assert "set MESH_LISTEN_HOST=127.0.0.1 on every node if the mesh is on one machine" in caplog.text
 
 
 async def test_a_peer_whose_address_changed_is_dialled_at_its_new_one(registry: Path) -> None:

@@ -65,7 +65,7 @@ async def test_stopping_ends_a_start_that_is_under_way() -> None:
     starting = asyncio.create_task(a.start())
     await registry.asked.wait()
     await a.stop()
-    with pytest.raises(NotRunningError, match="a was stopped while it started"):
+    with pytest.raises(NotRunningError, match="a was stopped while it was starting"):
         await starting
     registry.may_start.set()
     await ended(a, 0)
@@ -211,7 +211,7 @@ async def test_another_loop_or_thread_is_refused_with_a_sentence(caplog: pytest.
         thread = threading.Thread(target=elsewhere)
         thread.start()
         await asyncio.to_thread(thread.join)
-        sentence = "a runs on another event loop than this call: hand it over with asyncio.run_coroutine_threadsafe"
+        sentence = "a runs on a different event loop than this call: use asyncio.run_coroutine_threadsafe"
         assert refused == [sentence] * 6
         assert not caplog.records
         assert a.is_running

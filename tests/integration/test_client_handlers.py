@@ -234,7 +234,8 @@ async def test_a_reader_that_stops_reading_hurts_nobody() -> None:
 def test_what_is_no_handler_is_refused(handler: Any) -> None:
     idle = client("a")
     with pytest.raises(
-        ConfigError, match=f"a handler is a callable that takes one message, not {type(handler).__name__}"
+        ConfigError,
+        match=f"handler must be a callable that takes one message, not a value of type {type(handler).__name__}",
     ):
         idle.register_handler(MessageType.GOSSIP, handler)
     with pytest.raises(ValueError, match="no_such_type"):

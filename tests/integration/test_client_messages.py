@@ -60,7 +60,7 @@ async def test_a_ttl_of_one_stops_after_one_hop() -> None:
         inbox = Inbox(b, MessageType.GOSSIP)
         sent = await a.broadcast(MessageType.GOSSIP, {}, ttl=1)
         assert sent.ttl == (await inbox.next()).ttl == 1
-        with pytest.raises(PayloadError, match="a ttl of 256 hops: it is 1 to 255"):
+        with pytest.raises(PayloadError, match="ttl must be 1 to 255 hops, or None to let the mesh decide, not 256"):
             await a.broadcast(MessageType.GOSSIP, {}, ttl=256)
 
 
@@ -230,9 +230,9 @@ async def test_a_payload_that_cannot_travel_is_an_error_at_the_caller(payload: o
         assert (await inbox.next()).payload == {"still": "works"}
 
 
-async def test_a_type_that_is_none_is_refused_with_those_there_are() -> None:
+async def test_an_unknown_type_is_refused_with_those_there_are() -> None:
     nope: Any = "nope"
-    said = f"message type 'nope' is none: right are {', '.join(MessageType)}"
+    said = f"message type must be one of {', '.join(MessageType)}, not 'nope'"
     async with client("a") as a:
         with pytest.raises(ConfigError) as broadcast:
             await a.broadcast(nope, {})
@@ -251,7 +251,7 @@ async def test_waiting_for_fewer_than_no_links_is_refused() -> None:
         await a.wait_for_links(0)
         with pytest.raises(ConfigError) as refused:
             await a.wait_for_links(-1)
-    assert str(refused.value) == "count is -1: a number of peers, 0 or more, is right"
+    assert str(refused.value) == "count must be a number of peers, 0 or more, not -1"
 
 
 async def test_a_payload_that_every_peer_would_reject_is_refused_at_its_author() -> None:
@@ -265,9 +265,7 @@ async def test_a_payload_that_every_peer_would_reject_is_refused_at_its_author()
         for deadline in (-5, float("nan"), "soon"):
             with pytest.raises(PayloadError) as refused:
                 await a.announce_fl_round("r", "corpus", 1, deadline=deadline)  # type: ignore[arg-type]
-            assert str(refused.value) == (
-                f"deadline is {deadline!r} and must be a number of seconds from now, 0 or more"
-            )
+            assert str(refused.value) == (f"deadline must be a number of seconds from now, 0 or more, not {deadline!r}")
 
 
 async def test_a_direct_message_that_breaks_its_type_is_refused_at_its_author_and_costs_no_reputation() -> None:
@@ -291,7 +289,7 @@ async def test_a_direct_message_that_breaks_its_type_is_refused_at_its_author_an
 async def test_an_impossible_timeout_is_refused() -> None:
     async with client("a") as a:
         for timeout in (0, -1, 111):
-            with pytest.raises(ConfigError, match=f"timeout is {timeout} s: above 0 and at most 110 is right"):
+            with pytest.raises(ConfigError, match=f"timeout must be above 0 and at most 110 s, not {timeout} s"):
                 await a.send("b", MessageType.GOSSIP, {}, timeout=timeout)
 
 
@@ -305,7 +303,7 @@ async def test_a_message_can_be_made_without_being_sent() -> None:
         assert MeshMessage.from_dict(message.to_dict()) == message
         direct = a.create_message(MessageType.GOSSIP, {}, recipient="b")
         assert direct.recipient == b.public_key
-        with pytest.raises(ConfigError, match="recipient 'nobody' names 0 known peers"):
+        with pytest.raises(ConfigError, match="recipient 'nobody' must name exactly one known peer, not 0"):
             a.create_message(MessageType.GOSSIP, {}, recipient="nobody")
 
 
@@ -364,7 +362,9 @@ async def test_a_vote_that_would_void_the_first_one_stays_here() -> None:
     async with mesh("a", "b") as (a, b):
         heard = Inbox(b, MessageType.CONSENSUS_VOTE)
         await a.broadcast(MessageType.CONSENSUS_VOTE, {"proposal_id": "p", "choice": "yes"})
-        with pytest.raises(SelfHarmError, match="this consensus_vote would harm its author: its account voted 'yes'"):
+        with pytest.raises(
+            SelfHarmError, match="this consensus_vote would harm its author: its account has already voted 'yes'"
+        ):
             await a.broadcast(MessageType.CONSENSUS_VOTE, {"proposal_id": "p", "choice": "no"})
         await a.broadcast(MessageType.CONSENSUS_VOTE, {"proposal_id": "q", "choice": "no"})
         assert [(await heard.next()).payload["proposal_id"] for _ in range(2)] == ["p", "q"]

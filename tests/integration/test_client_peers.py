@@ -104,16 +104,19 @@ async def test_a_peer_without_an_address_can_still_dial_us() -> None:
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "another name than its place": ({"peer_id": "c"}, "its peer_id is 'c', right is the name it is stored under"),
-    "no key": ({"public_key": ""}, "public_key is '', right are the 64 hex digits"),
-    "a short key": ({"public_key": "abc123..."}, "public_key is 'abc123...', right are the 64 hex digits"),
+    "another name than its place": ({"peer_id": "c"}, "peer_id must be the name it is stored under, not 'c'"),
+    "no key": ({"public_key": ""}, "public_key must be the 64 hex digits of an Ed25519 public key, not ''"),
+    "a short key": (
+        {"public_key": "abc123..."},
+        "public_key must be the 64 hex digits of an Ed25519 public key, not 'abc123...'",
+    ),
     "a key that is no point": ({"public_key": "02" + "00" * 31}, "public_key: public key 0200"),
     "a key of small order": ({"public_key": "01" + "00" * 31}, "public_key: public key 0100"),
     "an unknown protocol": ({"multiaddr": "/unix/tmp/tcp/9"}, "ip4"),
     "a port out of range": ({"multiaddr": "/ip4/192.168.1.100/tcp/70000"}, "65535"),
     "no multiaddr at all": ({"multiaddr": "localhost"}, "localhost"),
-    "a negative stake": ({"stake_amount": -1}, "stake_amount is a whole number"),
-    "a stake that is no number": ({"stake_amount": "many"}, "stake_amount is a whole number"),
+    "a negative stake": ({"stake_amount": -1}, "stake_amount must be a whole number"),
+    "a stake that is no number": ({"stake_amount": "many"}, "stake_amount must be a whole number"),
 }
 
 
@@ -137,15 +140,15 @@ async def test_what_would_mean_two_peers_is_refused() -> None:
         b, c = client("b"), client("c")
         a.peers["b"] = card(b, account_id="5Grw")
         clashes = {
-            "public_key is this node's own": card(a, peer_id="x"),
-            "this node has that peer_id itself": card(c, peer_id="a"),
+            "public_key must be the other peer's key, not this node's own": card(a, peer_id="x"),
+            "this node has the same peer_id": card(c, peer_id="a"),
             "'b' has the same key": card(b, peer_id="x", account_id="5Other"),
             "'b' has the same account": card(c, account_id="5Grw"),
         }
         for sentence, entry in clashes.items():
             with pytest.raises(ConfigError, match=sentence):
                 a.peers[entry.peer_id] = entry
-        with pytest.raises(ConfigError, match="assign a PeerInfo, not dict"):
+        with pytest.raises(ConfigError, match="must be a PeerInfo, not a value of type dict"):
             a.peers["c"] = {"peer_id": "c"}  # type: ignore[assignment]
         assert list(a.peers) == ["b"]
         # The same name again is a correction, not a clash.

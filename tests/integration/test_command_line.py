@@ -32,13 +32,13 @@ async def test_a_key_is_made_shown_and_never_overwritten(tmp_path: Path) -> None
     assert await zmesh("key", "show", path) == (0, public, "")
     assert await zmesh("key", "show", MESH_PRIVATE_KEY=str(path)) == (0, public, "")
     again = await zmesh("key", "new", path)
-    assert again == (2, "", f"zmesh: {path} exists already: name a new file, or move that one away first\n")
+    assert again == (2, "", f"zmesh: {path} already exists: name a new file, or move this one away first\n")
     path.chmod(0o644)
     exposed = await zmesh("key", "show", path)
     assert exposed == (
         2,
         "",
-        f"zmesh: key file {path} has mode 0644, open to others: `chmod 600 {path}` mends it\n",
+        f"zmesh: key file {path} is accessible to others (mode 0644): run `chmod 600 {path}`\n",
     )
 
 
@@ -80,7 +80,7 @@ async def test_a_registry_is_checked_as_a_node_would(tmp_path: Path) -> None:
     key = Identity.from_seed(bytes(32)).public.hex()
     entry = f'[[validator]]\npeer_id = "a"\naccount = "b"\npublic_key = "{key}"\naddress = []\nstake = 7\n'
     path.write_text(entry)
-    said = f"{path}: 1 members, 1 of them validators, stake 7, 1 without address\n"
+    said = f"{path}: 1 members, 1 of them validators, stake 7, 1 without an address\n"
     assert await zmesh("registry", "check", path) == (0, said, "")
     path.write_text(entry * 2)
     said = f"zmesh: registry {path}, validators 1 and 2 share the peer_id: each must have its own\n"
@@ -89,7 +89,7 @@ async def test_a_registry_is_checked_as_a_node_would(tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A key that is right, one that everybody may read, and registries with a mistake."""
+    """A valid key, one that everybody may read, and registries with a mistake."""
     for name, mode in (("node.key", 0o600), ("open.key", 0o644)):
         (tmp_path / name).write_text(SECRET)
         (tmp_path / name).chmod(mode)
@@ -99,14 +99,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 async def refusal(folder: Path, **settings: str) -> str:
-    """What ``zmesh run`` says of settings that are right but for these: one line, and before it nothing but its log."""
-    right = {
+    """What ``zmesh run`` says of settings that are valid but for these: one line, and before it nothing but its log."""
+    valid = {
         "MESH_PEER_ID": "validator_001",
         "MESH_LISTEN_HOST": "127.0.0.1",
         "MESH_LISTEN_PORT": "0",
         "MESH_PRIVATE_KEY": str(folder / "node.key"),
     }
-    status, out, err = await zmesh("run", **{**right, **settings})
+    status, out, err = await zmesh("run", **{**valid, **settings})
     assert (status, out) == (2, "")
     assert err.endswith("\n")
     assert SECRET[:-1] not in err
@@ -122,25 +122,25 @@ async def refusal(folder: Path, **settings: str) -> str:
         (
             "MESH_HEARTBEAT_INTERVAL",
             "-5",
-            "heartbeat_interval (MESH_HEARTBEAT_INTERVAL) is '-5': a number of seconds above 0 and up to 86400, "
-            "such as 60, is right",
+            "heartbeat_interval (MESH_HEARTBEAT_INTERVAL) must be a number of seconds above 0 and at most 86400, "
+            "such as 60, not '-5'",
         ),
         (
             "MESH_LISTEN_PORT",
             "65536",
-            "listen_port (MESH_LISTEN_PORT) is '65536': a port from 1 to 65535, or 0 for any free one, is right",
+            "listen_port (MESH_LISTEN_PORT) must be a port from 1 to 65535, or 0 for any free one, not '65536'",
         ),
         (
             "MESH_ADVERTISE",
             "/ip4/192.0.2.1/udp/9090",
             "advertise (MESH_ADVERTISE): address '/ip4/192.0.2.1/udp/9090' is not a multiaddr: "
-            "/ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT, such as /ip4/192.0.2.1/tcp/9090, is right",
+            "it must be /ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT, such as /ip4/192.0.2.1/tcp/9090",
         ),
         (
             "MESH_PRIVATE_KEY",
             "{folder}/open.key",
-            "private_key (MESH_PRIVATE_KEY): key file {folder}/open.key has mode 0644, open to others: "
-            "`chmod 600 {folder}/open.key` mends it",
+            "private_key (MESH_PRIVATE_KEY): key file {folder}/open.key is accessible to others "
+            "(mode 0644): run `chmod 600 {folder}/open.key`",
         ),
         (
             "MESH_PRIVATE_KEY",
@@ -152,13 +152,13 @@ async def refusal(folder: Path, **settings: str) -> str:
             "MESH_REGISTRY",
             "{folder}/torn.toml",
             "registry {folder}/torn.toml is not TOML: Unterminated string (at end of document); "
-            'a table [[validator]] for each, with lines such as peer_id = "a", is right',
+            'it must have a table [[validator]] for each one, with lines such as peer_id = "a"',
         ),
         (
             "MESH_REGISTRY",
             "{folder}/short.toml",
             "registry {folder}/short.toml, validator 1: address is missing: "
-            "peer_id, account, public_key, address must all be there",
+            "peer_id, account, public_key, address must all be given",
         ),
         (
             "MESH_REGISTRY",
@@ -168,7 +168,7 @@ async def refusal(folder: Path, **settings: str) -> str:
     ],
     ids=["interval", "port", "multiaddr", "open key file", "key", "torn registry", "short registry", "no registry"],
 )
-async def test_a_node_with_a_bad_setting_says_what_where_and_what_is_right_in_one_sentence_and_ends(
+async def test_a_node_with_a_bad_setting_says_what_where_and_what_it_must_be_in_one_sentence_and_ends(
     folder: Path, variable: str, value: str, sentence: str
 ) -> None:
     said = await refusal(folder, **{variable: value.replace("{folder}", str(folder))})
@@ -176,23 +176,23 @@ async def test_a_node_with_a_bad_setting_says_what_where_and_what_is_right_in_on
 
 
 @pytest.mark.parametrize(
-    "variable, mend",
+    "variable, hint",
     [
         ("MESH_LISTEN_PORT", "or stop what listens there"),
         ("MESH_ROUTER_PORT", "or to 0 for any"),
         ("MESH_GOSSIP_PORT", "or to 0 for any"),
     ],
 )
-async def test_a_port_in_use_is_named_with_the_setting_that_changes_it(folder: Path, variable: str, mend: str) -> None:
+async def test_a_port_in_use_is_named_with_the_setting_that_changes_it(folder: Path, variable: str, hint: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         said = await refusal(folder, **{variable: str(port)})
-    assert said == f"cannot listen on 127.0.0.1:{port}: Address already in use; set {variable} to a free port, {mend}"
+    assert said == f"cannot listen on 127.0.0.1:{port}: Address already in use; set {variable} to a free port, {hint}"
 
 
 async def test_what_is_wrong_with_an_option_is_one_sentence_too() -> None:
     status, out, err = await zmesh("run", "--listen-port", "65536", MESH_PEER_ID="validator_001")
-    sentence = "listen_port (MESH_LISTEN_PORT) is '65536': a port from 1 to 65535, or 0 for any free one, is right"
+    sentence = "listen_port (MESH_LISTEN_PORT) must be a port from 1 to 65535, or 0 for any free one, not '65536'"
     assert (status, out, err) == (2, "", f"zmesh: {sentence}\n")
 
 
@@ -225,7 +225,7 @@ async def test_a_node_that_cannot_keep_strangers_out_says_one_sentence_and_has_a
 async def test_help_lists_every_exit_status() -> None:
     status, out, err = await zmesh("--help")
     assert (status, err) == (0, "")
-    assert re.findall(r"(\d+) (?:where|after)", " ".join(out.split())) == ["0", "1", "2", "3", "130"]
+    assert re.findall(r"(\d+) (?:if|after)", " ".join(out.split())) == ["0", "1", "2", "3", "130"]
 
 
 async def test_a_node_runs_is_well_and_ends_on_sigterm(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ async def test_a_mistyped_variable_and_a_key_that_does_not_stay_are_warned_about
     try:
         async with asyncio.timeout(SECONDS):
             first, second = [json.loads(await process.stderr.readline()) for _ in range(2)]
-        assert first["problem"] == "MESH_GOSIP_FANOUT is set but is no setting: did you mean MESH_GOSSIP_FANOUT?"
+        assert first["problem"] == "MESH_GOSIP_FANOUT is set but is not a setting: did you mean MESH_GOSSIP_FANOUT?"
         assert (second["event"], second["level"]) == ("temporary_key", "warning")
     finally:
         process.kill()
@@ -368,7 +368,7 @@ async def test_a_command_that_is_not_named_is_answered_with_help(arguments: list
 
 
 async def test_a_mistyped_variable_explains_what_is_missing() -> None:
-    said = "zmesh: MESH_PEERID is set but is no setting: did you mean MESH_PEER_ID?\n"
+    said = "zmesh: MESH_PEERID is set but is not a setting: did you mean MESH_PEER_ID?\n"
     assert await zmesh("run", MESH_PEERID="a") == (2, "", said)
 
 
@@ -378,7 +378,7 @@ async def test_health_takes_the_url_of_a_curl_line_and_explains_any_other() -> N
         assert await zmesh("health", url) == (1, "", said)
     status, out, err = await zmesh("health", "https://127.0.0.1:1")
     assert (status, out) == (2, "")
-    assert err.startswith("zmesh: address 'https://127.0.0.1:1' is a URL: HOST:PORT or ")
+    assert err.startswith("zmesh: address 'https://127.0.0.1:1' is a URL: it must be HOST:PORT or ")
 
 
 @pytest.mark.parametrize("asked", ["version", "--version"])

@@ -105,7 +105,7 @@ def test_without_a_file_the_digits_are_printed(key: Path, run: Run, monkeypatch:
 def test_a_secret_is_read_from_a_file_that_nobody_else_can_read(key: Path, run: Run, tmp_path: Path) -> None:
     secret = tmp_path / "alice.secret"
     secret.write_text(f"{SECRET}\n")
-    with pytest.raises(ConfigError, match="open to others: `chmod 600 "):
+    with pytest.raises(ConfigError, match=r"is accessible to others \(mode 0644\): run `chmod 600 "):
         run(*delegate(key, "--secret-file", secret))
     secret.chmod(0o600)
 
@@ -132,7 +132,7 @@ def test_a_person_is_asked_for_the_secret_without_an_echo(key: Path, run: Run, m
 
 def test_a_secret_of_another_account_is_noticed(key: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MESH_ACCOUNT_SECRET", "//Alice")
-    with pytest.raises(ConfigError, match=f"the sr25519 account of this secret is {ALICE}, not {BOB}: see --scheme"):
+    with pytest.raises(ConfigError, match=f"the sr25519 account of this secret is {ALICE}, not {BOB}: check --scheme"):
         run(*delegate(key, "--account", BOB))
 
 
@@ -169,16 +169,28 @@ def test_a_signature_that_does_not_fit_the_text_is_refused(key: Path, run: Run, 
     other = tmp_path / "other.key"
     create_key_file(other)
     for options, said in (
-        (["--key", key, "--signature", by.sign(b"something else").hex()], "is not a sr25519 signature of this account"),
-        (["--key", key, "--signature", good, "--scheme", "ed25519"], "is not a ed25519 signature of this account"),
-        (["--key", key, "--signature", good, "--scheme", "ecdsa"], "has 128 digits: 130 hexadecimal ones are right"),
-        (["--key", key, "--signature", good[:-2]], "has 126 digits: 128 hexadecimal ones are right for sr25519"),
-        (["--key", key, "--signature", "z" * 128], "is not hexadecimal"),
+        (
+            ["--key", key, "--signature", by.sign(b"something else").hex()],
+            "is not this account's sr25519 signature of this text",
+        ),
+        (
+            ["--key", key, "--signature", good, "--scheme", "ed25519"],
+            "is not this account's ed25519 signature of this text",
+        ),
+        (
+            ["--key", key, "--signature", good, "--scheme", "ecdsa"],
+            "must be 130 hexadecimal digits for ecdsa, not these 128 characters",
+        ),
+        (
+            ["--key", key, "--signature", good[:-2]],
+            "must be 128 hexadecimal digits for sr25519, not these 126 characters",
+        ),
+        (["--key", key, "--signature", "z" * 128], "must be hexadecimal"),
         (["--key", other, "--signature", good], "the text is for the key "),
     ):
         with pytest.raises(ConfigError, match=said):
             run("delegate", "--text", printed, *options)
-    with pytest.raises(ConfigError, match="--text and --signature belong together"):
+    with pytest.raises(ConfigError, match="--text and --signature must be given together"):
         run("delegate", "--key", key, "--text", printed)
     assert run("delegate", "--key", key, "--text", printed, "--signature", good)[0] == 0
 
@@ -190,14 +202,17 @@ def test_a_signature_that_does_not_fit_the_text_is_refused(key: Path, run: Run, 
     "options, said",
     [
         (["--print"], "--print needs --account"),
-        (["--print", "--account", "5Nobody"], "is no account"),
-        (["--print", "--account", ALICE, "--days", "367"], "--days is 367: 1 to 366 are right"),
-        (["--print", "--account", ALICE, "--days", "0"], "--days is 0"),
+        (["--print", "--account", "5Nobody"], "is not an account"),
+        (["--print", "--account", ALICE, "--days", "367"], "--days must be from 1 to 366, not 367"),
+        (["--print", "--account", ALICE, "--days", "0"], "--days must be from 1 to 366, not 0"),
         (["--print", "--account", ALICE, "--sequence", "-1"], "its sequence is"),
-        (["--print", "--account", ALICE, "--network", "x" * 65], "no name of 1 to 64 bytes"),
-        (["--print", "--account", ALICE, "--network", "belize "], "--network 'belize ': a printable name without"),
+        (["--print", "--account", ALICE, "--network", "x" * 65], "is not a name of 1 to 64 bytes"),
+        (
+            ["--print", "--account", ALICE, "--network", "belize "],
+            "--network must be a printable name without blanks around it, not 'belize '",
+        ),
         (["--print", "--account", ALICE, "--rpc", "ws://127.0.0.1:1"], "either --genesis or --rpc"),
-        ([], "no secret of the account"),
+        ([], "the account's secret is missing"),
     ],
 )
 def test_what_is_missing_or_wrong_is_said_in_one_sentence(
@@ -284,7 +299,7 @@ async def test_a_node_that_is_of_no_chain_is_refused_without_the_password(protoc
         return str(refused.value)
 
     said = await served(lambda question: junk, ask)
-    assert said.endswith("does not tell the chain's genesis hash: it is no node of a Substrate chain")
+    assert said.endswith("did not give the chain's genesis hash: it is not a node of a Substrate chain")
     assert "hunter2" not in said
 
 
@@ -303,7 +318,7 @@ def test_why_no_chain_answers_is_said_in_the_systems_words() -> None:
 
     with pytest.raises(ConfigError) as refused:
         ask_genesis("ws://127.0.0.1:1")
-    assert str(refused.value) == "ws://127.0.0.1:1 does not tell the chain's genesis hash: Connection refused"
+    assert str(refused.value) == "ws://127.0.0.1:1 did not give the chain's genesis hash: Connection refused"
 
 
 async def test_a_web_site_that_is_no_chain_is_refused_by_its_status() -> None:
@@ -315,7 +330,7 @@ async def test_a_web_site_that_is_no_chain_is_refused_by_its_status() -> None:
         return str(refused.value)
 
     said = await served(lambda question: "", ask)
-    assert said.endswith("genesis hash: it answers with status 404, as no node of a chain does")
+    assert said.endswith("genesis hash: it answered with status 404, which no node of a chain does")
 
 
 # ---------------------------------------------------------------- the secret

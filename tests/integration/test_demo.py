@@ -138,15 +138,15 @@ def test_without_scikit_learn_it_says_how_to_get_it(
 
 
 def test_numbers_out_of_range_are_refused() -> None:
-    with pytest.raises(ConfigError, match="--peers is 51: from 2 to 50 is right"):
+    with pytest.raises(ConfigError, match="--peers must be from 2 to 50, not 51"):
         run_demo(peers=51)
-    with pytest.raises(ConfigError, match="--rounds is 0"):
+    with pytest.raises(ConfigError, match="--rounds must be from 1 to 1000, not 0"):
         run_demo(rounds=0)
 
 
 @pytest.mark.parametrize("name", ["Alice", "//", "//Al ice", "/Alice"])
 def test_a_chain_whose_validators_are_no_names_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="is no validator: names such as //Alice are right"):
+    with pytest.raises(ConfigError, match="validators must be names such as //Alice, not "):
         run_chain([name], 0)
 
 
@@ -154,7 +154,7 @@ def test_without_node_the_chain_says_so_and_so_does_the_demo(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    said = "a chain on this machine needs node and npm, and node is not installed"
+    said = "a chain on this machine needs node and npm, but node is not installed"
     assert run_chain(["//Alice"], 0) == 1
     assert capsys.readouterr().err == f"{said}\n"
     assert run_demo(peers=2, as_json=True, on_chain=True) == 1

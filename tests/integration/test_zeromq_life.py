@@ -93,7 +93,7 @@ async def answering(answer: bytes | None) -> tuple[asyncio.Server, Endpoint]:
 @pytest.mark.parametrize(
     "answer, why",
     [
-        (None, "ended the handshake: not the expected key, or no mesh node"),
+        (None, "ended the handshake: not the expected key, or not a mesh node"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "closed the connection"),
     ],
     ids=["silence", "http"],
@@ -177,7 +177,7 @@ async def test_a_dial_to_an_impossible_place_is_answered_and_no_name_looked_up(
     good, bad = Endpoint("127.0.0.1", 1), Endpoint(host, port)
     for routes in (Routes(bad), Routes(good, bad)):
         a.transport.dial(nobody.public, routes)
-    told = LinkClosed(nobody.public, f"{bad} is no IP address and port")
+    told = LinkClosed(nobody.public, f"{bad} is not an IP address and port")
     assert await a.until_told(2) == [told, told]
 
 
@@ -192,7 +192,7 @@ async def test_ipv6_works(nodes: Nodes) -> None:
 
 @pytest.mark.parametrize("host", ["localhost", "", "127.0.0", "example.org"])
 def test_a_host_that_is_no_address_is_a_configuration_error(host: str) -> None:
-    with pytest.raises(ConfigError, match=r"cannot listen on .*: an IP address such as 127.0.0.1"):
+    with pytest.raises(ConfigError, match=r"cannot listen on .*: it must be an IP address such as 127.0.0.1"):
         ZeroMqTransport(Identity.generate(), host=host)
 
 

@@ -63,7 +63,9 @@ def test_an_account_with_one_letter_wrong_is_refused(account: bytes, prefix: int
     written = str(ss58_encode(account, prefix))
     at %= len(written)
     assume(written[at] != letter)
-    with pytest.raises(ConfigError, match=r"^f, validator 1: account .* looks like SS58 and its checksum is wrong"):
+    with pytest.raises(
+        ConfigError, match=r"^f, validator 1: account .* looks like SS58, but its checksum is wrong: copy it again"
+    ):
         parse_roster(with_account(written[:at] + letter + written[at + 1 :]), "f")
 
 

@@ -56,7 +56,7 @@ def test_a_password_makes_another_account() -> None:
     ],
 )
 @SCHEMES
-def test_a_secret_that_is_none_is_refused_without_a_word_of_it(scheme: Scheme, secret: str) -> None:
+def test_an_invalid_secret_is_refused_without_a_word_of_it(scheme: Scheme, secret: str) -> None:
     with pytest.raises(ConfigError) as refused:
         AccountKey(secret, scheme)
     said = "".join(traceback.format_exception(refused.value, chain=True))
@@ -70,7 +70,7 @@ def test_a_secret_that_is_none_is_refused_without_a_word_of_it(scheme: Scheme, s
 
 def test_a_seed_that_is_no_ecdsa_key_is_refused() -> None:
     for digits in ("00" * 32, "ff" * 32):
-        with pytest.raises(ConfigError, match="is no ECDSA key"):
+        with pytest.raises(ConfigError, match="is not a valid ECDSA key: its number is zero or too large"):
             AccountKey("0x" + digits, Scheme.ECDSA)
 
 
@@ -101,6 +101,8 @@ def test_an_address_is_read_with_any_prefix() -> None:
 @pytest.mark.parametrize(
     "text", ["", "5Alice", "0x17", ALICE[Scheme.SR25519][:-1], ALICE[Scheme.SR25519] + "x", "é", "l"]
 )
-def test_an_address_that_is_none_is_refused_in_one_sentence(text: str) -> None:
-    with pytest.raises(ConfigError, match="is no account: its SS58 address"):
+def test_an_invalid_address_is_refused_in_one_sentence(text: str) -> None:
+    with pytest.raises(
+        ConfigError, match="is not an account: it must be an SS58 address, or 0x and 64 hexadecimal digits"
+    ):
         parse_account(text)

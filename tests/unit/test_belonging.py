@@ -120,7 +120,7 @@ ALL_UNMET = "none of 3 other accounts in the registry has shown its mesh key yet
         (
             own_record(None),
             [
-                "the registry does not name this node's key: list it there, or, where the registry names accounts, "
+                "the registry does not name this node's key: list it there or, where the registry names accounts, "
                 "have one sign for it (`zmesh key delegate`, MESH_DELEGATION)",
                 ALL_UNMET,
             ],
@@ -128,14 +128,14 @@ ALL_UNMET = "none of 3 other accounts in the registry has shown its mesh key yet
         (
             own_record(SIGNERS[0], not_after=int(END - 160)),
             [
-                "this node's delegation ended 60 s ago: have its account sign anew (`zmesh key delegate`), or set this "
-                "machine's clock right",
+                "this node's delegation ended 60 s ago: have its account sign a new one (`zmesh key delegate`), or "
+                "correct this machine's clock",
                 NOBODY_MET,
             ],
         ),
         (
             own_record(SIGNERS[0], not_before=int(END - 40)),
-            ["this node's delegation begins in 60 s: wait, or set this machine's clock right", NOBODY_MET],
+            ["this node's delegation begins in 60 s: wait, or correct this machine's clock", NOBODY_MET],
         ),
         (
             own_record(signer(9)),
@@ -147,7 +147,7 @@ ALL_UNMET = "none of 3 other accounts in the registry has shown its mesh key yet
         (
             own_record(SIGNERS[0], genesis=bytes(32)),
             [
-                "this node's delegation is for another chain than its registry's: have its account sign anew",
+                "this node's delegation is for a different chain than its registry: have its account sign a new one",
                 NOBODY_MET,
             ],
         ),

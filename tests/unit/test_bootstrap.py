@@ -253,8 +253,8 @@ async def test_a_balancer_that_hides_three_nodes_is_each_of_them_and_said_once(
     }
     assert len(world.posted) == 3
     assert bootstrap.status()["seeds_met"] == "3 of 3"
-    mend = "use the address of each, and let each tell its own (MESH_ADVERTISE)"
-    assert bootstrap.status()["problems"] == [f"192.0.2.1:9090 answers as 3 different nodes: {mend}"]
+    hint = "list the address of each node, and set MESH_ADVERTISE on each"
+    assert bootstrap.status()["problems"] == [f"192.0.2.1:9090 answers as 3 different nodes: {hint}"]
     assert caplog.text.count("answers as 3 different nodes") == 1
 
 
@@ -281,9 +281,12 @@ async def test_who_serves_the_record_of_another_does_not_draw_it_away_from_its_p
 @pytest.mark.parametrize(
     "answer, said",
     [
-        (NODES[0], f"192.0.2.1:9090: the node there ({NODES[0].public.hex()[:12]}...) is refused: unknown_account"),
-        (b"junk", "192.0.2.1:9090: its record is malformed (a record of 4 bytes: 65 to 4096)"),
-        (ValueError("speaks no HTTP"), "192.0.2.1:9090: speaks no HTTP"),
+        (
+            NODES[0],
+            f"192.0.2.1:9090: the node there ({NODES[0].public.hex()[:12]}...) has a record we refuse: unknown_account",
+        ),
+        (b"junk", "192.0.2.1:9090: its record is malformed (a record must have 65 to 4096 bytes, not 4)"),
+        (ValueError("does not speak HTTP"), "192.0.2.1:9090: does not speak HTTP"),
         (TimeoutError(), "192.0.2.1:9090: no answer in time"),
     ],
 )
@@ -305,7 +308,7 @@ async def test_a_node_that_is_refused_says_why_and_tries_at_once_when_it_belongs
     bootstrap = world.bootstrap()
     late = (await pauses(bootstrap, world, 6))[-1]
     assert late > 20
-    assert caplog.text.count("does not take our record: unknown_account") == 3, "once for each, not each time"
+    assert caplog.text.count("does not accept our record: unknown_account") == 3, "once for each, not each time"
     assert bootstrap.status()["seeds_met"] == "0 of 3"
     world.reply = Posted(202, "new")
     bootstrap.hurry()
@@ -388,8 +391,8 @@ async def test_what_would_help_is_said_where_it_is_known() -> None:
     bootstrap = world.bootstrap()
     await bootstrap.step()
     (problem,) = bootstrap.status()["problems"]
-    why = "expired (our delegation has ended, or one of the two clocks is wrong)"
-    assert problem.endswith(f"does not take our record: {why}")
+    why = "expired (our delegation has expired, or one of the two clocks is wrong)"
+    assert problem.endswith(f"does not accept our record: {why}")
 
 
 async def test_a_fault_of_ours_does_not_end_the_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:

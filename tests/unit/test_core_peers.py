@@ -49,10 +49,10 @@ def test_roster_and_hand_make_members_and_nobody_counts_oneself() -> None:
     [
         ({"key": key(2)}, f"two members share the key {key(2).hex()}: each must be unique"),
         ({"account": "account-2"}, "two members share the account account-2: each must be unique"),
-        ({"key": "text"}, "key of a member is 'text': bytes is right, as Member has it"),
-        ({"peer_id": None}, "peer_id of a member is None: str is right, as Member has it"),
-        ({"stake": 1.5}, "stake of a member is 1.5: int is right, as Member has it"),
-        ({"endpoints": [HOST]}, f"endpoints of a member is {[HOST]}: tuple is right, as Member has it"),
+        ({"key": "text"}, "key of a member must be of type bytes, not 'text'"),
+        ({"peer_id": None}, "peer_id of a member must be of type str, not None"),
+        ({"stake": 1.5}, "stake of a member must be of type int, not 1.5"),
+        ({"endpoints": [HOST]}, f"endpoints of a member must be of type tuple, not {[HOST]}"),
     ],
 )
 def test_a_roster_that_no_registry_may_give_is_refused(changed: dict[str, Any], said: str) -> None:

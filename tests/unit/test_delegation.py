@@ -254,7 +254,9 @@ def test_a_text_is_read_as_it_was_written() -> None:
 )
 def test_a_text_that_is_not_byte_for_byte_right_is_refused(before: bytes, after: bytes) -> None:
     assert before in STATEMENT.text
-    with pytest.raises(ConfigError, match="is not the text of a delegation"):
+    with pytest.raises(
+        ConfigError, match="must be the text of a delegation, as `zmesh key delegate --print` writes it"
+    ):
         parse_text(STATEMENT.text.replace(before, after))
 
 
@@ -262,8 +264,8 @@ def test_a_text_that_nobody_may_sign_is_refused_with_the_reason() -> None:
     for statement, why in (
         (STATEMENT._replace(not_after=BEGIN), "ends before it begins"),
         (STATEMENT._replace(not_after=BEGIN + MAX_DAYS * DAY + 1), "more than 366 days"),
-        (STATEMENT._replace(sequence=2**63), "its sequence is not 0 to"),
-        (STATEMENT._replace(network="x" * 65), "no name of 1 to 64 bytes"),
+        (STATEMENT._replace(sequence=2**63), "its sequence is not from 0 to"),
+        (STATEMENT._replace(network="x" * 65), "is not a name of 1 to 64 bytes"),
     ):
         with pytest.raises(ConfigError, match=why):
             parse_text(statement.text)

@@ -76,7 +76,7 @@ async def test_the_record_at_the_door_names_the_ports() -> None:
 @pytest.mark.parametrize(
     "served, why",
     [
-        (record(OTHER), f"127.0.0.1:9090: the node there is {OTHER.public.hex()[:12]}..., not the one meant"),
+        (record(OTHER), f"127.0.0.1:9090: the node there is {OTHER.public.hex()[:12]}..., not the expected one"),
         (record(network=bytes(32)), "127.0.0.1:9090: the node there belongs to another mesh (MESH_NETWORK)"),
         (record()[:-1] + bytes([record()[-1] ^ 1]), "127.0.0.1:9090: its record is not signed by its key"),
         (ConnectionRefusedError(111, "Connection refused"), "127.0.0.1:9090: Connection refused"),
@@ -99,7 +99,7 @@ async def test_bytes_that_are_no_record_lead_nowhere() -> None:
     assert why.startswith("127.0.0.1:9090: its record is malformed (")
 
 
-@pytest.mark.parametrize("served", [TimeoutError(), ValueError("speaks no HTTP"), record(router=None)])
+@pytest.mark.parametrize("served", [TimeoutError(), ValueError("does not speak HTTP"), record(router=None)])
 async def test_without_ports_of_its_own_the_door_itself_is_dialled(served: bytes | Exception) -> None:
     assert await Desk(at_9090=served).outcome(DOOR) == Routes(DOOR)
 
@@ -118,7 +118,7 @@ async def test_a_place_that_stayed_silent_is_dialled_last_from_then_on() -> None
 
 
 async def test_places_that_all_stay_silent_take_turns() -> None:
-    desk = Desk(at_9090=TimeoutError(), at_9091=TimeoutError(), at_9092=ValueError("speaks no HTTP"))
+    desk = Desk(at_9090=TimeoutError(), at_9091=TimeoutError(), at_9092=ValueError("does not speak HTTP"))
     turns = [await desk.outcome(DOOR, SECOND, THIRD) for _ in range(6)]
     assert turns == [Routes(DOOR), Routes(SECOND), Routes(THIRD)] * 2
 
@@ -176,7 +176,7 @@ async def test_a_dial_without_an_address_ends() -> None:
 @pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example", "a" * 253])
 async def test_a_name_that_cannot_be_leads_nowhere(host: str) -> None:
     """A record may name it; the dial must still end, or the link would wait for ever."""
-    assert await Desk().outcome(Endpoint(host, 9090)) == f"{host}:9090: no such name can be"
+    assert await Desk().outcome(Endpoint(host, 9090)) == f"{host}:9090: invalid host name"
 
 
 async def test_a_name_that_leads_to_this_machine_is_not_followed_unless_the_mesh_is_on_one(
@@ -189,7 +189,7 @@ async def test_a_name_that_leads_to_this_machine_is_not_followed_unless_the_mesh
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
     desk = Desk(at_9090=record())
     trap = Endpoint("rebinding.example", 9090)
-    assert await desk.outcome(trap) == "rebinding.example:9090: its name leads to an address of this machine"
+    assert await desk.outcome(trap) == "rebinding.example:9090: its name resolves to an address of this machine"
     assert await desk.outcome(trap, DOOR) == PORTS, "the operator wrote this one"
     assert await desk.outcome(Endpoint("node.localhost", 9090)) == PORTS, "its name says so"
     desk.takes_local = True
@@ -228,7 +228,8 @@ async def test_one_place_that_two_keys_claim_is_its_owners_alone() -> None:
     """The claimer's dial fails where the owner's record is served; the owner's own dial is none the worse."""
     desk = Desk(at_9090=record(OTHER))
     assert (
-        await desk.outcome(DOOR) == f"127.0.0.1:9090: the node there is {OTHER.public.hex()[:12]}..., not the one meant"
+        await desk.outcome(DOOR)
+        == f"127.0.0.1:9090: the node there is {OTHER.public.hex()[:12]}..., not the expected one"
     )
     desk.expected = OTHER.public
     assert await desk.outcome(DOOR) == PORTS

@@ -65,5 +65,5 @@ def test_a_beat_of_somebody_else_must_fit(payload: dict[str, Any], verdict: Verd
 
 @pytest.mark.parametrize("interval,phase", [(0, 0.5), (-1, 0.5), (float("nan"), 0.5), (60, 1.0), (60, -0.1)])
 def test_an_impossible_interval_or_phase_is_refused(interval: float, phase: float) -> None:
-    with pytest.raises(ConfigError, match=r"is right$"):
+    with pytest.raises(ConfigError, match=rf"^heartbeat (interval|phase) must be .*, not ({interval}|{phase})$"):
         Heartbeat(_status, interval, phase)

@@ -77,7 +77,7 @@ COUNT = "a whole number from 0 to 9223372036854775807"
         (
             MessageType.PEER_DISCOVERY,
             {"records": []},
-            "'records' is an answer and must be sent to whoever asked, and not to everybody",
+            "'records' is an answer and must be sent only to the peer that asked",
         ),
     ],
 )
@@ -102,7 +102,7 @@ def test_an_objection_names_the_size_where_that_is_wrong(kind: MessageType, payl
 
     assert judge(judging, said) is Verdict.REJECT
     size = len(said.envelope.body)
-    assert judging.objection(said.envelope, said.payload) == f"its body has {size} bytes, at most {most} are right"
+    assert judging.objection(said.envelope, said.payload) == f"its body has {size} bytes and must have at most {most}"
 
 
 class Unspeakable:

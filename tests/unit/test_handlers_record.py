@@ -109,7 +109,7 @@ def test_an_array_of_anything_is_only_ever_malformed(values: list[object]) -> No
     ],
 )
 def test_a_description_out_of_bounds_is_refused_at_its_maker(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="out of bounds; right is"):
+    with pytest.raises(ConfigError, match="out of bounds: it must have a peer_id"):
         replace(PUBLIC, **wrong)
 
 

@@ -206,10 +206,10 @@ def harm(held: Votes, said: Said) -> str:
 @pytest.mark.parametrize(
     "first, second, why",
     [
-        (vote(ALICE, "yes"), vote(ALICE, "no"), "its account voted 'yes' on 'p' before"),
-        (vote(ALICE, "yes"), vote(ALICE_AGAIN, "no", now=later(3600)), "its account voted 'yes' on 'p' before"),
-        (propose(ALICE, terms=1), propose(ALICE, terms=2), "its account proposed 'p' before"),
-        (propose(ALICE, a=1, b=1), propose(ALICE, b=1, a=1), "its account proposed 'p' before"),
+        (vote(ALICE, "yes"), vote(ALICE, "no"), "its account has already voted 'yes' on 'p'"),
+        (vote(ALICE, "yes"), vote(ALICE_AGAIN, "no", now=later(3600)), "its account has already voted 'yes' on 'p'"),
+        (propose(ALICE, terms=1), propose(ALICE, terms=2), "its account has already proposed 'p'"),
+        (propose(ALICE, a=1, b=1), propose(ALICE, b=1, a=1), "its account has already proposed 'p'"),
         (vote(ALICE, "yes"), vote(ALICE, "yes"), ""),
         (vote(ALICE, True), vote(ALICE, "true"), ""),
         (vote(ALICE, "yes"), vote(ALICE, "no", "q"), ""),
@@ -231,7 +231,7 @@ def test_who_would_flood_is_told_before(monkeypatch: pytest.MonkeyPatch) -> None
     for number in range(3):
         assert harm(held, vote(ALICE, "yes", f"p{number}")) == ""
         take(held, vote(ALICE, "yes", f"p{number}"))
-    why = "its account would speak of more than 3 proposals in ten minutes, and none of that counts"
+    why = "its account would speak of more than 3 proposals in ten minutes, and then none of that counts"
 
     assert harm(held, vote(ALICE, "yes", "p3")) == why
     assert harm(held, vote(ALICE, "yes", "p2")) == harm(held, vote(ALICE, "yes", "p3", now=later(600))) == ""

@@ -129,7 +129,7 @@ async def test_one_address_that_asks_too_often_gets_429_before_an_answer_is_made
         with pytest.raises(ValueError, match="answered with status 429"):
             await fetch_record(endpoint, 10)
 
-    assert json.loads(body) == {"error": "too many requests of address", "why": "too_often"}
+    assert json.loads(body) == {"error": "too many requests from address", "why": "too_often"}
     assert posted == 202
     assert made == ["metrics", "record", "health", "record"]
     assert limits.counters == {"http_gets_over_limit_of_address": 7}

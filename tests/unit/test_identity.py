@@ -79,13 +79,15 @@ def test_a_key_of_small_order_verifies_nothing_and_has_no_image(key: str, sign_b
     # With R the neutral element and S = 0 the verification equation holds for the neutral key.
     forged = bytes([1]) + bytes(63)
     assert not verify(bytes(point), b"anything", forged)
-    with pytest.raises(ConfigError, match="no Ed25519 key"):
+    with pytest.raises(ConfigError, match="is not an Ed25519 key"):
         curve_image(bytes(point))
 
 
 @pytest.mark.parametrize("key", [b"", bytes(31), bytes(33), bytes([2]) + bytes(31), b"\xff" * 32])
 def test_bytes_that_are_no_point_have_no_image(key: bytes) -> None:
-    with pytest.raises(ConfigError, match=r"^public key .* 32 bytes of a valid point are right$"):
+    with pytest.raises(
+        ConfigError, match=r"^public key .* is not an Ed25519 key: it must be the 32 bytes of a valid point$"
+    ):
         curve_image(key)
 
 
@@ -145,7 +147,7 @@ def test_a_mistyped_secret_is_refused_and_never_repeated(value: str) -> None:
 
 @pytest.mark.parametrize("value", [b"", bytes(31), bytes(33), SEED_1 + PUBLIC_1, SEED_1.hex().encode()])
 def test_raw_bytes_of_a_wrong_length_are_refused(value: bytes) -> None:
-    with pytest.raises(ConfigError, match=rf"has {len(value)} bytes: an Ed25519 seed of 32 is right"):
+    with pytest.raises(ConfigError, match=rf"must be an Ed25519 seed of 32 bytes, not {len(value)}$"):
         load_key(value)
 
 
@@ -162,7 +164,7 @@ def test_a_key_file_is_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "node.key"
     create_key_file(path)
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match=r"exists already: name a new file"):
+    with pytest.raises(ConfigError, match=r"already exists: name a new file"):
         create_key_file(path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["node.key"]
@@ -188,13 +190,13 @@ def test_a_key_file_that_does_not_exist_is_named_with_the_command_that_makes_it(
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o601])
-def test_a_key_file_open_to_others_is_refused_with_the_command_that_mends_it(tmp_path: Path, mode: int) -> None:
+def test_a_key_file_open_to_others_is_refused_with_the_command_that_closes_it(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "node.key"
     create_key_file(path)
     path.chmod(mode)
     with pytest.raises(ConfigError) as refusal:
         load_key(path)
-    assert str(refusal.value) == f"key file {path} has mode {mode:04o}, open to others: `chmod 600 {path}` mends it"
+    assert str(refusal.value) == f"key file {path} is accessible to others (mode {mode:04o}): run `chmod 600 {path}`"
     path.chmod(0o400)
     load_key(path)
 
@@ -204,7 +206,7 @@ def test_a_key_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pyte
     create_key_file(path)
     owner = path.stat().st_uid
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
-    with pytest.raises(ConfigError, match=rf"belongs to user {owner}: `chown {owner + 1} "):
+    with pytest.raises(ConfigError, match=rf"belongs to user {owner}: run `chown {owner + 1} "):
         load_key(path)
 
 
@@ -213,7 +215,9 @@ def test_what_is_no_key_file_is_refused_without_showing_it(tmp_path: Path) -> No
     for content in (b"", b"secret words", SEED_1, SEED_1.hex().encode() + b"\nmore", b"\xff" * 5000):
         path.write_bytes(content)
         path.chmod(0o600)
-        with pytest.raises(ConfigError, match=r"bytes \(not shown\): 64 hexadecimal digits are right") as refusal:
+        with pytest.raises(
+            ConfigError, match=r"must hold 64 hexadecimal digits, not these \d+ bytes \(not shown\)"
+        ) as refusal:
             load_key(path)
         assert "secret" not in str(refusal.value)
 
@@ -223,8 +227,8 @@ def test_a_folder_a_pipe_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     os.mkfifo(pipe, 0o600)
     before = len(os.listdir("/proc/self/fd"))
     for path, reason in (
-        (tmp_path, "not a regular file"),
-        (pipe, "not a regular file"),
+        (tmp_path, "must be a regular file"),
+        (pipe, "must be a regular file"),
         (tmp_path / "no", "does not exist"),
     ):
         with pytest.raises(ConfigError, match=reason):
@@ -248,7 +252,9 @@ def test_an_epoch_is_the_clock_and_never_goes_back(tmp_path: Path) -> None:
 def test_an_epoch_that_peers_would_refuse_is_refused_here(tmp_path: Path) -> None:
     state = tmp_path / "epoch"
     state.write_text("2000\n")
-    with pytest.raises(ConfigError, match=r"holds epoch 2000, 1001 s ahead of this clock"):
+    with pytest.raises(
+        ConfigError, match=r"holds epoch 2000, 1001 s ahead of this clock, which peers refuse: set the clock"
+    ):
         next_epoch(state, 1000.0)
     assert state.read_text() == "2000\n"
 
@@ -257,12 +263,12 @@ def test_an_epoch_that_peers_would_refuse_is_refused_here(tmp_path: Path) -> Non
 def test_an_epoch_file_that_holds_none_is_refused(tmp_path: Path, content: str) -> None:
     state = tmp_path / "epoch"
     state.write_text(content)
-    with pytest.raises(ConfigError, match="where an epoch should be: delete it"):
+    with pytest.raises(ConfigError, match=r"must hold an epoch, not .*: delete it, and the clock gives the next one$"):
         next_epoch(state, 1000.0)
 
 
 def test_an_epoch_that_cannot_be_stored_is_not_used(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written: No such file"):
         next_epoch(tmp_path / "missing" / "epoch", 1000.0)
-    with pytest.raises(ConfigError, match="is not a regular file"):
+    with pytest.raises(ConfigError, match="must be a regular file"):
         next_epoch(tmp_path, 1000.0)

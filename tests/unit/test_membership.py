@@ -121,8 +121,8 @@ def test_a_clock_that_is_off_by_ten_minutes_is_what_the_log_suggests(caplog: pyt
     offer(members, record(FIRST, delegation(ALICE, FIRST, not_after=int(NOON.wall) - 600)))
 
     said = [entry.getMessage() for entry in caplog.records]
-    assert "its delegation begins in 600 s: if that is wrong, one of the two clocks is" in said[0]
-    assert "its delegation ended 600 s ago: if that is wrong, one of the two clocks is" in said[1]
+    assert "its delegation begins in 600 s: if not, one of the two clocks is wrong" in said[0]
+    assert "its delegation ended 600 s ago: if not, one of the two clocks is wrong" in said[1]
     assert all("5Alice" in one for one in said)
 
 

@@ -66,7 +66,7 @@ def test_a_multiaddr_reads_as_its_canonical_endpoint(text: str, endpoint: Endpoi
     ],
 )
 def test_anything_else_is_refused_in_one_short_sentence(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"^address .* right$") as refusal:
+    with pytest.raises(ConfigError, match=r"^address .+ must (be|have) .+$") as refusal:
         parse_multiaddr(text)
     sentence = str(refusal.value)
     assert len(sentence) < 300
@@ -107,7 +107,7 @@ def test_host_and_port_read_as_an_endpoint_and_back(text: str, endpoint: Endpoin
     ],
 )
 def test_a_malformed_host_and_port_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"^address .* right$"):
+    with pytest.raises(ConfigError, match=r"^address .+ must (be|have) .+$"):
         parse_host_port(text)
 
 

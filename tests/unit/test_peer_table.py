@@ -108,11 +108,11 @@ def test_what_is_said_anew_of_a_peer_keeps_its_link_and_another_key_does_not() -
 @pytest.mark.parametrize(
     "wrong, sentence",
     [
-        ({"reputation": "90"}, "reputation is '90', right is a number from 0 to 100"),
-        ({"reputation": float("nan")}, "reputation is nan, right is a number from 0 to 100"),
-        ({"account_id": 7}, "account_id is 7, right is a string, empty if there is none"),
-        ({"capabilities": 5}, "capabilities is 5, right is a tuple of strings"),
-        ({"capabilities": (5,)}, "capabilities is (5,), right is a tuple of strings"),
+        ({"reputation": "90"}, "reputation must be a number from 0 to 100, not '90'"),
+        ({"reputation": float("nan")}, "reputation must be a number from 0 to 100, not nan"),
+        ({"account_id": 7}, "account_id must be a string, empty if there is none, not 7"),
+        ({"capabilities": 5}, "capabilities must be a tuple of strings, not 5"),
+        ({"capabilities": (5,)}, "capabilities must be a tuple of strings, not (5,)"),
     ],
 )
 def test_a_peer_with_a_wrong_field_is_refused_and_nothing_changes(wrong: dict[str, Any], sentence: str) -> None:

@@ -65,22 +65,23 @@ def test_a_file_reads_as_its_members() -> None:
     )
 
 
+STAKE = "stake must be a whole number, 0 or more, in the chain's smallest unit"
 NEGATIVE = KEYS[0][:31] + bytes([KEYS[0][31] ^ 0x80])
 
 
 @pytest.mark.parametrize(
     "content, sentence",
     [
-        (b"", "f names no validator: at least one [[validator]] is right"),
-        (b"validator = []", "f names no validator: at least one [[validator]] is right"),
-        (b"[validator]", "f has a validator that is no list: [[validator]] in double brackets is right"),
-        (b"validator = [3]", "f, validator 1: 3 is no table of keys and values"),
-        (b"network = 'x'", "f has the unknown key 'network': only [[validator]] is right"),
+        (b"", "f must name at least one [[validator]]"),
+        (b"validator = []", "f must name at least one [[validator]]"),
+        (b"[validator]", "f must have [[validator]] in double brackets"),
+        (b"validator = [3]", "f, validator 1: 3 must be a table of keys and values"),
+        (b"network = 'x'", "f must have only [[validator]], not 'network'"),
         (toml(entry(), entry(1, account=None)), "f, validator 2: account is missing: peer_id, account, "),
         (
             toml(entry(adress='"x"')),
-            "f, validator 1: unknown key 'adress': only peer_id, account, public_key, address, stake, capabilities,"
-            " is_validator are right",
+            "f, validator 1: each key must be one of peer_id, account, public_key, address, stake, capabilities,"
+            " is_validator, not 'adress'",
         ),
         (toml(entry(), entry(1), entry(2, peer_id='"validator_0"')), "f, validators 1 and 3 share the peer_id: each"),
         (toml(entry(), entry(1, account='"account_0"')), "f, validators 1 and 2 share the account: each"),
@@ -89,40 +90,55 @@ NEGATIVE = KEYS[0][:31] + bytes([KEYS[0][31] ^ 0x80])
             toml(entry(), entry(1, public_key=f'"{NEGATIVE.hex()}"')),
             "f, validators 1 and 2 share the X25519 image of their keys (one is the other's negative): each",
         ),
-        (toml(entry(public_key='"ab"')), "f, validator 1: public_key 'ab': 64 hexadecimal digits are right"),
-        (toml(entry(public_key=f'"{"ab " * 32}"')), "f, validator 1: public_key "),
-        (toml(entry(public_key=f'"{"zz" * 32}"')), "f, validator 1: public_key "),
-        (toml(entry(public_key="3")), "f, validator 1: public_key 3: 64 hexadecimal digits are right"),
-        (toml(entry(public_key=f'"{"00" * 32}"')), f"f, validator 1: public key {'00' * 32} is no Ed25519 key"),
+        (toml(entry(public_key='"ab"')), "f, validator 1: public_key must be 64 hexadecimal digits, not 'ab'"),
+        (toml(entry(public_key=f'"{"ab " * 32}"')), "f, validator 1: public_key must be 64 hexadecimal digits, not "),
+        (toml(entry(public_key=f'"{"zz" * 32}"')), "f, validator 1: public_key must be 64 hexadecimal digits, not "),
+        (toml(entry(public_key="3")), "f, validator 1: public_key must be 64 hexadecimal digits, not 3"),
+        (toml(entry(public_key=f'"{"00" * 32}"')), f"f, validator 1: public key {'00' * 32} is not an Ed25519 key"),
         (
             toml(entry(), entry(1, account='"5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQZ"')),
-            "f, validator 2: account '5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQZ' looks like SS58 and its"
-            " checksum is wrong: copy it once more",
+            "f, validator 2: account '5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQZ' looks like SS58, but its"
+            " checksum is wrong: copy it again",
         ),
         (toml(entry(address='"1.2.3.4:9090"')), "f, validator 1: address '1.2.3.4:9090' is not a multiaddr: "),
-        (toml(entry(address="3")), "f, validator 1: address 3: a multiaddr or a list of at most 8 is right"),
-        (toml(entry(address="[3]")), "f, validator 1: address [3]: a multiaddr or a list of at most 8 is right"),
-        (toml(entry(address=str(["/dns/a/tcp/1"] * 9))), "f, validator 1: address ["),
+        (toml(entry(address="3")), "f, validator 1: address must be a multiaddr or a list of at most 8, not 3"),
+        (toml(entry(address="[3]")), "f, validator 1: address must be a multiaddr or a list of at most 8, not [3]"),
+        (
+            toml(entry(address=str(["/dns/a/tcp/1"] * 9))),
+            "f, validator 1: address must be a multiaddr or a list of at most 8, not [",
+        ),
         (toml(entry(address=str(["/dns/a/tcp/1"] * 2))), "f, validator 1: address ["),
-        (toml(entry(stake="-1")), "f, validator 1: stake -1: a whole number from 0"),
-        (toml(entry(stake="1.5")), "f, validator 1: stake 1.5: a whole number from 0"),
-        (toml(entry(stake="true")), "f, validator 1: stake True: a whole number from 0"),
-        (toml(entry(stake=str(2**128))), f"f, validator 1: stake {2**128}: a whole number from 0"),
-        (toml(entry(is_validator="1")), "f, validator 1: is_validator 1: true or false is right"),
-        (toml(entry(capabilities='"train"')), "f, validator 1: capabilities 'train': a list of at most 32 strings"),
-        (toml(entry(capabilities="[1]")), "f, validator 1: capability 1: a printable string"),
-        (toml(entry(peer_id='""')), "f, validator 1: peer_id '': a printable string of 1 to 128 bytes is right"),
-        (toml(entry(peer_id='"a\\nb"')), "f, validator 1: peer_id 'a\\nb': a printable string"),
-        (toml(entry(peer_id=f'"{"é" * 65}"')), "f, validator 1: peer_id "),
+        (toml(entry(stake="-1")), f"f, validator 1: {STAKE}, not -1"),
+        (toml(entry(stake="1.5")), f"f, validator 1: {STAKE}, not 1.5"),
+        (toml(entry(stake="true")), f"f, validator 1: {STAKE}, not True"),
+        (toml(entry(stake=str(2**128))), f"f, validator 1: {STAKE}, not {2**128}"),
+        (toml(entry(is_validator="1")), "f, validator 1: is_validator must be true or false, not 1"),
+        (
+            toml(entry(capabilities='"train"')),
+            "f, validator 1: capabilities must be a list of at most 32 strings, not 'train'",
+        ),
+        (
+            toml(entry(capabilities="[1]")),
+            "f, validator 1: capability must be a printable string of 1 to 128 bytes, not 1",
+        ),
+        (toml(entry(peer_id='""')), "f, validator 1: peer_id must be a printable string of 1 to 128 bytes, not ''"),
+        (
+            toml(entry(peer_id='"a\\nb"')),
+            r"f, validator 1: peer_id must be a printable string of 1 to 128 bytes, not 'a\nb'",
+        ),
+        (
+            toml(entry(peer_id=f'"{"é" * 65}"')),
+            "f, validator 1: peer_id must be a printable string of 1 to 128 bytes, not ",
+        ),
         (b"[[validator]", "f is not TOML: "),
         (b"\xff", "f is not TOML: "),
         (b"x = " + b"[" * 100_000, "f is not TOML: "),
         (b"x = 1" + b"0" * 10_000, "f is not TOML: "),
-        (b"#" * (MAX_FILE + 1), f"f is larger than {MAX_FILE} bytes: "),
+        (b"#" * (MAX_FILE + 1), f"f must not be larger than {MAX_FILE} bytes"),
     ],
     ids=range(37),
 )
-def test_a_malformed_file_is_refused_by_file_entry_and_what_is_right(content: bytes, sentence: str) -> None:
+def test_a_malformed_file_is_refused_by_file_entry_and_what_it_must_be(content: bytes, sentence: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         parse_roster(content, "f")
     assert str(refusal.value).startswith(sentence)
@@ -131,7 +147,7 @@ def test_a_malformed_file_is_refused_by_file_entry_and_what_is_right(content: by
 
 
 def test_too_many_entries_are_refused() -> None:
-    with pytest.raises(ConfigError, match="names 100001 validators: at most 100000 are right"):
+    with pytest.raises(ConfigError, match="f must name at most 100000 validators, not 100001"):
         parse_roster(b"validator = [" + b"{}," * 100_001 + b"]", "f")
 
 
@@ -221,7 +237,7 @@ async def test_a_malformed_change_keeps_the_last_good_roster_and_warns_once(
             watched.now += 1
             await registry.poll()
     assert watched.names() == [["validator_0"]]
-    missing = "peer_id is missing: peer_id, account, public_key, address must all be there"
+    missing = "peer_id is missing: peer_id, account, public_key, address must all be given"
     problem = f"registry {watched.path}, validator 1: {missing}"
     assert [record.getMessage() for record in caplog.records] == [f"registry_kept problem='{problem}' members=1"]
     status = registry.status()
@@ -300,7 +316,7 @@ async def test_a_registry_that_was_never_good_does_not_start(tmp_path: Path, con
 
 
 async def test_a_folder_in_the_files_place_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is not a regular file"):
+    with pytest.raises(ConfigError, match="must be a regular file"):
         await StaticRegistry(tmp_path).start(lambda found: None)
 
 
@@ -334,7 +350,7 @@ async def test_a_name_with_several_addresses_is_answered_in_one_sentence(monkeyp
 
     monkeypatch.setattr(asyncio, "open_connection", refused)
     assert await probe_rpc("ws://localhost:9944", 1) == (
-        "the chain's RPC endpoint at localhost:9944 cannot be reached: none of its addresses takes a connection"
+        "the chain's RPC endpoint at localhost:9944 cannot be reached: none of its addresses accepts a connection"
     )
 
 
@@ -345,5 +361,5 @@ async def test_a_chain_that_is_slow_to_answer_delays_nobody(monkeypatch: pytest.
     monkeypatch.setattr(asyncio, "open_connection", never)
     async with asyncio.timeout(20):
         assert await probe_rpc("ws://10.0.0.1:1", 0.01) == (
-            "the chain's RPC endpoint at 10.0.0.1:1 does not answer within 0.01 s"
+            "the chain's RPC endpoint at 10.0.0.1:1 did not answer within 0.01 s"
         )

@@ -125,7 +125,7 @@ def test_the_worker_tells_its_parent_between_two_looks_that_a_subscription_ended
     out.seek(0)
     frames = [read_frame(out) for _ in range(4)]
     assert [frame["kind"] for frame in frames] == ["beat", "set", "unsubscribed", "same"]
-    assert frames[2]["problem"] == "the chain has closed the connection"
+    assert frames[2]["problem"] == "the chain closed the connection"
     assert out.read() == b""
 
 
@@ -133,7 +133,7 @@ async def test_subscriptions_that_end_are_counted_each_and_logged_once_for_each_
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     told = Told(caplog)
-    reasons = ["the chain has closed the connection", "the chain cannot be read: limit of 5 is reached"]
+    reasons = ["the chain closed the connection", "the chain cannot be read: limit of 5 is reached"]
     ends = [["raw", packed({"kind": "unsubscribed", "problem": why})] for why in reasons * 3]
     node = Node({"Session.Validators": ACCOUNTS})
     with served(node) as url:
@@ -233,4 +233,4 @@ async def test_an_endpoint_that_names_another_set_with_every_block_does_not_wear
 @pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example"])
 async def test_a_name_that_cannot_be_is_a_problem_and_no_end(host: str) -> None:
     problem = await probe_rpc(f"ws://{host}:9944", PATIENCE)
-    assert problem == f"the chain's RPC endpoint at {host}:9944 cannot be reached: no such name can be"
+    assert problem == f"the chain's RPC endpoint at {host}:9944 cannot be reached: invalid host name"

@@ -132,5 +132,5 @@ def test_a_set_with_one_value_exchanged_is_that_value_or_refused(name: str, valu
 
 def test_a_frame_beyond_the_limit_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "MAX_FRAME", 10)
-    with pytest.raises(ValueError, match="at most 10 pass"):
+    with pytest.raises(ValueError, match="and must have at most 10"):
         packed({"kind": "more than ten bytes"})

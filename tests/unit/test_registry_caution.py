@@ -22,7 +22,7 @@ def claim(members: frozenset[bytes], block: int, source: str = "a") -> Claim:
 def test_a_third_may_go_at_once_and_more_may_not() -> None:
     assert Caution().judge(NINE, claim(without(3), 1)) is None
     assert Caution().judge(NINE, claim(without(4), 1)) == (
-        "4 of 9 validators are missing at block 1 of a: another block or endpoint has to agree"
+        "4 of 9 validators are missing at block 1 of a: another block or endpoint must confirm it"
     )
 
 
@@ -58,7 +58,7 @@ def test_an_empty_set_is_never_taken() -> None:
     caution = Caution()
     for block in range(1, 4):
         refused = caution.judge(NINE, claim(frozenset(), block))
-        assert refused == f"a names no validator at block {block}: an empty set is never taken"
+        assert refused == f"a names no validator at block {block}: an empty set is never accepted"
     assert Caution().judge(frozenset(), claim(frozenset(), 1)) is not None
 
 

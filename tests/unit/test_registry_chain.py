@@ -166,16 +166,16 @@ async def until(registry: ChainRegistry, what: Any) -> None:
 @pytest.mark.parametrize(
     "step, problem",
     [
-        (["exit", 3], "ended without a word"),
-        (["raw", b"\0\0\0\1\xc1"], "said something malformed: a frame is no msgpack"),
-        (["raw", b"GET / HTTP/1.1"], "said something malformed: a frame has 1195725856 bytes"),
-        (["raw", packed({"kind": "song"})], "said something malformed: a frame of the kind 'song'"),
-        (["raw", packed({})], "said something malformed: a frame of the kind None"),
-        (["raw", packed({"kind": "set", "accounts": 5})], "said something malformed: accounts are no list"),
-        (["raw", packed({"kind": "same", "block": -1, "hash": b""})], "malformed: a block without its hash"),
+        (["exit", 3], "ended without giving a reason"),
+        (["raw", b"\0\0\0\1\xc1"], "sent malformed data: a frame is not msgpack"),
+        (["raw", b"GET / HTTP/1.1"], "sent malformed data: a frame has 1195725856 bytes"),
+        (["raw", packed({"kind": "song"})], "sent malformed data: a frame is of the unknown kind 'song'"),
+        (["raw", packed({})], "sent malformed data: a frame is of the unknown kind None"),
+        (["raw", packed({"kind": "set", "accounts": 5})], "sent malformed data: accounts must be a list"),
+        (["raw", packed({"kind": "same", "block": -1, "hash": b""})], "malformed data: a block without its hash"),
         (
             ["raw", packed({"kind": "same", "block": 2**64 - 1, "hash": bytes(32)})],
-            f"malformed: block is no whole number below {2**63}",
+            f"malformed data: block must be a whole number below {2**63}",
         ),
         (["raw", packed({"kind": "problem", "problem": "the chain is tired"})], "the chain is tired"),
     ],
@@ -232,7 +232,9 @@ async def test_a_worker_that_cannot_be_started_is_a_problem_and_no_end(tmp_path:
     watched.registry.command = (str(tmp_path / "nothing"),)
     async with running(watched) as registry:
         await until(registry, lambda: registry.status().problem is not None)
-        assert registry.status().problem == "no worker can be started for the chain: No such file or directory"
+        assert (
+            registry.status().problem == "the worker that reads the chain cannot be started: No such file or directory"
+        )
 
 
 async def test_whoever_fails_to_take_a_change_does_not_end_the_watch(tmp_path: Path, chain: str, told: Told) -> None:
@@ -280,7 +282,7 @@ async def test_a_large_loss_waits_for_another_block(tmp_path: Path, chain: str) 
         assert len(await registry.read()) == 3
         where = chain.rpartition("@")[2].removesuffix("/token")
         assert registry.status().problem == (
-            f"2 of 3 validators are missing at block 2 of {where}: another block or endpoint has to agree"
+            f"2 of 3 validators are missing at block 2 of {where}: another block or endpoint must confirm it"
         )
         assert len(await registry.read()) == 1
         assert await watched.change() == [1]
@@ -309,7 +311,7 @@ async def test_an_endpoint_of_another_chain_is_refused(tmp_path: Path, chain: st
     watched = Watched(tmp_path, [says(snapshot(9, genesis=OTHER))], [says(snapshot(1))], urls=[chain], genesis=GENESIS)
     async with running(watched) as registry:
         await until(registry, lambda: registry.status().problem is not None)
-        assert f"is another chain: its genesis is 0x{OTHER.hex()}, not 0x{GENESIS.hex()}" in str(
+        assert f"is a different chain: its genesis is 0x{OTHER.hex()}, not 0x{GENESIS.hex()}" in str(
             registry.status().problem
         )
         assert await watched.change() == [1]
@@ -428,7 +430,7 @@ async def test_the_real_worker_says_why_a_chain_cannot_be_read(tmp_path: Path) -
             problem = registry.status().problem
             await registry.stop()
     assert problem is not None
-    assert problem.endswith(f"it offers nothing of the kind ({url.removeprefix('http://')})")
+    assert problem.endswith(f"it offers nothing ({url.removeprefix('http://')})")
 
 
 START = """

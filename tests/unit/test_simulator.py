@@ -85,12 +85,12 @@ def test_an_impossible_share_is_refused(fault: Fault) -> None:
 
 @pytest.mark.parametrize("fault", [Crash(3, at=1.0), Skew([-1], 1.0), Loss(0.1, nodes=[0, 7])])
 def test_a_fault_of_a_node_that_is_not_there_is_refused(fault: Trouble) -> None:
-    with pytest.raises(ValueError, match="numbered from 0 to 2"):
+    with pytest.raises(ValueError, match="nodes must be numbers from 0 to 2"):
         Simulation(nodes=3, faults=[fault])
 
 
 def test_a_mesh_of_nobody_is_refused() -> None:
-    with pytest.raises(ValueError, match="1 or more"):
+    with pytest.raises(ValueError, match="must have at least 1 node, not 0"):
         Simulation(nodes=0)
 
 

@@ -48,7 +48,7 @@ def test_one_link_is_enough_to_be_healthy() -> None:
 def test_who_reaches_nobody_is_degraded_and_names_the_commonest_reasons_first() -> None:
     said = health("me", engine_with(link(1, why="slow"), link(2, why="it left"), link(3, why="it left")), 3, None)
     assert (said["status"], said["running"]) == ("degraded", True)
-    assert said["why"] == ["none of 3 known peers is reached", "2 peer(s): it left", "1 peer(s): slow"]
+    assert said["why"] == ["none of 3 known peers is connected", "2 peer(s): it left", "1 peer(s): slow"]
 
 
 def test_a_clock_is_named_once_it_is_off_by_more_than_messages_may_be() -> None:
@@ -73,7 +73,7 @@ def test_what_ends_soon_is_a_warning_and_no_trouble() -> None:
 
 def test_the_registry_says_how_old_its_word_is_and_what_is_wrong() -> None:
     said = health("me", engine_with(), 0, RegistryStatus("registry x.toml", 3, 12.34, "x.toml is gone"))
-    assert (said["status"], said["warnings"]) == ("healthy", ["who belongs is what it was 12 s ago: x.toml is gone"])
+    assert (said["status"], said["warnings"]) == ("healthy", ["the set of members is 12 s old: x.toml is gone"])
     assert said["registry"] == {
         "source": "registry x.toml",
         "members": 3,

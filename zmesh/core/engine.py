@@ -183,7 +183,7 @@ class Engine:
         if not isinstance(event, SendDirect) and recipient is None:
             ttl = self._gossip.default_ttl(len(self.peers) + 1) if event.ttl is None else event.ttl
             if not 1 <= ttl <= MAX_TTL:
-                raise PayloadError(f"a ttl of {ttl} hops: it is 1 to {MAX_TTL}, or None to let the mesh decide")
+                raise PayloadError(f"ttl must be 1 to {MAX_TTL} hops, or None to let the mesh decide, not {ttl}")
         return self._context.composer.compose(wire.KIND_CODES[event.kind], payload, now, ttl=ttl, recipient=recipient)
 
     def _broadcast(self, event: Broadcast, now: Now) -> None:

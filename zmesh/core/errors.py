@@ -3,7 +3,7 @@
 Rules
  1. A remote fault is a value (``DropReason``, ``Fault``), never an exception that leaves the engine.
  2. The codec raises ``WireError`` and nothing else on any bytes whatsoever; the engine turns it into a drop.
- 3. Local misuse raises a ``ZmeshError`` at the caller with one sentence: what is wrong, where, what would be right.
+ 3. Local misuse raises a ``ZmeshError`` at the caller with one sentence: what is wrong, where, and what is expected.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class ZmeshError(Exception):
 
 
 class ConfigError(ZmeshError, ValueError):
-    """A setting, file, key or address is unusable; the sentence says what, where and what would be right."""
+    """A setting, file, key or address is unusable; the sentence says what is wrong, where, and what is expected."""
 
 
 class PayloadError(ZmeshError, ValueError):

@@ -4,9 +4,9 @@ Rules
  1. A handler is a pure state machine like the engine: no IO, no clock, no randomness of its own, so that it
     runs unchanged in the simulator.
  2. ``validate`` is synchronous, has no side effects and says whether the mesh may carry the message. It sees only
-    messages whose signature was verified. It is not the place for the application's own taste: a REJECT
+    messages whose signature was verified. It is not the place for the application's own preferences: a REJECT
     costs the author reputation.
- 3. ``received`` comes once per accepted message; what it and ``wake`` return are commands for the engine.
+ 3. ``received`` is called once per accepted message; what it and ``wake`` return are commands for the engine.
  4. The engine calls ``wake`` at or after ``deadline``.
 """
 
@@ -28,7 +28,7 @@ class Handler(Protocol):
 
     @property
     def deadline(self) -> float | None:
-        """When ``wake`` is due, in monotonic seconds, or None; it may change with whatever the handler is told."""
+        """When ``wake`` is due, in monotonic seconds, or None; it may change whenever the handler is told something."""
         ...
 
     def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
@@ -40,7 +40,7 @@ class Handler(Protocol):
         ...
 
     def harm(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> str:
-        """What a sound message would cost its own author, who asks before it sends it, as one clause; or nothing."""
+        """The harm that a valid message would do to its own author, who asks before sending it; a clause, or empty."""
         ...
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:

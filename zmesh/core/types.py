@@ -56,14 +56,14 @@ class MessageType(StrEnum):
 
 @unique
 class Verdict(Enum):
-    """What the validator of a message type says of a verified message."""
+    """What the validator of a message type says about a verified message."""
 
     ACCEPT = "accept"
     """Relay it and hand it to the application."""
     RELAY = "relay"
-    """Relay it, for others need it, but the application has no use for it (evidence of equivocation)."""
+    """Relay it, since others need it, but the application has no use for it (evidence of equivocation)."""
     IGNORE = "ignore"
-    """Neither relay nor deliver; nobody is to blame (a record older than the one that is held)."""
+    """Neither relay nor deliver; nobody is to blame (a record older than the one already held)."""
     REJECT = "reject"
     """Neither relay nor deliver; the author signed something the protocol forbids and is to blame."""
 
@@ -77,13 +77,13 @@ class SendResult(Enum):
     REJECTED = "rejected"
     """The recipient answered that it will not take it: not admitted, malformed payload, clock too far off."""
     TIMEOUT = "timeout"
-    """It left, and no acknowledgement came before the deadline: it may or may not have been delivered."""
+    """It was sent, but no acknowledgement came before the deadline: it may or may not have been delivered."""
     UNREACHABLE = "unreachable"
-    """No connection to the recipient came up before the deadline: it never left."""
+    """No connection to the recipient came up before the deadline: it was never sent."""
     BACKPRESSURE = "backpressure"
-    """Too much is under way, here or at the recipient: try again later."""
+    """Too much is in flight, here or at the recipient: try again later."""
     AMBIGUOUS = "ambiguous"
-    """Two peers claim that name: say the account or the public key instead."""
+    """Two peers claim that name: use the account or the public key instead."""
     TOO_LARGE = "too_large"
     """The payload exceeds ``bounds.MAX_PAYLOAD``: send a reference to it instead."""
 
@@ -143,12 +143,12 @@ class DropReason(StrEnum):
     WANT_BUDGET = "want_budget"
     OFFER_OVERFLOW = "offer_overflow"
 
-    __hash__ = str.__hash__  # as of ``MessageType``
+    __hash__ = str.__hash__  # as for ``MessageType``
 
 
 @unique
 class Fault(StrEnum):
-    """What somebody is to blame for. The points each one costs stand in ``reputation.COST``."""
+    """What a peer can be blamed for. ``reputation.COST`` has the points that each one costs."""
 
     MALFORMED = "malformed"
     """The link sent bytes that no honest peer sends."""
@@ -165,13 +165,13 @@ class Fault(StrEnum):
 
 
 class Member(NamedTuple):
-    """Somebody who may take part: one account and the one mesh key that speaks for it."""
+    """One who may take part: an account, and the one mesh key that speaks for it."""
 
     key: PeerKey
     account: str
     """The account that votes, limits and reputation belong to: SS58, or the key in hex where there is no chain."""
     peer_id: str
-    """A self-chosen name. Several may claim one, which then means none of them."""
+    """A self-chosen name. If several members claim it, it means none of them."""
     endpoints: tuple[Endpoint, ...] = ()
     """Front doors, best first, at most 8."""
     stake: int = 0
@@ -183,15 +183,15 @@ class Member(NamedTuple):
 
 
 _MEMBER_TYPES = {"key": bytes, "account": str, "peer_id": str, "endpoints": tuple, "stake": int}
-"""What every part relies on, whoever's registry it came from."""
+"""What every part relies on, whichever registry it came from."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Roster:
     """An immutable set of members as a registry last gave it; shared freely, also between simulated nodes.
 
-    Raises ``ValueError`` when two members share a key or an account, or when a field has not its type. Names are their
-    own choice, so that a clash of names is nobody's reason to refuse anybody.
+    Raises ``ValueError`` if two members share a key or an account, or if a field has the wrong type. Names are
+    self-chosen, so a clash of names is no reason to refuse anybody.
     """
 
     members: tuple[Member, ...] = ()
@@ -204,7 +204,7 @@ class Roster:
         for name, kind in _MEMBER_TYPES.items():
             for member in self.members:
                 if not isinstance(value := getattr(member, name), kind):
-                    raise ValueError(f"{name} of a member is {value!r}: {kind.__name__} is right, as Member has it")
+                    raise ValueError(f"{name} of a member must be of type {kind.__name__}, not {value!r}")
         for name in ("key", "account"):
             seen: set[object] = set()
             for member in self.members:

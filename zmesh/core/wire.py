@@ -164,17 +164,17 @@ def decode_body(data: bytes) -> Body:
     """Parse and check a body. Raises ``WireError`` (OVERSIZE, UNKNOWN_VERSION or MALFORMED)."""
     if len(data) > bounds.MAX_AROUND:
         if len(data) > bounds.MAX_BODY:
-            raise WireError(DropReason.OVERSIZE, f"a body of {len(data)} bytes, at most {bounds.MAX_BODY}")
+            raise WireError(DropReason.OVERSIZE, f"a body must have at most {bounds.MAX_BODY} bytes, not {len(data)}")
         _check_around(data)
     fields = _unpack(data)
     if type(fields) is not list or not fields or type(fields[0]) is not int:
-        raise malformed("a body is an array that starts with its version")
+        raise malformed("a body must be an array that starts with its version")
     if len(fields) != BODY_FIELDS or fields[0] != VERSION:
         _check_values(data, fields)  # of twelve fields of this version, each has a type of its own
         if fields[0] != VERSION:
-            raise WireError(DropReason.UNKNOWN_VERSION, f"version {fields[0]}, understood is {VERSION}")
+            raise WireError(DropReason.UNKNOWN_VERSION, f"version must be {VERSION}, not {fields[0]}")
         if len(fields) < BODY_FIELDS:
-            raise malformed(f"{len(fields)} fields, at least {BODY_FIELDS}")
+            raise malformed(f"a body must have at least {BODY_FIELDS} fields, not {len(fields)}")
         del fields[BODY_FIELDS:]
     _check_fields(fields)
     return Body._make(fields)
@@ -196,7 +196,7 @@ def _check_around(data: bytes) -> None:
         count = unpacker.read_array_header()
         version = unpacker.unpack() if count else None
         if type(version) is int and version != VERSION:
-            raise WireError(DropReason.UNKNOWN_VERSION, f"version {version}, understood is {VERSION}")
+            raise WireError(DropReason.UNKNOWN_VERSION, f"version must be {VERSION}, not {version}")
         for _ in range(min(count, BODY_FIELDS) - 2):
             unpacker.unpack()
         start: int = unpacker.tell()
@@ -205,7 +205,7 @@ def _check_around(data: bytes) -> None:
     width = _BLOBS.get(data[start], 0)
     size = int.from_bytes(data[start + 1 : start + 1 + width])
     if len(data) - size > bounds.MAX_AROUND:
-        raise malformed(f"a body has at most {bounds.MAX_AROUND} bytes beside its payload")
+        raise malformed(f"a body must have at most {bounds.MAX_AROUND} bytes beside its payload")
 
 
 def _check_fields(fields: list[Any]) -> None:
@@ -215,23 +215,23 @@ def _check_fields(fields: list[Any]) -> None:
     another type raises ``TypeError``, and no such error may leave a decoder.
     """
     if tuple(map(type, fields)) not in _FIELD_TYPES:
-        raise malformed("fields are integers and bytes as Body has them; expiry, recipient and correlation may be nil")
+        raise malformed("fields must have the types that Body says; only expiry, recipient and correlation may be nil")
     _, network, kind, author, epoch, sequence, timestamp_ms, ttl, expiry_ms, recipient, correlation, payload = fields
     if kind == 0 or (kind | ttl) >> 8:  # a sign survives the shift as well as a high bit does
-        raise malformed("kind is 1 to 255, ttl 0 to 255")
+        raise malformed("kind must be 1 to 255, ttl 0 to 255")
     if (epoch | sequence | timestamp_ms | (expiry_ms or 0)) >> 63:
-        raise malformed("epoch, sequence, timestamp and expiry are integers from 0 to 2^63-1")
+        raise malformed("epoch, sequence, timestamp and expiry must be integers from 0 to 2^63-1")
     if len(network) != KEY_SIZE or len(author) != KEY_SIZE:
-        raise malformed("network and author are 32 bytes")
+        raise malformed("network and author must be 32 bytes")
     if recipient is None:
         if kind in LINK_CODES:
-            raise malformed("kinds 64 to 127 name their recipient")
+            raise malformed("kinds 64 to 127 must name their recipient")
     elif len(recipient) != KEY_SIZE:
-        raise malformed("a recipient is 32 bytes or nil")
+        raise malformed("a recipient must be 32 bytes or nil")
     if correlation is not None and len(correlation) != KEY_SIZE:
-        raise malformed("a correlation is 32 bytes or nil")
+        raise malformed("a correlation must be 32 bytes or nil")
     if len(payload) > bounds.MAX_PAYLOAD:
-        raise malformed(f"a payload is at most {bounds.MAX_PAYLOAD} bytes")
+        raise malformed(f"a payload must have at most {bounds.MAX_PAYLOAD} bytes")
 
 
 def _unpack(data: bytes) -> Any:
@@ -305,12 +305,12 @@ def encode_payload(payload: Mapping[str, Any]) -> bytes:
     """
     if type(payload) is not dict:
         if not isinstance(payload, Mapping):
-            raise PayloadError(f"a payload is a mapping with string keys, not {type(payload).__name__}")
+            raise PayloadError(f"a payload must be a mapping with string keys, not {type(payload).__name__}")
         payload = dict(payload)
     if not _TEXT.issuperset(map(type, payload)):
         for key in payload:
             if not isinstance(key, str):
-                raise PayloadError(f"a payload's keys are strings: {key!r} is {type(key).__name__}")
+                raise PayloadError(f"a payload's keys must be strings, not {type(key).__name__}: {key!r}")
     try:
         encoded: bytes = msgpack.Packer(use_bin_type=True, buf_size=_BUFFER).pack(payload)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -334,9 +334,9 @@ def decode_payload(data: bytes) -> dict[str, Any]:
     """The application's values. Raises ``WireError`` (MALFORMED)."""
     payload = _unpack(data)
     if type(payload) is not dict:
-        raise malformed("a payload is a map")
+        raise malformed("a payload must be a map")
     if not _TEXT.issuperset(map(type, payload)):
-        raise malformed("a payload's keys are strings")
+        raise malformed("a payload's keys must be strings")
     _check_values(data, payload)
     return payload
 
@@ -360,22 +360,24 @@ def frame_type(frames: Sequence[bytes]) -> int:
     Raises ``WireError``: MALFORMED, OVERSIZE, or UNKNOWN_FRAME for a type that a later version may define.
     """
     if not frames or len(frames) > MAX_FRAMES:
-        raise malformed(f"{len(frames)} frames, 2 or 3 are a message")
+        raise malformed(f"a message must have 2 or 3 frames, not {len(frames)}")
     head = frames[0]
     size = len(head)
     if not 1 <= size <= MAX_HEAD:
-        raise malformed(f"a head of {size} bytes, 1 to {MAX_HEAD}")
+        raise malformed(f"a head must have 1 to {MAX_HEAD} bytes, not {size}")
     kind = head[0]
     if kind == ENVELOPE:
         if size < 3 or len(frames) != 3 or len(frames[2]) != SIGNATURE_SIZE:
-            raise malformed("an envelope is a head of 3 bytes, a body and a signature of 64 bytes")
+            raise malformed("an envelope must be a head of 3 bytes, a body and a signature of 64 bytes")
         return kind
     if not IHAVE <= kind <= LEAVE:
-        raise WireError(DropReason.UNKNOWN_FRAME, f"frame type {kind}")
+        raise WireError(DropReason.UNKNOWN_FRAME, f"unknown frame type {kind}")
     if len(frames) != 2:
-        raise malformed("a control message has 2 frames")
+        raise malformed("a control message must have 2 frames")
     if len(frames[1]) > bounds.MAX_CONTROL:
-        raise WireError(DropReason.OVERSIZE, f"{len(frames[1])} bytes of control, at most {bounds.MAX_CONTROL}")
+        raise WireError(
+            DropReason.OVERSIZE, f"a control message must have at most {bounds.MAX_CONTROL} bytes, not {len(frames[1])}"
+        )
     return kind
 
 
@@ -387,7 +389,7 @@ def encode_ids(ids: Sequence[bytes]) -> bytes:
 def decode_ids(data: bytes) -> list[bytes]:
     """Short ids of an IHAVE or IWANT. Raises ``WireError``."""
     if not data or len(data) % SHORT_ID or len(data) > bounds.MAX_IDS * SHORT_ID:
-        raise malformed(f"{len(data)} bytes of ids: 1 to {bounds.MAX_IDS} times {SHORT_ID}")
+        raise malformed(f"ids must have 1 to {bounds.MAX_IDS} times {SHORT_ID} bytes, not {len(data)}")
     return [data[start : start + SHORT_ID] for start in range(0, len(data), SHORT_ID)]
 
 
@@ -399,7 +401,7 @@ def encode_digest(entries: Sequence[DigestEntry]) -> bytes:
 def decode_digest(data: bytes) -> list[DigestEntry]:
     """The entries of a DIGEST, ascending by slot. Raises ``WireError``."""
     if len(data) % _DIGEST_ENTRY.size or len(data) > MAX_SLOTS * _DIGEST_ENTRY.size:
-        raise malformed(f"{len(data)} bytes of digest: up to {MAX_SLOTS} times {_DIGEST_ENTRY.size}")
+        raise malformed(f"a digest must have up to {MAX_SLOTS} times {_DIGEST_ENTRY.size} bytes, not {len(data)}")
     entries = [DigestEntry._make(entry) for entry in _DIGEST_ENTRY.iter_unpack(data)]
     _check_ascending([entry.slot for entry in entries])
     return entries
@@ -413,7 +415,7 @@ def encode_slots(slots: Sequence[int]) -> bytes:
 def decode_slots(data: bytes) -> list[int]:
     """The slots of a LIST, ascending. Raises ``WireError``."""
     if not data or len(data) % _SLOT.size or len(data) > MAX_SLOTS * _SLOT.size:
-        raise malformed(f"{len(data)} bytes of slots: 1 to {MAX_SLOTS} times {_SLOT.size}")
+        raise malformed(f"slots must have 1 to {MAX_SLOTS} times {_SLOT.size} bytes, not {len(data)}")
     slots = [slot for (slot,) in _SLOT.iter_unpack(data)]
     _check_ascending(slots)
     return slots
@@ -421,4 +423,4 @@ def decode_slots(data: bytes) -> list[int]:
 
 def _check_ascending(slots: Sequence[int]) -> None:
     if any(later <= earlier for earlier, later in pairwise(slots)):
-        raise malformed("slots stand in ascending order, each once")
+        raise malformed("slots must be in ascending order, each once")

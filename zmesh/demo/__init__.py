@@ -26,7 +26,7 @@ MOST = 50
 """Validators: each is a process of about 60 MB."""
 BLOCK_SECONDS = 6.0
 """Between two blocks, as on Polkadot."""
-INSTALL = 'the demo needs scikit-learn and its pictures: `pip install "zmesh-net[demo]"` installs it'
+INSTALL = 'the demo needs scikit-learn and its pictures: run `pip install "zmesh-net[demo]"`'
 
 
 def run_demo(
@@ -41,9 +41,9 @@ def run_demo(
     Raises ``ConfigError`` for numbers out of range.
     """
     if not 2 <= peers <= MOST:
-        raise ConfigError(f"--peers is {peers}: from 2 to {MOST} is right")
+        raise ConfigError(f"--peers must be from 2 to {MOST}, not {peers}")
     if not 1 <= rounds <= 1000:
-        raise ConfigError(f"--rounds is {rounds}: from 1 to 1000 is right")
+        raise ConfigError(f"--rounds must be from 1 to 1000, not {rounds}")
     from typer import echo
 
     if importlib.util.find_spec("sklearn") is None:
@@ -69,13 +69,13 @@ def run_demo(
 def run_chain(names: Sequence[str], port: int) -> int:
     """Run a chain on this machine whose validators are the accounts of these names (``//Alice``); the exit status.
 
-    It ends with Ctrl-C or SIGTERM. Raises ``ConfigError`` for names that are none.
+    It ends with Ctrl-C or SIGTERM. Raises ``ConfigError`` for other names.
     """
     from typer import echo
 
     wrong = [name for name in names if not name.startswith("//") or not name[2:].isalnum()]
     if wrong or not names:
-        raise ConfigError(f"{wrong[0] if wrong else 'nobody'} is no validator: names such as //Alice are right")
+        raise ConfigError(f"validators must be names such as //Alice, not {wrong[0] if wrong else 'nobody'}")
     try:
         asyncio.run(_run_chain(names, port))
     except ZmeshError as error:

@@ -129,10 +129,10 @@ class Chopsticks:
             raise ChopsticksError(f"the chain did not come up within {START_SECONDS:.0f} s: {self._last()}") from None
         if port is None:
             self.kill()
-            raise ChopsticksError(f"the chain ended instead of coming up: {self._last()}")
+            raise ChopsticksError(f"the chain ended while it was starting: {self._last()}")
         if self._port not in {0, port}:
             self.kill()
-            raise ChopsticksError(f"port {self._port} is taken: end what listens there, or name another port")
+            raise ChopsticksError(f"port {self._port} is in use: stop what listens there, or choose another port")
         self._port = port
 
     def _listen(self, process: subprocess.Popen[str], ports: queue.SimpleQueue[int | None]) -> None:

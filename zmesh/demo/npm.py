@@ -78,7 +78,7 @@ def install() -> Installed:
     node, npm = _program("node"), _program("npm")
     version = _run(node, "--version").strip()
     if int(version.removeprefix("v").partition(".")[0]) < LEAST_NODE:
-        raise NoChainError(f"a chain on this machine needs node {LEAST_NODE} or newer, and here is {version}")
+        raise NoChainError(f"a chain on this machine needs node {LEAST_NODE} or newer, not {version}")
     pinned = hashlib.blake2b(repr((PACKAGES, OLD_SPECS, _READ_GENESIS)).encode(), digest_size=6).hexdigest()
     installed = Installed(node, _cache() / f"chopsticks-{pinned}")
     with _alone(installed.folder.parent):
@@ -97,7 +97,7 @@ def _cache() -> Path:
 def _program(name: str) -> str:
     found = shutil.which(name)
     if found is None:
-        raise NoNodeError(f"a chain on this machine needs node and npm, and {name} is not installed")
+        raise NoNodeError(f"a chain on this machine needs node and npm, but {name} is not installed")
     return found
 
 
@@ -108,7 +108,7 @@ def _alone(cache: Path) -> Iterator[None]:
         cache.mkdir(parents=True, exist_ok=True)
         lock = (cache / "lock").open("wb")
     except OSError as error:
-        raise NoChainError(f"the chain's packages find no place in {cache}: {error.strerror}") from None
+        raise NoChainError(f"the chain's packages cannot be stored in {cache}: {error.strerror}") from None
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # closing gives it back
         yield
@@ -130,7 +130,9 @@ def _install(npm: str, installed: Installed) -> None:
         with tarfile.open(packed) as archive:
             genesis = archive.extractfile("package/dist/specs/polkadot.json")
             if genesis is None:
-                raise NoChainError(f"{OLD_SPECS} holds no genesis where it did: another version was published")
+                raise NoChainError(
+                    f"{OLD_SPECS} does not hold the genesis where it is expected: another version was published"
+                )
             made.staking.write_bytes(genesis.read())
         packed.unlink()
         made.folder.rename(installed.folder)

@@ -50,10 +50,10 @@ class Cache:
             value = unpacked(content)
             wall = value.get("wall")
             if value.get("version") != VERSION or not isinstance(wall, float) or not math.isfinite(wall):
-                raise ValueError("it is of another version, or says no time")
+                raise ValueError("it is of another version, or has no time")
             found = snapshot_of(value)
             if not found.accounts:
-                raise ValueError("it names nobody")
+                raise ValueError("it names no account")
         except (ConfigError, ValueError) as error:
             _log.warning("registry_cache_damaged", path=str(self._path), problem=str(error))
             return None

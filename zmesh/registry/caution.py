@@ -51,14 +51,14 @@ class Caution:
     def judge(self, in_force: Set[bytes], claim: Claim) -> str | None:
         """Why the claim is not taken, in one sentence; None to take it in the place of ``in_force``."""
         if not claim.members:
-            return f"{claim.source} names no validator at block {claim.block}: an empty set is never taken"
+            return f"{claim.source} names no validator at block {claim.block}: an empty set is never accepted"
         if not too_few(in_force, claim.members) or self._agrees(claim):
             self._doubted = None
             return None
         if not self._repeats(claim):
             self._doubted = claim
         missing = f"{lost(in_force, claim.members)} of {len(in_force)} validators are missing"
-        return f"{missing} at block {claim.block} of {claim.source}: another block or endpoint has to agree"
+        return f"{missing} at block {claim.block} of {claim.source}: another block or endpoint must confirm it"
 
     def _agrees(self, claim: Claim) -> bool:
         """A claim of the same block from the same endpoint is the same claim, not a second one."""

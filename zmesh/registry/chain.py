@@ -201,7 +201,7 @@ class ChainRegistry:
                 child, self._child = self._child, None
                 await child.close()
         except OSError as error:
-            problem = f"no worker can be started for the chain: {error.strerror or error}"
+            problem = f"the worker that reads the chain cannot be started: {error.strerror or error}"
         return self._agreed_at != before, problem
 
     async def _serve(self, child: Child, url: str) -> str:
@@ -223,13 +223,13 @@ class ChainRegistry:
                 if frame.get("kind") in ANSWERS:
                     answered = self._mono()
                 elif self._mono() - answered > wait.reading:
-                    return f"the chain at {source} has not come to an end of its answer for {wait.reading:g} s"
+                    return f"the chain at {source} has not finished its answer within {wait.reading:g} s"
         except TimeoutError:
             return f"the chain at {source} has been silent for {wait.silence:g} s"
         except (EOFError, OSError):
-            return f"the worker that reads the chain at {source} ended without a word"
+            return f"the worker that reads the chain at {source} ended without giving a reason"
         except ValueError as error:
-            return f"the worker that reads the chain at {source} said something malformed: {error}"
+            return f"the worker that reads the chain at {source} sent malformed data: {error}"
 
     def _pause(self, rounds: int) -> float:
         """Seconds until the next round."""
@@ -253,7 +253,7 @@ class ChainRegistry:
         elif kind == "set":
             self._said = await asyncio.to_thread(snapshot_of, frame)
         else:
-            raise ValueError(f"a frame of the kind {kind!r:.40}")
+            raise ValueError(f"a frame is of the unknown kind {kind!r:.40}")
         problem = self._judge(self._said, source)
         asked = frame.get("asked")
         self._answer = asked if isinstance(asked, int) else 0
@@ -266,7 +266,7 @@ class ChainRegistry:
     def _judge(self, found: Snapshot, source: str) -> str | None:
         """Take the set if it may be believed; why the endpoint should be left, if it should."""
         if self._genesis and found.genesis != self._genesis:
-            return f"{source} is another chain: its genesis is 0x{found.genesis.hex()}, not 0x{self._genesis.hex()}"
+            return f"{source} is a different chain: its genesis is 0x{found.genesis.hex()}, not 0x{self._genesis.hex()}"
         claim = Claim(found.accounts.keys(), found.block, found.hash, source)
         # Members of another chain, known from the disk, are no reason to doubt this one.
         in_force = {} if self._is_foreign(found) else self._set.accounts
@@ -355,7 +355,7 @@ class ChainRegistry:
         """A subscription ended. No problem of the registry: it is looked at the finalized head all the same."""
         self._counters["subscription_ended"] += 1
         if self._ended.take(source, problem, self._mono()) is not None:
-            effect = f"news comes up to {self._patience.poll:g} s later until it is made anew"
+            effect = f"changes are noticed up to {self._patience.poll:g} s later until it is renewed"
             _log.info("registry_subscription_ended", source=source, problem=problem, effect=effect)
 
     def _notify(self) -> None:

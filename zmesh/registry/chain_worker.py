@@ -193,9 +193,9 @@ def problem_of(error: BaseException, url: str) -> str:
     if isinstance(error, ChainError):
         text = str(error)
     elif isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
-        text = "the chain does not answer in time"
+        text = "the chain did not answer in time"
     elif isinstance(error, ConnectionError) or "ConnectionClosed" in type(error).__name__:
-        text = "the chain has closed the connection"
+        text = "the chain closed the connection"
     else:
         words = " ".join(str(error).split())
         text = f"the chain cannot be read: {type(error).__name__}{': ' if words else ''}{words}"

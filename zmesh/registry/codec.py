@@ -66,13 +66,13 @@ def plain_of(snapshot: Snapshot) -> dict[str, Any]:
 def snapshot_of(value: object) -> Snapshot:
     """The snapshot that these plain values are. Raises ``ValueError``."""
     if not isinstance(value, Mapping):
-        raise ValueError("a set of validators is no map")
+        raise ValueError("a set of validators must be a map")
     listed = value.get("accounts")
     if not isinstance(listed, list) or len(listed) > MAX_ACCOUNTS:
-        raise ValueError(f"accounts are no list of at most {MAX_ACCOUNTS}")
+        raise ValueError(f"accounts must be a list of at most {MAX_ACCOUNTS}")
     accounts = {account.id: account for account in map(_account, listed)}
     if len({account.address for account in accounts.values()}) != len(listed):
-        raise ValueError("an account or an address stands in the set twice")
+        raise ValueError("an account or an address is in the set twice")
     return Snapshot(
         genesis=_bytes(value.get("genesis"), HASH_BYTES, "genesis"),
         prefix=number(value.get("prefix"), 2**14, "prefix"),
@@ -96,14 +96,14 @@ def _plain(account: Account) -> list[Any]:
 
 def _account(value: object) -> Account:
     if not isinstance(value, list) or len(value) != 6:
-        raise ValueError("an account is no list of six values")
+        raise ValueError("an account must be a list of six values")
     account, address, stake, is_validator, reputation, endpoints = value
     if not isinstance(is_validator, bool):
-        raise ValueError("is_validator is neither true nor false")
+        raise ValueError("is_validator must be true or false")
     if not isinstance(reputation, float) or not math.isfinite(reputation) or not 0 <= reputation <= 100:
-        raise ValueError("reputation is no number from 0 to 100")
+        raise ValueError("reputation must be a number from 0 to 100")
     if not isinstance(endpoints, list) or len(endpoints) > MAX_ENDPOINTS:
-        raise ValueError(f"endpoints are no list of at most {MAX_ENDPOINTS}")
+        raise ValueError(f"endpoints must be a list of at most {MAX_ENDPOINTS}")
     return Account(
         id=_bytes(account, ACCOUNT_BYTES, "account"),
         address=_text(address, MAX_NAME, "address"),
@@ -116,27 +116,27 @@ def _account(value: object) -> Account:
 
 def _endpoint(value: object) -> Endpoint:
     if not isinstance(value, list) or len(value) != 2:
-        raise ValueError("an endpoint is no pair of host and port")
+        raise ValueError("an endpoint must be a pair of host and port")
     return Endpoint(_text(value[0], MAX_HOST, "host"), number(value[1], 2**16, "port"))
 
 
 def _bytes(value: object, size: int, what: str) -> bytes:
     if isinstance(value, bytes) and len(value) == size:
         return value
-    raise ValueError(f"{what} is not {size} bytes")
+    raise ValueError(f"{what} must be {size} bytes")
 
 
 def number(value: object, limit: int, what: str) -> int:
     """``value``, if it is a whole number from 0 on and below ``limit``. Raises ``ValueError``."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit:
         return value
-    raise ValueError(f"{what} is no whole number below {limit}")
+    raise ValueError(f"{what} must be a whole number below {limit}")
 
 
 def _text(value: object, most: int, what: str) -> str:
     if isinstance(value, str) and value.isprintable() and 1 <= len(value) <= most:
         return value
-    raise ValueError(f"{what} is no printable text of 1 to {most} characters")
+    raise ValueError(f"{what} must be printable text of 1 to {most} characters")
 
 
 # ---------------------------------------------------------------- frames
@@ -146,7 +146,7 @@ def packed(value: Mapping[str, Any]) -> bytes:
     """A frame for the pipe. Raises ``ValueError`` for one beyond ``MAX_FRAME``."""
     body: bytes = msgpack.packb(value)
     if len(body) > MAX_FRAME:
-        raise ValueError(f"a frame has {len(body)} bytes: at most {MAX_FRAME} pass")
+        raise ValueError(f"a frame has {len(body)} bytes and must have at most {MAX_FRAME}")
     return _LENGTH.pack(len(body)) + body
 
 
@@ -155,9 +155,9 @@ def unpacked(body: bytes) -> dict[str, Any]:
     try:
         value = msgpack.unpackb(body)
     except (ValueError, OverflowError, msgpack.UnpackException) as error:
-        raise ValueError(f"a frame is no msgpack: {type(error).__name__}") from None
+        raise ValueError(f"a frame is not msgpack: {type(error).__name__}") from None
     if not isinstance(value, dict):
-        raise ValueError("a frame is no map")
+        raise ValueError("a frame must be a map")
     return value
 
 
@@ -167,14 +167,14 @@ async def next_body(reader: asyncio.StreamReader) -> bytes:
 
 
 def read_frame(stream: BinaryIO) -> dict[str, Any]:
-    """The next frame of a blocking stream. Raises ``EOFError`` at its end, ``ValueError`` for what is none."""
+    """The next frame of a blocking stream. Raises ``EOFError`` at its end, ``ValueError`` for a bad frame."""
     return unpacked(_exactly(stream, _size(_exactly(stream, _LENGTH.size))))
 
 
 def _size(head: bytes) -> int:
     (size,) = _LENGTH.unpack(head)
     if size > MAX_FRAME:
-        raise ValueError(f"a frame has {size} bytes: at most {MAX_FRAME} pass")
+        raise ValueError(f"a frame has {size} bytes and must have at most {MAX_FRAME}")
     return int(size)
 
 

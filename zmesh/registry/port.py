@@ -1,13 +1,13 @@
-"""The port of a registry: whoever says who is a validator.
+"""The port of a registry, which says who is a validator.
 
 What a registry promises
- 1. What a person wrote (a file) is right or refused: ``start`` raises ``ConfigError`` for it. What is far away
-    (a chain) never stops a node: ``start`` goes on with the last set that was good, or with none yet.
- 2. It only ever gives whole, valid sets. What it cannot read leaves the last good one in force, is warned about
-    once, and shows in ``status``; never does a fault become an empty set.
- 3. ``on_change`` is called on the event loop's thread, from within ``start`` where there is a set by then.
- 4. After ``stop`` it may be started again, on another event loop too. That is a new life: its ``on_change`` is told the
-    set in force, whether or not the life before was told the same.
+ 1. What a person wrote (a file) must be valid, or ``start`` raises ``ConfigError``. What is remote (a chain) never
+    stops a node: ``start`` continues with the last good set, or with none yet.
+ 2. It only ever gives complete, valid sets. If it cannot read its source, the last good set stays in force, and the
+    problem is warned about once and shows in ``status``; a fault never becomes an empty set.
+ 3. ``on_change`` is called on the event loop's thread, from within ``start`` if there is a set by then.
+ 4. After ``stop`` it can be started again, even on another event loop. The new ``on_change`` is then given the set in
+    force, whether or not the previous one was given the same.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from zmesh.core.types import EMPTY_ROSTER, Endpoint, Roster
 
 
 class Account(NamedTuple):
-    """An account that belongs, and whose mesh key the registry does not know: a delegation names it."""
+    """An account that belongs, but whose mesh key the registry does not know: a delegation names the key."""
 
     id: bytes
-    """32 bytes, the chain's AccountId: what a delegation is signed by."""
+    """32 bytes, the chain's AccountId, which signs delegations."""
     address: str
-    """The same as SS58 in the chain's own prefix: how people, votes and limits name it."""
+    """The same in SS58 with the chain's own prefix: the name that people, votes and limits use."""
     stake: int = 0
     """In the chain's smallest unit."""
     is_validator: bool = True
@@ -34,21 +34,21 @@ class Account(NamedTuple):
     reputation: float = 100.0
     """0 to 100, the chain's opinion: where its score starts and what it decays back to."""
     endpoints: tuple[Endpoint, ...] = ()
-    """Where the chain says it is, if it does; its own signed record goes before."""
+    """Its addresses according to the chain, if any; its own signed record takes precedence."""
 
 
 @dataclass(frozen=True, slots=True)
 class ValidatorSet:
-    """Who belongs, as a registry last gave it: whole, valid and never changed."""
+    """Who belongs, as a registry last gave it: complete, valid and immutable."""
 
     roster: Roster = EMPTY_ROSTER
     """Those whose mesh keys the registry itself knows."""
     accounts: Mapping[bytes, Account] = field(default_factory=lambda: MappingProxyType({}))
-    """Those who have to prove theirs by a delegation, by account id; nobody of them stands in ``roster``."""
+    """Those who must prove theirs by a delegation, by account id; none of them is in ``roster``."""
     genesis: bytes = b""
     """32 bytes, the chain's genesis hash; empty where there is no chain."""
     block: int | None = None
-    """Number of the finalized block that says so."""
+    """Number of the finalized block that the set is from."""
 
     def __len__(self) -> int:
         return len(self.roster) + len(self.accounts)
@@ -59,20 +59,20 @@ OnChange = Callable[[ValidatorSet], None]
 
 @dataclass(frozen=True, slots=True)
 class RegistryStatus:
-    """How the registry is, for ``/health``."""
+    """The state of the registry, for ``/health``."""
 
     source: str
     """Where the set comes from, for people."""
     members: int
-    """How many the set in force names."""
+    """How many the set in force has."""
     age: float | None
     """Seconds since the source was last seen to agree with the set in force; None if it never was."""
     problem: str | None
-    """Why it does not agree now, in one sentence; None when all is well."""
+    """Why it does not agree now, in one sentence; None if all is well."""
     block: int | None = None
-    """The finalized block that the set is of; None where there is no chain."""
+    """The finalized block that the set is from; None if there is no chain."""
     counters: Mapping[str, int] = field(default_factory=dict)
-    """Events that are no problem and that /metrics tells, by name."""
+    """Events that are not problems, by name, for ``/metrics``."""
 
 
 class Registry(Protocol):
@@ -81,16 +81,16 @@ class Registry(Protocol):
     async def start(self, on_change: OnChange) -> None:
         """Read the source, hand the set to ``on_change``, and watch from then on.
 
-        Raises ``ConfigError`` as the first promise has it.
+        Raises ``ConfigError`` as the first promise says.
         """
         ...
 
     async def read(self) -> ValidatorSet:
-        """Look at the source now, within a bounded time, and give the set in force after that."""
+        """Read the source now, within a bounded time, and return the set then in force."""
         ...
 
     async def stop(self) -> None:
-        """Watch no longer. Safe to call twice, and before ``start``."""
+        """Stop watching. Safe to call twice, and before ``start``."""
         ...
 
     def describe(self) -> str:
@@ -98,5 +98,5 @@ class Registry(Protocol):
         ...
 
     def status(self) -> RegistryStatus:
-        """How the registry is now."""
+        """The state of the registry now."""
         ...

@@ -27,10 +27,10 @@ async def probe_rpc(url: str, timeout: float) -> str | None:  # noqa: ASYNC109 -
         async with asyncio.timeout(timeout):
             _, writer = await asyncio.open_connection(*endpoint)
     except TimeoutError:
-        return f"the chain's RPC endpoint at {endpoint} does not answer within {timeout:g} s"
+        return f"the chain's RPC endpoint at {endpoint} did not answer within {timeout:g} s"
     except UnicodeError:
         # A label that is empty or too long: Python encodes names before it looks them up.
-        return f"the chain's RPC endpoint at {endpoint} cannot be reached: no such name can be"
+        return f"the chain's RPC endpoint at {endpoint} cannot be reached: invalid host name"
     except OSError as error:
         return f"the chain's RPC endpoint at {endpoint} cannot be reached: {_reason(error)}"
     writer.close()
@@ -41,4 +41,4 @@ def _reason(error: OSError) -> str:
     """The system's words; asyncio puts its own in their place, and one for each address of a name."""
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
-    return error.strerror or "none of its addresses takes a connection"
+    return error.strerror or "none of its addresses accepts a connection"

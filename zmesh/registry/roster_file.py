@@ -59,7 +59,7 @@ def parse_roster(content: bytes, source: str) -> Roster:
     Raises ``ConfigError`` with one sentence for anything that is not a valid file of at least one validator.
     """
     if len(content) > MAX_FILE:
-        raise ConfigError(f"{source} is larger than {MAX_FILE} bytes: a file of at most that size is right")
+        raise ConfigError(f"{source} must not be larger than {MAX_FILE} bytes")
     entries = _entries(content, source)
     members = []
     seen: dict[tuple[str, object], int] = {}
@@ -81,17 +81,17 @@ def _entries(content: bytes, source: str) -> list[Any]:
     try:
         document = tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:  # bad UTF-8, bad TOML, numbers or nesting beyond Python's limits
-        right = 'a table [[validator]] for each, with lines such as peer_id = "a", is right'
-        raise ConfigError(f"{source} is not TOML: {error}; {right}") from None
+        expected = 'it must have a table [[validator]] for each one, with lines such as peer_id = "a"'
+        raise ConfigError(f"{source} is not TOML: {error}; {expected}") from None
     entries = document.pop("validator", [])
     if document:
-        raise ConfigError(f"{source} has the unknown key {shown(min(document))}: only [[validator]] is right")
+        raise ConfigError(f"{source} must have only [[validator]], not {shown(min(document))}")
     if not isinstance(entries, list):
-        raise ConfigError(f"{source} has a validator that is no list: [[validator]] in double brackets is right")
+        raise ConfigError(f"{source} must have [[validator]] in double brackets")
     if not entries:
-        raise ConfigError(f"{source} names no validator: at least one [[validator]] is right")
+        raise ConfigError(f"{source} must name at least one [[validator]]")
     if len(entries) > MAX_ENTRIES:
-        raise ConfigError(f"{source} names {len(entries)} validators: at most {MAX_ENTRIES} are right")
+        raise ConfigError(f"{source} must name at most {MAX_ENTRIES} validators, not {len(entries)}")
     return entries
 
 
@@ -108,13 +108,13 @@ def _unique(member: Member) -> tuple[tuple[str, object], ...]:
 
 def _member(entry: object) -> Member:
     if not isinstance(entry, Mapping):
-        raise ConfigError(f"{shown(entry)} is no table of keys and values")
+        raise ConfigError(f"{shown(entry)} must be a table of keys and values")
     for field in _REQUIRED:
         if field not in entry:
-            raise ConfigError(f"{field} is missing: {', '.join(_REQUIRED)} must all be there")
+            raise ConfigError(f"{field} is missing: {', '.join(_REQUIRED)} must all be given")
     unknown = sorted(set(entry).difference(_REQUIRED, _OPTIONAL))
     if unknown:
-        raise ConfigError(f"unknown key {shown(unknown[0])}: only {', '.join(_REQUIRED + _OPTIONAL)} are right")
+        raise ConfigError(f"each key must be one of {', '.join(_REQUIRED + _OPTIONAL)}, not {shown(unknown[0])}")
     return Member(
         key=_key(entry["public_key"]),
         account=_account(entry["account"]),
@@ -130,7 +130,7 @@ def _text(field: str, value: object) -> str:
     """A name: printable, so that it can stand in a log, and no longer than the wire takes."""
     if isinstance(value, str) and _is_name(value):
         return value
-    raise ConfigError(f"{field} {shown(value)}: a printable string of 1 to {MAX_NAME} bytes is right")
+    raise ConfigError(f"{field} must be a printable string of 1 to {MAX_NAME} bytes, not {shown(value)}")
 
 
 def _is_name(text: str) -> bool:
@@ -140,7 +140,7 @@ def _is_name(text: str) -> bool:
 def _account(value: object) -> str:
     account = _text("account", value)
     if _LIKE_SS58.fullmatch(account) and not _has_checksum(account):
-        raise ConfigError(f"account {shown(account)} looks like SS58 and its checksum is wrong: copy it once more")
+        raise ConfigError(f"account {shown(account)} looks like SS58, but its checksum is wrong: copy it again")
     return account
 
 
@@ -166,7 +166,7 @@ def _key(value: object) -> PeerKey:
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES or not isinstance(value, str) or len(value) != 2 * KEY_BYTES:
-        raise ConfigError(f"public_key {shown(value)}: 64 hexadecimal digits are right")
+        raise ConfigError(f"public_key must be 64 hexadecimal digits, not {shown(value)}")
     curve_image(key)
     return key
 
@@ -174,26 +174,26 @@ def _key(value: object) -> PeerKey:
 def _endpoints(value: object) -> tuple[Endpoint, ...]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts) or len(texts) > MAX_ENDPOINTS:
-        raise ConfigError(f"address {shown(value)}: a multiaddr or a list of at most {MAX_ENDPOINTS} is right")
+        raise ConfigError(f"address must be a multiaddr or a list of at most {MAX_ENDPOINTS}, not {shown(value)}")
     endpoints = tuple(parse_multiaddr(text) for text in texts)
     if len(set(endpoints)) != len(endpoints):
-        raise ConfigError(f"address {shown(value)} names one place twice")
+        raise ConfigError(f"address {shown(value)} names the same place twice")
     return endpoints
 
 
 def _stake(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_STAKE:
         return value
-    raise ConfigError(f"stake {shown(value)}: a whole number from 0 in the chain's smallest unit is right")
+    raise ConfigError(f"stake must be a whole number, 0 or more, in the chain's smallest unit, not {shown(value)}")
 
 
 def _flag(value: object) -> bool:
     if isinstance(value, bool):
         return value
-    raise ConfigError(f"is_validator {shown(value)}: true or false is right")
+    raise ConfigError(f"is_validator must be true or false, not {shown(value)}")
 
 
 def _capabilities(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or len(value) > MAX_CAPABILITIES:
-        raise ConfigError(f"capabilities {shown(value)}: a list of at most {MAX_CAPABILITIES} strings is right")
+        raise ConfigError(f"capabilities must be a list of at most {MAX_CAPABILITIES} strings, not {shown(value)}")
     return tuple(_text("capability", one) for one in value)

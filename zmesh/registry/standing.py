@@ -116,33 +116,35 @@ def own_trouble(own: Record, standing: Standing, wall: float) -> str:
 
 _OWN: Final[Mapping[Standing, str]] = {
     Standing.UNKNOWN_KEY: (
-        "the registry does not name this node's key: list it there, or, where the registry names accounts, have one "
+        "the registry does not name this node's key: list it there or, where the registry names accounts, have one "
         "sign for it (`zmesh key delegate`, MESH_DELEGATION)"
     ),
-    Standing.OTHER_CHAIN: "this node's delegation is for another chain than its registry's: have its account sign anew",
-    Standing.UNKNOWN_ACCOUNT: "the registry does not name {account}, the account of this node's delegation",
-    Standing.NOT_YET: "this node's delegation begins in {seconds:.0f} s: wait, or set this machine's clock right",
-    Standing.EXPIRED: (
-        "this node's delegation ended {seconds:.0f} s ago: have its account sign anew (`zmesh key delegate`), or set "
-        "this machine's clock right"
+    Standing.OTHER_CHAIN: (
+        "this node's delegation is for a different chain than its registry: have its account sign a new one"
     ),
-    Standing.SUPERSEDED: "the account of this node's delegation signed a later one: MESH_DELEGATION needs that one",
-    Standing.KEY_TAKEN: "this node's key speaks for another account by now: each account needs a key of its own",
+    Standing.UNKNOWN_ACCOUNT: "the registry does not name {account}, the account of this node's delegation",
+    Standing.NOT_YET: "this node's delegation begins in {seconds:.0f} s: wait, or correct this machine's clock",
+    Standing.EXPIRED: (
+        "this node's delegation ended {seconds:.0f} s ago: have its account sign a new one (`zmesh key delegate`), "
+        "or correct this machine's clock"
+    ),
+    Standing.SUPERSEDED: "the account of this node's delegation has signed a later one: set MESH_DELEGATION to it",
+    Standing.KEY_TAKEN: "this node's key now speaks for another account: each account needs a key of its own",
 }
 
 _WHY: Final[Mapping[Standing, str]] = {
     Standing.UNKNOWN_KEY: "the registry does not name this key, and its record carries no delegation",
-    Standing.MALFORMED: "what its record carries is no delegation",
-    Standing.OTHER_CHAIN: "its delegation is for another chain than this node's",
-    Standing.OTHER_NETWORK: "its delegation is for a mesh of another name",
+    Standing.MALFORMED: "the delegation that its record carries is malformed",
+    Standing.OTHER_CHAIN: "its delegation is for a different chain than this node's",
+    Standing.OTHER_NETWORK: "its delegation is for a mesh with a different name",
     Standing.UNKNOWN_ACCOUNT: "the registry does not name its account, as of the last finalized block",
-    Standing.NOT_YET: "its delegation begins in {seconds:.0f} s: if that is wrong, one of the two clocks is",
-    Standing.EXPIRED: "its delegation ended {seconds:.0f} s ago: if that is wrong, one of the two clocks is",
-    Standing.SUPERSEDED: "its account signed another delegation with a higher sequence",
+    Standing.NOT_YET: "its delegation begins in {seconds:.0f} s: if not, one of the two clocks is wrong",
+    Standing.EXPIRED: "its delegation ended {seconds:.0f} s ago: if not, one of the two clocks is wrong",
+    Standing.SUPERSEDED: "its account has signed another delegation with a higher sequence",
     Standing.NOT_HELD: "the key did not sign that it speaks for the account, or the delegation is another key's",
     Standing.FORGED: "the account did not sign the delegation",
     Standing.KEY_TAKEN: "the key speaks for another account",
-    Standing.COLLIDES: "the negative of this key is a member, and both have one CURVE key",
-    Standing.FULL: f"this mesh is open and has {MAX_GUESTS} guests already",
-    Standing.BUSY: "its account brings too many new delegations, or somebody many forged ones, to look at one now",
+    Standing.COLLIDES: "the negative of this key is a member, and both have the same CURVE key",
+    Standing.FULL: f"this mesh is open and already has {MAX_GUESTS} guests",
+    Standing.BUSY: "its account presents too many new delegations, or somebody too many forged ones, to check it now",
 }

@@ -75,7 +75,7 @@ class SubstrateChain:
         try:
             return int(header["number"], 16)
         except (KeyError, TypeError, ValueError):
-            raise ChainError(f"the chain gives {shown(header)} where the header of a block is right") from None
+            raise ChainError(f"the chain gives {shown(header)} where a block header is expected") from None
 
     def at(self, block: str) -> None:
         """Ask about this block from now on."""
@@ -200,7 +200,7 @@ def _hasher(item: Any) -> tuple[Callable[[bytes], bytes], int]:
     hashers = item.get_param_hashers()
     found = _HASHERS.get(hashers[-1]) if hashers else None
     if found is None:
-        raise ChainError(f"{item.value['name']} is no map whose keys can be read")
+        raise ChainError(f"{item.value['name']} is not a map whose keys can be read")
     return found
 
 
@@ -214,5 +214,5 @@ def _hash(value: object) -> bytes:
     except ValueError:
         found = b""
     if len(found) != ACCOUNT_BYTES:
-        raise ChainError(f"the chain gives {shown(value)} where the hash of a block is right")
+        raise ChainError(f"the chain gives {shown(value)} where a block hash is expected")
     return found

@@ -26,8 +26,8 @@ def reader_name(setting: str) -> str:
     kind, _, name = setting.partition(":")
     known = [reader.name for reader in READERS]
     if kind != AUTOMATIC or (name not in known and setting != AUTOMATIC):
-        right = ", ".join([AUTOMATIC, *(f"{AUTOMATIC}:{one}" for one in known)])
-        raise ConfigError(f"registry (MESH_REGISTRY) {setting!r} names no kind of chain: one of {right} is right")
+        expected = ", ".join([AUTOMATIC, *(f"{AUTOMATIC}:{one}" for one in known)])
+        raise ConfigError(f"registry (MESH_REGISTRY) must be a file or one of {expected}, not {setting!r}")
     return name
 
 
@@ -40,15 +40,15 @@ def choose(chain: Chain, name: str) -> Reader:
     for reader in suitable:
         if name in ("", reader.name):
             return reader
-    offered = ", ".join(f"{reader.needs} ({AUTOMATIC}:{reader.name})" for reader in suitable) or "nothing of the kind"
+    offered = ", ".join(f"{reader.needs} ({AUTOMATIC}:{reader.name})" for reader in suitable) or "nothing"
     needed = " or ".join(reader.needs for reader in READERS if name in ("", reader.name))
-    raise ChainError(f"the chain has no {needed} to read validators from: of what zmesh knows it offers {offered}")
+    raise ChainError(f"the chain has no {needed} to read validators from: of what zmesh can read, it offers {offered}")
 
 
 def read_all(reader: Reader, chain: Chain) -> list[Found]:
     """Everybody whom the reader finds. Raises ``ChainError``, also for too many and for an account twice."""
     found = list(islice(reader.read(chain), MAX_ACCOUNTS + 1))
     if len(found) > MAX_ACCOUNTS:
-        raise ChainError(f"the chain names more than {MAX_ACCOUNTS} accounts: no set of validators is that large")
+        raise ChainError(f"the chain names more than {MAX_ACCOUNTS} accounts: a set of validators must not be larger")
     refuse_twice([one.id for one in found])
     return found

@@ -102,18 +102,18 @@ def account_id(value: object) -> bytes:
     except ValueError:
         account = None
     if not isinstance(account, bytes):
-        raise ChainError(f"the chain gives {shown(value)} where an account is right")
+        raise ChainError(f"the chain gives {shown(value)} where an account is expected")
     if len(account) != ACCOUNT_BYTES:
-        raise ChainError(f"the chain names an account of {len(account)} bytes: only {ACCOUNT_BYTES} can be delegated")
+        raise ChainError(f"the chain names an account of {len(account)} bytes, which must have {ACCOUNT_BYTES}")
     return account
 
 
 def account_ids(values: object) -> list[bytes]:
     """The accounts of a list. Raises ``ChainError``."""
     if not isinstance(values, list | tuple):
-        raise ChainError(f"the chain gives {shown(values)} where a list of accounts is right")
+        raise ChainError(f"the chain gives {shown(values)} where a list of accounts is expected")
     if len(values) > MAX_ACCOUNTS:
-        raise ChainError(f"the chain names {len(values)} accounts: at most {MAX_ACCOUNTS} are taken")
+        raise ChainError(f"the chain names {len(values)} accounts: there must be at most {MAX_ACCOUNTS}")
     return [account_id(value) for value in values]
 
 
@@ -129,21 +129,21 @@ def refuse_twice(accounts: Sequence[bytes]) -> None:
 
 
 def stake(value: object) -> int:
-    """``value`` as a balance. Raises ``ChainError`` for one that is none."""
+    """``value`` as a balance. Raises ``ChainError`` for anything else."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_STAKE:
         return value
-    raise ChainError(f"the chain gives the stake {shown(value)}: a whole number of at most 128 bits is right")
+    raise ChainError(f"the chain gives the stake {shown(value)}, which must be a whole number of at most 128 bits")
 
 
 def score(value: object) -> float:
     """``value`` as a score, bounded to 0 to 100. Raises ``ChainError`` for one that is no number."""
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(min(100, max(0, value)))
-    raise ChainError(f"the chain gives the score {shown(value)}: a number from 0 to 100 is right")
+    raise ChainError(f"the chain gives the score {shown(value)}, which must be a number from 0 to 100")
 
 
 def field(value: object, name: str) -> Any:
     """One field of a struct. Raises ``ChainError`` if there is none of that name."""
     if isinstance(value, Mapping) and name in value:
         return value[name]
-    raise ChainError(f"the chain gives {shown(value)} where a struct with the field {name} is right")
+    raise ChainError(f"the chain gives {shown(value)} where a struct with the field {name} is expected")
