@@ -343,6 +343,15 @@ def test_lines_say_each_thing_once(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_a_line_waits_for_late_reports_until_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    lines, late = Lines(), scored(*COMPLETE[:2], *COMPLETE[3:])
+    lines.show(late, "training")
+    assert not any(line.startswith("round_001") for line in capsys.readouterr().out.splitlines())
+    lines.show(late, "")
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition(",")[0] for line in told if line.startswith("round_001")] == ["round_001: reached 1/2"]
+
+
 def test_the_table_fits_eighty_columns_and_shows_who_delivered() -> None:
     console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     with console.file:

@@ -70,9 +70,11 @@ class Lines:
         if now:
             lines.append(f"... {now}")
         for one in score.announcements:
+            # Reports of ten processes come in any order: a line waits for all of its own, or for the end.
+            if now and len(one.heard_at) < len(score.others):
+                continue
             if one.name == RESULT:
-                if len(one.heard_at) == len(score.others):
-                    lines.append(f"result: the last model reached {_heard(one, score)}")
+                lines.append(f"result: the last model reached {_heard(one, score)}")
             elif one.accuracy is not None:
                 deltas = f"{len(one.deltas)}/{len(score.others)} deltas came back"
                 lines.append(f"{one.name}: reached {_heard(one, score)}; {deltas}; accuracy {one.accuracy:.3f}")
