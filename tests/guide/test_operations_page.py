@@ -40,5 +40,5 @@ def test_fields_that_not_every_node_has_stand_in_the_code() -> None:
 
 def test_exit_statuses_are_those_of_the_help() -> None:
     told = {int(status) for status in re.findall(r"^\| (\d+) \|", part("Exit status"), re.MULTILINE)}
-    said = {int(status) for status in re.findall(r"(\d+) (?:where|after)", " ".join((app.info.epilog or "").split()))}
+    said = {int(status) for status in re.findall(r"(\d+) (?:if|after)", " ".join((app.info.epilog or "").split()))}
     assert told == said
