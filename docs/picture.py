@@ -13,6 +13,7 @@ from pathlib import Path
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
+from zmesh.demo.ground import FileGround
 from zmesh.demo.score import Score
 from zmesh.demo.screen import screen_table, summary
 from zmesh.demo.stage import perform
@@ -27,7 +28,7 @@ def _ignore(score: Score, now: str) -> None:
 
 def main() -> None:
     """Run, draw, write."""
-    score = asyncio.run(perform(10, 5, _ignore))
+    score = asyncio.run(perform(10, 5, FileGround, _ignore))
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     console.print("$ make demo", style="bold")
     console.print(screen_table(score, ""))
