@@ -1,4 +1,4 @@
-"""The transport port within one process, without sockets: for the tests of whoever embeds zmesh.
+"""The transport port within one process, without sockets: the fake that the contract suite holds against ZeroMQ.
 
 Theory
     A ``MemoryNetwork`` stands for the wire. A connection is two pipes, one for each direction; in a pipe stand, in
