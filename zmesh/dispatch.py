@@ -100,6 +100,11 @@ class _Lane:
         """The handler's name, for people."""
         return str(getattr(self.callback, "__qualname__", repr(self.callback)))
 
+    def reopen(self) -> None:
+        """Forget workers that were cancelled before their first step: nothing of theirs ran, not even their end."""
+        if not self._workers:
+            self._free = 0
+
     @property
     def needs_turn(self) -> bool:
         """Does something wait that no worker will get to by itself, and may another call be begun?"""
@@ -394,3 +399,6 @@ class Dispatcher:
     def reopen(self) -> None:
         """Take messages, from the start on or again after ``close``."""
         self._closed = False
+        for lanes in self._lanes.values():
+            for lane in lanes:
+                lane.reopen()

@@ -4,8 +4,8 @@ Rules
  1. Nothing that was queued makes way: it may have been acknowledged. So a queue is shared while there is room.
  2. Until it is half full it takes whatever comes; from then on nobody has more of it than an even share, and whoever is
     alone has all of it.
- 3. Others may have filled it before somebody came: of a full queue every account still gets one place in ``RESERVE``.
-    With all of these it is twice its limit at most.
+ 3. Others may have filled it before somebody came: of a full queue every account still gets one place in ``RESERVE``,
+    until it is twice as long as its limit.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class FairQueue:
 
     def _has_place(self, mine: int) -> bool:
         """Is there one more for an account that has ``mine`` of them?"""
+        waiting = len(self.messages)
         if mine >= max(1, self._limit // (len(self._held) + (mine == 0))):
             return False
-        return len(self.messages) < self._limit or mine < max(1, self._limit // RESERVE)
+        return waiting < self._limit or (waiting < 2 * self._limit and mine < max(1, self._limit // RESERVE))

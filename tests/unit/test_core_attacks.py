@@ -11,7 +11,7 @@ from tests.unit.core_support import ME, Bench, Person, people
 from zmesh.core import wire
 from zmesh.core.actions import Dial, WakeAt
 from zmesh.core.errors import WireError
-from zmesh.core.events import LinkOpened
+from zmesh.core.events import LinkClosed, LinkOpened
 from zmesh.core.now import Now
 from zmesh.core.types import DropReason
 
@@ -49,6 +49,21 @@ def test_whoever_else_offers_a_message_is_asked_though_its_first_holder_takes_it
         bench.control(ALICE, wire.IHAVE, wanted)
 
     assert bench.ids(wire.IWANT) == [(ALICE.public, [wanted]), (BOB.public, [wanted])]
+
+
+def test_a_message_that_another_link_is_asked_for_is_not_asked_again_when_an_offer_is_taken_back() -> None:
+    bench = Bench([ALICE, BOB])
+    bench.connect(ALICE, BOB)
+    wanted = bytes(16)
+    for person in (BOB, ALICE):
+        bench.control(person, wire.IHAVE, wanted)
+    for _ in range(5):
+        bench.now = Now(bench.now.mono + 0.01, bench.now.wall + 0.01)
+        bench.handle(LinkClosed(ALICE.public, "gone"))
+        bench.greet(ALICE)
+        bench.control(ALICE, wire.IHAVE, wanted)
+
+    assert bench.ids(wire.IWANT) == [(BOB.public, [wanted])]
 
 
 def silent(bench: Bench, peer: Person) -> None:

@@ -460,3 +460,31 @@ async def test_a_handler_that_always_raises_fills_no_log(caplog: pytest.LogCaptu
     await dispatcher.close(5.0)
     assert dispatcher.counters["handler_raised"] == 200
     assert 2 <= len([record for record in caplog.records if "handler_raised" in record.getMessage()]) <= 12
+
+
+async def test_a_worker_that_was_cancelled_before_its_first_step_leaves_no_deaf_handler() -> None:
+    """As the end of a node does where a task does not begin at once, which it does from Python 3.12 on."""
+    dispatcher = Dispatcher(1000, 1, 5.0)
+    seen: list[int] = []
+
+    def handler(message: MeshMessage) -> asyncio.Future[None]:
+        seen.append(message.payload["n"])
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    dispatcher.register(MessageType.GOSSIP, handler)
+    dispatcher.offer(_message(1))
+    dispatcher.turn()
+    (lane,) = dispatcher._lanes[MessageType.GOSSIP]
+    cancelled = lane.workers
+    for worker in cancelled:
+        worker.cancel()
+    await asyncio.gather(*cancelled, return_exceptions=True)
+    await dispatcher.close(1.0)
+    dispatcher.reopen()
+    dispatcher.offer(_message(2))
+    dispatcher.turn()
+    await asyncio.gather(*lane.workers)
+    assert seen == [1, 2]
+    await dispatcher.close(1.0)

@@ -121,7 +121,8 @@ class Wants:
             want = self._wants.get(short)
             if want is not None and link.key in want.holders:
                 self._unhold(short, want, link.key)
-                orphans.append(short)
+                if not want.asked:  # else another link is asked already, and has its time
+                    orphans.append(short)
         link.reset()
         # Now, and not by a timer: a link that offers them anew at once would be asked before anybody else was.
         for short in orphans:
@@ -144,6 +145,7 @@ class Wants:
                     holder.queue[short] = None
                     continue
                 holder.asked += 1
+                holder.queue.pop(short, None)
             want.asked[link.key] = (first, times + 1)
             asking.append(short)
         if not asking:

@@ -7,6 +7,7 @@ Rules
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from types import TracebackType
@@ -71,7 +72,8 @@ class Lines:
             lines.append(f"... {now}")
         for one in score.announcements:
             # Reports of ten processes come in any order: a line waits for all of its own, or for the end.
-            if now and len(one.heard_at) < len(score.others):
+            is_told = len(one.heard_at) == len(score.others) and not math.isnan(one.announced_at)
+            if now and not is_told:
                 continue
             if one.name == RESULT:
                 lines.append(f"result: the last model reached {_heard(one, score)}")
