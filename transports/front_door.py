@@ -71,7 +71,7 @@ class DoorBounds:
     http_rate: float = 512 * 1024.0
     """Bytes of HTTP a second of one address, after ``http_burst`` at once: to parse 16 MB takes a core one second."""
     http_burst: float = 2 * 1024 * 1024.0
-    """128 records and 1,024 questions, which is what one address may ask at once, are half of that."""
+    """128 records and 1,024 questions, which is what one address may ask at once, are under half of that."""
     backlog: int = 128
     """Connections that the kernel holds for us until the loop comes round."""
 

@@ -30,10 +30,6 @@ _COUNTS = tuple(bytes([count]) for count in range(MAX_FRAMES + 1))
 _BUNDLED = tuple(bytes([0, count]) for count in range(MAX_BUNDLE + 1))
 _SIZES = tuple(struct.Struct(f">{count}I") for count in range(MAX_BUNDLE))
 _NO_FRAMES: Frames = ()
-_ENVELOPE = 3
-"""Frames of an envelope."""
-_ENVELOPE_SIZES = _SIZES[_ENVELOPE - 1]
-_ENVELOPE_HEAD = 1 + _ENVELOPE_SIZES.size
 
 
 def pack(frames: Frames) -> bytes:
@@ -52,7 +48,7 @@ def bundle(packed: Sequence[bytes]) -> bytes:
 
 def unpack(data: bytes, start: int = 0) -> list[Frames]:
     """The messages that ``data`` holds from ``start`` (a byte) on; one of no frames if they are not so packed."""
-    if start >= len(data) or data[start]:
+    if data[start : start + 1] != b"\0":
         return [_frames(data, start)]
     count = data[start + 1] if start + 1 < len(data) else 0
     if not 2 <= count <= MAX_BUNDLE:
@@ -61,14 +57,7 @@ def unpack(data: bytes, start: int = 0) -> list[Frames]:
 
 
 def _frames(data: bytes, start: int) -> Frames:
-    end = len(data)
-    count = data[start] if start < end else 0
-    if count == _ENVELOPE and start + _ENVELOPE_HEAD <= end:  # nearly all: spelled out, it takes half as long
-        head, body = _ENVELOPE_SIZES.unpack_from(data, start + 1)
-        first = start + _ENVELOPE_HEAD
-        second = first + head
-        third = second + body
-        return (data[first:second], data[second:third], data[third:]) if third <= end else _NO_FRAMES
+    count = data[start] if start < len(data) else 0
     return tuple(_split(data, start + 1, count)) if 1 <= count <= MAX_FRAMES else _NO_FRAMES
 
 

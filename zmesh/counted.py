@@ -31,15 +31,8 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
         *("sink_error", "reader_error", "stop_deadline"),
     ),
     "front_door": (
-        *(
-            "door_http",
-            "door_zmtp",
-            "door_tls",
-            "door_not_zmtp_nor_http",
-            "door_silent",
-            "door_left",
-            "door_backend_down",
-        ),
+        *("door_http", "door_zmtp", "door_tls", "door_not_zmtp_nor_http"),
+        *("door_silent", "door_left", "door_backend_down"),
         *("door_too_often", "door_too_many_from_address", "door_crowded", "door_full"),
         *("door_http_slow", "door_http_expired", "door_http_too_much", "door_http_made_way"),
         *("http_malformed", "http_broken_off", "http_posts_broken_off"),

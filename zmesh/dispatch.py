@@ -9,7 +9,8 @@ Rules
     ``CancelledError`` of its own, as of a cancelled future that it looks at, is no exception to that.
  5. A queue is shared: from the time that it is half full, nobody has more of it than an even share. So one member that
     sends as fast as it may is refused, or told busy, and not everybody else. Nothing that was queued makes way.
- 6. What a handler raises at whoever's will is a line in the log a few times, and then now and then (``log_limit.py``).
+ 6. A sender may know what makes a handler raise: that is a line in the log a few times, and then now and then
+    (``log_limit.py``).
  7. Under light load messages reach a handler in their order of arrival; beyond that, up to ``concurrency`` run at once.
 """
 

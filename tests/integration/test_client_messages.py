@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +15,13 @@ from tests.support import Inbox, card, client, counted, engine, linked, mesh, un
 from zmesh import (
     ConfigError,
     FLRoundAnnouncement,
+    Identity,
     MeshMessage,
     MeshNetworkClient,
     MessageType,
     NotRunningError,
     PayloadError,
+    PeerInfo,
     SelfHarmError,
     SendResult,
 )
@@ -390,3 +393,20 @@ async def test_an_author_sends_no_faster_than_others_take_what_it_sends() -> Non
         for one in sending[4:-1]:
             one.cancel()
         await asyncio.gather(*sending, return_exceptions=True)
+
+
+async def test_a_direct_send_is_counted_by_its_result_though_its_caller_gave_up_waiting() -> None:
+    def unreachable() -> int:
+        return int(
+            re.findall(r'^zmesh_direct_sends_total\{result="unreachable"\} (\d+)$', a.metrics(), re.MULTILINE)[0]
+        )
+
+    async with client("a") as a:
+        a.peers["gone"] = PeerInfo("gone", public_key=Identity.generate().public.hex())
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await a.send("gone", MessageType.GOSSIP, {"n": 1}, timeout=0.1)
+        assert unreachable() == 0
+        await until(lambda: unreachable() == 1, a)
+        assert await a.send("nobody", MessageType.GOSSIP, {"n": 2}) is SendResult.UNREACHABLE
+        assert unreachable() == 2

@@ -14,6 +14,7 @@ from zmesh.core.envelope import Envelope
 from zmesh.core.events import Command, LinkClosed, LinkOpened, SendRefused
 from zmesh.core.now import Now
 from zmesh.core.types import DropReason, Fault, MessageType, PeerKey, Verdict
+from zmesh.core.wants import WANT_WINDOW
 
 
 def test_what_is_offered_and_lacking_is_asked_for_once() -> None:
@@ -396,3 +397,19 @@ def test_a_broken_window_opens_again_for_what_waits() -> None:
 
     assert made.offences() == [(ALICE.public, Fault.BROKEN_OFFER)]
     assert set(ids[256:]) == {one for _, asked in made.ids(wire.IWANT) for one in asked} - set(ids[:256])
+
+
+def test_what_waited_for_one_link_and_was_asked_of_it_goes_on_to_the_next_in_time() -> None:
+    world = Bench([ALICE, BOB, CAROL])
+    world.connect(ALICE, BOB, CAROL)
+    said = [BOB.says() for _ in range(WANT_WINDOW + 1)]
+    last = short(said[-1])
+    world.control(BOB, wire.IHAVE, b"".join(map(short, said)))  # one more than its window: it waits
+    for person in (ALICE, CAROL):
+        world.control(person, wire.IHAVE, last)
+    world.hear(BOB, said[0])
+    world.fresh()
+
+    world.advance(2.5 * world.engine.bounds.want_timeout)
+
+    assert [key for key, ids in world.ids(wire.IWANT) if last in ids] == [BOB.public, CAROL.public]
