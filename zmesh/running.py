@@ -180,8 +180,7 @@ class Running:
                 delegation=None if setup.delegation is None else setup.delegation.encoded,
             )
         )
-        engine.peers.reputation.restore(await asyncio.to_thread(setup.state.reputation), read_clocks().mono)
-        node.submit(Start())
+        node.submit(Start(await asyncio.to_thread(setup.state.reputation)))
         setup.peers.attach(engine, node.submit, self.refuse_elsewhere)
         self.belonging.attach(engine, self.handlers.records, node.submit, self._belonging_changed)
         ends.push_async_callback(self._end_background)

@@ -222,6 +222,7 @@ class Engine:
 
     def _start(self, event: Start, now: Now) -> None:
         self._context.started_ms = now.wall_ms
+        self.peers.reputation.restore(event.scores, now.mono)
         self._behaviours.wake_due(now)
         self._links.start(now)
 

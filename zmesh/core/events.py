@@ -11,7 +11,7 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from zmesh.core.types import Endpoint, Frames, Member, MessageId, MessageType, PeerKey, Roster
@@ -166,7 +166,9 @@ class Located:
 
 @dataclass(slots=True)
 class Start:
-    """Time begins: the first event an engine sees."""
+    """Time begins: the first event an engine sees. ``scores``: what ``Reputation.snapshot`` gave in an earlier life."""
+
+    scores: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
