@@ -20,12 +20,14 @@ import contextlib
 import os
 import socket as network
 import struct
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
 import zmq
 
+from zmesh.core.limits import OWN, Limits, machine
 from zmesh.transports.readiness import NOBLOCK, Drain, ZmqSocket, bare_receive, has_input
 from zmesh.transports.sockets import Bound, SocketBounds
 
@@ -124,7 +126,7 @@ class Connections:
     gone before we looked), ``no_greeting`` (not a byte until its time was over), ``half_greeting`` (it stopped within
     the greeting), ``handshake_timeout`` (it stopped after that), ``handshake_abandoned``, ``bad_handshake``,
     ``frame_refused`` (too large or garbled), ``vanished`` (its host does not answer), ``left`` (the far end hung up),
-    ``cut`` (we did, and counted why there). Besides: ``accepted``, ``full``, ``silent``, ``endless``.
+    ``cut`` (we did, and counted why there). Besides: ``accepted``, ``full``, ``too_often``, ``silent``, ``endless``.
 
     What shares a name cannot be told apart: ZeroMQ read the bytes, threw them away, and says only that it hung up. The
     one event that has a reason is not safe to ask for (``sockets.MONITORED``).
@@ -146,6 +148,7 @@ class Connections:
         self._counters = counters
         self._gone = gone
         self._open: dict[int, Connection] = {}
+        self._arrivals = Limits(bounds.arrivals, bounds.arrivals_burst)
         self._receive = bare_receive(bound.monitor)
         self._refused = 0
         self._unfinished = False
@@ -219,10 +222,20 @@ class Connections:
         if handle is None:
             return
         connection = self._open[descriptor] = Connection(descriptor, handle)
+        if not self._may_arrive(handle):
+            self.cut(connection, f"{self._port}_too_often")
         if len(self._open) > self._bounds.max_connections:
             # The oldest that proved nothing, so that a flood pushes out itself and not whoever comes meanwhile.
             unproven = (each for each in self._open.values() if each.owner is None and not each.cut)
             self.cut(next(unproven, connection), f"{self._port}_full")
+
+    def _may_arrive(self, handle: network.socket) -> bool:
+        """Is its address within its rate? What comes through the front door, from this machine, was counted there."""
+        try:
+            address = machine(handle.getpeername()[0])
+        except OSError:
+            return True  # gone already: its end is counted by its own name
+        return address in OWN or self._arrivals.take(address, time.monotonic())
 
     def _ended(self, descriptor: int) -> None:
         connection = self._open.pop(descriptor, None)

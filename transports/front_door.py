@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from zmesh.core.errors import ConfigError
-from zmesh.core.limits import Limits, machine
+from zmesh.core.limits import OWN, Limits, machine
 from zmesh.core.types import Endpoint
 from zmesh.transports.sockets import SocketBounds, reachable
 
@@ -38,8 +38,6 @@ ZMTP = 0xFF
 """The first byte of every ZMTP greeting."""
 TLS = b"\x16\x03"
 """How a handshake of TLS begins, of any version (RFC 8446, 5.1): somebody asks for https."""
-OWN = frozenset(map(machine, ("127.0.0.1", "::1")))
-"""Where this machine's own connections come from: a local probe, or a proxy before the door."""
 
 
 @dataclass(frozen=True, slots=True)

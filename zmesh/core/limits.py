@@ -88,3 +88,7 @@ def machine(address: str | None) -> str:
     if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
         return str(ip_network((parsed, 64), strict=False))
     return str(getattr(parsed, "ipv4_mapped", None) or parsed)
+
+
+OWN: Final = frozenset(map(machine, ("127.0.0.1", "::1")))
+"""This machine itself: a local probe, a proxy in front of the node, or the node's own front door."""
