@@ -128,6 +128,7 @@ class Simulation:
             act.Admit: self._admit,
             act.Resolved: self._resolved,
             act.Offence: self._offence,
+            act.Failed: self._failed,
         }
         self._act |= dict.fromkeys((act.Dropped, act.Composed, act.LinkLive, act.LinkDown, act.Notice), self._ignore)
         draw = Random(f"{seed}/start").random
@@ -385,6 +386,9 @@ class Simulation:
     def _offence(self, life: Life, action: act.Offence) -> None:
         culprit = self._number[action.culprit]
         self.offences.append(Offence(self.time, life.seat.number, culprit, action.fault, action.reputation))
+
+    def _failed(self, life: Life, action: act.Failed) -> None:
+        raise action.error
 
     def _ignore(self, life: Life, action: act.Action) -> None:
         """For people, or counted elsewhere."""

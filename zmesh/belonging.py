@@ -16,7 +16,7 @@ from collections.abc import Callable
 from zmesh.core import wire
 from zmesh.core.engine import Engine
 from zmesh.core.errors import ConfigError, WireError
-from zmesh.core.events import Event, JoinNetwork, Located, RosterChanged, Wake
+from zmesh.core.events import Event, HandlersChanged, JoinNetwork, Located, RosterChanged
 from zmesh.core.now import Now
 from zmesh.core.types import EMPTY_ROSTER, Endpoint, PeerKey
 from zmesh.handlers import Record, Records
@@ -167,7 +167,7 @@ class Belonging:
         if self._engine.network != self.network:
             self._submit(JoinNetwork(self.network))
             records.join(self.network)
-            self._submit(Wake())  # now the own record is signed for the new mesh
+            self._submit(HandlersChanged())  # now the own record is signed for the new mesh
         if records.own is not None:
             self._membership.took(records.own, now)
         self._apply(now)
@@ -176,7 +176,7 @@ class Belonging:
         if self._found.accounts.keys() - before.accounts.keys():
             records.ask_soon(now)
         # Handlers have more to say now than the engine knows.
-        self._submit(Wake())
+        self._submit(HandlersChanged())
         self._changed()
 
     def _read_saved(self, saved: bytes) -> None:

@@ -26,7 +26,7 @@ from zmesh.core.actions import Deliver, Resolved
 from zmesh.core.bounds import AHEAD, Bounds
 from zmesh.core.engine import Engine
 from zmesh.core.errors import NotRunningError
-from zmesh.core.events import LinkClosed, Located, SendDirect, Start, Wake
+from zmesh.core.events import HandlersChanged, LinkClosed, Located, SendDirect, Start
 from zmesh.core.link import Link, LinkState
 from zmesh.core.types import Endpoint, MessageType, SendResult
 from zmesh.delegation import Delegation
@@ -316,7 +316,7 @@ class Running:
         """HTTP brought a record: if it is news, its handler wants to be woken, to introduce the newcomer."""
         offer = self.handlers.records.post(encoded)
         if offer.taken is Taken.NEW:
-            self.node.submit(Wake())
+            self.node.submit(HandlersChanged())
         return offer
 
     def _toward(self, place: Endpoint) -> None:
@@ -330,7 +330,7 @@ class Running:
     def _moved(self, is_elsewhere: bool) -> None:
         if is_elsewhere:
             self.handlers.records.move(self.server.advertised())
-            self.node.submit(Wake())
+            self.node.submit(HandlersChanged())
 
     def _belonging_changed(self) -> None:
         self._dialer.join(self.belonging.network)

@@ -30,6 +30,7 @@ from zmesh.core.events import (
     Compose,
     Event,
     FrameReceived,
+    HandlersChanged,
     JoinNetwork,
     LinkClosed,
     LinkOpened,
@@ -113,6 +114,7 @@ class Engine:
             JoinNetwork: self._join_network,
             AddPeer: self._add_peer,
             RemovePeer: self._remove_peer,
+            HandlersChanged: self._handlers_changed,
             Start: self._start,
             Stop: self._stop,
         }
@@ -272,6 +274,9 @@ class Engine:
     def _located(self, event: Located, now: Now) -> None:
         if self.peers.locate(event.key, event.endpoints):
             self._links.located(event.key, now)
+
+    def _handlers_changed(self, event: HandlersChanged, now: Now) -> None:
+        self._behaviours.wake_due(now)
 
     def _refused(self, event: SendRefused, now: Now) -> None:
         if event.ref is None:

@@ -165,6 +165,11 @@ class Located:
 
 
 @dataclass(slots=True)
+class HandlersChanged:
+    """The application told a handler something: it may have to act sooner than it planned."""
+
+
+@dataclass(slots=True)
 class Start:
     """Time begins: the first event an engine sees. ``scores``: what ``Reputation.snapshot`` gave in an earlier life."""
 
@@ -195,6 +200,7 @@ Event = (
     | AddPeer
     | RemovePeer
     | Located
+    | HandlersChanged
     | Start
     | Stop
 )
