@@ -66,9 +66,9 @@ def default_handlers(
 
     Args:
         status: the payload of the next heartbeat, see ``Heartbeat``.
-        ports: what peer records need of their node, see ``RecordPorts``.
+        ports: what peer records need from their node, see ``RecordPorts``.
         own: what this node announces about itself; None until ``records.describe`` is called.
-        account: gives this node's account, see ``Rounds``; None takes the mesh key in hex.
+        account: returns this node's account, see ``Rounds``; None means the mesh key in hex.
         heartbeat_interval: seconds.
         phase: 0 to below 1, drawn once per node: spreads out nodes that started together.
 

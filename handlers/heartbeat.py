@@ -31,7 +31,7 @@ SCHEMA: Final = {
     "version": text(64),
     "capabilities": items(text(64), 32),
 }
-"""All optional: the signature alone is enough of a heartbeat."""
+"""All optional: a heartbeat needs nothing but its signature."""
 
 
 class Heartbeat:

@@ -39,7 +39,7 @@ LOOK_AGAIN: Final = 1.0
 
 
 class Repeats:
-    """Picks a few nodes for a message. No other node can tell which, because authors can choose ids."""
+    """Picks a few nodes for a message. Others cannot foretell which, or an author could choose ids to suit."""
 
     def __init__(self, signer: Signer) -> None:
         self._secret = blake2b(signer.sign(_LOT_TAG), digest_size=32).digest()
@@ -66,7 +66,7 @@ class Introductions:
         return self._introducers.has(account, mono) and self._introduced.has(key, mono)
 
     def allows_news(self, key: PeerKey, mono: float) -> bool:
-        """True if ``key`` may have another record now, even its own. Each costs a verification and perhaps a roster."""
+        """True if ``key`` may have news now, announced by itself or not. It costs a signature and perhaps a roster."""
         return self._introduced.has(key, mono)
 
     def charge_news(self, key: PeerKey, mono: float) -> None:

@@ -115,7 +115,7 @@ class Record:
     sequence: int
     """The highest one of a key wins."""
     time_ms: int
-    """Unix milliseconds when it was signed: human-readable information only."""
+    """Unix milliseconds when it was signed: informational only."""
     delegation: bytes | None
     """The delegation of the account that the key speaks for, as it travels; None if the registry names the key."""
     encoded: bytes

@@ -341,7 +341,7 @@ class Records:
         return _places(learnt.values())
 
     def _take(self, record: Record, passes_on: bool = True) -> Offer:
-        """Keep it if it counts; ``passes_on`` introduces one that changes an account's key, as only we may know it."""
+        """Keep it if it counts; with ``passes_on``, introduce an account's change of key: others may not know it."""
         offer = self._weigh(record)
         if offer.taken is Taken.NEW:
             self._keep(record, passes_on)

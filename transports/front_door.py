@@ -49,9 +49,9 @@ class DoorBounds:
     first_byte: float = 2.0
     """Seconds in which a connection must send something: a round trip across the world takes a sixth of that."""
     waiting: int = 512
-    """Connections that have said nothing yet; those of this machine have the limit of an address alone."""
+    """Connections that have sent nothing yet; for those of this machine only the limit per address applies."""
     waiting_per_address: int = 128
-    """Those of one address: all peers of a mesh of 100 behind one load balancer, coming back at once."""
+    """The same per address: all peers of a mesh of 100 behind one load balancer, reconnecting at once."""
     connections: int = 2048
     """Places in total; a pass-through takes two, and costs four file handles."""
     own: int = 64

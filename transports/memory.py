@@ -179,7 +179,7 @@ class MemoryTransport:
         reply = far._admission.answer(request)
         if reply[2] != b"200":
             return "refused our key"
-        # Their table says who we are, as with CURVE, never we ourselves.
+        # Their table determines who we are, as with CURVE; our own claim never does.
         there = Pipe(far, bytes.fromhex(reply[4].decode()), inbound=True)
         back = Pipe(self, key, inbound=False)
         there.other, back.other = back, there

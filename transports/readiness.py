@@ -42,7 +42,7 @@ def bare_send(socket: ZmqSocket) -> SendFrame:
 
 
 def bare_receive(socket: ZmqSocket) -> Receive:
-    """The compiled ``recv``: ``recv(flags, copy=True)`` gives bytes, or a ``zmq.Frame`` with ``copy=False``."""
+    """The compiled ``recv``: ``recv(flags, copy=True)`` returns bytes, or a ``zmq.Frame`` with ``copy=False``."""
     return cast(Receive, RawSocket.recv.__get__(socket))
 
 

@@ -1,7 +1,6 @@
 """Proof, before any peer is let in, that the bound sockets refuse a key that was never admitted.
 
-Why: a CURVE server without a working ZAP handler silently admits everyone. Such a mistake must end the start, not the
-mesh.
+Why: a CURVE server without a working ZAP handler silently admits everyone. That must end the start, not the mesh.
 """
 
 from __future__ import annotations

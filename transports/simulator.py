@@ -168,8 +168,7 @@ class Simulation:
         self.run(self.time + seconds)
 
     def run_until(self, condition: Callable[[], bool], limit: float, step: float = 0.1) -> bool:
-        """Run until ``condition()``, checked every ``step`` seconds, is true; False if ``limit`` seconds are not
-        enough."""
+        """Run until ``condition()``, checked every ``step`` seconds, is true; False after ``limit`` seconds."""
         end = self.time + limit
         while not condition():
             if self.time >= end:
