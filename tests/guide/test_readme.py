@@ -49,7 +49,8 @@ PROGRAM = block("python", "import asyncio\n\nfrom zmesh import MeshNetworkClient
 VALIDATORS = block("toml", "[[validator]]")
 RUN = block("bash", "zmesh key new mesh.key\nMESH_PEER_ID")
 CHAIN = block("bash", "zmesh chain")
-JOIN = block("bash", "zmesh key new mesh.key\nzmesh key delegate")
+ALICE = block("bash", "zmesh key new mesh.key\nzmesh key delegate")
+BOB = block("bash", "MESH_PEER_ID=bob")
 LOOK = block("bash", "zmesh health")
 SIMULATION = block("pycon", ">>> from zmesh")
 
@@ -106,7 +107,7 @@ async def shell(folder: Path, line: str) -> str:
 
 
 def test_no_block_is_left_out() -> None:
-    assert {text for _, text in BLOCKS} == {MAKE, PAIR, PROGRAM, VALIDATORS, RUN, CHAIN, JOIN, LOOK, SIMULATION}
+    assert {text for _, text in BLOCKS} == {MAKE, PAIR, PROGRAM, VALIDATORS, RUN, CHAIN, ALICE, BOB, LOOK, SIMULATION}
 
 
 def test_every_link_leads_somewhere() -> None:
@@ -185,19 +186,16 @@ async def test_the_commands_make_a_key_check_a_registry_and_run_a_node(folder: P
 
 
 async def test_from_nothing_to_a_connected_validator_on_a_chain(folder: Path) -> None:
-    """As it stands, but for ports: the chain, Alice as the first, Bob as written, and what his node says then."""
+    """As it stands, but for ports: the chain, Alice, Bob, and what his node says then."""
     await asyncio.to_thread(installed_or_skipped)
     async with AsyncExitStack() as stack:
         chain = await stack.enter_async_context(running(folder, f"exec {CHAIN.strip()} --port 0"))
         url = (await heard(chain.stdout, "is a chain whose validators are //Alice, //Bob")).split()[0]
-        alice = JOIN.replace(
-            "MESH_PEER_ID=bob MESH_LISTEN_PORT=9091 MESH_BOOTSTRAP=localhost:9090", "MESH_PEER_ID=alice"
-        )
-        assert alice != JOIN
+        *prepare, _ = ALICE.splitlines(keepends=True)
         ports: dict[str, str] = {}
-        for name, lines in (("alice", alice), ("bob", JOIN)):
+        for name, lines in (("alice", ALICE), ("bob", "".join([*prepare, BOB]))):
             (folder / name).mkdir()
-            script = lines.replace("MESH_LISTEN_PORT=9091 ", "").replace("ws://localhost:9944", url)
+            script = re.sub(r"MESH_LISTEN_PORT=\d+ ", "", lines).replace("ws://localhost:9944", url)
             script = script.replace("localhost:9090", f"localhost:{ports.get('alice')}")
             script = script.replace("MESH_PEER_ID=", "exec env MESH_PEER_ID=")
             secret = f"MESH_ACCOUNT_SECRET=//{name.capitalize()}"
