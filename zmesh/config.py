@@ -182,8 +182,7 @@ PathLike = Annotated[Path, BeforeValidator(_path)]
 
 
 class Settings(BaseSettings):
-    """What an operator decides. A field's environment variable is its name in capitals after ``MESH_``, but for
-    ``BLOCKCHAIN_RPC``.
+    """What an operator decides. A field's variable is its name in capitals after ``MESH_``, except ``BLOCKCHAIN_RPC``.
 
     Raises ``ConfigError`` with one sentence for a missing, unknown or invalid setting.
     """
@@ -206,7 +205,7 @@ class Settings(BaseSettings):
     private_key: Secret[str | bytes | Path] | None = _setting(
         None, "64 hexadecimal digits, 32 bytes or the path of a key file"
     )
-    """Ed25519 key, in any form that ``identity.load_key`` takes; without one a fresh key is made, unknown to others."""
+    """Ed25519 key: 64 hex digits, 32 bytes or the path of a key file; if not given, a fresh one, unknown to others."""
     delegation: str | Path | None = _setting(
         None, "the path of a file written by `zmesh key delegate`, or the content of one"
     )
@@ -244,7 +243,7 @@ class Settings(BaseSettings):
     )
     """What decides who belongs: a TOML file of validators, watched for changes; ``substrate`` for the chain, read as
     its metadata suggests; or ``substrate:NAME`` for the chain, read by the reader of that name. If not given, the chain
-    if ``blockchain_rpc`` is given, else nothing: then only peers added by hand are admitted."""
+    decides if ``blockchain_rpc`` is given; else only peers added by hand are admitted."""
     genesis: Annotated[str, AfterValidator(_genesis)] | None = _setting(
         None, "the 64 hexadecimal digits of the chain's genesis hash"
     )
@@ -253,7 +252,7 @@ class Settings(BaseSettings):
     admission: Annotated[Literal["registry", "open"], BeforeValidator(_lower)] = _setting(
         "registry", "registry or open"
     )
-    """Who gets in: those the registry names or, for demos and tests, anybody with a signed record."""
+    """Who gets in: peers that the registry names or, for demos and tests, any peer with a signed record."""
     bootstrap: Annotated[str, BeforeValidator(_listed), AfterValidator(_seeds)] = _setting(
         "", "addresses such as mesh.example.org:9090 or /ip4/192.0.2.1/tcp/9090, separated by commas"
     )
@@ -268,34 +267,34 @@ class Settings(BaseSettings):
     heartbeat_interval: float = _seconds(60, 60)
     """Seconds between heartbeats: five fit into ``peer_timeout``, so four may be lost."""
     peer_timeout: float = _seconds(300, 300)
-    """Seconds after its last signed message until a peer counts as dead."""
+    """Seconds since its last signed message after which a peer counts as dead."""
     peer_forget: float | None = _seconds(None, 600, 7 * 86_400)
     """Seconds of silence until a peer is no longer listed; by default the longer of 600 and twice ``peer_timeout``."""
 
     # ---------------------------------------------------------------- limits
 
     author_rate: float = _rate(_BOUNDS.author_rate)
-    """Gossip messages per second taken from one account; a larger one counts once more for every 2 KiB of its size."""
+    """Gossip messages per second accepted from one account; each full 2 KiB of a message counts as one more."""
     author_burst: float = _burst(_BOUNDS.author_burst)
-    """The same in one burst: five times as many as 1,000 announcements need."""
+    """Gossip messages accepted from one account in one burst: five times as many as 1,000 announcements need."""
     link_rate: float = _rate(_BOUNDS.link_rate)
-    """Frames per second taken from one link: more than a core can verify, so only junk reaches this limit."""
+    """Frames per second accepted from one link: more than a core can verify, so only junk reaches this limit."""
     link_burst: float = _burst(_BOUNDS.link_burst)
-    """The same in one burst."""
+    """Frames accepted from one link in one burst."""
     direct_rate: float = _rate(_BOUNDS.direct_rate)
-    """Direct messages per second taken from one account."""
+    """Direct messages per second accepted from one account."""
     direct_burst: float = _burst(_BOUNDS.direct_burst)
-    """The same in one burst."""
+    """Direct messages accepted from one account in one burst."""
     handler_queue: int = _count(4096, 1, 1_000_000)
     """Messages that may wait for one handler, each at most 64 KiB on the wire and up to ten times that in memory. A
-    full queue refuses new ones and counts them; once it is half full, nobody gets more than an even share of it."""
+    full queue refuses new ones and counts them; once it is half full, no account gets more than an even share of it."""
     handler_concurrency: int = _count(64, 1, 10_000)
     """Concurrent calls of one handler: slow ones overlap, and a flood starts no more tasks than this."""
     handler_timeout: float = _seconds(30, 30)
-    """Seconds until a handler is cancelled and counted as hung, because its place is needed."""
+    """Seconds after which a call of a handler is cancelled and counted as hung, so that others can run in its place."""
     verify_threads: int = _count(2, 0, 64)
     """Threads that verify signatures under load; two are 1.9 times as fast as one, since they release the interpreter
-    lock. With 0 or 1 there are none, and the event loop verifies by itself."""
+    lock. With 0 or 1 there are none, and the event loop verifies alone."""
     stop_timeout: float = _seconds(5, 5, 300)
     """Seconds that ``stop()`` may take, half for handlers and half for goodbyes; a registry that hangs may add half as
     many again. With the default, the total stays below the 10 s after which container runtimes kill."""
@@ -303,13 +302,13 @@ class Settings(BaseSettings):
     # ---------------------------------------------------------------- on disk and in the log
 
     state_dir: PathLike | None = _setting(None, "the path of a folder")
-    """Folder for what should outlive a restart (epoch, reputations); without one, nothing is kept."""
+    """Folder for what outlives a restart (epoch, reputations, records, validators); if not given, nothing is kept."""
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = _setting(
         "INFO", "DEBUG, INFO, WARNING or ERROR"
     )
     """How much ``zmesh run`` logs. An embedding service keeps its own logging."""
     log_format: Literal["auto", "console", "json"] = _setting("auto", "auto, console or json")
-    """How the log looks: with ``auto``, for people on a terminal and as JSON lines elsewhere."""
+    """Format of the log: ``auto`` is human-readable (``console``) on a terminal and JSON lines (``json``) elsewhere."""
 
     def __init__(self, **explicit: Any) -> None:
         """Explicit arguments by field name; None means "not given"."""
