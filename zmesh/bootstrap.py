@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ENOUGH = 3
 """Seeds that should have our record: one may lie, and one may be gone."""
 MAX_PER_NAME = 16
-"""Addresses used per name, drawn anew each time: a headless service may stand for hundreds."""
+"""Addresses used per name, drawn again each time: a headless service may stand for hundreds."""
 MAX_ASKS = 4
 """Times that one address is asked in an attempt if there are few: several nodes may be behind it."""
 MAX_KEYS_BEHIND = 8
@@ -60,7 +60,7 @@ _HINTS = {
     "expired": "our delegation has expired, or one of the two clocks is wrong",
     "superseded": "our account has signed a later delegation",
 }
-"""What would help, by the reason that the seed gives."""
+"""What would help, by the seed's reason for its refusal."""
 
 _log = get_logger(__name__)
 

@@ -145,7 +145,7 @@ def key_verify(
 
 @dataclass(frozen=True)
 class _Terms:
-    """What a delegation is to say, apart from the account and the key."""
+    """The terms of a delegation, apart from the account and the key."""
 
     network: str
     genesis: bytes

@@ -8,7 +8,7 @@ Rules
  4. What a handler raises is logged with the message's id and counted. It is never the sender's fault. This includes a
     ``CancelledError`` of its own, such as from a cancelled future that it looks at.
  5. A queue is shared: once it is half full, no account may have more than an even share of it. So a member that sends
-    as fast as it may is refused, or told busy, and the others are not. Nothing that was queued is evicted.
+    as fast as it may is refused, or answered with busy, and the others are not. Nothing that was queued is evicted.
  6. A sender may know what makes a handler raise, so the log lines about it are rate-limited: a few at once, then one
     now and then (``log_limit.py``).
  7. Under light load messages reach a handler in their order of arrival; beyond that, up to ``concurrency`` run at once.
@@ -199,8 +199,8 @@ async def _read(reader: _Reader) -> AsyncGenerator[MeshMessage]:
 class Dispatcher:
     """All handlers and all open ``receive_messages`` iterators of one client.
 
-    ``limit``: messages that wait per handler. ``concurrency``: calls of one handler at once. ``timeout``: seconds for
-    one call.
+    ``limit``: messages that wait per handler. ``concurrency``: concurrent calls of one handler. ``timeout``: seconds
+    for one call.
     """
 
     def __init__(self, limit: int, concurrency: int, timeout: float) -> None:
@@ -235,9 +235,9 @@ class Dispatcher:
     def offer(self, message: MeshMessage) -> bool:
         """Queue a message for every handler and iterator of its type that has room; the next ``turn`` starts the calls.
 
-        False only if there are listeners and none had room: the sender of a direct message is then told busy and sends
-        it again; gossip is lost to this application, and counted. A single listener whose queue is full misses the
-        message, which is counted too, so that one that hangs harms no other.
+        False only if there are listeners and none had room: the sender of a direct message is then answered with busy
+        and sends it again; gossip is lost to this application, and counted. A single listener whose queue is full
+        misses the message, which is counted too, so that one that hangs harms no other.
         """
         if self._closed:
             self.counters["refused_closed"] += 1

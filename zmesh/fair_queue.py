@@ -4,8 +4,8 @@ Rules
  1. Nothing that was queued is evicted: it may have been acknowledged. So sharing begins while there is room.
  2. Until it is half full, it accepts everything. From then on no account may have more than an even share; an account
     that is alone may have all of it.
- 3. Others may fill it before an account's first message arrives. So a full queue still gives every account one place in
-    ``RESERVE``, until it is twice as long as its limit.
+ 3. Others may fill it before an account's first message arrives. So a full queue still takes up to ``limit / RESERVE``
+    messages of each account, until it is twice as long as its limit.
 """
 
 from __future__ import annotations

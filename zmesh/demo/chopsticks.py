@@ -28,7 +28,7 @@ from zmesh.demo.npm import Installed, install
 START_SECONDS = 90.0
 """Seconds until the port is open: 3 on a quiet machine, and the first block takes a busy one long."""
 ANSWER_SECONDS = 60.0
-"""Seconds for one answer: a block takes half of one."""
+"""Seconds for one answer: a block takes half a second."""
 END_SECONDS = 10.0
 """Seconds that it may take to end after it was asked to, and again after it was killed."""
 LINES = 40
@@ -137,7 +137,7 @@ class Chopsticks:
         self._port = port
 
     def _listen(self, process: subprocess.Popen[str], ports: queue.SimpleQueue[int | None]) -> None:
-        """Read its output to the end: a pipe that nobody empties would stop it."""
+        """Read its output to the end: a full pipe would block it."""
         assert process.stdout is not None  # a pipe was asked for
         for line in process.stdout:
             self._said.append(line.rstrip())

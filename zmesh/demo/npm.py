@@ -26,7 +26,7 @@ from zmesh.core.errors import ZmeshError
 PACKAGES = ("@acala-network/chopsticks@1.5.1", "@substrate/connect-known-chains@1.10.3")
 """A runner of genuine FRAME runtimes, and the genesis of a collator chain."""
 OLD_SPECS = "@substrate/connect@0.4.6"
-"""Contains the genesis of a relay chain with Staking; only that one file of it is needed."""
+"""Contains the genesis of a relay chain with Staking; nothing else in it is needed."""
 LEAST_NODE = 20
 """Lowest major version of node: older ones lack what chopsticks is written in."""
 SECONDS = 300.0

@@ -102,7 +102,7 @@ class Score:
         self._counted[validator] = _Count(announcement, report["seen"], report["duplicates"])
 
     def _count(self, validator: str, report: Mapping[str, Any], *, last: bool) -> None:
-        """Credit what came since the announcement before to that one. Its own message was counted then; the one heard
+        """Credit what came since the previous announcement to that one. Its own message was counted then; the one heard
         now stands in for it, unless this is the ``last`` report."""
         before = self._counted.get(validator)
         if before is not None:

@@ -18,7 +18,7 @@ from collections.abc import Collection, Set
 from dataclasses import dataclass
 
 SHARE = 3
-"""Losing more than one member in so many is too much for one answer."""
+"""Losing more than one member in this many is too much for one answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ Rules
     Starting waits for a first answer, but not long.
  2. One endpoint at a time, all in turn. After a round without success the wait doubles from ``backoff_min`` to
     ``backoff_max`` seconds, with jitter, so that a chain that comes back is not hit by all its nodes at once.
- 3. A worker that is silent for ``silence`` seconds is ended and started anew: it sends a beat every few seconds, unless
-    it or the chain hangs.
+ 3. A worker that is silent for ``silence`` seconds is ended and replaced: it sends a beat every few seconds, unless it
+    or the chain hangs.
  4. ``caution`` decides which sets are believed. The chain itself is identified by its genesis: an endpoint of another
     chain is refused. Only a set from the disk gives way to another chain, with a warning.
 """

@@ -150,7 +150,7 @@ def _has_checksum(ss58: str) -> bool:
     """Whether it is a prefix, 32 bytes, and the first two bytes of their hash, as in Substrate's
     ``sp_core::crypto::Ss58Codec``.
 
-    Does not use the chain's library, which takes a tenth of a second to import, where there may be no chain.
+    Does not use the chain's library: its import takes a tenth of a second, and there may be no chain.
     """
     number = 0
     for digit in ss58:
