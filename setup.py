@@ -1,11 +1,12 @@
-"""Builds the package; with ``ZMESH_COMPILE=1`` its core and its framing become an extension, which mypyc makes of them.
+"""Builds the package; with ``ZMESH_COMPILE=1``, mypyc compiles its core and its framing into an extension.
 
     pip install "setuptools>=77" mypy && ZMESH_COMPILE=1 pip install --no-build-isolation .
 
 Rules
- 1. The files are the program: nothing is written for the compiler, and without it everything works the same, slower.
- 2. Compiled is what runs for every message and touches neither the event loop nor a socket. Errors and the vocabulary
-    stay as they are: exceptions, enumerations and tuples gain nothing, and an embedder may copy or pickle them.
+ 1. The files are the program: nothing is written for the compiler, and without it everything works, only slower.
+ 2. Only code that runs for every message and touches neither the event loop nor a socket is compiled. Errors and the
+    vocabulary stay interpreted: exceptions, enumerations and tuples gain nothing, and an embedder may copy or pickle
+    them.
 """
 
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 OPTIONS = ["--config-file=", "--explicit-package-bases", "--follow-imports=silent", "--ignore-missing-imports"]
-"""What else mypy would find to say is for whoever changes the program, not for whoever installs it."""
+"""Anything else that mypy could report is for developers of the program, not for those who install it."""
 INTERPRETED = {"__init__.py", "errors.py", "types.py"}
 FRAMING = "zmesh/transports/packing.py"
 

@@ -1,6 +1,6 @@
-"""Benchmarks in turn, at their usual size: ``python -m benchmarks [NAME ...] [--json]``; without a name all of them.
+"""Runs benchmarks in turn, at their usual size: ``python -m benchmarks [NAME ...] [--json]``; without a name, all.
 
-What only one of them understands (sizes, where to plot) is told to that one: ``python -m benchmarks.NAME --help``.
+Options of a single benchmark (sizes, where to plot) are passed to it directly: ``python -m benchmarks.NAME --help``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ NAMES = ("one_hop", "flood", "propagation", "footprint", "simulate", "discovery"
 
 
 def main() -> int:
-    """Run each in an interpreter of its own. The exit status is 1 if one of them could not be measured."""
+    """Run each in its own interpreter. The exit status is 1 if any of them could not be measured."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=f"Benchmarks in turn: {', '.join(NAMES)}.")
     parser.add_argument("names", metavar="NAME", nargs="*", type=_name, help="which ones (all)")
     parser.add_argument("--json", action="store_true", help="print a list of their reports as JSON, once all are done")

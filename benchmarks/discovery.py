@@ -1,8 +1,8 @@
-"""What it takes to learn from a chain who belongs, and that the node's event loop does not notice.
+"""Measures how long it takes to learn from a chain who belongs, and how little the node's event loop notices.
 
 The chain is chopsticks with a genuine runtime, on this machine. Lag is how late a ticker of one millisecond wakes up in
-the node's process, from the registry's start to its first set: meanwhile the worker fetches and decodes the chain's
-metadata. Beside it stand the same ticker while nothing happens, and while a thread decodes the same.
+the node's process, from the registry's start to its first set; meanwhile the worker fetches and decodes the chain's
+metadata. For comparison, the same ticker runs while nothing happens, and while a thread decodes the same metadata.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from zmesh.registry.port import ValidatorSet
 SIZES = (10, 100, 1000)
 """Validators."""
 READS = 7
-"""Of each size; the median counts."""
+"""Reads per size; the median counts."""
 TICK = 0.001
 QUIET = 3.0
-"""Seconds of the floor: about as long as a first set takes."""
+"""Seconds of the idle measurement: about as long as a first set takes."""
 MAX_READ = 2.0
 MAX_LAG = 20.0
 STAKE = 5 * 10**12
@@ -41,7 +41,7 @@ PATIENCE = replace(Patience(), first=60.0, read=60.0, silence=60.0)
 
 @dataclass(frozen=True)
 class Lag:
-    """In milliseconds, and how long was watched, in seconds."""
+    """Lag in milliseconds, and the length of the measurement in seconds."""
 
     p50: float
     p99: float
@@ -50,7 +50,7 @@ class Lag:
 
 
 def account(number: int) -> str:
-    """An account that nobody holds the key of."""
+    """An account whose key no one holds."""
     return "0x" + hashlib.blake2b(number.to_bytes(4, "big"), digest_size=32).hexdigest()
 
 
@@ -65,7 +65,7 @@ def staked(count: int) -> Storage:
 
 
 async def lag_during(work: Awaitable[object]) -> Lag:
-    """How late a ticker is until the work is done."""
+    """Measure how late a ticker wakes up until the work is done."""
     late: list[float] = []
 
     async def tick() -> None:
@@ -87,7 +87,7 @@ async def lag_during(work: Awaitable[object]) -> Lag:
 
 @asynccontextmanager
 async def reading(url: str) -> AsyncIterator[tuple[ChainRegistry, asyncio.Queue[ValidatorSet]]]:
-    """A registry with its first set, and where the next ones come."""
+    """A registry that has its first set, and a queue of the next ones."""
     sets: asyncio.Queue[ValidatorSet] = asyncio.Queue()
     registry = ChainRegistry([url], patience=PATIENCE)
     await registry.start(sets.put_nowait)
@@ -100,7 +100,7 @@ async def reading(url: str) -> AsyncIterator[tuple[ChainRegistry, asyncio.Queue[
 
 
 async def lags(line: Line, url: str) -> None:
-    """In a fresh process: the loop's lag while nothing happens, with the worker, and with a thread."""
+    """Measure in a fresh process: the loop's lag while nothing happens, with the worker, and with a thread."""
 
     def decode() -> None:
         from substrateinterface import SubstrateInterface
@@ -119,7 +119,7 @@ async def lags(line: Line, url: str) -> None:
 
 
 async def seconds_to_read(chain: Chopsticks, sizes: tuple[int, ...], *, stake: bool) -> list[float]:
-    """Medians, one for each size; the set grows from one to the next."""
+    """The median for each size; the set grows from one size to the next."""
     medians = []
     async with reading(chain.url) as (registry, sets):
         for size in sizes:
@@ -142,7 +142,7 @@ async def seconds_to_read(chain: Chopsticks, sizes: tuple[int, ...], *, stake: b
 
 
 def measure(options: argparse.Namespace) -> Report:
-    """Run it."""
+    """Run the benchmark."""
     few = session([account(number) for number in range(SIZES[0] // 2)])
     try:
         with tempfile.TemporaryDirectory() as folder:

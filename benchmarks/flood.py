@@ -1,11 +1,10 @@
-"""How many singly signed messages a second one node takes from another, with nothing lost.
+"""Measures how many individually signed messages per second one node accepts from another, with nothing lost.
 
-Two processes, each pinned to a core of its own. The sender broadcasts as fast as back-pressure lets it; the receiver
-checks every signature, and that every message came exactly once. The floor is PyNaCl's verify rate in the receiver's
-own process, on the same core, with the sender at rest. Flood and floor take turns, for a machine that is shared with
-others changes its speed within a second. Cores that share what they are made of (caches, or one physical core behind
-two virtual ones) slow each other down, so the rate is also shown against the same floor while the sender's core signs
-as fast as it can.
+Two processes, each pinned to its own core. The sender broadcasts as fast as back-pressure lets it; the receiver checks
+every signature, and that every message arrives exactly once. The floor is PyNaCl's verify rate in the receiver's own
+process, on the same core, with the sender at rest. Flood and floor take turns, because a shared machine changes its
+speed within a second. Cores that share hardware (caches, or one physical core behind two virtual ones) slow each other
+down, so the rate is also shown against the same floor while the sender's core signs as fast as it can.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ from benchmarks.nodes import NO_LIMIT, PAYLOAD, UNLIMITED, introduce, joined, pa
 from zmesh import MeshMessage, MessageType
 
 SLICE = 5_000
-"""Messages between two measurements of the floor: a good second."""
+"""Messages between two measurements of the floor: a good second of work."""
 FLOOR_SECONDS = 0.15
-"""Seconds of one measurement of the floor."""
+"""Seconds that one measurement of the floor takes."""
 SETTLE = 60.0
-"""Seconds in which a slice must have arrived: repair included."""
+"""Seconds in which a slice must have arrived, including repair."""
 TWICE = 0.5
-"""Seconds after the last slice in which whatever came twice would show."""
+"""Seconds after the last slice in which duplicates would show."""
 ONE_CORE = 0.6
 HANDLER_QUEUE = 1_000_000
 
 
 @dataclass(frozen=True)
 class Flood:
-    """What one flood gave, in messages or signatures a second."""
+    """The result of one flood, in messages or signatures per second."""
 
     rate: float
     verify: float
@@ -46,7 +45,7 @@ class Flood:
 
 
 async def sender(line: Line, core: int) -> None:
-    """Broadcast a slice, or keep the core busy, whenever told to."""
+    """Broadcast a slice, or keep the core busy, on command."""
     os.sched_setaffinity(0, {core})
     sent = 0
     async with joined(line, "sender", **UNLIMITED) as mesh:
@@ -63,7 +62,7 @@ async def sender(line: Line, core: int) -> None:
 
 
 async def receiver(line: Line, cores: set[int], threads: int) -> None:
-    """Take a slice and say how many seconds it took, or measure the floor, whenever told to; at last, what came."""
+    """Receive a slice and report its seconds, or measure the floor, on command; at the end, report what arrived."""
     os.sched_setaffinity(0, cores)
     numbers: list[int] = []
     moments: list[float] = []
@@ -92,7 +91,7 @@ async def receiver(line: Line, cores: set[int], threads: int) -> None:
 
 
 async def node(line: Line, role: str, cores: set[int], threads: int) -> None:
-    """The work of each process."""
+    """The work of both processes, by role."""
     if role == "sender":
         await sender(line, min(cores))
     else:
@@ -100,7 +99,7 @@ async def node(line: Line, role: str, cores: set[int], threads: int) -> None:
 
 
 def flood(count: int, send_on: int, receive_on: set[int], threads: int) -> Flood:
-    """One flood of ``count`` messages, rounded up to whole slices. Raises ``BenchmarkError`` unless each came once."""
+    """Flood ``count`` messages, rounded up to whole slices. Raises ``BenchmarkError`` unless each arrives once."""
     seconds: list[float] = []
     alone: list[float] = []
     beside: list[float] = []
@@ -133,7 +132,7 @@ def _floor(sink: Worker) -> float:
 
 
 def measure(options: argparse.Namespace) -> Report:
-    """Run it on one core, and with a pool on all."""
+    """Run the flood on one core, and with a pool of verify threads on all."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         raise BenchmarkError("a flood needs two cores: one for the sender, one for the receiver")

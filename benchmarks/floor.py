@@ -1,10 +1,10 @@
-"""The floors: what the libraries beneath zmesh do by themselves, measured where and when zmesh is measured.
+"""The floors: what the libraries under zmesh do on their own, measured where and when zmesh is measured.
 
-``BareLane`` is the least that a signed, encrypted hop can be in Python: one CURVE socket at each end, read by
-readiness and a drain without blocking, one signature made and one checked for each message. No admission, no
-deduplication, no identities, no relaying.
+``BareLane`` is the least that a signed, encrypted hop in Python can be: one CURVE socket at each end, read on readiness
+by a non-blocking drain, one signature made and one checked per message. No admission, no deduplication, no identities,
+no relaying.
 
-``BareNode`` is the least that a place in a mesh can be: the sockets of a node, linked, and nobody who uses them.
+``BareNode`` is the least that a place in a mesh can be: the sockets of a node, linked and unused.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ import nacl.bindings
 import zmq
 
 CHUNK = 100
-"""Signatures between two looks at the clock."""
+"""Signatures between two readings of the clock."""
 SIGNED = 49
-"""Bytes that are signed for a message of zmesh: a domain tag and an id."""
+"""Bytes that zmesh signs for a message: a domain tag and an id."""
 TOPIC = 16
-"""Bytes of a subscription, which nobody else has."""
+"""Bytes of a subscription, unique to each subscriber."""
 
 
 class BareLane:
     """One end of a CURVE pair on loopback; ``bind`` on one side, ``connect`` on the other.
 
-    ``received(body)`` is called with each body whose signature was good.
+    ``received(body)`` is called with each body whose signature is valid.
     """
 
     def __init__(self, received: Callable[[bytes], None]) -> None:
@@ -42,7 +42,7 @@ class BareLane:
         self._fd = 0
 
     def bind(self, server: tuple[bytes, bytes]) -> int:
-        """Listen with this CURVE key pair (Z85); gives the port."""
+        """Listen with this CURVE key pair (Z85); returns the port."""
         self._socket.set(zmq.CURVE_SERVER, 1)
         self._socket.set(zmq.CURVE_PUBLICKEY, server[0])
         self._socket.set(zmq.CURVE_SECRETKEY, server[1])
@@ -57,7 +57,7 @@ class BareLane:
         self._socket.connect(f"tcp://127.0.0.1:{port}")
 
     def start(self, theirs: bytes) -> None:
-        """Begin to read; ``theirs`` is the Ed25519 key whose signatures are taken."""
+        """Begin to read; ``theirs`` is the Ed25519 key whose signatures are accepted."""
         self._theirs = theirs
         self._fd = cast(int, self._socket.get(zmq.FD))
         asyncio.get_running_loop().add_reader(self._fd, self._drain)
@@ -66,11 +66,11 @@ class BareLane:
         """Sign and send."""
         signature = nacl.bindings.crypto_sign(body, self._secret)[:64]
         self._socket.send_multipart([body, signature], zmq.NOBLOCK)
-        # Sending may have swallowed the readiness of what came in: look again before sleeping.
+        # Sending may have consumed the readiness event of incoming messages: check again before sleeping.
         asyncio.get_running_loop().call_soon(self._drain)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Stop reading and close the socket."""
         asyncio.get_running_loop().remove_reader(self._fd)
         self._socket.close(0)
         self._context.term()
@@ -83,7 +83,7 @@ class BareLane:
 
 
 class BareAddress(NamedTuple):
-    """Where a ``BareNode`` is reached on loopback."""
+    """Where a ``BareNode`` can be reached on loopback."""
 
     public: bytes
     """Its CURVE key (Z85)."""
@@ -94,9 +94,9 @@ class BareAddress(NamedTuple):
 
 
 class BareNode:
-    """ROUTER and XPUB bound, a DEALER and a SUB for each neighbour, all of them CURVE and read by readiness.
+    """A bound ROUTER and XPUB, and a DEALER and a SUB per neighbour, all of them CURVE and read on readiness.
 
-    Each connection carries one message and its answer, which shows that it stands; then nobody says anything.
+    Each connection carries one message and its answer, which proves that it is up, and then falls silent.
     """
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ class BareNode:
         self.address = BareAddress(self._public, *ports)
 
     def introduce(self, addresses: Sequence[BareAddress]) -> None:
-        """Connect to those among them that are new."""
+        """Connect to the new ones among these addresses."""
         for address in addresses:
             if address != self.address and address not in self._neighbours:
                 self._neighbours.add(address)
@@ -127,14 +127,14 @@ class BareNode:
                 self._read(subscriber, _take)
 
     async def linked(self, count: int, seconds: float) -> None:
-        """Wait until all four connections with ``count`` neighbours stand. Raises ``TimeoutError``."""
+        """Wait until all four connections with ``count`` neighbours are up. Raises ``TimeoutError``."""
         async with asyncio.timeout(seconds):
             while min(self._came[kind] for kind in (zmq.ROUTER, zmq.XPUB, zmq.DEALER, zmq.SUB)) < count:
                 self._news.clear()
                 await self._news.wait()
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Stop reading and close all sockets."""
         for socket in self._sockets:
             asyncio.get_running_loop().remove_reader(cast(int, socket.get(zmq.FD)))
             socket.close()
@@ -187,13 +187,13 @@ def _welcome(socket: zmq.Socket[bytes]) -> None:
 
 
 def sign_rate(seconds: float) -> float:
-    """Ed25519 signatures that PyNaCl makes in a second on this thread, measured for about ``seconds``."""
+    """Ed25519 signatures per second that PyNaCl makes on this thread, measured for about ``seconds``."""
     _, secret = nacl.bindings.crypto_sign_keypair()
     return _rate(lambda: nacl.bindings.crypto_sign(bytes(SIGNED), secret), seconds)
 
 
 def verify_rate(seconds: float) -> float:
-    """Ed25519 signatures that PyNaCl verifies in a second on this thread, measured for about ``seconds``."""
+    """Ed25519 signatures per second that PyNaCl verifies on this thread, measured for about ``seconds``."""
     public, secret = nacl.bindings.crypto_sign_keypair()
     signed = nacl.bindings.crypto_sign(bytes(SIGNED), secret)
     return _rate(lambda: nacl.bindings.crypto_sign_open(signed, public), seconds)

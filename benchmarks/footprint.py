@@ -1,9 +1,10 @@
-"""What a node costs while it does nothing: memory per linked peer, idle CPU, import time, size on disk.
+"""Measures what a node costs while it does nothing: memory per linked peer, idle CPU, import time, size on disk.
 
-One node is measured, in a full mesh with half and then all of the others, which live in two other processes. Memory is
-the slope of the resident set from no links to all, after a collection; CPU is the time of all threads of the process
-over the wall clock. The floor of both is a node of bare pyzmq sockets, of the same kinds and number, in the same run
-and in processes that are started alike. The floor of an import is what it loads from elsewhere, imported alone.
+One node is measured, in a full mesh with half and then all of the others, which run in two other processes. Memory is
+the slope of the resident set from no links to all, after a garbage collection; CPU is the time of all threads of the
+process divided by the wall clock. The floor of both is a node of bare pyzmq sockets, of the same kinds and number, in
+the same run and in processes started in the same way. The floor of an import is what it loads from elsewhere, imported
+alone.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from benchmarks.nodes import JOINING, started
 
 LINKS = 50
 SETTLE = 6.0
-"""Seconds between the last link and a measurement: HELLO, records, offers and a round of digests have passed."""
+"""Seconds between the last link and a measurement: by then HELLO, records, offers and a round of digests are over."""
 QUIET = 35.0
-"""Seconds from the last node's start until nobody asks for records any more: ``questions.ASK_AFTER`` ends with 30.
-Until then fifty nodes that were started together ask all others, and that is starting, not idling."""
+"""Seconds from the last node's start until no node asks for records any more: ``questions.ASK_AFTER`` ends with 30.
+Until then, fifty nodes that were started together ask all others, and that is starting, not idling."""
 IMPORTS = 7
-"""Fresh interpreters for each import."""
+"""Fresh interpreters per import."""
 MAX_LINK = 250.0
 MAX_CPU = 2.0
 MAX_IMPORT = 0.3
@@ -43,7 +44,7 @@ IMPORTED = {
     "import zmesh": "import typing",
     "from zmesh import MeshNetworkClient": "import asyncio, msgpack, nacl.bindings",
 }
-"""What is imported, and what that needs from elsewhere. The client loads zmq later, when it starts."""
+"""Each import, and what it needs from elsewhere. The client loads zmq later, when it starts."""
 TIME_IMPORT = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
 ZMESH, BARE = "zmesh", "bare"
 
@@ -52,38 +53,38 @@ class Plan(NamedTuple):
     """What happens to the measured node."""
 
     steps: Sequence[int]
-    """Links at which memory is measured."""
+    """Numbers of links at which memory is measured."""
     settle: float
     """Seconds between the last link and a measurement."""
     quiet: float
-    """Seconds from there until idling begins."""
+    """Seconds from the last measurement of memory until idling begins."""
     seconds: float
-    """To watch it idle."""
+    """Seconds for which it is watched idling."""
 
 
 @dataclass(frozen=True)
 class Idle:
-    """Of the measured node."""
+    """The figures of the measured node."""
 
     resident: list[float]
     """KB at each step."""
     cpu: float
-    """Per cent of one core, with the most links."""
+    """Per cent of one core, with all links."""
 
 
 class Peer(NamedTuple):
     """A node of either kind."""
 
     me: Any
-    """What others need to know of it."""
+    """What others need to know about it."""
     introduce: Callable[[Sequence[Any]], None]
     linked: Callable[[int, float], Awaitable[object]]
-    """``(count, seconds)``: wait until it is linked with so many."""
+    """``(count, seconds)``: wait until it has ``count`` links."""
 
 
 @asynccontextmanager
 async def peer(kind: str, name: str) -> AsyncIterator[Peer]:
-    """A node of zmesh, or its floor."""
+    """A zmesh node, or its floor."""
     if kind == ZMESH:
         async with started(name) as node:
             yield Peer(node.me, node.registry.introduce, node.mesh.wait_for_links)
@@ -96,7 +97,7 @@ async def peer(kind: str, name: str) -> AsyncIterator[Peer]:
 
 
 async def measured(line: Line, kind: str, plan: Plan) -> None:
-    """The node that is looked at."""
+    """The work of the process with the measured node."""
     async with peer(kind, "measured") as one:
         line.tell([one.me])
         resident = []
@@ -125,13 +126,13 @@ async def others(line: Line, kind: str, name: str, count: int) -> None:
 
 
 def _resident() -> float:
-    """KB of this process that lie in memory."""
+    """The resident set of this process, in KB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1000
 
 
 def _cpu() -> float:
-    """Seconds that all threads of this process have computed."""
+    """Seconds of CPU used by all threads of this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
@@ -147,7 +148,7 @@ def idle(kind: str, plan: Plan) -> Idle:
             known += there[step - 1] if step else []
             one.tell(known)
             for worker in rest[:step]:
-                # Of links among the others a bare node hears nothing, and they would need 5,000 sockets.
+                # A bare node hears nothing of links among the others, which would need 5,000 sockets.
                 worker.tell(known if kind == ZMESH else known[:1])
             one.hear(plan.settle + JOINING + 60)
         found: Idle = one.hear(plan.quiet + plan.seconds + 60)
@@ -157,9 +158,9 @@ def idle(kind: str, plan: Plan) -> Idle:
 
 
 def import_seconds(statement: str, times: int) -> float:
-    """Median over fresh interpreters; one more before them writes the byte code, which every installation has.
+    """Median over fresh interpreters; an extra one before them writes the byte code, which every installation has.
 
-    Also where this environment forbids to write it: it goes to a folder of its own.
+    The byte code goes to a folder of its own, so this also works where the environment forbids writing it.
     """
     took = []
     command = [sys.executable, "-c", TIME_IMPORT.format(statement)]
@@ -175,14 +176,14 @@ def import_seconds(statement: str, times: int) -> float:
 
 
 def size_on_disk() -> int:
-    """Bytes of zmesh's own Python files, as they are installed."""
+    """Bytes of zmesh's own Python files, as installed."""
     folder = Path(zmesh.__file__).parent
     paths = [Path(root, name) for root, _, names in os.walk(folder, followlinks=True) for name in names]
     return sum(path.stat().st_size for path in paths if path.suffix in (".py", ".typed"))
 
 
 def measure(options: argparse.Namespace) -> Report:
-    """Run it."""
+    """Run the benchmark."""
     imports = []
     for statement, needed in IMPORTED.items():
         took, floor = (import_seconds(one, options.imports) for one in (statement, needed))

@@ -1,10 +1,10 @@
-"""What all benchmarks share: processes that answer, percentiles, and a report that names its machine.
+"""What all benchmarks share: worker processes, percentiles, and a report that names its machine.
 
 Rules
- 1. A figure that can have a floor has one, measured in the same run. Its target says whether it bounds the ratio to
-    that floor or the value itself.
- 2. Whoever is measured runs in a process of its own, started fresh; every wait for it is bounded.
- 3. A report says what was set, on which machine and with which versions, and nothing of where its files lie.
+ 1. A figure that can have a floor has one, measured in the same run. Its target bounds either the ratio to that floor
+    or the value itself.
+ 2. Everything that is measured runs in a fresh process of its own; every wait for it is bounded.
+ 3. A report states the settings, the machine and the versions, but nothing about where its files are.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = 60.0
-"""Seconds that an answer may take, unless the question says otherwise."""
+"""Seconds that an answer may take, unless the caller says otherwise."""
 FAREWELL = 10.0
-"""Seconds in which a process ends by itself when its work is done."""
+"""Seconds in which a process must end on its own when its work is done."""
 PACKAGES = ("pyzmq", "pynacl", "msgpack")
-"""The libraries whose speed is being measured along."""
+"""The libraries whose speed is part of every measurement."""
 
 
 class BenchmarkError(Exception):
-    """A measurement that did not come about, or whose result would be wrong."""
+    """A measurement that failed, or whose result would be wrong."""
 
 
 # ---------------------------------------------------------------- processes
 
 
 class Line:
-    """A worker's end of the pipe to whoever started it. Used on the worker's event loop."""
+    """A worker's end of the pipe to its parent. Used on the worker's event loop."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -53,7 +53,7 @@ class Line:
         self._connection.send(value)
 
     async def hear(self) -> Any:
-        """The next value from the parent; ``EOFError`` if the parent is gone."""
+        """The next value from the parent. Raises ``EOFError`` if the parent is gone."""
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
         loop.add_reader(self._connection.fileno(), readable.set)
@@ -65,18 +65,18 @@ class Line:
 
 
 Work = Callable[..., Awaitable[None]]
-"""What a worker does: a coroutine function of a module, called with its ``Line`` and arguments that pickle."""
+"""What a worker does: a module's coroutine function, called with its ``Line`` and picklable arguments."""
 
 
 class _Failure:
-    """What a worker tells when its work raised."""
+    """What a worker sends when its work raised."""
 
     def __init__(self, text: str) -> None:
         self.text = text
 
 
 class Worker:
-    """A process that works, seen from outside."""
+    """A worker process, seen from its parent."""
 
     def __init__(self, work: Work, arguments: Sequence[Any]) -> None:
         context = multiprocessing.get_context("spawn")
@@ -87,7 +87,7 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """Of its process."""
+        """The id of its process."""
         assert self._process.pid is not None  # started in the constructor
         return self._process.pid
 
@@ -96,7 +96,7 @@ class Worker:
         self._connection.send(value)
 
     def hear(self, patience: float = PATIENCE) -> Any:
-        """The worker's next value. Raises ``BenchmarkError`` if it failed, ended or stays silent."""
+        """The worker's next value. Raises ``BenchmarkError`` if it failed, ended or stayed silent."""
         if not self._connection.poll(patience):
             raise BenchmarkError(f"a worker said nothing for {patience:g} s")
         try:
@@ -108,7 +108,7 @@ class Worker:
         return value
 
     def close(self) -> None:
-        """Hang up, and end the process if it does not end by itself."""
+        """Hang up, and kill the process if it does not end on its own."""
         self._connection.close()
         self._process.join(FAREWELL)
         if self._process.is_alive():
@@ -118,7 +118,7 @@ class Worker:
 
 @contextmanager
 def crew(work: Work, arguments: Sequence[Sequence[Any]]) -> Iterator[list[Worker]]:
-    """One worker for each tuple of ``arguments``; all have ended when the block is left."""
+    """One worker per tuple of ``arguments``; all have ended when the block is left."""
     workers: list[Worker] = []
     try:
         for one in arguments:
@@ -133,7 +133,7 @@ def _run(connection: Connection, work: Work, arguments: Sequence[Any]) -> None:
     try:
         asyncio.run(_work(Line(connection), work, arguments))
     except EOFError:
-        pass  # the parent hung up: there is nobody left to work for
+        pass  # the parent hung up: there is no one left to work for
     except BaseException:
         connection.send(_Failure(traceback.format_exc()))
         raise
@@ -155,16 +155,16 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle one."""
+    """The middle value; the lower one of two."""
     return percentile(values, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured number, and what it is held against.
+    """One measured number, and what it is compared with.
 
     ``floor`` has the same unit and comes from the same run. ``reference`` was measured elsewhere: it is shown, and
-    judges nothing. A target bounds the value itself, or its ratio to the floor.
+    decides nothing. A target bounds the value itself, or its ratio to the floor.
     """
 
     name: str
@@ -199,7 +199,7 @@ class Figure:
 
     @property
     def is_met(self) -> bool | None:
-        """Is the target reached? None if there is none."""
+        """True if the target is met; None if there is no target."""
         most = [(self.value, self.at_most), (self.ratio, self.ratio_at_most)]
         least = [(self.value, self.at_least), (self.ratio, self.ratio_at_least)]
         reached = [found <= bound for found, bound in most if found is not None and bound is not None]
@@ -209,7 +209,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one benchmark found. ``settings``: what it set; ``notes``: what a reader must know to read it right."""
+    """The result of one benchmark. ``settings``: what it set; ``notes``: what a reader must know to read it right."""
 
     name: str
     about: str
@@ -262,7 +262,7 @@ class Report:
 
 
 def shown(value: float, unit: str) -> str:
-    """A number for people: three significant digits, a count as it is, thousands set apart."""
+    """A human-readable number: three significant digits, counts in full, with thousands separators."""
     digits = (
         0 if isinstance(value, int) or abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
     )
@@ -270,7 +270,7 @@ def shown(value: float, unit: str) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with columns as wide as they need to be: the first to the left, the others to the right."""
+    """Lines with columns as wide as needed: the first aligned left, the others right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -281,7 +281,7 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def machine() -> dict[str, Any]:
-    """What it ran on."""
+    """The machine that this runs on."""
     model = platform.processor() or platform.machine()
     information = Path("/proc/cpuinfo")
     if information.exists():
@@ -296,7 +296,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of zmesh and what it stands on."""
+    """The versions of zmesh and of the libraries under it."""
     import zmq
 
     import zmesh
@@ -314,7 +314,7 @@ def versions() -> dict[str, str]:
 
 
 def main(parser: argparse.ArgumentParser, measure: Callable[[argparse.Namespace], Report]) -> int:
-    """Read the arguments, measure once and print. The exit status is 1 if nothing could be measured.
+    """Parse the arguments, measure once and print. The exit status is 1 if nothing could be measured.
 
     A missed target is a finding, not a failure: a noisy machine must not turn a build red.
     """

@@ -1,8 +1,8 @@
-"""How long a chain's word takes to be the mesh's: from a block to a newcomer linked with all, and to a leaver cut off.
+"""Measures how fast the mesh follows its chain: from a block to a newcomer linked with all, or a leaver cut off.
 
-Four validators stay, a fifth comes and goes by ``Session.Validators``, and runs all the while; each is a process that
-reads the chain by itself and knows one address to begin with. Time runs from the answer to whoever built the block,
-which is final then, to the last of those whom it concerns, by the machine's one monotonic clock. The chain is
+Four validators stay; a fifth comes and goes by ``Session.Validators``, and runs all the while. Each is a process that
+reads the chain itself and knows one address to begin with. Time runs from when the benchmark learns that its block was
+built, and is therefore final, to the last of the nodes concerned, on the machine's one monotonic clock. The chain is
 chopsticks with a genuine runtime, on this machine.
 """
 
@@ -26,12 +26,12 @@ from zmesh.demo.chopsticks import Chopsticks, session
 from zmesh.demo.npm import NoChainError
 
 LOOK = 0.01
-"""Seconds between two looks at who belongs and who is linked."""
+"""Seconds between two checks of who belongs and who is linked."""
 STAYING = 4
 JOIN_SECONDS = 5.0
-"""What a newcomer may take, as the mesh promises it."""
+"""Seconds that a newcomer may take, as the mesh promises."""
 MESH_SECONDS = 10.0
-"""What five that listen may take to be a full mesh."""
+"""Seconds that five listening nodes may take to form a full mesh."""
 
 
 class Seen(NamedTuple):
@@ -39,13 +39,13 @@ class Seen(NamedTuple):
 
     at: float
     listed: frozenset[str]
-    """Keys of those who belong and whose records it has."""
+    """Keys of members whose records it has."""
     linked: frozenset[str]
-    """Those among them to whom a link is live."""
+    """Those of them with a live link."""
 
 
 async def validator(line: Line, url: str, seed: bytes, delegation: str, bootstrap: str) -> None:
-    """Run a node and tell whatever changes among its peers."""
+    """Run a node and report every change among its peers."""
     mesh = MeshNetworkClient(
         seed.hex()[:8],
         0,
@@ -75,7 +75,7 @@ async def validator(line: Line, url: str, seed: bytes, delegation: str, bootstra
 
 
 def until(worker: Worker, holds: Callable[[Seen], bool]) -> float:
-    """When the node first saw what ``holds``, from what it has not told yet."""
+    """When the node first saw what ``holds``, among the reports not read yet."""
     while True:
         seen: Seen = worker.hear()
         if holds(seen):
@@ -83,7 +83,7 @@ def until(worker: Worker, holds: Callable[[Seen], bool]) -> float:
 
 
 def repeat(chain: Chopsticks, workers: Sequence[Worker], keys: Sequence[str], rounds: int) -> tuple[list[float], ...]:
-    """Seconds until the last of five saw the guest in, and until the last of four has it no more."""
+    """Seconds until the last of five saw the guest linked, and until the last of four no longer had it."""
     addresses = [dev_account(f"//v{number}").address for number in range(STAYING + 1)]
     *staying, guest = workers
     others = frozenset(keys[:STAYING])
@@ -103,7 +103,7 @@ def repeat(chain: Chopsticks, workers: Sequence[Worker], keys: Sequence[str], ro
 
 
 def measure(options: argparse.Namespace) -> Report:
-    """Run it."""
+    """Run the benchmark."""
     seeds = [os.urandom(32) for _ in range(STAYING + 1)]
     identities = [Identity.from_seed(seed) for seed in seeds]
     keys = [identity.public.hex() for identity in identities]

@@ -1,4 +1,4 @@
-"""Mesh nodes for the benchmarks: each in a process of its own, started and joined as a service would do it."""
+"""Mesh nodes for the benchmarks, started and joined as a service would do it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from zmesh.core.types import Endpoint, Member, Roster
 from zmesh.registry.port import OnChange, RegistryStatus, ValidatorSet
 
 JOINING = 30.0
-"""Seconds in which all links of a benchmark's mesh must stand."""
+"""Seconds in which all links of a benchmark's mesh must be up."""
 NO_LIMIT = 1e9
-"""Messages a second, or at once: what a benchmark sets where it measures the speed and not the limit."""
+"""Messages per second, or at once, for benchmarks that measure the speed and not the rate limit."""
 PAYLOAD = 256
-"""Bytes of a payload as it travels, unless a benchmark says otherwise."""
+"""Bytes of an encoded payload, unless a benchmark says otherwise."""
 
 UNLIMITED: dict[str, float] = {
     "author_rate": NO_LIMIT,
@@ -31,9 +31,9 @@ UNLIMITED: dict[str, float] = {
 
 
 def payload(number: int, size: int = PAYLOAD) -> dict[str, Any]:
-    """A payload of ``size`` bytes as it travels, with its number.
+    """A payload of ``size`` bytes when encoded, with its number.
 
-    Whoever measures a latency writes the moment of its call to zmesh into ``sent`` (monotonic seconds).
+    To measure latency, the caller writes the time of its call to zmesh into ``sent`` (monotonic seconds).
     """
     bare = {"n": number, "sent": 0.0, "pad": b""}
     lacking = size - len(msgpack.packb(bare, use_bin_type=True))
@@ -43,31 +43,31 @@ def payload(number: int, size: int = PAYLOAD) -> dict[str, Any]:
 
 
 class Introductions:
-    """The registry of a benchmark (port: ``zmesh.registry.port``): whoever was introduced to this node so far."""
+    """The registry of a benchmark (port: ``zmesh.registry.port``): the members introduced to this node last."""
 
     def __init__(self, me: Member) -> None:
         self._roster = Roster.of([me])
         self._on_change: OnChange = lambda found: None
 
     def introduce(self, members: Sequence[Member]) -> None:
-        """From now on exactly these belong."""
+        """From now on, exactly these belong."""
         self._roster = Roster.of(members)
         self._on_change(ValidatorSet(self._roster))
 
     async def start(self, on_change: OnChange) -> None:
-        """Begin with the node itself."""
+        """Begin with only the node itself."""
         self._on_change = on_change
         on_change(ValidatorSet(self._roster))
 
     async def read(self) -> ValidatorSet:
-        """As it is."""
+        """The current set."""
         return ValidatorSet(self._roster)
 
     async def stop(self) -> None:
-        """Nothing runs."""
+        """Nothing to stop."""
 
     def describe(self) -> str:
-        """For people."""
+        """A human-readable description."""
         return "whoever the benchmark introduced"
 
     def status(self) -> RegistryStatus:
@@ -77,7 +77,7 @@ class Introductions:
 
 @dataclass
 class Node:
-    """A running node of a benchmark."""
+    """A benchmark's running node."""
 
     mesh: MeshNetworkClient
     me: Member
@@ -86,7 +86,7 @@ class Node:
 
 @asynccontextmanager
 async def started(name: str, **settings: Any) -> AsyncIterator[Node]:
-    """A node on loopback, on ports of its own, that knows nobody yet."""
+    """A node on loopback, on its own ports, that knows no peer yet."""
     seed = os.urandom(32)
     key = Identity.from_seed(seed).public
     me = Member(key, key.hex(), name)
@@ -98,7 +98,7 @@ async def started(name: str, **settings: Any) -> AsyncIterator[Node]:
 
 @asynccontextmanager
 async def joined(line: Line, name: str, **settings: Any) -> AsyncIterator[MeshNetworkClient]:
-    """A node that is linked with everybody whom the parent introduces (see ``introduce``)."""
+    """A node that is linked with every peer that the parent introduces (see ``introduce``)."""
     async with started(name, **settings) as node:
         line.tell(node.me)
         members = await line.hear()
@@ -110,7 +110,7 @@ async def joined(line: Line, name: str, **settings: Any) -> AsyncIterator[MeshNe
 
 
 def introduce(workers: Sequence[Worker]) -> None:
-    """Make all workers, which run ``joined``, known to each other; returns when every link stands."""
+    """Introduce all workers, which run ``joined``, to each other; returns when every link is up."""
     members = [worker.hear() for worker in workers]
     for worker in workers:
         worker.tell(members)
@@ -121,7 +121,7 @@ def introduce(workers: Sequence[Worker]) -> None:
 
 
 def metric(mesh: MeshNetworkClient, name: str) -> int:
-    """One number of ``mesh.metrics()``; 0 if it is not there."""
+    """One number from ``mesh.metrics()``; 0 if it is missing."""
     for row in mesh.metrics().splitlines():
         if row.startswith(f"{name} "):
             return int(row.rpartition(" ")[2])

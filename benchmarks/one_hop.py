@@ -1,12 +1,12 @@
-"""How long one message takes from the author's call to the recipient's handler, over one hop.
+"""Measures how long one message takes from the author's call to the recipient's handler, over one hop.
 
-Two processes. Each has a mesh node and, beside it in the same event loop, the bare lane of ``floor.py``. Messages of
-both kinds take turns, so that whatever the machine does at that moment it does to both. Latency is one-way: the
-sender writes ``time.monotonic()`` into the message before it is signed, and the recipient reads the same clock (on
-Linux it is one clock for all processes) when its handler is called.
+Two processes. Each has a mesh node and, in the same event loop, the bare lane of ``floor.py``. Messages of both kinds
+take turns, so that disturbances of the machine affect both alike. Latency is one-way: the sender writes
+``time.monotonic()`` into the message before it is signed, and the recipient reads the same clock (Linux has one for all
+processes) when its handler is called.
 
-``paced``: 50 messages a second of each kind, half a period apart, everything cold. ``back to back``: the next message
-leaves when the one before it was received, first one way, then the other.
+``paced``: 50 messages a second of each kind, half a period apart, everything cold. ``back to back``: each message
+leaves when the one before it was received, first in one direction, then in the other.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from zmesh import MeshMessage, MeshNetworkClient, MessageType
 RATE = 50
 """Messages a second when paced."""
 SLICE = 20
-"""Messages of one kind before the other has its turn, back to back."""
+"""Messages of one kind before the other kind has its turn, back to back."""
 WARM_UP = 40
 """Messages of each kind that are not counted: imports, connections and caches."""
 ANSWER = 10.0
-"""Seconds that one message may take until the run is given up."""
+"""Seconds that one message may take before the run is abandoned."""
 TARGET = 1.5
 KINDS = ("zmesh", "floor")
 
@@ -42,23 +42,23 @@ _STAMP = struct.Struct("=dB")
 
 @dataclass
 class Latencies:
-    """Seconds, one for each message received, by kind."""
+    """Seconds that each received message took, by kind."""
 
     zmesh: list[float] = field(default_factory=list)
     floor: list[float] = field(default_factory=list)
 
     def of(self, kind: str) -> list[float]:
-        """Those of one kind."""
+        """The latencies of one kind."""
         return self.zmesh if kind == "zmesh" else self.floor
 
     def extend(self, other: Latencies) -> None:
-        """Take another's, too."""
+        """Add those of ``other``."""
         self.zmesh += other.zmesh
         self.floor += other.floor
 
 
 class Side:
-    """One of the two processes: sends both kinds, times what it receives, and answers what asks for an answer."""
+    """One of the two processes: sends both kinds, times what it receives, and answers on request."""
 
     def __init__(self) -> None:
         self.latencies = Latencies()
@@ -78,7 +78,7 @@ class Side:
             await self.mesh.broadcast(MessageType.GOSSIP, values)
 
     def on_message(self, message: MeshMessage) -> None:
-        """The mesh's handler; a plain one, which is called at once."""
+        """The mesh's handler: a plain function, which is called at once."""
         self.latencies.zmesh.append(time.monotonic() - message.payload["sent"])
         if message.payload["n"] % 2:
             self._answer = asyncio.ensure_future(self.send("zmesh", wants_answer=False))
@@ -103,7 +103,7 @@ class Side:
 
 
 async def side(line: Line, name: str, paced: int, trips: int) -> None:
-    """The work of each process. ``near`` sends; ``far`` answers until it is told to stop."""
+    """The work of both processes. ``near`` sends; ``far`` answers until it is told to stop."""
     one = Side()
     async with joined(line, name) as one.mesh:
         one.mesh.register_handler(MessageType.GOSSIP, one.on_message)
@@ -130,7 +130,7 @@ async def side(line: Line, name: str, paced: int, trips: int) -> None:
 
 
 async def _meet(line: Line, name: str, lane: BareLane) -> None:
-    """Join the bare lane: far binds, near connects."""
+    """Set up the bare lane: far binds, near connects."""
     if name == "far":
         server = zmq.curve_keypair()
         line.tell((lane.bind(server), server[0], lane.public))
@@ -175,7 +175,7 @@ def measure_hops(paced: int, trips: int) -> tuple[Latencies, Latencies]:
 
 
 def measure(options: argparse.Namespace) -> Report:
-    """Run it."""
+    """Run the benchmark."""
     slow, fast = measure_hops(options.messages, options.messages)
     figures = []
     for name, found in ((f"{RATE} msg/s", slow), ("back to back", fast)):

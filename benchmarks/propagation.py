@@ -1,8 +1,8 @@
-"""How long until the last of ten processes has a message, in a full mesh with everything on.
+"""Measures the time until the last of ten processes has a message, in a full mesh with everything enabled.
 
 Ten processes, ten messages a second, each from a random node. Time runs from the author's call to the handler of the
-last of the nine others, by the machine's one monotonic clock. The yardstick is one hop between two processes,
-measured in the same run before the ten start and after they ended.
+last of the nine others, on the machine's one monotonic clock. The yardstick is one hop between two processes, measured
+in the same run before the ten start and after they end.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from benchmarks.one_hop import measure_hops
 from zmesh import MeshMessage, MessageType
 
 RATE = 10
-"""Messages a second, of all nodes together."""
+"""Messages per second of all nodes together."""
 WARM_UP = 20
 """Messages that are not counted."""
 HOPS = 150
-"""Messages of one measurement of one hop."""
+"""Messages per measurement of one hop."""
 SETTLE = 3.0
 """Seconds after the last message in which repair brings what the push missed."""
 TARGET = 5.0
 SEED = 1
-"""Of the choice of authors."""
+"""Seed for the choice of authors."""
 
 
 BEGIN, END = "begin", "end"
@@ -43,15 +43,15 @@ class Log:
     """What one node saw."""
 
     taken: dict[int, float] = field(default_factory=dict)
-    """Number of a message -> seconds it took."""
+    """Message number -> seconds it took."""
     arrivals: int = 0
-    """Messages handed over."""
+    """Messages handed to the handler."""
     duplicates: int = 0
-    """Copies that came besides."""
+    """Further copies that arrived."""
 
 
 async def node(line: Line, name: str) -> None:
-    """Broadcast each number that is told; log what comes from ``BEGIN`` to ``END``."""
+    """Broadcast each number received from the parent; log what arrives between ``BEGIN`` and ``END``."""
     log = Log()
 
     def take(message: MeshMessage) -> None:
@@ -76,7 +76,7 @@ async def node(line: Line, name: str) -> None:
 
 
 def _announce(workers: Sequence[Worker], count: int, rng: random.Random) -> dict[int, int]:
-    """Let random workers broadcast ``count`` numbers at the set rate; number -> who."""
+    """Let random workers broadcast ``count`` numbers at ``RATE``; returns number -> author."""
     authors = {}
     start = time.monotonic()
     for number in range(count):
@@ -88,7 +88,7 @@ def _announce(workers: Sequence[Worker], count: int, rng: random.Random) -> dict
 
 
 def propagate(nodes: int, count: int) -> tuple[dict[int, int], list[Log]]:
-    """Who wrote which message, and what each node saw."""
+    """The author of each message, and what each node saw."""
     rng = random.Random(SEED)
     with crew(node, [(f"node{at:02}",) for at in range(nodes)]) as workers:
         introduce(workers)
@@ -96,7 +96,7 @@ def propagate(nodes: int, count: int) -> tuple[dict[int, int], list[Log]]:
         for worker in workers:
             worker.tell(BEGIN)
         for worker in workers:
-            worker.hear()  # or the first message could come before the log that it belongs to
+            worker.hear()  # otherwise the first message could come before its log
         authors = _announce(workers, count, rng)
         for worker in workers:
             worker.tell(END)
@@ -116,7 +116,7 @@ def last_of_all(authors: dict[int, int], logs: list[Log]) -> list[float]:
 
 
 def measure(options: argparse.Namespace) -> Report:
-    """One hop, then the ten, then one hop again."""
+    """Measure one hop, then the full mesh, then one hop again."""
     hop = measure_hops(options.hops, 0)[0].zmesh
     authors, logs = propagate(options.nodes, options.messages)
     hop += measure_hops(options.hops, 0)[0].zmesh

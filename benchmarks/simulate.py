@@ -1,12 +1,12 @@
-"""How messages spread through 100, 1,000 and 10,000 simulated nodes: clean, and with 20 % loss and 30 % silent relays.
+"""Simulates gossip among 100, 1,000 and 10,000 nodes: clean, and with 20 % loss and 30 % silent relays.
 
-Real engines and frames under virtual time (``zmesh.transports.simulator``): links of 10 to 50 ms, 0.5 ms to check a
-signature. The times are virtual, so they do not depend on the machine, and a seed replays them exactly. Signatures are
-replaced by a keyed hash, for nobody cheats here; each case runs in a process of its own.
+Real engines and frames in virtual time (``zmesh.transports.simulator``): links of 10 to 50 ms, 0.5 ms to verify a
+signature. The times are virtual, so they do not depend on the machine, and a seed replays them exactly. A keyed hash
+replaces signatures, since no node cheats here; each case runs in its own process.
 
-The floor of the latencies is an ideal flood over the same links: nothing is lost, everybody passes everything on to all
-neighbours, and every message takes the shortest way, with the same delays and the same time to check. The floor of the
-copies is one for each delivery. ``REFERENCE`` is another simulation, not of this code.
+The floor of the latencies is an ideal flood over the same links: nothing is lost, every node relays everything to all
+neighbours, and every message takes the shortest path, with the same delays and verification times. The floor of the
+copies is one per delivery. ``REFERENCE`` is another simulation, not of this code.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from zmesh.transports.simulator import Simulation
 LOSS: Final = 0.2
 SILENT: Final = 0.3
 SETTLED: Final = 5.0
-"""Virtual seconds after which all links are live; only then does anything go wrong, or is anything said."""
+"""Virtual seconds after which all links are live; faults and messages begin only then."""
 BETWEEN: Final = 2.0
-"""Virtual seconds between messages, which spread one at a time."""
+"""Virtual seconds between messages, which spread one after the other."""
 AFTERWARDS: Final = 20.0
-"""Virtual seconds in which repair may find what is missing: four rounds of digests."""
+"""Virtual seconds for repair to find what is missing: four rounds of digests."""
 PAYLOAD: Final = {"data": bytes(256)}
 PATIENCE: Final = 3600.0
 """Seconds that one case may take."""
 PLOT: Final = Path("build/simulate.png")
-"""Where the plot goes, from the current folder."""
+"""Where the plot goes, relative to the current folder."""
 MAX_MINUTES: Final = 15.0
 MAX_GIB: Final = 12.0
 
 
 class Spread(NamedTuple):
-    """Copies per delivery, and milliseconds until half, 99 % and all of the nodes had a message."""
+    """Copies per delivery, and milliseconds until 50 %, 99 % and all of the nodes had a message."""
 
     copies: float
     p50: float
@@ -68,7 +68,7 @@ class Case(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For people."""
+        """A human-readable name."""
         return f"{self.nodes:,} {'faulty' if self.faulty else 'clean'}, k={self.fanout}"
 
 
@@ -80,26 +80,26 @@ REFERENCE: Final = {
     (10_000, True, 8): Spread(5.7, 166, 251, 845),
 }
 """By nodes, faults and fanout: one run each of a prototype simulation of the same policy (push, then repair by IHAVE
-and IWANT), with links of 10 to 50 ms and 0.5 ms of processing. It was not run for 100 nodes with faults."""
+and IWANT), with links of 10 to 50 ms and 0.5 ms of processing. There is no run for 100 nodes with faults."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one case gave. Milliseconds of virtual time."""
+    """The result of one case, in milliseconds of virtual time."""
 
     case: Case
     spread: Spread
     floor: Spread
     arrived: float
-    """Copies that arrived for each delivery; ``spread.copies`` counts those that left."""
+    """Copies that arrived per delivery; ``spread.copies`` counts those that left."""
     expected: int
     missed: int
     repeats: int
     offences: int
     latencies: Sequence[float]
-    """Every thousandth of all deliveries, ascending: the curve of the plot."""
+    """About a thousand evenly spaced ranks of all latencies, ascending: the curve of the plot."""
     minutes: float
-    """Of CPU."""
+    """Minutes of CPU time."""
     gib: float
     digest: str
 
@@ -111,7 +111,7 @@ class Outcome:
 
 async def run(line: Line, case: Case) -> None:
     """The work of one process."""
-    gc.disable()  # nothing in here is cyclic garbage, and looking for it among millions of objects takes longer
+    gc.disable()  # there is no cyclic garbage here, and looking for it among millions of objects is slow
     started = time.process_time()
     faults = [Loss(LOSS, start=SETTLED), Silent(share=SILENT, start=SETTLED)] if case.faulty else []
     settings = Settings(crypto="hash", bounds=Bounds(fanout=case.fanout))
@@ -151,7 +151,7 @@ async def run(line: Line, case: Case) -> None:
 
 
 def ideal_flood(sim: Simulation, author: int) -> list[float]:
-    """Seconds until each other node could have a message, over the links that are live now (Dijkstra), ascending."""
+    """Seconds until each other node could have a message over the links live now (Dijkstra), ascending."""
     number = {life.seat.member.key: life.seat.number for life in sim.nodes}
     check = sim.settings.verify_seconds
     reached: dict[int, float] = {}
@@ -169,7 +169,7 @@ def ideal_flood(sim: Simulation, author: int) -> list[float]:
 
 
 def floor_of(ideal: Sequence[Sequence[float]]) -> Spread:
-    """The spread of ideal floods, one for each message."""
+    """The spread of ideal floods, one flood per message."""
     everything = [1000 * at for flood in ideal for at in flood]
     last = median([1000 * flood[-1] for flood in ideal])
     return Spread(1.0, median(everything), percentile(everything, 0.99), last)
@@ -221,7 +221,7 @@ def plot(outcomes: Sequence[Outcome], path: Path) -> None:
 
 
 def prepare(path: Path) -> None:
-    """Find out now, and not after the last case, whether a plot can be drawn and kept. Raises ``BenchmarkError``."""
+    """Check before the first case that a plot can be drawn and saved. Raises ``BenchmarkError`` if not."""
     if find_spec("matplotlib") is None:
         raise BenchmarkError("the plot needs matplotlib, which `make env` installs")
     try:
@@ -232,7 +232,7 @@ def prepare(path: Path) -> None:
 
 
 def measure(options: argparse.Namespace) -> Report:
-    """Run every case, each in a process of its own."""
+    """Run every case, each in its own process."""
     prepare(options.plot)
     outcomes: list[Outcome] = []
     for nodes in options.nodes:

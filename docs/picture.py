@@ -1,4 +1,4 @@
-"""Runs the demo and draws what it showed last as ``docs/demo.svg``: the picture in the README is a run, not a drawing.
+"""Runs the demo and draws its last screen as ``docs/demo.svg``: the picture in the README is a real run.
 
 python docs/picture.py
 """
@@ -19,15 +19,15 @@ from zmesh.demo.screen import screen_table, summary
 from zmesh.demo.stage import perform
 
 WIDTH = 86
-"""Columns, as a terminal has them."""
+"""Terminal columns."""
 
 
 def _ignore(score: Score, now: str) -> None:
-    """Only the end is drawn."""
+    """Show nothing: only the end is drawn."""
 
 
 def main() -> None:
-    """Run, draw, write."""
+    """Run the demo, draw it and write the picture."""
     score = asyncio.run(perform(10, 5, FileGround, _ignore))
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     console.print("$ make demo", style="bold")
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _alone(template: str) -> str:
-    """A picture that fetches nothing: no web fonts, and no comment about its maker."""
+    """A template whose pictures fetch nothing: without web fonts, and without a comment about the tool."""
     return re.sub(r"@font-face {{.*?}}\s*|<!--.*?-->\s*", "", template, flags=re.DOTALL).replace(
         "Fira Code", "monospace"
     )

@@ -1,4 +1,4 @@
-"""Writes ``docs/settings.md``, the reference of all settings, from what ``zmesh/config.py`` says of them.
+"""Writes ``docs/settings.md``, the reference of all settings, from the docstrings in ``zmesh/config.py``.
 
 python docs/settings.py
 """

@@ -1,4 +1,4 @@
-"""A validator: it joins the mesh, trains when a round is announced, and coordinates rounds if it is told to.
+"""A validator: it joins the mesh, trains when a round is announced, and coordinates a round if asked to.
 
 Settings come from the environment, as in a container::
 
@@ -8,7 +8,7 @@ Settings come from the environment, as in a container::
     export MESH_REGISTRY=registry.toml               # who the validators are, and where
     python examples/mesh_network_example.py          # or with --coordinate, on one of them
 
-``curl http://localhost:9090/health`` says how it is. SIGTERM and Ctrl-C end it in order: the others are told.
+``curl http://localhost:9090/health`` reports its state. SIGTERM and Ctrl-C stop it cleanly: peers are notified.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from zmesh import ConfigError, FLRoundAnnouncement, MeshMessage, MeshNetworkClie
 
 ROUND_SECONDS = 3600
 TRAININGS = 4
-"""Rounds that this validator trains for at once: whoever announces more finds it busy."""
+"""Rounds that this validator trains for at once: for any further one it is busy."""
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +36,12 @@ class Validator:
         mesh.register_handler(MessageType.MODEL_DELTA_TRANSFER, self.on_delta)
 
     async def coordinate(self) -> None:
-        """Announce a round to everybody; deltas come back to ``on_delta``."""
+        """Announce a round to all peers; their deltas come back to ``on_delta``."""
         message = await self.mesh.announce_fl_round(
             round_id=f"round_{int(time.time())}",
             dataset_name="belize_corpus",
             target_participants=len(self.mesh.peers),
-            deadline=ROUND_SECONDS,  # seconds from now; the message carries the moment itself, too
+            deadline=ROUND_SECONDS,  # seconds from now; the message also carries the absolute time
             min_stake=1000,
             reward_pool=50000,
             model_hash="QmInitialModel",
@@ -49,29 +49,29 @@ class Validator:
         print(f"announced {message.payload['round_id']}", flush=True)
 
     async def on_round(self, message: MeshMessage) -> None:
-        """Somebody announced a round: train in a task, as a handler is cancelled after ``handler_timeout``, 30 s."""
+        """A round was announced: train in a task, since a handler is cancelled after ``handler_timeout``, 30 s."""
         announced = FLRoundAnnouncement.from_dict(message.payload)
         print(f"{message.sender_id} announced {announced.round_id} on {announced.dataset_name}", flush=True)
         if len(self.trainings) >= TRAININGS:
             print(f"busy: no training for {announced.round_id}", flush=True)
             return
         training = asyncio.create_task(self.take_part(message.sender_id, announced))
-        self.trainings.add(training)  # the event loop alone would let go of it halfway
+        self.trainings.add(training)  # the event loop keeps only a weak reference
         training.add_done_callback(self.trainings.discard)
 
     async def take_part(self, coordinator: str, announced: FLRoundAnnouncement) -> None:
-        """Train, and send the result straight back."""
+        """Train, and send the result straight back to the coordinator."""
         try:
             model_cid, quality = await self.train(announced)
-            # An enum with a truth value: only DELIVERED is true, the others say why not.
+            # An enum with a truth value: only DELIVERED is true; the others name the reason.
             result = await self.mesh.send_model_delta(coordinator, announced.round_id, model_cid, quality)
-        except Exception:  # nobody awaits this task: whatever ended it is told here
+        except Exception:  # nothing awaits this task: report here whatever ended it
             log.exception("training for %s failed", announced.round_id)
         else:
             print(f"delta for {announced.round_id}: {result.value}", flush=True)
 
     async def give_up(self) -> None:
-        """The node ends, and with it what is under way."""
+        """Cancel every training under way, because the node stops."""
         trainings = list(self.trainings)
         for training in trainings:
             training.cancel()
@@ -83,18 +83,18 @@ class Validator:
         print(f"{message.sender_id} delivered {delta['model_cid']} with quality {delta['quality_score']}", flush=True)
 
     async def train(self, announced: FLRoundAnnouncement) -> tuple[str, float]:
-        """Stands in for hours of work: where the result is stored (a CID), and how good it is (0 to 100)."""
+        """Stands in for hours of work: returns where the result is stored (a CID) and how good it is (0 to 100)."""
         return f"QmDeltaOf{announced.round_id}", 95.5
 
 
 async def run(coordinate: bool) -> None:
-    """One validator's life, from start to SIGTERM."""
+    """Run one validator from start to SIGTERM."""
     told_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
 
-    mesh = MeshNetworkClient()  # every setting from the environment; an argument here would beat it
-    validator = Validator(mesh)  # handlers first, so that no message comes before them
+    mesh = MeshNetworkClient()  # all settings come from the environment; an argument here would override them
+    validator = Validator(mesh)  # register handlers first, so that no message comes before them
     async with mesh:
         print(f"{mesh.peer_id} listens on port {mesh.listen_port}, public key {mesh.public_key}", flush=True)
         peers = await mesh.discover_peers()

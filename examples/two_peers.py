@@ -1,7 +1,7 @@
-"""The smallest mesh: two nodes in one program, one message to everybody and one to a single peer.
+"""The smallest mesh: two nodes in one program, one broadcast and one message to a single peer.
 
-Run it with ``python examples/two_peers.py``; it ends by itself. Encryption, signatures and acknowledgements are the
-real ones: nothing here is a mock.
+Run it with ``python examples/two_peers.py``; it ends on its own. Encryption, signatures and acknowledgements are real:
+nothing here is a mock.
 """
 
 import asyncio
@@ -28,15 +28,15 @@ async def main() -> None:
     bob.register_handler(MessageType.GOSSIP, on_gossip)
 
     async with alice, bob:
-        # Each side has to know the other's key: nobody else gets in.
+        # Each side has to know the other's key: no other peer gets in.
         alice.peers["bob"] = card(bob)
         bob.peers["alice"] = card(alice)
 
-        # To everybody. Sent before the two are linked, it arrives as soon as they are.
+        # A broadcast. It is sent before the two are linked, and arrives as soon as they are.
         await alice.broadcast(MessageType.GOSSIP, {"text": "hello, everybody"})
         await heard.wait()
 
-        # To one peer: the result is true when bob has verified and queued it.
+        # A direct message: the result is true once bob has verified and queued it.
         result = await alice.send_model_delta("bob", round_id="round_001", model_cid="QmX", quality_score=95.5)
         print(f"alice sent a model delta to bob: {result.value}")
 

@@ -1,8 +1,8 @@
-"""Built-in protocol behaviour, each a pure state machine behind the port in ``zmesh.core.handler``.
+"""Built-in protocol behaviour: pure state machines that implement the port in ``zmesh.core.handler``.
 
 Rules
- 1. A handler decides nothing about links, repair or delivery; the engine does, and asks ``validate`` first.
- 2. Who is speaking is the ``sender`` that the engine verified; votes, rounds and limits key on its account.
+ 1. A handler decides nothing about links, repair or delivery: the engine does, and calls ``validate`` first.
+ 2. The speaker is the ``sender`` that the engine verified; votes, rounds and limits are keyed by its account.
  3. Every handler works alone: a node may run any subset. ``default_handlers`` is the usual set.
 """
 
@@ -45,7 +45,7 @@ __all__ = [
 
 
 class Handlers(NamedTuple):
-    """The usual set. A tuple of ``Handler``, so the engine takes it as it is."""
+    """The usual set. A tuple of ``Handler``, so it can be passed to the engine as it is."""
 
     heartbeat: Heartbeat
     records: Records
@@ -66,13 +66,13 @@ def default_handlers(
 
     Args:
         status: the payload of the next heartbeat, see ``Heartbeat``.
-        ports: what peer records need of their node, see ``RecordPorts``.
+        ports: what peer records need from their node, see ``RecordPorts``.
         own: what this node announces about itself; None until ``records.describe`` is called.
-        account: gives this node's account, see ``Rounds``; None takes the mesh key in hex.
+        account: returns this node's account, see ``Rounds``; None means the mesh key in hex.
         heartbeat_interval: seconds.
-        phase: 0 to below 1, drawn once per node: keeps nodes that started together apart.
+        phase: 0 to below 1, drawn once per node: spreads out nodes that started together.
 
-    Raises ``ConfigError`` for an interval or phase out of range.
+    Raises ``ConfigError`` if the interval or phase is out of range.
     """
     return Handlers(
         Heartbeat(status, heartbeat_interval, phase),

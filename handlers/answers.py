@@ -1,9 +1,8 @@
-"""Answers to those who ask which records they lack: whether this node gives one, and what is in it.
+"""Answers to peers that ask for records they lack: whether this node answers, and with what.
 
 Rules
- 1. A gossiped question is answered by a few, picked by the message's own id: nobody chooses who answers.
- 2. An account's questions are looked at once a second: each costs its answerer far more than its asker, also if there
-    is nothing to answer.
+ 1. A few peers answer a gossiped question, picked by the message's own id: no one chooses who answers.
+ 2. One question per account and second is looked at: each costs its answerer far more than its asker, answered or not.
 """
 
 from __future__ import annotations
@@ -19,10 +18,9 @@ from zmesh.core.types import Member, MessageType, PeerKey
 from zmesh.handlers.record import Record
 
 ANSWERS: Final = 4
-"""Peers that answer one question, on average: one that lies or is gone does not matter, a hundred would be a
-storm."""
+"""Peers that answer one question, on average: one that lies or is gone does not matter, a hundred would be a storm."""
 ANSWER_EVERY: Final = 1.0
-"""Seconds between two questions of one account that are looked at."""
+"""Seconds between two questions of one account that are looked at; others are ignored."""
 ANSWER_BYTES: Final = 48 * 1024
 """Bytes of records in one answer, below ``bounds.MAX_PAYLOAD``; the next question brings the rest."""
 MAX_ANSWER: Final = 256
@@ -30,7 +28,7 @@ MAX_ANSWER: Final = 256
 
 
 class Answers:
-    """Those of the node with the key ``me``."""
+    """The answers of the node with the key ``me``."""
 
     def __init__(self, me: PeerKey) -> None:
         self._me = me
@@ -39,7 +37,7 @@ class Answers:
     def to(
         self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], held: Mapping[PeerKey, Record], now: Now
     ) -> Sequence[Command]:
-        """The answer to this question, out of the records that are ``held``, if it is due one."""
+        """The answer to this question from the records that are ``held``, or nothing if none is due."""
         lot = self._lot(envelope)
         if envelope.recipient is None and lot % max(1, len(held)) >= ANSWERS:
             return ()
@@ -49,8 +47,7 @@ class Answers:
         lacking = _lacking(envelope.author, payload, held)
         if not lacking:
             return ()
-        # Each of those who answer begins elsewhere, so that together they bring more than one answer can
-        # hold.
+        # Each answerer begins at a different record, so that together they bring more than one answer can hold.
         start = lot % len(lacking)
         answer: list[bytes] = []
         size = 0
@@ -63,7 +60,7 @@ class Answers:
         return (SendDirect(envelope.author, MessageType.PEER_DISCOVERY, content),)
 
     def _lot(self, envelope: Envelope) -> int:
-        """A number that the message's id draws for this node: no two draw alike."""
+        """A number derived from the message's id and this node's key: each node draws its own."""
         lot = blake2b(envelope.id + self._me, digest_size=8).digest()
         return int.from_bytes(lot)
 
@@ -73,9 +70,9 @@ class Answers:
 
 
 def _lacking(asker: PeerKey, question: Mapping[str, Any], held: Mapping[PeerKey, Record]) -> list[Record]:
-    """What the asker lacks of the range that it asks about, in the order of the keys.
+    """The records that the asker lacks in the range it asks about, in key order.
 
-    Its own record is among that if an earlier life of it signed one with a higher sequence: it has to outbid that.
+    They include its own record if an earlier life of it signed one with a higher sequence: it has to outbid that.
     """
     has = dict(question["known"])
     after = question.get("after") or b""

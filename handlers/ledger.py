@@ -1,18 +1,18 @@
-"""What accounts said of proposals, remembered alike by all nodes that heard the same, in whatever order it came.
+"""What accounts said about proposals, remembered identically by all nodes that heard the same, in whatever order.
 
 Theory
-    What is remembered is a function of the set of messages. Each belongs to a period of signed time, its own for good,
-    and all that a message can do is add to what its account said in that period. What was said never shrinks, so
-    that the order of additions cannot matter; and what is forgotten follows from what was said.
+    What is remembered is a function of the set of messages. Each message belongs for good to a period of signed time,
+    its own, and all it can do is add to what its account said in that period. What was said never shrinks, so the order
+    of additions cannot matter; and what is forgotten follows from what was said.
 
 Rules
- 1. Of one account, period and proposal the first two different words are kept: the second proves a contradiction, and
-    no third adds to that.
- 2. An account that speaks of more than ``most`` proposals in one period has flooded it. What it said in it is dropped:
-    any choice among it would be one of order. ``has_flooded`` says so for as long as that period is remembered.
- 3. A period is forgotten, with all before it, once its account has spoken of more than ``most`` proposals since it
-    began, and was heard two periods later. Forgotten is as if it had never been said. So nobody pushes out what
-    others said, and to be rid of its own word an account has to wait for a whole period at least.
+ 1. For each account, period and proposal, the first two different words are kept: the second proves a contradiction,
+    and a third adds nothing.
+ 2. An account that speaks of more than ``most`` proposals in one period has flooded it. All that it said in it is
+    dropped, since any selection would depend on order. ``has_flooded`` reports this while that period is remembered.
+ 3. A period is forgotten, together with all before it, once its account has spoken of more than ``most`` proposals
+    since it began, and was heard two periods later. Forgotten means as if never said. So no account pushes out what
+    others said, and to get rid of its own word an account has to wait at least one whole period.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from typing import Final, Generic, Protocol, TypeVar
 from zmesh.core.types import Verdict
 
 PERIOD_MS: Final = 600_000
-"""Milliseconds of signed time in a period: far above what a message may be late, so that nobody still hears of a period
-that others forget, and short, so that an honest account stays far below ``most``."""
+"""Milliseconds of signed time in a period: far longer than a message may be late, so that no node still hears of a
+period that others have forgotten, and short enough that an honest account stays far below ``most``."""
 KEPT_WHOLE: Final = 2
-"""Periods up to the newest of an account that are never forgotten: what comes late still meets what it contradicts."""
+"""The newest periods of an account, which are never forgotten: a late message still meets what it contradicts."""
 
 
 class Word(Protocol):
-    """What a message says of a proposal."""
+    """What a message says about a proposal."""
 
     @property
     def word(self) -> str:
@@ -49,12 +49,12 @@ W = TypeVar("W", bound=Word)
 
 @dataclass(slots=True)
 class _Account:
-    """What one account is charged for."""
+    """The record of one account."""
 
     periods: dict[int, dict[str, None]] = field(default_factory=dict)
-    """The proposals of each remembered period, ``most + 1`` of them where it was flooded."""
+    """The proposals of each remembered period; ``most + 1`` of them if it was flooded."""
     forgotten: int = -1
-    """The newest period that is forgotten; those before it are, too."""
+    """The newest forgotten period; all before it are forgotten, too."""
 
 
 class Ledger(Generic[W]):
@@ -67,8 +67,7 @@ class Ledger(Generic[W]):
         self._said: dict[str, dict[str, dict[int, list[W]]]] = {}
 
     def of(self, proposal_id: str) -> Mapping[str, tuple[W, ...]]:
-        """What each account said of it, accounts and messages in ascending order, messages by their signed time; of
-        those of one word and period, one."""
+        """What each account said about it, one message per word and period: accounts in order, messages by time."""
         by_account = self._said.get(proposal_id, {})
         return {
             account: tuple(sorted((word for period in by_account[account].values() for word in period), key=_signed))
@@ -76,27 +75,27 @@ class Ledger(Generic[W]):
         }
 
     def by(self, account: str, proposal_id: str) -> list[W]:
-        """What this account said of it, also in a period that its next word may end."""
+        """What this account said about it, including in a period that its next word may make forgotten."""
         said = self._said.get(proposal_id, {}).get(account, {})
         return [word for period in said.values() for word in period]
 
     def would_flood(self, account: str, proposal_id: str, timestamp_ms: int) -> bool:
-        """Is it past what it may speak of in that period, if it says this, too?"""
+        """True if this, too, would take the account past what it may speak of in that period."""
         known = self._accounts.get(account)
         mine = {} if known is None else known.periods.get(timestamp_ms // PERIOD_MS, {})
         return len(mine) + (proposal_id not in mine) > self._most
 
     def has_flooded(self, account: str) -> bool:
-        """Did it speak of too many proposals in one period that is remembered?"""
+        """True if it spoke of too many proposals in a period that is remembered."""
         known = self._accounts.get(account)
         return known is not None and any(len(period) > self._most for period in known.periods.values())
 
     def __iter__(self) -> Iterator[str]:
-        """The proposals that are remembered, in the order in which they were first mentioned."""
+        """The remembered proposals, in the order in which they were first mentioned."""
         return iter(self._said)
 
     def judge(self, account: str, proposal_id: str, timestamp_ms: int) -> Verdict:
-        """ACCEPT the account's first word on it; RELAY what else may add to what others know; IGNORE the rest."""
+        """ACCEPT the account's first word on it; RELAY anything else that others may need; IGNORE the rest."""
         known, period = self._accounts.get(account), timestamp_ms // PERIOD_MS
         if known is None:
             return Verdict.ACCEPT
@@ -106,11 +105,11 @@ class Ledger(Generic[W]):
         said = self._said.get(proposal_id, {}).get(account, {})
         if len(said.get(period, ())) > 1:
             return Verdict.IGNORE
-        # The one too many proves the flood to others, as the first two that contradict each other prove that.
+        # The one too many proves the flood to others, as two contradicting words prove an equivocation.
         return Verdict.RELAY if said or self.would_flood(account, proposal_id, timestamp_ms) else Verdict.ACCEPT
 
     def note(self, account: str, proposal_id: str, said: W) -> None:
-        """Add it, unless it adds nothing."""
+        """Record it, unless it adds nothing."""
         if self.judge(account, proposal_id, said.timestamp_ms) is Verdict.IGNORE:
             return
         known, period = self._accounts.setdefault(account, _Account()), said.timestamp_ms // PERIOD_MS
@@ -136,7 +135,7 @@ class Ledger(Generic[W]):
             del known.periods[period]
 
     def _drop(self, account: str, period: int) -> None:
-        """All that it said in that period."""
+        """Drop all that the account said in that period."""
         for proposal_id in self._accounts[account].periods[period]:
             by_account = self._said.get(proposal_id, {})
             by_period = by_account.get(account, {})

@@ -1,13 +1,12 @@
-"""A peer record: where a key can be reached, signed on its own so that anybody may pass it on.
+"""A peer record: where a key can be reached, signed on its own so that any peer may pass it on.
 
 Rules
  1. A record is ``body + signature (64 B)``; the body is a msgpack array, the signature is Ed25519 (RFC 8032)
-    over ``SIGN_TAG + BLAKE2b-256(body)``. Who passes it on, and over what, adds nothing to it and proves
-    nothing.
- 2. Decoding says that the bytes have the right shape, never that the signature holds: ask ``verify``.
- 3. Any bytes whatsoever either decode or raise ``WireError`` with MALFORMED.
- 4. Room for later: unknown trailing fields are ignored. What an account signed for the key travels along and is
-    opaque here: whoever knows the registry judges it.
+    over ``SIGN_TAG + BLAKE2b-256(body)``. Who passes it on, and how, adds nothing to it and proves nothing.
+ 2. Decoding shows that the bytes have the right shape, never that the signature holds: use ``verify_record`` for that.
+ 3. Any bytes either decode or raise ``WireError`` with MALFORMED.
+ 4. Room for later: unknown trailing fields are ignored. What an account signed for the key travels along and is opaque
+    here: the code that knows the registry judges it.
 """
 
 from __future__ import annotations
@@ -30,23 +29,22 @@ from zmesh.handlers.schema import Check, blob, items, text, whole
 VERSION: Final = 1
 SIGN_TAG: Final = b"zmesh/1 record:"
 MAX_RECORD: Final = 4 * 1024
-"""Bytes with signature: eight endpoints of the longest DNS name (2 KiB), sixteen capabilities (1 KiB), the
-rest."""
+"""Bytes with signature: eight endpoints of the longest DNS name (2 KiB), sixteen capabilities (1 KiB), the rest."""
 MAX_HOST: Final = 253
 """Bytes of a host: the longest DNS name (RFC 1035)."""
 MAX_CAPABILITIES: Final = 16
-"""Words a peer says about itself: a record stays small enough to be gossiped by everybody."""
+"""Words that a peer uses to describe itself: a record stays small enough for every node to gossip."""
 MAX_CAPABILITY: Final = 64
 """Bytes of one such word in UTF-8."""
 MAX_DELEGATION: Final = 512
 """Bytes of what an account signed for this key: two signatures, two keys, and a few lines."""
 MAX_WIRE_VERSIONS: Final = 8
-"""Wire versions that one node speaks: an upgrade needs two at a time."""
+"""Wire versions that one node speaks: an upgrade needs two at once."""
 
 Sign = Callable[[bytes], bytes]
 """64 bytes, the Ed25519 signature over the argument."""
 Verify = Callable[[PeerKey, bytes, bytes], bool]
-"""``(key, data, signature)``: is that the key's Ed25519 signature over data? Never raises."""
+"""``(key, data, signature)``: True if that is the key's Ed25519 signature over data. Never raises."""
 
 _port = whole(1, 65_535)
 _short = text(MAX_HOST)
@@ -55,7 +53,7 @@ _HOST: Final = re.compile(r"[0-9A-Za-z:_-][0-9A-Za-z.:_-]*")
 
 
 _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
-"""The last label of no name (RFC 3696, section 2); resolvers still read 127.1 and 0x7f000001 as addresses."""
+"""Not a valid last label of a name (RFC 3696, section 2); resolvers still read 127.1 and 0x7f000001 as addresses."""
 
 
 def _is_host(value: object) -> bool:
@@ -63,7 +61,7 @@ def _is_host(value: object) -> bool:
 
 
 def _is_plain(host: str) -> bool:
-    """Is it an address in its one usual form, or a name? Only of these can ``is_local`` tell where they lead."""
+    """True for an address in its canonical form, or a name: only of these can ``is_local`` tell where they lead."""
     try:
         ip_address(host)
     except ValueError:
@@ -101,7 +99,7 @@ _LAYOUT: Final[tuple[tuple[str, Check], ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a key says about itself. ``encoded`` is the whole of it as it travels, signature included."""
+    """What a key says about itself. ``encoded`` is the whole record as it travels, signature included."""
 
     network: bytes
     key: PeerKey
@@ -109,40 +107,40 @@ class Record:
     endpoints: tuple[Endpoint, ...]
     """Front doors, best first."""
     router_port: int | None
-    """The ROUTER's own port on the same hosts; None where only the front door is open."""
+    """The ROUTER's own port on the same hosts; None if only the front door is open."""
     gossip_port: int | None
-    """The publisher's own port on the same hosts; None where gossip rides on the direct lane."""
+    """The publisher's own port on the same hosts; None if gossip rides on the direct lane."""
     capabilities: tuple[str, ...]
     wire_versions: tuple[int, ...]
     sequence: int
     """The highest one of a key wins."""
     time_ms: int
-    """Unix milliseconds when it was signed: for people only."""
+    """Unix milliseconds when it was signed: informational only."""
     delegation: bytes | None
-    """The delegation of the account that the key speaks for, as it travels; None where the registry knows the key."""
+    """The delegation of the account that the key speaks for, as it travels; None if the registry names the key."""
     encoded: bytes
 
     @property
     def multiaddrs(self) -> tuple[str, ...]:
-        """The endpoints as ``/ip4/HOST/tcp/PORT`` and its kin."""
+        """The endpoints as ``/ip4/HOST/tcp/PORT`` and the like."""
         return tuple(f"/{_protocol(host)}/{host}/tcp/{port}" for host, port in self.endpoints)
 
     @property
     def has_local_endpoint(self) -> bool:
-        """Does an endpoint point back at whoever dials it, or stay on one cable?"""
+        """True if an endpoint leads back to the machine that dials it, or never leaves one network segment."""
         return any(is_local(endpoint.host) for endpoint in self.endpoints)
 
     @property
     def is_all_local(self) -> bool:
-        """Does every endpoint, as in a mesh on one machine?"""
+        """True if every endpoint is local, as in a mesh on one machine."""
         return bool(self.endpoints) and all(is_local(endpoint.host) for endpoint in self.endpoints)
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a node wants to be known by; ``encode_record`` adds who, when and the signature.
+    """How a node describes itself; ``encode_record`` adds the key, the time and the signature.
 
-    Raises ``ConfigError`` for a name, host, port or number of items out of bounds.
+    Raises ``ConfigError`` if a name, host, port or number of items is out of bounds.
     """
 
     peer_id: str
@@ -189,7 +187,7 @@ def encode_record(
 
 
 def decode_record(encoded: bytes) -> Record:
-    """Parse a record. Raises ``WireError`` (MALFORMED) and nothing else; says nothing about the signature."""
+    """Parse a record without verifying its signature. Raises ``WireError`` (MALFORMED) and nothing else."""
     if not SIGNATURE_SIZE < len(encoded) <= MAX_RECORD:
         raise malformed(f"a record must have {SIGNATURE_SIZE + 1} to {MAX_RECORD} bytes, not {len(encoded)}")
     fields = _unpack(encoded[:-SIGNATURE_SIZE])
@@ -217,16 +215,16 @@ def decode_record(encoded: bytes) -> Record:
 
 
 def verify_record(record: Record, verify: Verify) -> bool:
-    """Did ``record.key`` sign this? The only question that costs an Ed25519 verification."""
+    """True if ``record.key`` signed it. The only call here that costs an Ed25519 verification."""
     body, signature = record.encoded[:-SIGNATURE_SIZE], record.encoded[-SIGNATURE_SIZE:]
     return verify(record.key, _signing_input(body), signature)
 
 
 def is_local(host: str) -> bool:
-    """Is that a loopback, link-local, multicast or unspecified address, or the name of one?
+    """True for a loopback, link-local, multicast or unspecified address, or the name of one.
 
-    From another machine such an address leads nowhere or, worse, to the reader's own services. A DNS name
-    passes here; whoever resolves it asks again about the address.
+    From another machine such an address leads nowhere or, worse, to the reader's own services. Other DNS names pass
+    here; the code that resolves one checks its addresses again.
     """
     if host.lower().rstrip(".").rpartition(".")[2] == "localhost":
         return True
@@ -250,7 +248,7 @@ def _protocol(host: str) -> str:
 
 
 def _unpack(data: bytes) -> Any:
-    # The list of exceptions is the one of wire.py, with the reasons given there.
+    # The same exceptions as in wire.py, for the reasons given there.
     try:
         return msgpack.unpackb(data, raw=False, strict_map_key=True)
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:

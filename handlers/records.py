@@ -1,21 +1,22 @@
-"""Peer records: every node tells where it can be reached, and asks others for what it missed.
+"""Peer records: every node announces where it can be reached, and asks others for what it missed.
 
 Rules
  1. Only a key that belongs (``judge``) may have a record: an address can never admit a key. The registry is asked
     before any signature is checked, because it is what a stranger cannot forge.
- 2. Per key the highest sequence wins. Two records of one key with one sequence prove that it equivocated:
-    both are kept as evidence, the first contradiction is relayed so that all learn of it, and everybody goes
-    on with the one whose bytes sort first, so that all agree whatever came first.
+ 2. The highest sequence of a key wins. Two records of one key with one sequence prove that it equivocated: both are
+    kept as evidence, the first contradiction is relayed so that all nodes learn of it, and all continue with the one
+    whose bytes sort first, so that they agree whichever came first.
  3. A gossiped PEER_ANNOUNCE carries its author's own record, or introduces a newcomer whose record came to its author
-    by HTTP. A record is worth the same whoever brings it, for it is signed; who brings a false one is to blame.
- 4. A PEER_DISCOVERY that is gossiped asks: it lists what the asker has. A few peers, picked by the message's
-    own id, answer directly with what the asker lacks. One seed that hides records hides nothing this way. Answers
-    that were not asked for are ignored.
- 5. A record with which an account changes its key reaches everybody: who hears of it otherwise than by gossip
-    introduces it, and so do a few of those who hear of it by gossip.
+    by HTTP. A record is signed, so it is worth the same no matter which peer brings it; a peer that brings a false one
+    is to blame.
+ 4. A gossiped PEER_DISCOVERY is a question: it lists what the asker has. A few peers, picked by the message's own id,
+    send what the asker lacks directly. So a seed that withholds records hides nothing. Answers that were not asked for
+    are ignored.
+ 5. A record with which an account changes its key reaches every node: a node that learns of it other than by gossip
+    introduces it, and so do a few of those that learn of it by gossip.
 
 Payloads
-    PEER_ANNOUNCE   {"record": bytes}, the author's own or the one of whom it introduces
+    PEER_ANNOUNCE   {"record": bytes}, the author's own or that of the newcomer it introduces
     PEER_DISCOVERY  {"known": [[key, sequence], ...], "after": key, "until": key} asks about the keys above
                     ``after`` up to and with ``until`` (both optional); {"records": [bytes, ...], "more":
                     bool} answers
@@ -52,13 +53,13 @@ from zmesh.handlers.record import (
 from zmesh.handlers.schema import Check, blob, flaw, items, objection_to, whole
 
 ANNOUNCE_EVERY: Final = 600.0
-"""Seconds between announcements of an unchanged record: for those who joined without asking anybody."""
+"""Seconds between announcements of an unchanged record: for peers that joined without asking."""
 MAX_RECORDS: Final = 16_384
-"""Records kept, at most 64 MiB: more than any mesh of validators, as those who left keep theirs."""
+"""Records kept, at most 64 MiB: more than any mesh of validators needs, since members that left keep theirs."""
 MAX_PROOFS: Final = 1024
 """Equivocations kept as evidence, at most 8 MiB."""
 MAX_EXPORT: Final = 8 * 1024 * 1024
-"""Bytes of records that are written to disk: 20,000 of the usual 400 bytes."""
+"""Bytes of records that are written to disk: 20,000 of the typical 400 bytes."""
 
 _key = blob(32, 32)
 _sequence = whole()
@@ -80,13 +81,13 @@ DISCOVERY_SCHEMA: Final = {
 
 
 class Records:
-    """Announces this node's record and keeps the newest of everybody else.
+    """Announces this node's record and keeps the newest record of every other key.
 
     Args:
-        ports: what it needs of its node.
-        own: what to announce; None listens only, until ``describe`` is called.
-        allow_local: take records with loopback or link-local addresses? None: exactly when all of this node's
-            own addresses are such, as in a mesh on one machine.
+        ports: what it needs from its node.
+        own: what to announce; with None it only listens, until ``describe`` is called.
+        allow_local: accept records with loopback or link-local addresses; None: only if all of this node's own
+            addresses are local, as in a mesh on one machine.
         phase: 0 to below 1, spreads the announcements of nodes that started together.
     """
 
@@ -132,7 +133,7 @@ class Records:
 
     @property
     def deadline(self) -> float:
-        """When ``wake`` is due; at once where the own record is to be signed."""
+        """When ``wake`` is due; at once if the own record has to be signed."""
         if self._unsigned:
             return 0.0
         due = min(self._questions.deadline, self._introductions.deadline)
@@ -145,16 +146,16 @@ class Records:
             self._unsigned = True
 
     def move(self, endpoints: tuple[Endpoint, ...]) -> None:
-        """Announce the same from another place."""
+        """Announce the same description with other endpoints."""
         if self._own is not None:
             self.describe(replace(self._own, endpoints=endpoints))
 
     # ------------------------------------------------------------ the handler port
 
     def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
-        """REJECT what its author got wrong; IGNORE what is old or not ours to take."""
+        """REJECT what its author got wrong; IGNORE what is old or refused only here."""
         if envelope.kind is MessageType.PEER_DISCOVERY:
-            # Answers go to whom they are for: gossiped, one would have everybody verify hundreds of signatures.
+            # Answers go only to the asker: a gossiped one would make every node verify hundreds of signatures.
             gossiped_answer = envelope.recipient is None and payload.get("records") is not None
             wrong = gossiped_answer or flaw(payload, {}, DISCOVERY_SCHEMA) is not None
             return Verdict.REJECT if wrong else Verdict.ACCEPT
@@ -178,18 +179,18 @@ class Records:
         return verdict
 
     def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
-        """The field; one that fits its schema holds no true record, or an answer that was gossiped."""
+        """Names the flawed field; if all fit the schema, it holds an untrue record or a gossiped answer."""
         if envelope.kind is MessageType.PEER_DISCOVERY:
             answer = "its field 'records' is an answer and must be sent only to the peer that asked"
             return objection_to(payload, {}, DISCOVERY_SCHEMA) or answer
         return objection_to(payload, ANNOUNCE_SCHEMA, {}) or "its field 'record' must be a true record of its key"
 
     def harm(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> str:
-        """None."""
+        """Never any."""
         return ""
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
-        """Keep what came, and answer a question when this node is one of those who should."""
+        """Keep what came, and answer a question if this node is among those that should."""
         if envelope.author == self._ports.signer.public:
             return ()
         if envelope.kind is MessageType.PEER_ANNOUNCE:
@@ -203,7 +204,7 @@ class Records:
         return commands
 
     def wake(self, now: Now) -> Sequence[Command]:
-        """Announce the own record when it is due, and ask."""
+        """Announce the own record, introduce newcomers and ask, each when due."""
         commands: list[Command] = []
         if self._unsigned:
             self._sign(now)
@@ -222,14 +223,13 @@ class Records:
     # ------------------------------------------------------------ for the node
 
     def question(self) -> Broadcast:
-        """Ask the mesh for the records that this node lacks, in one range of keys after the other."""
+        """A question to the mesh for the records that this node lacks, one range of keys after the other."""
         return self._questions.next(self._records)
 
     def offer(self, encoded: bytes) -> Offer:
-        """Take a record into account, wherever it came from.
+        """Consider a record, wherever it came from.
 
-        After NEW, whoever brought it tells the engine by ``Located`` where the peer is; gossip does so by
-        itself.
+        After NEW, the caller tells the engine by ``Located`` where the peer is; for gossip this handler does so.
         """
         try:
             record = decode_record(encoded)
@@ -239,25 +239,25 @@ class Records:
         return self._take(record)
 
     def post(self, encoded: bytes) -> Offer:
-        """``offer`` for what came by HTTP: a newcomer is introduced to everybody with the next wake, due at once."""
+        """``offer`` for a record that came by HTTP: the next wake, due at once, introduces a newcomer to the mesh."""
         offer = self.offer(encoded)
         if offer.taken is Taken.NEW:
             self._introduce(decode_record(encoded))
         return offer
 
     def ask_soon(self, now: Now) -> None:
-        """Ask the mesh within a second, once: somebody belongs now whose record may have been refused before."""
+        """Ask the mesh once, within a second: a peer now belongs whose record may have been refused before."""
         self._questions.soon(now)
 
     def retain(self, keys: Container[PeerKey]) -> None:
-        """Forget the records of those who do not belong any more; evidence stays."""
+        """Forget the records of keys that no longer belong; evidence stays."""
         own = self._ports.signer.public
         for key in [key for key in self._records if key not in keys and key != own]:
             del self._records[key]
             self._introductions.forget(key)
 
     def join(self, network: bytes) -> None:
-        """The node is in another mesh from now on: start anew there, with the own record signed for it."""
+        """Move to another mesh: start afresh there, with the own record signed for it."""
         if network == self._network:
             return
         self._network = network
@@ -268,7 +268,7 @@ class Records:
         self._unsigned = self._own is not None
 
     def export(self) -> bytes:
-        """The records as they stand, for a disk: the own one first, at most 8 MiB."""
+        """The current records, to be saved on disk: the own one first, at most 8 MiB."""
         own = self._ports.signer.public
         size, kept = 0, []
         for record in sorted(self._records.values(), key=lambda record: record.key != own):
@@ -280,9 +280,9 @@ class Records:
         return packed
 
     def restore(self, exported: bytes) -> list[Command]:
-        """Offer what ``export`` gave, once the registry is known; gives where the peers among them were.
+        """Offer what ``export`` returned, once the registry is known; returns where those peers were.
 
-        Nothing is trusted for coming from a disk. Raises ``WireError`` (MALFORMED) for what is no export.
+        Nothing is trusted for coming from disk. Raises ``WireError`` (MALFORMED) if it is not an export.
         """
         try:
             kept = msgpack.unpackb(exported)
@@ -295,12 +295,12 @@ class Records:
     # ------------------------------------------------------------ within
 
     def _hear_answer(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> list[Command]:
-        """Take what was asked for."""
+        """Learn from an answer that was asked for."""
         if not self._questions.is_answer(sender.account, now):
             self.counters["answer_unasked"] += 1
             return []
         commands = self._learn(payload["records"], now)
-        # News about others: with news about itself alone an answerer could have us ask for ever.
+        # Only news about others counts: with news about itself, an answerer could make us ask for ever.
         news = any(isinstance(command, Located) and command.key != envelope.author for command in commands)
         if news and payload.get("more") is True:
             self._questions.follow_up(now)
@@ -311,10 +311,10 @@ class Records:
             self.counters["introduction_dropped"] += 1
 
     def _learn(self, offered: Iterable[bytes], now: Now, passes_on: bool = True) -> list[Command]:
-        """Take several records; the engine is told where the peers among them are now.
+        """Consider several records; returns commands that tell the engine where their peers are now.
 
-        An honest peer passes on one record of each key, and verified it: the first that is otherwise ends the list,
-        for each costs a verification.
+        An honest peer passes on one record per key, and has verified it. The first record that breaks this ends the
+        list, since each costs a verification.
         """
         learnt: dict[PeerKey, Record] = {}
         for encoded in offered:
@@ -329,7 +329,7 @@ class Records:
             taken, name = self._take(record, passes_on)
             if taken in (Taken.NEW, Taken.EQUIVOCATION):
                 self._introductions.charge_news(record.key, now.mono)
-                # Taken, it may make a roster, and time may have ended a delegation since it was judged.
+                # Accepting it may change the roster, and its delegation may have expired since it was judged.
                 kept = self._records.get(record.key)
                 if kept is None:
                     continue
@@ -341,7 +341,7 @@ class Records:
         return _places(learnt.values())
 
     def _take(self, record: Record, passes_on: bool = True) -> Offer:
-        """One with which an account changes its key is introduced if ``passes_on``: it may be known here alone."""
+        """Keep it if it counts; with ``passes_on``, introduce an account's change of key: others may not know it."""
         offer = self._weigh(record)
         if offer.taken is Taken.NEW:
             self._keep(record, passes_on)
@@ -351,16 +351,16 @@ class Records:
         return offer
 
     def _is_limited(self, record: Record, now: Now) -> bool:
-        """Did its key have as much news as anybody listens to? Whichever way it comes, it costs the same.
+        """True if its key has used up its limit for news, which costs the same whichever way it comes.
 
-        The first contradiction is heard at any time: it is also how an owner answers the thief of its key.
+        The first contradiction is heard at any time: it is also how an owner answers a thief of its key.
         """
         standing = self._standing(record)
         is_news = standing is Taken.NEW or (standing is Taken.EQUIVOCATION and self._is_convicted(record))
         return is_news and not self._introductions.allows_news(record.key, now.mono)
 
     def _weigh(self, record: Record) -> Offer:
-        """What ``offer`` would do with it: no side effects, the cheap questions first."""
+        """What ``offer`` would do with it, without side effects; cheap checks come first."""
         taken = self._standing(record)
         if taken in UNJUDGED or record.key == self._ports.signer.public:
             return self._verified(record, taken)
@@ -373,7 +373,7 @@ class Records:
         return Offer(taken, taken.value)
 
     def _standing(self, record: Record) -> Taken:
-        """What it would be if its key belongs and its signature holds: nothing is verified for this."""
+        """The outcome if its key belongs and its signature holds; this verifies nothing."""
         if record.network != self._network:
             return Taken.OTHER_NETWORK
         current = self._records.get(record.key)
@@ -382,7 +382,7 @@ class Records:
                 return Taken.KNOWN
             if record.sequence < current.sequence:
                 return Taken.OLDER
-            # One proof is enough; after that only what changes something is worth to be verified and relayed.
+            # One proof is enough; after that, only a record that changes something is worth verifying and relaying.
             is_equal = record.sequence == current.sequence
             if is_equal and self._is_convicted(record) and record.encoded > current.encoded:
                 return Taken.OLDER
@@ -396,7 +396,7 @@ class Records:
 
     def _keep(self, record: Record, passes_on: bool) -> None:
         self._records[record.key] = record
-        # Our own key, and not by us: an earlier life with a faster clock. Outbid it.
+        # Our own key, but not signed by this life: an earlier one had a faster clock. Outbid it.
         if record.key == self._ports.signer.public and self._own is not None:
             self._unsigned = True
         if self._ports.took(record) and passes_on:
@@ -404,14 +404,14 @@ class Records:
 
     @property
     def takes_local(self) -> bool:
-        """Are loopback and link-local addresses of others taken? As told, or where all own addresses are such."""
+        """True if local addresses of others are accepted: as configured, else if all own addresses are local."""
         if self._allow_local is not None:
             return self._allow_local
         own = self.own
         return own is not None and own.is_all_local
 
     def _is_convicted(self, record: Record) -> bool:
-        """Is there a proof already that its key signed two with this sequence?"""
+        """True if there is already proof that its key signed two records with this sequence."""
         return (record.key, record.sequence) in self._proofs
 
     def _convict(self, record: Record, passes_on: bool) -> None:
@@ -427,8 +427,8 @@ class Records:
         assert self._own is not None
         self._unsigned = False
         own = self.own
-        # The clock is the sequence's floor: it stays ahead of what a lost disk forgot.
-        # Above the highest there is none: whoever stole our key and signed that is contradicted by an equal.
+        # The clock is the floor of the sequence, so it stays ahead of what a lost disk forgot.
+        # Nothing is above the highest sequence: a thief of our key that signed it is contradicted by an equal one.
         sequence = min(MAX_UINT, max(now.wall_ms, own.sequence + 1 if own else 0))
         signer = self._ports.signer
         own = encode_record(self._own, self._network, signer.public, sequence, now.wall_ms, signer.sign)
@@ -436,5 +436,5 @@ class Records:
 
 
 def _places(records: Iterable[Record]) -> list[Command]:
-    """Where these peers are now; one that tells no place stays where it was found."""
+    """Where these peers are now; a peer whose record has no endpoints stays where it was found."""
     return [Located(record.key, record.endpoints) for record in records if record.endpoints]

@@ -1,24 +1,23 @@
-"""Federated-learning rounds: who announced which, how far it is, and who offered or delivered what.
+"""Federated-learning rounds: who announced which, what state it is in, and who offered or delivered what.
 
 Rules
- 1. A round is (its coordinator's account, its round_id), never the id alone. Ids are predictable
-    ("round_002"): if the first to use one owned it, whoever announced tomorrow's ids today would silence
-    everybody's rounds. So a second FL_ROUND_START with an id in use, by another author, is ACCEPTED as
-    another round; applications tell the two apart by their sender, and deltas go straight to one of them.
+ 1. A round is (its coordinator's account, its round_id), never the id alone. Ids are predictable ("round_002"): if the
+    first account to use an id owned it, an account that announces tomorrow's ids today would silence the rounds of all
+    others. So a second FL_ROUND_START with an id in use, by another author, is ACCEPTED as another round; applications
+    tell the two apart by their sender, and deltas go straight to one of them.
  2. The coordinator is the signer. A payload cannot name another.
- 3. Only the coordinator may update: an FL_ROUND_UPDATE speaks of its own author's round. If the author has
-    none of that id and somebody else has, it is IGNORED. If nobody has, it is accepted: this node may have
-    come after the start.
- 4. A state only moves forward, announced -> running -> closed. An update that arrives late is relayed, not
-    delivered.
- 5. Two different starts by one coordinator under one id contradict each other. The first stays, the second is
-    relayed once so that all mark the round ``contradicted``. It costs no reputation: a coordinator that
-    restarts and announces again with a new deadline is clumsy, not hostile.
- 6. A start whose deadline is over is relayed and noted, and not delivered: the application here can do nothing for it.
-    IGNORED, one whose deadline came between the clocks of two nodes would hide from one of them what it contradicts.
-    An expiry would do the same, so that neither a start nor an update may have one.
- 7. Only ``round_id`` is required. min_stake and deadlines of deltas are recorded, not enforced: whether to
-    take a late or a small delta is the application's taste.
+ 3. Only the coordinator may update: an FL_ROUND_UPDATE concerns its own author's round. If the author has no round with
+    that id and another account has, it is IGNORED. If no account has, it is accepted: this node may have joined after
+    the start.
+ 4. A state only moves forward, announced -> running -> closed. A late update is relayed, not delivered.
+ 5. Two different starts by one coordinator under one id contradict each other. The first stays; the second is relayed
+    once, so that all nodes mark the round ``contradicted``. It costs no reputation: a coordinator that restarts and
+    announces again with a new deadline is clumsy, not hostile.
+ 6. A start whose deadline has passed is relayed and recorded, but not delivered: the application can do nothing for it.
+    If it were IGNORED, a deadline that falls between the clocks of two nodes would hide from one of them what the start
+    contradicts. An expiry would do the same, so neither a start nor an update may have one.
+ 7. Only ``round_id`` is required. min_stake and the deadlines of deltas are recorded, not enforced: the application
+    decides whether to accept a late or a small delta.
 
 Payloads (any further key is allowed)
     FL_ROUND_START        round_id, dataset_name, target_participants, deadline (Unix seconds),
@@ -45,11 +44,11 @@ from zmesh.handlers.schema import Schema, flaw, number, objection_to, terms_of, 
 MAX_ID: Final = 256
 """Bytes of a round_id, dataset name, hash or CID in UTF-8: the longest CIDs in use have about a hundred."""
 MAX_AMOUNT: Final = 2.0**63
-"""Stakes, rewards and Unix seconds: what fits the wire's integers."""
+"""Stakes, rewards and Unix seconds: whatever fits the wire's integers."""
 ROUNDS_PER_COORDINATOR: Final = 32
-"""Rounds remembered of one coordinator, its oldest go first: nobody pushes out the rounds of others."""
+"""Rounds remembered per coordinator, its oldest go first: no account pushes out the rounds of others."""
 MAX_ROUNDS: Final = 8192
-"""Rounds remembered in all, under 16 MiB; beyond it, one goes of whoever holds most, a finished one or its oldest."""
+"""Rounds remembered in all, under 16 MiB; beyond that, the account with the most loses a finished one or its oldest."""
 MAX_PARTICIPANTS: Final = 4096
 """Accounts remembered per own round and kind of message, about 2 MiB."""
 
@@ -78,15 +77,15 @@ _SCHEMAS: Final[Mapping[MessageType, tuple[Schema, Schema]]] = {
     MessageType.MODEL_DELTA_TRANSFER: (ROUND_ID, DELTA),
     MessageType.MODEL_DELTA_REQUEST: ({}, REQUEST),
 }
-"""What each type must have, and what it may have; see ``schema.flaw``."""
+"""The required and the optional fields of each type; see ``schema.flaw``."""
 _FOR_ALL: Final = frozenset({MessageType.FL_ROUND_START, MessageType.FL_ROUND_UPDATE})
-"""What all nodes must know alike."""
+"""Messages that all nodes must treat alike."""
 
 
 @unique
 class RoundState(IntEnum):
-    """How far a round is; the payload says it by its name in lower case. A state unknown to this version is
-    kept out of the order and changes nothing, so that a later version may add one."""
+    """The state of a round; payloads use its name in lower case. A state unknown to this version is left out of the
+    order and changes nothing, so that a later version may add one."""
 
     ANNOUNCED = 0
     RUNNING = 1
@@ -98,23 +97,23 @@ _STATES: Final = {state.name.lower(): state for state in RoundState}
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What one participant offered or delivered last."""
+    """What one participant last offered or delivered."""
 
     account: str
     key: PeerKey
     model_cid: str | None
     quality_score: float | None
     timestamp_ms: int
-    """Unix milliseconds, as its author signed it."""
+    """Unix milliseconds, as signed by its author."""
     late: bool
     """Signed after the round's deadline."""
     staked: bool
-    """Did its author's stake reach the round's min_stake?"""
+    """True if its author's stake reached the round's min_stake."""
 
 
 @dataclass(slots=True)
 class Round:
-    """One coordinator's round, as far as this node has heard."""
+    """One coordinator's round, as far as this node knows it."""
 
     coordinator: str
     """The account that signed it."""
@@ -122,7 +121,7 @@ class Round:
     key: PeerKey
     """The mesh key that announced it: where deltas go."""
     announced_ms: int
-    """Unix milliseconds of the start; of the first update heard where the start was missed."""
+    """Unix milliseconds of the start, or of the first update heard if the start was missed."""
     deadline: float | None = None
     """Unix seconds."""
     min_stake: float = 0
@@ -131,7 +130,7 @@ class Round:
     contradicted: bool = False
     """Its coordinator signed two different starts."""
     terms: bytes | None = None
-    """32 bytes, BLAKE2b-256 of the start's payload; None where the start was missed."""
+    """32 bytes, BLAKE2b-256 of the start's payload; None if the start was missed."""
     offered: dict[str, Delta] = field(default_factory=dict)
     """By account; filled at the coordinator only."""
     delivered: dict[str, Delta] = field(default_factory=dict)
@@ -143,12 +142,11 @@ class Round:
 
 
 class Rounds:
-    """Follows the rounds of the mesh.
+    """Tracks the rounds of the mesh.
 
     Args:
-        account: gives this node's own account, which the registry may tell only while the node runs; None for a
-            node that never coordinates. Deltas for the rounds of this account are recorded in ``offered`` and
-            ``delivered``.
+        account: returns this node's own account, which the registry may know only while the node runs; None for a node
+            that never coordinates. Deltas for the rounds of this account are recorded in ``offered`` and ``delivered``.
     """
 
     kinds: frozenset[MessageType] = frozenset(_SCHEMAS)
@@ -165,8 +163,7 @@ class Rounds:
         return self._rounds.get((coordinator, round_id))
 
     def named(self, round_id: str) -> tuple[Round, ...]:
-        """All rounds of that id, by the order of their coordinators' accounts: more than one where ids were
-        reused."""
+        """All rounds with that id, ordered by their coordinators' accounts: more than one if the id was reused."""
         return tuple(self._rounds[account, round_id] for account in sorted(self._by_id.get(round_id, ())))
 
     def __iter__(self) -> Iterator[Round]:
@@ -179,7 +176,7 @@ class Rounds:
     # ------------------------------------------------------------ the handler port
 
     def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
-        """REJECT what does not fit, or may not expire; RELAY what is over; IGNORE what is not its author's to say."""
+        """REJECT a bad schema or a forbidden expiry; RELAY what is over; IGNORE what its author has no right to say."""
         kind = envelope.kind
         assert kind is not None
         if _is_expiring(envelope, kind) or flaw(payload, *_SCHEMAS[kind]) is not None:
@@ -191,7 +188,7 @@ class Rounds:
         return Verdict.ACCEPT
 
     def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
-        """The expiry, or the field; empty if it is sound."""
+        """Names the expiry or the flawed field; empty if it is sound."""
         kind = envelope.kind
         assert kind is not None
         if _is_expiring(envelope, kind):
@@ -199,11 +196,11 @@ class Rounds:
         return objection_to(payload, *_SCHEMAS[kind])
 
     def harm(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> str:
-        """None."""
+        """Never any."""
         return ""
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
-        """Note it; rounds never send anything by themselves."""
+        """Record it; rounds never send anything on their own."""
         if envelope.kind is MessageType.FL_ROUND_START:
             self._start(envelope, sender, payload, now)
         elif envelope.kind is MessageType.FL_ROUND_UPDATE:
@@ -215,7 +212,7 @@ class Rounds:
         return ()
 
     def wake(self, now: Now) -> Sequence[Command]:
-        """Never asked for."""
+        """Never called: there is no deadline."""
         return ()
 
     # ------------------------------------------------------------ within
@@ -226,7 +223,7 @@ class Rounds:
             deadline = payload.get("deadline")
             return Verdict.RELAY if deadline is not None and deadline < now.wall else Verdict.ACCEPT
         if known.terms == terms_of(envelope):
-            # Announced once more: others may have missed the first one, the application here has not.
+            # A repeated announcement: others may have missed the first one, the application here has not.
             return Verdict.RELAY
         return Verdict.IGNORE if known.contradicted else Verdict.RELAY
 
@@ -284,13 +281,13 @@ class Rounds:
         return made
 
     def _make_room(self, coordinator: str, now: Now) -> None:
-        """For one more round of that account."""
+        """Make room for one more round of that account."""
         held = self._by_coordinator
         own = held.get(coordinator, [])
         if len(own) >= ROUNDS_PER_COORDINATOR:
             self._forget((coordinator, own[0]))
         elif len(self._rounds) >= MAX_ROUNDS:
-            # With the round to come counted as its own: a second one never takes the place of somebody's only one.
+            # The new round counts, too: an account's second round never displaces another account's only one.
             most = max(held, key=lambda account: len(held[account]) + (account == coordinator))
             over = (round_id for round_id in held[most] if self._rounds[most, round_id].is_over(now))
             self._forget((most, next(over, held[most][0])))
@@ -308,5 +305,5 @@ class Rounds:
 
 
 def _is_expiring(envelope: Envelope, kind: MessageType) -> bool:
-    """Is it for everybody, and would it still be so for some alone?"""
+    """True if it has an expiry although all nodes must treat it alike."""
     return envelope.expiry_ms is not None and kind in _FOR_ALL

@@ -1,11 +1,11 @@
-"""What a field of a payload may look like: small checks that the handlers compose into tables.
+"""What a payload field may look like: small checks that the handlers compose into tables.
 
 Rules
- 1. A check takes any decoded value and never raises, whatever the network sent. What it wants is said in words, too.
- 2. Keys that a table does not name are always allowed: applications and later versions add their own.
- 3. None stands for "not said" and passes wherever the field is optional.
- 4. What strangers sent is judged by ``flaw`` alone: words for what is wrong are for whoever wrote it here.
- 5. A bool is not a number here, although Python says so: msgpack tells them apart, and so do other languages.
+ 1. A check takes any decoded value and never raises, whatever the network sent. It also states in words what it wants.
+ 2. Keys that a table does not list are always allowed: applications and later versions add their own.
+ 3. None stands for a missing value and passes wherever the field is optional.
+ 4. ``flaw`` alone judges what the network sent: sentences about what is wrong are only for local authors.
+ 5. A bool is not a number here, although it is one in Python: msgpack tells them apart, and so do other languages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Check:
     """In words that follow "must be"."""
 
     def __call__(self, value: object) -> bool:
-        """Is it that?"""
+        """True if the value passes."""
         return self.test(value)
 
 
@@ -40,8 +40,7 @@ def text(longest: int, shortest: int = 1) -> Check:
     """A string of ``shortest`` to ``longest`` bytes in UTF-8."""
 
     def test(value: object) -> bool:
-        # The characters are counted first: encoding a long string only to refuse it would be work for an
-        # attacker.
+        # Count the characters first: otherwise an attacker could make us encode long strings only to refuse them.
         return isinstance(value, str) and len(value) <= longest and shortest <= len(value.encode()) <= longest
 
     return Check(test, f"text of {shortest} to {longest} bytes")
@@ -78,7 +77,7 @@ def number(low: float, high: float) -> Check:
 
 
 def items(of: Check, most: int) -> Check:
-    """A list (or, before it was encoded, a tuple) of at most ``most`` values that each pass ``of``."""
+    """A list (or, before encoding, a tuple) of at most ``most`` values that each pass ``of``."""
 
     def test(value: object) -> bool:
         return isinstance(value, (list, tuple)) and len(value) <= most and all(map(of.test, value))
@@ -87,7 +86,7 @@ def items(of: Check, most: int) -> Check:
 
 
 def flaw(payload: Mapping[str, Any], required: Schema, optional: Schema) -> str | None:
-    """The first field that is required and missing, or that a table names and that fails its check; None if it fits."""
+    """The first field that is missing although required, or that fails its check; None if the payload fits."""
     for name, check in required.items():
         if not check.test(payload.get(name)):
             return name
@@ -99,12 +98,12 @@ def flaw(payload: Mapping[str, Any], required: Schema, optional: Schema) -> str 
 
 
 def terms_of(envelope: Envelope) -> bytes:
-    """32 bytes that tell what one payload says from what another does: its BLAKE2b-256."""
+    """32 bytes that tell different payloads apart: the BLAKE2b-256 of the payload."""
     return blake2b(envelope.payload, digest_size=32).digest()
 
 
 def objection_to(payload: Mapping[str, Any], required: Schema, optional: Schema) -> str:
-    """The ``flaw`` in words, for whoever wrote the payload; empty if it fits."""
+    """The ``flaw`` as a sentence for the payload's author; empty if it fits."""
     name = flaw(payload, required, optional)
     if name is None:
         return ""
@@ -114,5 +113,5 @@ def objection_to(payload: Mapping[str, Any], required: Schema, optional: Schema)
 
 
 def size_objection(size: int, most: int) -> str:
-    """The same of a body of too many bytes."""
+    """The same for a body with too many bytes."""
     return f"its body has {size} bytes and must have at most {most}"

@@ -1,29 +1,29 @@
-"""Votes: one account, one vote, whatever arrives in whatever order.
+"""Votes: one account, one vote, whatever arrives and in whatever order.
 
 Rules
- 1. The voter is the account that the signature chains to. A payload cannot name another, and a second mesh
-    key of one account votes no second time.
- 2. Two different choices of one account on one proposal are an equivocation, and its vote is void: not the
-    first one counts and not the last, for nodes hear them in different orders and must agree. It stays
-    void for as long as both are remembered.
- 3. The second, contradicting vote is relayed (RELAY), so that who heard only one of them learns of both. Once
-    the proof is at hand, further votes of that account on that proposal, signed in the same ten minutes, are IGNORED:
-    every node passes on the first two that it hears, so every node ends up with two. Both messages are kept as
-    evidence, ``body`` and ``signature``.
- 4. A vote that repeats itself is relayed and not delivered: somebody may have missed the first one, and the
-    author's own rate limit pays for it.
- 5. A vote may arrive before its proposal, and counts. A proposal may be claimed by several accounts; the
-    tally names them all. Ids that must not be squatted are made of the content, its hash for instance.
- 6. Everything remembered is charged to the account that signed it, and pushes out that account's own only, so nobody
-    can vote others out of memory. What is forgotten follows from signed times (see ``ledger``). An account that votes
-    on more than ``VOTES_PER_ACCOUNT`` proposals in ten minutes has flooded them, and none of its votes counts until
-    these are forgotten: which of them came first, nodes could not agree on.
- 7. Neither a vote nor a proposal has an expiry: its author could let it end between the clocks of two nodes, and one
-    would count for ever what the other never took.
- 8. Who votes, and with what stake, is asked when votes are counted, and not when they come: registries differ for a
-    moment, and messages meet that moment at one node and not at another. Guests have no vote; the vote of somebody
-    who left counts again if it comes back.
- 9. Only gossip counts. A direct message is for the application: nobody else can hear of it.
+ 1. The voter is the account that the signature chains to. A payload cannot name another, and a second mesh key of an
+    account gets no second vote.
+ 2. Two different choices of one account on one proposal are an equivocation and void its vote: neither the first nor
+    the last counts, since nodes hear them in different orders and must agree. It stays void for as long as both are
+    remembered.
+ 3. The second, contradicting vote gets RELAY, so that nodes that heard only one of them learn of both. Once the proof
+    is complete, further votes of that account on that proposal, signed in the same ten minutes, are IGNORED: every node
+    relays the first two that it hears, so every node ends up with two. Both messages are kept as evidence, ``body`` and
+    ``signature``.
+ 4. A repeated vote is relayed but not delivered: some node may have missed the first one, and the author's own rate
+    limit pays for it.
+ 5. A vote that arrives before its proposal counts. Several accounts may claim a proposal; the tally names them all. Ids
+    that must not be squatted should be derived from the content, for example as its hash.
+ 6. Everything remembered is charged to the account that signed it, and pushes out only that account's own entries, so
+    no account can vote others out of memory. What is forgotten follows from signed times (see ``ledger``). An account
+    that votes on more than ``VOTES_PER_ACCOUNT`` proposals in ten minutes has flooded them, and none of its votes
+    counts until these are forgotten: nodes could not agree on which of them came first.
+ 7. Neither a vote nor a proposal may have an expiry: its author could make it expire between the clocks of two nodes,
+    and one would forever count what the other never accepted.
+ 8. Who may vote, and with what stake, is decided when votes are counted, not when they arrive: registries differ for a
+    moment, and messages hit that moment at one node and not at another. Guests have no vote; the vote of a member that
+    left counts again if it returns.
+ 9. Only gossip counts. A direct message is for the application: no other node hears of it.
 10. Choices are compared and counted as text: a string as it is, True and 1 as JSON writes them ("true", "1").
 
 Payloads (any further key is allowed)
@@ -49,12 +49,12 @@ MAX_ID: Final = 256
 MAX_CHOICE: Final = 128
 """Bytes of a choice in UTF-8: a word, or a hash."""
 MAX_VOTE: Final = 1024
-"""Bytes of a vote's body: it is kept as evidence, once for each voter. About 200 of them are the header."""
+"""Bytes of a vote's body, which is kept as evidence, once per voter. About 200 of them are the header."""
 VOTES_PER_ACCOUNT: Final = 256
-"""Proposals that one account may vote on in ten minutes, one in 2.3 s: more flood. As many votes are remembered of it
-beyond these and the ten minutes before, so at most 512, in 1.2 MiB with all of them contradicted."""
+"""Proposals that one account may vote on in ten minutes, one in 2.3 s: more is a flood. As many votes are remembered of
+it beyond these ten minutes and the ten before, so at most 512, in 1.2 MiB if all of them are contradicted."""
 PROPOSALS_PER_ACCOUNT: Final = 256
-"""The same of proposals; of each only who, when and a digest."""
+"""The same for proposals; for each only the account, the time and a digest are kept."""
 
 _choice_text = text(MAX_CHOICE)
 _choice_whole = whole(-(2**63))
@@ -71,8 +71,7 @@ VOTE: Final[Schema] = {"proposal_id": text(MAX_ID), "choice": _choice}
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A message as evidence: anybody can check ``signature`` of ``key`` over ``body`` (PROTOCOL.md,
-    "Signing")."""
+    """A message as evidence: anyone can verify ``signature`` by ``key`` over ``body`` (PROTOCOL.md, "Signing")."""
 
     key: PeerKey
     body: bytes
@@ -91,7 +90,7 @@ class Equivocation:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """Somebody's claim to a proposal_id."""
+    """An account's claim to a proposal_id."""
 
     account: str
     message_id: bytes
@@ -110,16 +109,16 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How a proposal stands at this node. Nodes that heard the same messages and have the same members agree, in
-    whatever order either came."""
+    """The state of a proposal at this node. Nodes that heard the same messages and have the same members agree, in
+    whatever order either arrived."""
 
     proposal_id: str
     counts: Mapping[str, int]
     """Voters for each choice."""
     stake: Mapping[str, int]
-    """Their stake, in the chain's smallest unit and as of now."""
+    """Their current stake, in the chain's smallest unit."""
     voters: tuple[str, ...]
-    """Accounts whose vote counts, in ascending order: validators of now."""
+    """Accounts whose vote counts, in ascending order: current validators only."""
     equivocators: tuple[str, ...]
     """Accounts whose vote is void, in ascending order."""
     proposers: tuple[str, ...]
@@ -139,8 +138,8 @@ class Votes:
     """Counts the votes of the mesh.
 
     Args:
-        members: gives who belongs now, this node included, each account once; asked by ``tally`` alone. None where
-            nobody can say: then each voter is taken as it was when it voted.
+        members: returns the current members, this node included, each account once; called only by ``tally``. None if
+            the members are not known: then each voter counts as it was when it voted.
     """
 
     kinds: frozenset[MessageType] = frozenset({MessageType.CONSENSUS_PROPOSE, MessageType.CONSENSUS_VOTE})
@@ -153,7 +152,7 @@ class Votes:
         self.deadline: float | None = None
 
     def tally(self, proposal_id: str) -> Tally:
-        """The count as of now, by the members of now; empty for a proposal that nobody mentioned."""
+        """The current count among the current members; empty for a proposal that was never mentioned."""
         counts: dict[str, int] = {}
         stake: dict[str, int] = {}
         votes = self._votes.of(proposal_id)
@@ -174,7 +173,7 @@ class Votes:
         )
 
     def equivocations(self, proposal_id: str) -> tuple[Equivocation, ...]:
-        """The evidence against each of ``tally(proposal_id).equivocators``, in their order."""
+        """The evidence against each of ``tally(proposal_id).equivocators``, in the same order."""
         return tuple(
             Equivocation(account, proposal_id, *(vote.signed for vote in pair))
             for account, votes in self._votes.of(proposal_id).items()
@@ -182,7 +181,7 @@ class Votes:
         )
 
     def proposals(self, proposal_id: str) -> tuple[Proposal, ...]:
-        """Who proposed it, in the order of their accounts; of contradicting ones what was signed first."""
+        """Who proposed it, in account order; of contradicting proposals, the one signed first."""
         return tuple(
             replace(said[0], contradicted=bool(_contradiction(said)))
             for said in self._proposals.of(proposal_id).values()
@@ -190,8 +189,7 @@ class Votes:
 
     @property
     def open(self) -> tuple[str, ...]:
-        """All proposal ids that are remembered: those voted on in the order in which they were first mentioned, then
-        those only proposed."""
+        """All remembered proposal ids: those voted on, in order of their first mention, then those only proposed."""
         return tuple(dict.fromkeys((*self._votes, *self._proposals)))
 
     # ------------------------------------------------------------ the handler port
@@ -207,7 +205,7 @@ class Votes:
         return ledger.judge(sender.account, payload["proposal_id"], envelope.timestamp_ms)
 
     def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
-        """The expiry, the size of a vote, or the field; empty if it is sound."""
+        """Names the expiry, the size of a vote, or the flawed field; empty if it is sound."""
         if envelope.expiry_ms is not None:
             return "it must have no expiry, or some peers would count it and others receive it too late"
         size = len(envelope.body)
@@ -216,7 +214,7 @@ class Votes:
         return objection_to(payload, _schema(envelope), {})
 
     def harm(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> str:
-        """A contradiction of what its account said, or a flood, as far as this node remembers or has heard."""
+        """A contradiction of what its account said, or a flood, as far as this node remembers."""
         if envelope.recipient is not None:
             return ""
         account, proposal_id, time = sender.account, payload["proposal_id"], envelope.timestamp_ms
@@ -236,7 +234,7 @@ class Votes:
         )
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
-        """Count it, or void it; what came to this node alone counts at none."""
+        """Count it, or void it; a direct message counts nowhere."""
         if envelope.recipient is not None:
             return ()
         account, proposal_id, time = sender.account, payload["proposal_id"], envelope.timestamp_ms
@@ -248,13 +246,13 @@ class Votes:
         return ()
 
     def wake(self, now: Now) -> Sequence[Command]:
-        """Never asked for."""
+        """Never called: there is no deadline."""
         return ()
 
     # ------------------------------------------------------------ within
 
     def _voters(self, senders: Iterable[Member]) -> list[Member]:
-        """Those of them who may vote now, as they are now."""
+        """Those of the senders that may vote now, with their current stake."""
         if self.members is None:
             return [sender for sender in senders if sender.is_validator]
         now = {member.account: member for member in self.members() if member.is_validator}
@@ -266,7 +264,7 @@ def _schema(envelope: Envelope) -> Schema:
 
 
 def _contradiction(said: tuple[W, ...]) -> tuple[W, ...]:
-    """The first two that contradict each other, or nothing."""
+    """The first two that contradict each other, or an empty tuple."""
     return next(((said[0], other) for other in said if other.word != said[0].word), ())
 
 

@@ -1,4 +1,4 @@
-"""Transports: implementations of ``zmesh.transport.Transport``, and the front door before one of them.
+"""Transports: implementations of ``zmesh.transport.Transport``, and the front door for one of them.
 
-Nothing is imported here, so that an embedder's tests with ``memory`` never load ZeroMQ.
+Nothing is imported here, so the simulator never loads ZeroMQ.
 """

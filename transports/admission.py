@@ -1,14 +1,14 @@
-"""Who may connect: the answers to ZeroMQ's authentication protocol (RFC 27/ZAP), one table behind them.
+"""Who may connect: answers ZeroMQ's authentication requests (RFC 27, ZAP) from one table.
 
 Theory
-    A CURVE server proves that the client holds the secret of an X25519 key, and asks ZAP whether that key is
-    welcome. The table holds the X25519 image of every admitted Ed25519 key, so the answer also says who it is:
-    ``User-Id`` on every frame of that connection is the Ed25519 key in hex.
+    A CURVE server proves that the client holds the secret of an X25519 key, and asks ZAP whether that key is welcome.
+    The table holds the X25519 image of every admitted Ed25519 key, so the answer also names the peer: ``User-Id`` on
+    every frame of that connection is the Ed25519 key in hex.
 Rules
  1. Only keys in the table get through; there is no mode that admits strangers.
- 2. A key and its negative share one X25519 image, so one secret could appear as two members: the second is
-    refused (``image_collision``). Our own image is taken from the start.
- 3. ``answer`` never raises: an answer that is missing would leave every later handshake waiting.
+ 2. A key and its negative share one X25519 image, so one secret could appear as two members: the second is refused
+    (``image_collision``). Our own image counts as taken from the start.
+ 3. ``answer`` never raises: a missing reply would stall every later handshake.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ REFUSED = (b"400", b"not admitted", b"", b"")
 
 
 class CurveIdentity(Protocol):
-    """What a transport needs to know of its owner."""
+    """The keys that a transport needs from its owner."""
 
     @property
     def public(self) -> PeerKey:
@@ -55,7 +55,7 @@ class Admission:
 
     def __init__(self, identity: CurveIdentity, counters: Counter[str]) -> None:
         self.by_user_id: dict[str, PeerKey] = {}
-        """``User-Id`` (hex) -> admitted key: the only way from a frame to a name."""
+        """``User-Id`` (hex) -> admitted key: the only way to tell which peer sent a frame."""
         self._own_key = identity.public
         self._own_image = identity.curve_public
         self._images: dict[PeerKey, bytes] = {}
@@ -71,16 +71,16 @@ class Admission:
         return self._images[key]
 
     def replace(self, keys: frozenset[PeerKey]) -> frozenset[PeerKey]:
-        """Admit exactly ``keys`` (less what rule 2 refuses); returns those that were admitted until now.
+        """Admit exactly ``keys``, except those that rule 2 refuses; return the keys that are no longer admitted.
 
-        Each refused key is counted once for as long as it keeps being asked for.
+        A refused key is counted once for as long as it stays in ``keys``.
         """
         removed = frozenset(self._images) - keys
         for key in removed:
             del self._user_ids[self._images.pop(key)]
             del self.by_user_id[key.hex()]
         refused = set()
-        # Sorted: which of two new twins stays must not depend on the order of a set.
+        # Sorted, so that which of two new twins stays does not depend on set order.
         for key in sorted(keys - self._images.keys() - {self._own_key}):
             why = self._add(key)
             if why is not None:
@@ -91,7 +91,7 @@ class Admission:
         return removed
 
     def answer(self, request: Sequence[bytes]) -> tuple[bytes, ...]:
-        """The frames of the reply to one ZAP request, both without their routing envelope."""
+        """The reply to one ZAP request; both are frames without the routing envelope."""
         try:
             request_id = bytes(request[1])[:MAX_REQUEST_ID]
             if len(request) != ZAP_FRAMES or request[0] != ZAP_VERSION:
@@ -108,7 +108,7 @@ class Admission:
         return (ZAP_VERSION, request_id, b"200", b"OK", user_id, b"")
 
     def _add(self, key: PeerKey) -> str | None:
-        """Admit one key, or the name under which its refusal is counted."""
+        """Admit one key; if it is refused, return the counter name of the refusal."""
         try:
             image = curve_image(key)
         except ConfigError:

@@ -1,16 +1,16 @@
-"""The TCP connections that a bound ZeroMQ socket accepted: who hung up and why, and how one is cut.
+"""The TCP connections that a bound ZeroMQ socket accepted: who hung up and why, and how to cut one.
 
 Theory
-    ZeroMQ says on a monitor that a descriptor was accepted or is gone, and nothing of why; ZAP guards only the
-    handshake, and closing our own sockets leaves the far end's connection to us standing. So a second handle of
-    every accepted connection is kept here (``dup``). It makes three things exact: cutting one connection (the handle
-    cannot be somebody else's by now, as a descriptor number can), telling who hung up first (the kernel's state of
-    the connection outlives ZeroMQ's own handle), and seeing bytes arrive of which no whole message ever comes out.
+    A ZeroMQ monitor reports that a descriptor was accepted or is gone, but not why; ZAP guards only the handshake, and
+    closing our own sockets leaves the far end's connection to us standing. So this module keeps a second handle
+    (``dup``) of every accepted connection. It makes three things exact: cutting one connection (a handle cannot have
+    been reused for another connection, as a descriptor number can), telling who hung up first (the kernel's state of
+    the connection outlives ZeroMQ's own handle), and seeing bytes arrive that never complete a message.
 Rules
- 1. A connection ends under one name in the counters, ``<port>_<why>``: the names stand at ``Connections``.
+ 1. The end of a connection is counted under one name, ``<port>_<why>``; ``Connections`` lists the names.
  2. A connection that proved its key and then says nothing is cut after ``bounds.silence``.
- 3. A connection that sends without ever ending a message is cut: high-water marks count whole messages only.
- 4. Time is counted in ticks of the event loop, so that a loop that stalled blames nobody for it.
+ 3. A connection that sends without ever completing a message is cut: high-water marks count only whole messages.
+ 4. Time is counted in ticks of the event loop, so a stalled loop blames no peer for its own stall.
 """
 
 from __future__ import annotations
@@ -20,30 +20,33 @@ import contextlib
 import os
 import socket as network
 import struct
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
 import zmq
 
+from zmesh.core.limits import OWN, Limits, machine
 from zmesh.transports.readiness import NOBLOCK, Drain, ZmqSocket, bare_receive, has_input
 from zmesh.transports.sockets import Bound, SocketBounds
 
 TICK = 0.5
-"""Seconds between two looks at the kernel's counters; one look costs 5 us a connection."""
+"""Seconds between two reads of the kernel's counters; one read costs 5 us per connection."""
 TRICKLE = 256
-"""Bytes in one tick that need no explanation: the heartbeats that other implementations send are a third of that."""
+"""Bytes per tick that are ignored: the heartbeats that other implementations send are a third of that."""
 PATIENCE = 2
-"""Ticks in which a message may lie unread here before its sender is blamed for the bytes."""
+"""Ticks that a message may lie unread here before its bytes count against its sender."""
 MONITOR_QUEUE = 2000
-"""Events that can wait on a monitor. Its socket would wait for room, holding what closing it needs: so read first."""
+"""Events that a monitor can queue. When it is full, the monitored socket blocks while holding what closing it needs, so
+the monitor is read first."""
 BACKLOG = 32 * 1024 * 1024
-"""Bytes that no honest sender is ahead of us: the receiving queue and the kernel's buffer hold half of that."""
+"""Bytes by which no honest sender gets ahead of us: the receive queue and the kernel's buffer hold half of that."""
 GREETING = 64
-"""Bytes of a ZMTP greeting. Having sent more than that, we had begun a handshake with somebody who speaks CURVE; having
-received fewer, we still waited for the rest."""
+"""Bytes of a ZMTP greeting. If we sent more, we had begun a handshake with a peer that speaks CURVE; if we received
+fewer, its greeting was incomplete."""
 WELCOMED = GREETING + 170
-"""Those and a CURVE WELCOME: having sent more than that, we had taken the handshake for good."""
+"""A greeting and a CURVE WELCOME. If we sent more, we had accepted the handshake."""
 
 ESTABLISHED, CLOSED = 1, 7
 """``TCP_ESTABLISHED``: the far end has not hung up. ``TCP_CLOSE``: it was reset, by the far end or by our kernel."""
@@ -52,45 +55,45 @@ TCP_INFO = getattr(network, "TCP_INFO", None)
 INFO = struct.Struct("=B 55x I 68x Q 64x Q")
 """``struct tcp_info``: state at 0, last_ack_recv (ms) at 56, bytes_received at 128, bytes_sent at 200."""
 AT_ONCE = struct.pack("ii", 1, 0)
-"""``struct linger``: on, for no time."""
+"""``struct linger``: on, with a timeout of zero."""
 EVENT = struct.Struct("=hi")
 """A monitor's first frame: the event and its value, in the machine's byte order."""
 
 
 class TcpInfo(NamedTuple):
-    """What the kernel knows of a connection."""
+    """The kernel's view of a connection."""
 
     state: int
     unanswered: int
-    """Milliseconds since its kernel last acknowledged anything."""
+    """Milliseconds since the far end's kernel last acknowledged anything."""
     received: int
     sent: int
 
 
 class Connection:
-    """One TCP connection of ZeroMQ's, accepted or made."""
+    """One of ZeroMQ's TCP connections, accepted or dialled."""
 
     __slots__ = ("cut", "descriptor", "excess", "handle", "known", "owner", "quiet", "spoke")
 
     def __init__(self, descriptor: int, handle: network.socket) -> None:
         self.descriptor = descriptor
-        """ZeroMQ's own number for it."""
+        """ZeroMQ's own descriptor number."""
         self.handle = handle
-        """Ours, to the same connection."""
+        """Our own handle to the same connection."""
         self.owner: object | None = None
-        """Whoever proved to be behind it; None until it said something."""
+        """The proven peer behind it, as its reader represents it; None until its first message."""
         self.spoke = False
-        """A whole message was read from it since the last tick: the reader sets this."""
+        """A whole message was read from it since the last tick; set by the reader."""
         self.cut = False
         self.quiet = 0
         """Ticks since it last spoke."""
         self.known = 0
-        """Bytes it had sent at the last tick."""
+        """Bytes received from it up to the last tick."""
         self.excess = 0
-        """Bytes it sent since it last spoke."""
+        """Bytes received from it since it last spoke."""
 
     def info(self) -> TcpInfo | None:
-        """What the kernel knows of it, where it tells."""
+        """The kernel's view of it; None where the kernel does not provide one."""
         if TCP_INFO is None:
             return None
         try:
@@ -102,7 +105,7 @@ class Connection:
         return TcpInfo(*INFO.unpack(raw))
 
     def is_endless(self, limit: int) -> bool:
-        """Whether it sent over ``limit`` bytes of which no whole message came. Ask once a tick."""
+        """True if it sent more than ``limit`` bytes without completing a message. Call once per tick."""
         info = self.info()
         received = self.known if info is None else info.received
         came = received - self.known
@@ -120,14 +123,15 @@ class Connection:
 class Connections:
     """All connections that one bound socket accepted.
 
-    Ends are counted as ``refused_key`` (ZAP said no), ``not_zmtp`` (random bytes, HTTP, TLS, ZMTP without CURVE, or
-    gone before we looked), ``no_greeting`` (not a byte until its time was over), ``half_greeting`` (it stopped within
-    the greeting), ``handshake_timeout`` (it stopped after that), ``handshake_abandoned``, ``bad_handshake``,
+    Ends are counted as ``refused_key`` (ZAP refused it), ``not_zmtp`` (random bytes, HTTP, TLS, ZMTP without CURVE, or
+    gone before we looked), ``no_greeting`` (not a byte before its timeout), ``half_greeting`` (it stopped within the
+    greeting), ``handshake_timeout`` (it stopped after the greeting), ``handshake_abandoned``, ``bad_handshake``,
     ``frame_refused`` (too large or garbled), ``vanished`` (its host does not answer), ``left`` (the far end hung up),
-    ``cut`` (we did, and counted why there). Besides: ``accepted``, ``full``, ``silent``, ``endless``.
+    ``cut`` (we hung up; the reason was counted then). Also counted: ``accepted``, ``full``, ``too_often``, ``silent``,
+    ``endless``.
 
-    What shares a name cannot be told apart: ZeroMQ read the bytes, threw them away, and says only that it hung up. The
-    one event that has a reason is not safe to ask for (``sockets.MONITORED``).
+    Causes that share a name cannot be told apart: ZeroMQ read the bytes, discarded them, and reports only that it hung
+    up. The one event that carries a reason is not safe to subscribe to (``sockets.MONITORED``).
     """
 
     def __init__(
@@ -146,6 +150,7 @@ class Connections:
         self._counters = counters
         self._gone = gone
         self._open: dict[int, Connection] = {}
+        self._arrivals = Limits(bounds.arrivals, bounds.arrivals_burst)
         self._receive = bare_receive(bound.monitor)
         self._refused = 0
         self._unfinished = False
@@ -167,7 +172,7 @@ class Connections:
         return self._open.get(descriptor)
 
     def refresh(self) -> None:
-        """Read the monitor now: what it says came before any message of that connection."""
+        """Read the monitor now: its events precede any message of the same connection."""
         for _ in range(MONITOR_QUEUE):
             if not has_input(self._monitor):
                 return
@@ -179,13 +184,13 @@ class Connections:
         self._counters[why] += 1
         if connection is not None and not connection.cut:
             connection.cut = True
-            with contextlib.suppress(OSError):  # ended by itself a moment ago
-                # Reset when it is closed: a far end that is busy sending would not read, and not notice, a mere FIN.
+            with contextlib.suppress(OSError):  # it ended on its own a moment ago
+                # Closing sends a reset: a far end that is busy sending does not read, and would not notice a mere FIN.
                 connection.handle.setsockopt(network.SOL_SOCKET, network.SO_LINGER, AT_ONCE)
                 connection.handle.shutdown(network.SHUT_RDWR)
 
     def close(self, monitored: ZmqSocket) -> None:
-        """Stop watching and forget everything; closing the ``monitored`` socket is left to its owner."""
+        """Stop watching and forget everything; the ``monitored`` socket stays for its owner to close."""
         self._timer.cancel()
         self._drain.close()
         self.refresh()
@@ -206,7 +211,7 @@ class Connections:
         elif event == zmq.Event.DISCONNECTED:
             self._ended(value)
         elif event == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL:
-            # Comes right before the end that it explains.
+            # Arrives right before the DISCONNECTED event that it explains.
             self._unfinished = True
         elif event == zmq.Event.HANDSHAKE_FAILED_AUTH:
             self._refused += 1
@@ -219,10 +224,20 @@ class Connections:
         if handle is None:
             return
         connection = self._open[descriptor] = Connection(descriptor, handle)
+        if not self._may_arrive(handle):
+            self.cut(connection, f"{self._port}_too_often")
         if len(self._open) > self._bounds.max_connections:
-            # The oldest that proved nothing, so that a flood pushes out itself and not whoever comes meanwhile.
+            # Cut the oldest unproven connection: a flood then evicts its own and not those that arrive meanwhile.
             unproven = (each for each in self._open.values() if each.owner is None and not each.cut)
             self.cut(next(unproven, connection), f"{self._port}_full")
+
+    def _may_arrive(self, handle: network.socket) -> bool:
+        """Is its address within its rate? What comes through the front door, from this machine, was counted there."""
+        try:
+            address = machine(handle.getpeername()[0])
+        except OSError:
+            return True  # gone already: its end is counted by its own name
+        return address in OWN or self._arrivals.take(address, time.monotonic())
 
     def _ended(self, descriptor: int) -> None:
         connection = self._open.pop(descriptor, None)
@@ -237,7 +252,7 @@ class Connections:
             self._gone(connection, WORDS.get(why or "left", "closed the connection"))
 
     def _discard(self, descriptor: int) -> None:
-        """A number is used again although its end was never told: forget the old connection."""
+        """A descriptor number was reused although its end was never reported: forget the old connection."""
         stale = self._open.pop(descriptor, None)
         if stale is not None:
             stale.handle.close()
@@ -245,9 +260,9 @@ class Connections:
                 self._gone(stale, "closed the connection")
 
     def _why(self, connection: Connection | None, unfinished: bool) -> str | None:
-        """The name under which this end is counted; None if that happened when its key was refused.
+        """The counter name of this end; None if it was counted when the key was refused.
 
-        ``connection`` is None if it was gone before we looked, so that it never proved anything.
+        ``connection`` is None if it was gone before we looked, so it never proved anything.
         """
         if connection is not None and connection.cut:
             return "cut"
@@ -281,17 +296,17 @@ class Connections:
 
 
 def stopped_at(received: int) -> str:
-    """The name for whoever sent so many bytes and then nothing, until the time for its handshake was over."""
+    """The counter name of a peer that sent ``received`` bytes and then nothing until its handshake timed out."""
     if received == 0:
         return "no_greeting"
     return "half_greeting" if received < GREETING else "handshake_timeout"
 
 
 def second_handle(descriptor: int, is_it: Callable[[network.socket], bool]) -> network.socket | None:
-    """A handle of our own to a connection; None if it is gone already.
+    """Our own handle to a connection; None if it is already gone.
 
-    Its number may have been given to something else by now: ``is_it`` looks at the addresses, and may raise ``OSError``
-    or ``IndexError`` where there are none.
+    The descriptor number may have been reused by now: ``is_it`` checks the addresses, and may raise ``OSError`` or
+    ``IndexError`` where there are none.
     """
     try:
         copy = os.dup(descriptor)
@@ -306,7 +321,7 @@ def second_handle(descriptor: int, is_it: Callable[[network.socket], bool]) -> n
         if is_it(handle):
             return handle
     except (OSError, IndexError):
-        pass  # no connection, or none any more: as if it were somebody else's
+        pass  # not, or no longer, a connection: treat it as a reused number
     handle.close()
     return None
 
@@ -316,4 +331,4 @@ WORDS = {
     "frame_refused": "sent a frame that is too large or garbled",
     "vanished": "its host does not answer",
 }
-"""Why a link ended, for people, where it was not the far end that hung up."""
+"""Human-readable reasons why a link ended, where the far end did not simply hang up."""

@@ -1,15 +1,15 @@
-"""Our connection to one neighbour: a DEALER for direct messages and, while that stands, a SUB for gossip.
+"""Our connection to one neighbour: a DEALER for direct messages and, while that is up, a SUB for gossip.
 
 Theory
-    CURVE proves that the far end holds the secret of the key we dialled, so the link of whatever comes out of these
-    sockets is known without looking into it. The DEALER is the link; the SUB is a faster lane beside it, and is made
-    anew by itself when it alone is lost, each time under a fresh topic.
+    CURVE proves that the far end holds the secret of the key we dialled, so the link of whatever these sockets receive
+    is known without parsing it. The DEALER is the link; the SUB is a second, faster lane. When only the SUB is lost, it
+    is remade automatically, each time under a fresh topic.
 Rules
- 1. A dial ends once: ``Links.opened`` or ``Links.closed`` with a reason that an operator understands.
- 2. ZeroMQ never reconnects here: a stale address, a dead twin and a queue for nobody would follow.
- 3. What was delivered before its connection ended is told before the end is.
- 4. Where nobody answers as the key that was dialled, the spare route is tried before the dial ends. One that refuses us
-    did answer, and would answer the same there.
+ 1. A dial gets one answer: ``Links.opened``, or ``Links.closed`` with a reason that an operator understands.
+ 2. ZeroMQ never reconnects here: that would bring stale addresses, dead twins, and queues that no peer reads.
+ 3. Messages delivered before a connection ended are reported before its end.
+ 4. If nothing answers as the key that was dialled, the spare route is tried before the dial ends. A peer that refuses
+    us did answer, and would answer the same there.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ WHY = {
     int(zmq.Event.HANDSHAKE_FAILED_NO_DETAIL): "ended the handshake: not the expected key, or not a mesh node",
     int(zmq.Event.DISCONNECTED): "closed the connection",
 }
-"""What a monitor's event says of a dial, for people."""
+"""What a monitor's event means for a dial, in human-readable words."""
 WHY_LOST = "connection lost"
 WHY_REFUSED = WHY[int(zmq.Event.HANDSHAKE_FAILED_AUTH)]
 
 
 class Client:
-    """One connecting socket and what its monitor says of it."""
+    """One connecting socket and its monitor."""
 
     def __init__(
         self,
@@ -56,11 +56,11 @@ class Client:
         changed: Callable[[bool, str], None],
         flush: Callable[[], None],
     ) -> None:
-        """``receive`` reads one message; ``changed(up, why)`` is told of the handshake and of the end."""
+        """``receive`` reads one message; ``changed(up, why)`` is called after the handshake and at the end."""
         self.socket = socket
         self.up = False
         self.connection: Connection | None = None
-        """What the kernel knows of it, from when it stands."""
+        """Its TCP connection, once that is established."""
         self._changed = changed
         self._receive_message = receive
         self._closed = False
@@ -74,16 +74,16 @@ class Client:
         self.drain = Drain(socket, self._read, flush, counters)
 
     def connect(self, endpoint: Endpoint) -> None:
-        """Begin. Raises ``zmq.ZMQError`` when that is not even possible."""
+        """Begin to connect. Raises ``zmq.ZMQError`` if even that is impossible."""
         self._port = endpoint.port
         self.socket.connect(address_of(endpoint))
 
     def is_endless(self, limit: int) -> bool:
-        """Whether the far end sends what never becomes a message. Ask once a tick."""
+        """True if the far end sends bytes that never complete a message. Call once per tick."""
         return self.connection is not None and self.connection.is_endless(limit)
 
     def close(self, linger: int = 0) -> None:
-        """Close without a word; ``linger`` in milliseconds for what is still to be sent."""
+        """Close without reporting it; ``linger`` is the time in milliseconds to send what is queued."""
         if self._closed:
             return
         self._closed = True
@@ -94,11 +94,11 @@ class Client:
         self._monitor.close(0)
         self.socket.close(linger)
         if self.connection is not None:
-            # Or our handle would keep the connection standing.
+            # Otherwise our handle would keep the connection open.
             self.connection.handle.close()
 
     def _read(self) -> int:
-        # The event of the handshake was sent before the first message: read them in that order.
+        # The handshake event was sent before the first message: read them in that order.
         if not self.up and has_input(self._monitor):
             self._watch.touch()
             self._read_event()
@@ -117,7 +117,7 @@ class Client:
             if handle is not None:
                 self.connection = Connection(value, handle)
         elif event == zmq.Event.HANDSHAKE_SUCCEEDED:
-            # Asking for the events makes the socket take note of its connection, or the first send finds none.
+            # Reading the events makes the socket notice its connection; without that the first send finds none.
             if has_input(self.socket):
                 self.drain.touch()
             self.up = True
@@ -129,11 +129,11 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """Whom a dial is for."""
+    """The peer that a dial is for."""
 
     key: PeerKey
     image: bytes
-    """32 bytes: the X25519 key of ``key``, which the far end must prove to hold."""
+    """32 bytes: the X25519 image of ``key``, whose secret the far end must prove to hold."""
 
 
 class Dial:
@@ -153,11 +153,11 @@ class Dial:
 
     @property
     def up(self) -> bool:
-        """Whether frames can be sent."""
+        """True while frames can be sent."""
         return self._dealer is not None and self._dealer.up
 
     def start(self, routes: Routes) -> None:
-        """Connect. What goes wrong here is told as the end of the dial, not raised."""
+        """Connect. A failure here is reported as the end of the dial, not raised."""
         self._gossip, self._spare = routes.gossip, routes.spare
         timeout = self._sockets.bounds.dial_timeout
         self._deadline = self._loop.call_later(timeout, self._missed, f"no answer within {timeout:g} s")
@@ -194,7 +194,7 @@ class Dial:
         return True
 
     def look(self) -> None:
-        """Once a tick: does the far end fill the memory with messages that never end?"""
+        """Called once per tick: end a dial whose far end fills our memory with messages that never end."""
         limit = self._sockets.bounds.unread
         if self._dealer is not None and self._dealer.is_endless(limit):
             self._counters["dialled_endless"] += 1
@@ -203,7 +203,7 @@ class Dial:
             self._feed.look(limit)
 
     def close(self, linger: int = 0) -> None:
-        """Close both sockets without a word. Safe to call twice."""
+        """Close both sockets without reporting it. Safe to call twice."""
         if self._deadline is not None:
             self._deadline.cancel()
         if self._feed is not None:
@@ -226,7 +226,7 @@ class Dial:
             self._feed.start()
 
     def _missed(self, why: str) -> None:
-        """Nobody answered there as the key that we dialled."""
+        """Nothing answered there as the key that we dialled."""
         if self._spare is None:
             self._end(why)
             return
@@ -238,7 +238,7 @@ class Dial:
         if why == WHY_LOST:
             self._drain_rest()
         self.close()
-        self._dealer = self._feed = None  # a tick must not find them and end them again
+        self._dealer = self._feed = None  # so that a tick does not end them again
         self._links.closed(self._neighbour.key, why, inbound=False)
 
     def _drain_rest(self) -> None:
@@ -258,7 +258,7 @@ class Dial:
 
 
 class Feed:
-    """What the publisher of one neighbour sends us: kept alive by itself while its dial stands."""
+    """Our subscription to one neighbour's publisher: it reconnects on its own while the dial is up."""
 
     def __init__(
         self, sockets: Sockets, links: Links, counters: Counter[str], neighbour: Neighbour, endpoint: Endpoint
@@ -273,7 +273,7 @@ class Feed:
         self._delay = sockets.bounds.feed_first_retry
 
     def start(self) -> None:
-        """Subscribe, under a topic of its own each time; what goes wrong is tried again later."""
+        """Subscribe, each time under a new topic; after a failure, retry later."""
         self._retry = None
         try:
             socket = self._sockets.subscriber(self._endpoint.host)
@@ -299,7 +299,7 @@ class Feed:
             self._changed(False, "sent a message without end")
 
     def drain_rest(self, bound: int) -> None:
-        """Read what has arrived, at most ``bound`` messages."""
+        """Read what has already arrived, at most ``bound`` messages."""
         if self._client is not None and self._client.up:
             read_rest(self._read, bound)
 
@@ -311,14 +311,14 @@ class Feed:
             self._client.close()
 
     def _changed(self, up: bool, why: str) -> None:
-        del why  # the link stands on its direct lane; only the number of losses is of interest
+        del why  # the direct lane carries the link; only the number of losses matters
         if up:
             self._delay = self._sockets.bounds.feed_first_retry
             return
         self._counters["feed_lost"] += 1
         if self._client is not None:
             self._client.close()
-            self._client = None  # a tick before the next start must not find it and end it again
+            self._client = None  # so that a tick before the next start does not end it again
         loop = asyncio.get_running_loop()
         self._retry = loop.call_later(self._delay, self.start)
         self._delay = min(2 * self._delay, self._sockets.bounds.feed_max_retry)
@@ -333,7 +333,7 @@ class Feed:
 
 
 def read_rest(read: Callable[[], int], bound: int) -> None:
-    """Read what a socket still holds; ``bound`` is at least what its queue can hold."""
+    """Read what a socket still holds; ``bound`` is at least the capacity of its queue."""
     with contextlib.suppress(zmq.Again):
         for _ in range(bound):
             read()

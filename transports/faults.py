@@ -1,15 +1,15 @@
 """What can go wrong between simulated nodes, as values that compose.
 
 Rules
- 1. A fault is an immutable value. ``arm`` binds it to one run and gives a ``Carry``: a function from the copies of one
-    message on their way to the copies that still are. What senders do (``Silent``, ``Byzantine``, ``Replay``) comes
-    before what the network does; within each family faults act in the order in which they are given.
- 2. Every fault draws from its own generator, seeded by the run's seed and its place in the list: adding a fault at the
-    end changes no draw of the others.
- 3. Every fault takes ``nodes``, whose sending it acts on (numbers from 0; None: everybody's), and ``start`` and
-    ``end``, virtual seconds: it acts on what is sent in ``[start, end)``.
- 4. What senders do is counted by node, one for each message withheld, rewritten or sent again: a test of a liar that
-    never lied shows nothing.
+ 1. A fault is an immutable value. ``arm`` binds it to one run and returns a ``Carry``: a function from the copies of
+    one message in flight to the copies that remain. What senders do (``Silent``, ``Byzantine``, ``Replay``) comes
+    before what the network does; within each family, faults apply in the order given.
+ 2. Every fault draws from its own generator, seeded by the run's seed and its position in the list: appending a fault
+    changes no draw of the others.
+ 3. Every fault takes ``nodes``, the senders that it acts on (numbers from 0; None: all), and ``start`` and ``end`` in
+    virtual seconds: it acts on what is sent in ``[start, end)``.
+ 4. What senders do is counted per node, once for each message withheld, rewritten or sent again: a test with a liar
+    that never lied proves nothing.
 
 >>> rough = [Loss(0.2), Duplicate(0.05), Reorder(0.1, window=0.5), Corrupt(0.01)]
 >>> split = [Partition([range(0, 50), range(50, 100)], start=10.0, end=40.0)]
@@ -29,39 +29,39 @@ from zmesh.core import wire
 from zmesh.core.types import Frames
 
 Parcel = tuple[float, Frames]
-"""One copy on its way: seconds until it arrives, and what arrives."""
+"""One copy in flight: seconds until it arrives, and the frames that arrive."""
 Carry = Callable[[float, int, int, list[Parcel]], list[Parcel]]
 """``(time, sender, receiver, copies) -> copies``: none is a loss, several are duplicates."""
 Rewrite = Callable[[int, int, Frames], Iterable[Frames]]
-"""``(sender, receiver, frames) -> messages that are sent instead``, in that order."""
+"""``(sender, receiver, frames) -> the messages sent instead``, in that order."""
 
 FOREVER: Final = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
 class Arena:
-    """What a fault may know of the run that it is armed for."""
+    """What a fault may know about the run that it is armed for."""
 
     nodes: int
     rng: Random
     """This fault's own generator."""
     tampered: Counter[int] = field(default_factory=Counter)
-    """Of one run: how many messages each node withheld, rewrote or sent again."""
+    """How many messages each node withheld, rewrote or sent again in this run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault(ABC):
-    """Something that happens to messages on the wire. See the module for the fields."""
+    """Something that happens to messages on the wire. Rule 3 of the module explains the fields."""
 
     nodes: Collection[int] | None = None
     start: float = 0.0
     end: float = FOREVER
     by_sender: ClassVar[bool] = False
-    """Does the sender do it, or the network?"""
+    """True if the sender does it, False if the network does."""
 
     @abstractmethod
     def carry(self, arena: Arena) -> Carry:
-        """What it does when it acts."""
+        """The effect of this fault while it acts."""
 
     def arm(self, arena: Arena) -> Carry:
         """``carry``, limited to ``nodes`` and to the time from ``start`` to ``end``."""
@@ -117,7 +117,7 @@ class Delay(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Reorder(Fault):
-    """A share ``rate`` of messages is held back by up to ``window`` seconds, and overtaken meanwhile."""
+    """A share ``rate`` of messages is held back by up to ``window`` seconds, so that others overtake them."""
 
     rate: float
     window: float = 0.2
@@ -173,7 +173,7 @@ class Corrupt(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Partition(Fault):
-    """Nothing passes between the groups; a node in no group talks to everybody. Connections stay up but fall silent."""
+    """Nothing passes between the groups; a node in no group talks to all. Connections stay up but fall silent."""
 
     groups: Sequence[Collection[int]]
 
@@ -190,10 +190,10 @@ class Partition(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Silent(Fault):
-    """Nodes that receive and never help: they pass nothing on, offer nothing and serve nothing.
+    """Nodes that receive and never help: they relay nothing, offer nothing and serve nothing.
 
-    They still greet, ask, acknowledge and push what they write themselves, so nobody cuts them. They are a ``share`` of
-    all nodes, drawn by the seed, or just those in ``nodes`` (with a share of 1).
+    They still greet, ask, acknowledge and push their own messages, so no peer cuts them. They are a ``share`` of all
+    nodes, drawn from the seed, or exactly those in ``nodes`` (with a share of 1).
     """
 
     share: float = 1.0
@@ -218,9 +218,9 @@ class Silent(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Byzantine(Fault):
-    """Every message goes through ``rewrite`` first: nothing, other things or more may leave instead.
+    """Every message goes through ``rewrite`` first, which may send nothing, something else, or more.
 
-    A rewrite sees what an honest engine would have sent. What it cannot do is sign for others.
+    A rewrite sees what an honest engine would have sent. It cannot sign for others.
     """
 
     rewrite: Rewrite
@@ -244,7 +244,7 @@ class Byzantine(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Replay(Fault):
-    """Everything is sent ``times`` times, and a link's last ``memory`` messages once more with every new one."""
+    """Everything is sent ``times`` times, and every new message resends a link's last ``memory`` messages."""
 
     times: int = 2
     memory: int = 8
@@ -272,7 +272,7 @@ class Replay(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """Node ``node`` dies at ``at`` and loses its memory; at ``back`` it starts anew, in a later epoch."""
+    """Node ``node`` dies at ``at`` and loses its memory; at ``back`` it restarts in a later epoch."""
 
     node: int
     at: float
@@ -281,7 +281,7 @@ class Crash:
 
 @dataclass(frozen=True, slots=True)
 class Skew:
-    """The wall clocks of ``nodes`` run ``seconds`` ahead (negative: behind) all the time."""
+    """The wall clocks of ``nodes`` are always ``seconds`` ahead (negative: behind)."""
 
     nodes: Collection[int]
     seconds: float
@@ -295,17 +295,17 @@ Trouble = Fault | Crash | Skew
 
 
 def zero_ttl(sender: int, receiver: int, frames: Frames) -> Iterable[Frames]:
-    """Pass messages on with no hops left, so that they end here."""
+    """Relay messages with no hops left, so that the push ends here."""
     return [(wire.envelope_head(0, frames[0][2]), *frames[1:])] if _is_relayed(frames) else [frames]
 
 
 def inflate_ttl(sender: int, receiver: int, frames: Frames) -> Iterable[Frames]:
-    """Pass messages on with more hops than their author allowed."""
+    """Relay messages with more hops than their author allowed."""
     return [(wire.envelope_head(255, frames[0][2]), *frames[1:])] if _is_relayed(frames) else [frames]
 
 
 def forge_signature(sender: int, receiver: int, frames: Frames) -> Iterable[Frames]:
-    """Send a copy with a junk signature ahead of every message of somebody else."""
+    """Send a copy with a junk signature ahead of every relayed message."""
     if not _is_relayed(frames):
         return [frames]
     head, body, signature = frames
@@ -313,7 +313,7 @@ def forge_signature(sender: int, receiver: int, frames: Frames) -> Iterable[Fram
 
 
 def impersonate(sender: int, receiver: int, frames: Frames) -> Iterable[Frames]:
-    """Put other words into the author's mouth, under the signature of the true ones, ahead of every message."""
+    """Ahead of every relayed message, send a body that its author never wrote, under the signature of the true one."""
     if not _is_relayed(frames):
         return [frames]
     head, body, signature = frames
@@ -323,7 +323,7 @@ def impersonate(sender: int, receiver: int, frames: Frames) -> Iterable[Frames]:
 
 
 def flip_a_bit(frames: Frames, rng: Random) -> Frames:
-    """The same message with one bit changed, each equally likely."""
+    """The same message with one bit flipped; every bit is equally likely."""
     bit = int(rng.random() * 8 * sum(map(len, frames)))
     damaged = list(frames)
     for number, frame in enumerate(frames):
@@ -337,7 +337,7 @@ def flip_a_bit(frames: Frames, rng: Random) -> Frames:
 
 
 def _is_relayed(frames: Frames) -> bool:
-    """Is it somebody else's message? What its author itself pushes has done no hop."""
+    """True if it is another author's message: a message that its own author pushes has done no hop."""
     return frames[0][0] == wire.ENVELOPE and frames[0][2] > 0
 
 

@@ -1,21 +1,21 @@
-"""One listener for HTTP and ZMTP: the first byte says which, and ZMTP is passed through to the ROUTER, unread.
+"""One listener for HTTP and ZMTP: the first byte tells which, and ZMTP is passed through to the ROUTER unread.
 
 Theory
-    A ZMTP greeting begins with 0xFF (RFC 37), which no HTTP request does. CURVE stays end to end: behind this door
-    stand the handshake, ZAP and everything else exactly as on the ROUTER's own port. Only the address of the far end
-    is lost to ZeroMQ, so whatever depends on addresses is decided here.
+    A ZMTP greeting begins with 0xFF (RFC 37), which no HTTP request does. CURVE stays end to end: behind this door the
+    handshake, ZAP and everything else work exactly as on the ROUTER's own port. ZeroMQ loses only the address of the
+    far end, so everything that depends on addresses is decided here.
 Rules
- 1. Whoever connects must say something within ``first_byte`` seconds, and who speaks HTTP must have asked something
-    within ``http_request``. Few may wait so, in all and from one address.
+ 1. A connection must send something within ``first_byte`` seconds, and one that speaks HTTP must have made a request
+    within ``http_request``. Few connections may wait for their first byte, in total and per address.
  2. Every refusal is counted under a name of its own, ``door_...``.
- 3. No byte is read that cannot be passed on: a leg that cannot write stops the other from reading.
+ 3. No byte is read that cannot be passed on: a leg that cannot write stops the other leg from reading.
  4. ZeroMQ greets as soon as it is reached, so a pair is joined before its inner leg is dialled.
- 5. Places are counted, in all and for each address: one for a connection, and one more for the inner leg of what is
-    passed through, from its dial to its end. Some are kept for this machine's own probes.
- 6. How often an address may come, and how many bytes of HTTP it may send, is bounded by rates: to let somebody in, and
-    to parse what nobody asked for, takes the event loop longer than it takes to send that.
- 7. When all places are taken, the HTTP connection that has asked nothing for longest makes way for a newcomer; one of
-    this machine's own only for another of them.
+ 5. Places are counted in total and per address: one for each connection, and one more for the inner leg of a
+    pass-through, from its dial to its end. Some are reserved for this machine's own probes.
+ 6. The rate at which an address may connect, and its bytes of HTTP, are limited: accepting a connection, and parsing
+    HTTP that we did not ask for, costs the event loop more time than it costs to send them.
+ 7. When all places are taken, the HTTP connection that has been longest without a request makes way for a newcomer; one
+    of this machine's own makes way only for another of its own.
 """
 
 from __future__ import annotations
@@ -30,50 +30,48 @@ from dataclasses import dataclass
 from typing import cast
 
 from zmesh.core.errors import ConfigError
-from zmesh.core.limits import Limits, machine
+from zmesh.core.limits import OWN, Limits, machine
 from zmesh.core.types import Endpoint
 from zmesh.transports.sockets import SocketBounds, reachable
 
 ZMTP = 0xFF
 """The first byte of every ZMTP greeting."""
 TLS = b"\x16\x03"
-"""How a handshake of TLS begins, of any version (RFC 8446, 5.1): somebody asks for https."""
-OWN = frozenset(map(machine, ("127.0.0.1", "::1")))
-"""Where this machine's own connections come from: a local probe, or a proxy before the door."""
+"""The start of a TLS handshake of any version (RFC 8446, 5.1): the client wants https."""
 
 
 @dataclass(frozen=True, slots=True)
 class DoorBounds:
-    """What one front door allows."""
+    """The limits of one front door."""
 
     first_byte: float = 2.0
-    """Seconds until a connection has said something: a round trip across the world takes a sixth of that."""
+    """Seconds in which a connection must send something: a round trip across the world takes a sixth of that."""
     waiting: int = 512
-    """Connections that have said nothing yet; those of this machine have the limit of an address alone."""
+    """Connections that have sent nothing yet; for those of this machine only the limit per address applies."""
     waiting_per_address: int = 128
-    """Those of one address: all peers of a mesh of 100 behind one load balancer, coming back at once."""
+    """The same per address: all peers of a mesh of 100 behind one load balancer, reconnecting at once."""
     connections: int = 2048
-    """Places in all; one that is passed through takes two, and costs four file handles."""
+    """Places in total; a pass-through takes two, and costs four file handles."""
     own: int = 64
-    """Those of them that are kept for this machine: its probe may come once a second and leave each connection open."""
+    """Places reserved for this machine: its probe may come once a second and leave each connection open."""
     per_address: int = 512
-    """Places of one address, whatever it said: one machine cannot shut the door for all others, and a mesh of 250
-    behind one address can be passed through."""
+    """Places per address, whatever it speaks: one machine cannot shut the door for all others, and a mesh of 250 behind
+    one address can be passed through."""
     http_request: float = 10.0
-    """Seconds until an HTTP connection has asked something: three lost packets in a row cost it 7."""
+    """Seconds in which an HTTP connection must make a request: three lost packets in a row cost it 7."""
     http_quiet: float = 60.0
-    """Seconds from its last request until an HTTP connection is closed, if it does not read its answer, say: twice what
-    HTTP itself lets an idle one stay."""
+    """Seconds from its last request until an HTTP connection is closed, for example one that does not read its answer:
+    twice as long as the HTTP server keeps an idle one."""
     rate: float = 100.0
-    """Connections a second of one address, after ``burst`` at once: at 0.3 ms each 3 % of a core."""
+    """Connections per second from one address, after ``burst`` at once: at 0.3 ms each, 3 % of a core."""
     burst: float = 1024.0
-    """A mesh of 100 behind one address, starting at once, each of which comes ten times."""
+    """A mesh of 100 behind one address, all starting at once, each connecting ten times."""
     http_rate: float = 512 * 1024.0
-    """Bytes of HTTP a second of one address, after ``http_burst`` at once: to parse 16 MB takes a core one second."""
+    """Bytes of HTTP per second from one address, after ``http_burst`` at once: a core parses 16 MB per second."""
     http_burst: float = 2 * 1024 * 1024.0
-    """128 records and 1,024 questions, which is what one address may ask at once, are under half of that."""
+    """The 128 records and 1,024 requests that one address may send at once are under half of that."""
     backlog: int = 128
-    """Connections that the kernel holds for us until the loop comes round."""
+    """Connections that the kernel holds until the event loop accepts them."""
 
 
 class FrontDoor:
@@ -91,8 +89,8 @@ class FrontDoor:
     ) -> None:
         """``host`` is an IP literal and a port of 0 means any.
 
-        ``router`` is where the ROUTER is bound; ``http`` makes a protocol that serves one HTTP connection;
-        ``counters`` is where to count, if others count there too.
+        ``router`` is where the ROUTER is bound; ``http`` makes a protocol that serves one HTTP connection; pass
+        ``counters`` to share them with other parts.
         """
         self.bounds = bounds or DoorBounds()
         self.http = http
@@ -104,11 +102,11 @@ class FrontDoor:
         self._arrivals = Limits(self.bounds.rate, self.bounds.burst)
         self._http_bytes = Limits(self.bounds.http_rate, self.bounds.http_burst)
         self._open: dict[asyncio.Transport | Leg, str] = {}
-        """Who takes a place, and the address that it counts for; a leg that is dialled has no transport yet."""
+        """What holds each place, and the address that it counts for; a leg being dialled has no transport yet."""
         self._places: Counter[str] = Counter()
-        """How many of them each address has."""
+        """Places held by each address."""
         self._http: dict[asyncio.Transport, asyncio.TimerHandle] = {}
-        """The HTTP connections, first the one that has asked nothing for longest; and when each is closed."""
+        """HTTP connections, the one longest without a request first, and the timer that closes each."""
         self._dials: set[asyncio.Task[None]] = set()
 
     @property
@@ -118,7 +116,7 @@ class FrontDoor:
 
     @property
     def port(self) -> int:
-        """The port that it listens on; the one asked for, or the one found if that was 0."""
+        """The port that it listens on: the configured one, or the one that was found if that was 0."""
         if self._server is None or not self._server.sockets:
             return self._address[1]
         return int(self._server.sockets[0].getsockname()[1])
@@ -140,8 +138,9 @@ class FrontDoor:
         if self._server is None:
             return
         server, self._server = self._server, None
-        # Accepting takes the loop some turns, and asyncio's server leaks what it is closed in the middle of
-        # (python/cpython#109564): first no new ones, then a turn for the last transports, and one for their visitors.
+        # Accepting takes the loop several turns, and asyncio's server leaks connections when closed in between
+        # (python/cpython#109564): first stop accepting, then give one turn to the last transports, and one to their
+        # visitors.
         for listener in server.sockets:
             asyncio.get_running_loop().remove_reader(listener.fileno())
         await asyncio.sleep(0)
@@ -155,17 +154,17 @@ class FrontDoor:
                 holder.abort()
             self.gone(holder)
         await server.wait_closed()
-        # One round of the loop, in which aborted connections tell their protocols.
+        # One turn of the loop, in which aborted connections notify their protocols.
         await asyncio.sleep(0)
 
     # ------------------------------------------------------------ for the connections
 
     def count(self, name: str) -> None:
-        """One more of ``door_<name>``."""
+        """Count one ``door_<name>``."""
         self._counters[f"door_{name}"] += 1
 
     def enter(self, address: str) -> str | None:
-        """Somebody came from ``address``, which waits now: None, or the name of the limit that is reached."""
+        """Let a connection from ``address`` wait for its first byte: None, or the name of the limit that it exceeds."""
         bounds = self.bounds
         if address not in OWN and not self._arrivals.take(address, time.monotonic()):
             return "too_often"
@@ -179,17 +178,17 @@ class FrontDoor:
         return limit
 
     def may_send(self, address: str, size: int) -> bool:
-        """Is so much HTTP within the rate of ``address``?"""
+        """True if ``size`` more bytes of HTTP are within the rate of ``address``, which is charged for them."""
         return self._http_bytes.take(address, time.monotonic(), size)
 
     def spoke(self, address: str) -> None:
-        """Somebody from ``address`` does not wait any more."""
+        """A connection from ``address`` no longer waits."""
         self._waiting[address] -= 1
         if not self._waiting[address]:
             del self._waiting[address]
 
     def has_place(self, address: str) -> str | None:
-        """See to it that there is room for one more of ``address``: None, or the name of the limit that is reached."""
+        """Make room for one more place of ``address``: None, or the name of the limit that it exceeds."""
         bounds = self.bounds
         is_own = address in OWN
         kept = 0 if is_own else max(0, bounds.own - sum(self._places[own] for own in OWN))
@@ -204,13 +203,13 @@ class FrontDoor:
         return "full"
 
     def came(self, holder: asyncio.Transport | Leg, address: str) -> None:
-        """``holder`` takes a place of ``address``; again to have it keep its own is no fault."""
+        """``holder`` takes a place of ``address``; calling this again for the same holder is harmless."""
         if holder not in self._open:
             self._open[holder] = address
             self._places[address] += 1
 
     def gone(self, holder: asyncio.Transport | Leg) -> bool:
-        """It left its place; whether that is news."""
+        """``holder`` gives up its place; True if it still had one."""
         address = self._open.pop(holder, None)
         if address is None:
             return False
@@ -222,11 +221,11 @@ class FrontDoor:
         return True
 
     def asks(self, transport: asyncio.Transport) -> None:
-        """What came is HTTP, and has asked nothing yet."""
+        """``transport`` speaks HTTP and has made no request yet."""
         self._close_in(self.bounds.http_request, transport, "http_slow")
 
     def asked(self, transport: asyncio.Transport) -> None:
-        """A request came over ``transport``, as far as its body: all other HTTP connections make way before it."""
+        """A request arrived over ``transport``, up to its body: all other HTTP connections now make way before it."""
         timer = self._http.pop(transport, None)
         if timer is not None:
             timer.cancel()
@@ -239,7 +238,7 @@ class FrontDoor:
 
         def ended(task: asyncio.Task[None]) -> None:
             self._dials.discard(task)
-            self.gone(outer.other)  # if it never stood
+            self.gone(outer.other)  # if it never connected
 
         task.add_done_callback(ended)
 
@@ -262,7 +261,7 @@ class FrontDoor:
 
 
 class Visitor(asyncio.Protocol):
-    """A connection that has not said what it is."""
+    """A connection whose protocol is not known yet."""
 
     def __init__(self, door: FrontDoor) -> None:
         self._door = door
@@ -271,7 +270,7 @@ class Visitor(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Let in, for the time of a first byte, or refuse."""
+        """Let it in until its first byte is due, or refuse it."""
         door = self._door
         stream = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
@@ -296,7 +295,7 @@ class Visitor(asyncio.Protocol):
         if data[0] == ZMTP:
             self._pass_through(transport, data)
             return
-        # An HTTP parser knows best how to answer what is neither, too: with 400.
+        # What is neither goes to the HTTP parser, too: it knows best how to answer with 400.
         door.count(spoken(data))
         door.asks(transport)
         protocol = Metered(door, self._address)
@@ -321,7 +320,7 @@ class Visitor(asyncio.Protocol):
         door.pass_through(outer, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It left without a word."""
+        """It left without sending anything."""
         if self._transport is not None:
             if self._door.gone(self._transport):
                 self._door.count("left")
@@ -334,7 +333,7 @@ class Visitor(asyncio.Protocol):
             self._transport.abort()
 
     def _leave(self) -> None:
-        """It waits no longer."""
+        """It no longer waits."""
         self._transport = None
         if self._timer is not None:
             self._timer.cancel()
@@ -342,14 +341,14 @@ class Visitor(asyncio.Protocol):
 
 
 def spoken(data: bytes) -> str:
-    """What the first bytes, which are not ZMTP's, seem to be. A method of HTTP begins with a letter of ASCII."""
+    """What these first bytes, which are not ZMTP, look like. An HTTP method begins with an ASCII letter."""
     if data[:1].isalpha():
         return "http"
     return "tls" if data.startswith(TLS) else "not_zmtp_nor_http"
 
 
 def keep_asking(connection: socket.socket) -> None:
-    """Let the kernel notice when the far end's host is gone: a pass-through sends nothing of its own."""
+    """Let the kernel notice that the far end's host is gone: a pass-through sends nothing of its own."""
     bounds = SocketBounds()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
@@ -363,7 +362,7 @@ def keep_asking(connection: socket.socket) -> None:
 
 
 class Metered(asyncio.Protocol):
-    """One HTTP connection, as far as its address has bytes left: a server parses whatever comes, asked for or not."""
+    """One HTTP connection, limited by the byte rate of its address: a server parses whatever arrives."""
 
     def __init__(self, door: FrontDoor, address: str) -> None:
         self._door = door
@@ -372,12 +371,12 @@ class Metered(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """From here on it is the server's."""
+        """Hand the connection to the HTTP server."""
         self._transport = cast(asyncio.Transport, transport)
         self._http.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Hand it on, or hang up."""
+        """Pass it on, or hang up if the rate is exceeded."""
         if self._door.may_send(self._address, len(data)):
             self._http.data_received(data)
         elif self._transport is not None:
@@ -385,29 +384,29 @@ class Metered(asyncio.Protocol):
             self._transport.abort()
 
     def eof_received(self) -> bool | None:
-        """As the server has it."""
+        """Left to the HTTP server."""
         return self._http.eof_received()
 
     def pause_writing(self) -> None:
-        """As the server has it."""
+        """Left to the HTTP server."""
         self._http.pause_writing()
 
     def resume_writing(self) -> None:
-        """As the server has it."""
+        """Left to the HTTP server."""
         self._http.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It leaves its place."""
+        """Give up the place."""
         if self._transport is not None:
             self._door.gone(self._transport)
         self._http.connection_lost(exc)
 
 
 class Leg(asyncio.Protocol):
-    """One of the two connections of a pass-through; the outer one makes its inner counterpart."""
+    """One of the two connections of a pass-through; the outer leg creates its inner counterpart."""
 
     def __init__(self, door: FrontDoor, address: str, other: Leg | None = None) -> None:
-        """``address`` is where the outer one comes from: both count for it."""
+        """``address`` is where the outer leg comes from: both legs count for it."""
         self._door = door
         self._address = address
         self.other: Leg = Leg(door, address, self) if other is None else other
@@ -417,7 +416,7 @@ class Leg(asyncio.Protocol):
         self._ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Write what was held back for this leg, then let the other read again."""
+        """Write what was held back for this leg, and let the other leg read again."""
         self._transport = cast(asyncio.Transport, transport)
         self._door.gone(self)  # its transport takes the place from now on
         self._door.came(self._transport, self._address)
@@ -427,13 +426,13 @@ class Leg(asyncio.Protocol):
         if other.is_closing():
             self._transport.abort()
             return
-        # Before writing: what is written may be enough to stop the other leg again.
+        # Resume before writing: what is written may be enough to pause the other leg again.
         other.resume_reading()
         self._transport.writelines(self.other._held)
         self.other._held.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Pass it on, or hold it until the other leg stands (rule 3 bounds that to what was read already)."""
+        """Pass it on, or hold it until the other leg is connected (rule 3 bounds that to what was already read)."""
         other = self.other._transport
         if other is not None:
             other.write(data)
@@ -442,9 +441,9 @@ class Leg(asyncio.Protocol):
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
-        """The far end will not write any more; what the other writes still gets there.
+        """The far end will write no more; what the other leg sends still reaches it.
 
-        ZeroMQ never ends one direction alone: its end is the end of both legs, though the visitor may not say a word.
+        ZeroMQ never closes one direction alone: its end is the end of both legs, even if the visitor never says a word.
         """
         self._ended = True
         other = self.other._transport
@@ -453,17 +452,17 @@ class Leg(asyncio.Protocol):
         return not (self._is_inner or self.other._ended)
 
     def pause_writing(self) -> None:
-        """This leg is full."""
+        """This leg's buffer is full: pause the other."""
         if self.other._transport is not None:
             self.other._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """This leg has room."""
+        """This leg has room: resume the other."""
         if self.other._transport is not None:
             self.other._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Close the other leg too, once it wrote what it had."""
+        """Close the other leg too, once it has written what it had."""
         if self._transport is not None:
             self._door.gone(self._transport)
         if self.other._transport is not None:

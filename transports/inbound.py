@@ -1,11 +1,11 @@
-"""The ROUTER: everybody who dialled us, told apart by what their handshake proved.
+"""The ROUTER: the peers that dialled us, told apart by what their handshakes proved.
 
 Rules
- 1. The link of a message is the ``User-Id`` that ZAP gave its connection. A routing id is an address for replies
-    and nothing else: honest peers never choose one, ours are never revealed, and a chosen one ends the connection
-    (one that equals ROUTER's next automatic id would abort the process).
- 2. A key has one connection to us, the newest; an older one is cut when a newer one speaks.
- 3. The end of a connection is told after the messages that it still delivered.
+ 1. The link of a message is the ``User-Id`` that ZAP gave its connection. A routing id is only an address for replies:
+    honest peers never choose one, ours are never revealed, and a chosen one ends the connection (one that equals
+    ROUTER's next automatic id would abort the process).
+ 2. A key has one connection to us, the newest; the older one is cut when a newer one speaks.
+ 3. The end of a connection is reported after the messages that it still delivered.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from zmesh.transports.readiness import NOBLOCK, NOBLOCK_MORE, Drain, bare_receiv
 from zmesh.transports.sockets import Bound, SocketBounds
 
 AUTOMATIC_ID = 5
-"""Bytes of a routing id that ROUTER made: a zero and a 32-bit counter."""
+"""Bytes of an automatic routing id: a zero and a 32-bit counter."""
 LAST_WORDS = 1.0
-"""Seconds after the end of a connection in which what it still delivered is read, however busy the socket is."""
+"""Seconds after the end of a connection during which its last messages are read, however busy the socket is."""
 DISCARDED_AT_ONCE = 256
-"""Frames of a message that has too many, thrown away before others get their turn."""
+"""Frames of an overlong message that are discarded before other sockets get their turn."""
 
 
 class Caller:
@@ -42,7 +42,7 @@ class Caller:
         self.routing_id = routing_id
         self.connection = connection
         self.barred = False
-        """Nothing is taken from it any more; it is only waited for its end."""
+        """Nothing more is accepted from it; only its end is awaited."""
 
 
 class Inbound:
@@ -70,7 +70,7 @@ class Inbound:
         self._drain = Drain(router.socket, self._read, links.flush, counters, idle=self._tell_ends)
 
     def send(self, key: PeerKey, frames: Frames) -> bool:
-        """Reply over the connection that ``key`` made to us; False if there is none or it is full."""
+        """Reply over the connection that ``key`` made to us; False if there is none or its queue is full."""
         caller = self._newest.get(key)
         if caller is None:
             return False
@@ -82,7 +82,7 @@ class Inbound:
             self._counters["direct_lane_full"] += 1
             return False
         except zmq.ZMQError:
-            # EHOSTUNREACH: the connection ended and its event is still on the way.
+            # EHOSTUNREACH: the connection has ended, and the event that reports it is still to come.
             self._counters["direct_lane_gone"] += 1
             return False
         finally:
@@ -90,7 +90,7 @@ class Inbound:
         return True
 
     def bar(self, key: PeerKey, why: str) -> None:
-        """Cut every connection of ``key`` to us, now; nothing that it still delivered is taken."""
+        """Cut every connection of ``key`` to us now, and drop whatever it still delivered."""
         self._newest.pop(key, None)
         for caller in self._callers.values():
             if caller.key == key and not caller.barred:
@@ -98,7 +98,7 @@ class Inbound:
                 self.connections.cut(caller.connection, why)
 
     def close(self, linger: int) -> None:
-        """Stop reading and close; ``linger`` in milliseconds for what is still to be sent."""
+        """Stop reading and close; ``linger`` is the time in milliseconds to send what is queued."""
         self._drain.close()
         self.connections.close(self.socket)
         self.socket.close(linger)
@@ -106,7 +106,7 @@ class Inbound:
         self._newest.clear()
 
     def _read(self) -> int | None:
-        """The routing id, and a ``Frame``, for only those know whose they are and whether more follows."""
+        """Read a routing id and a ``Frame``: only a ``Frame`` tells its ``User-Id`` and whether more follows."""
         receive = self._receive
         if self._discarding:
             self._discard(receive(NOBLOCK, False))
@@ -120,7 +120,7 @@ class Inbound:
         try:
             user_id = frame.get(b"User-Id")
         except zmq.ZMQError:
-            # Every frame of a CURVE connection that passed ZAP has one; never guess for one that has not.
+            # Every frame of a CURVE connection that passed ZAP has one; never guess for a frame without.
             self.connections.cut(self.connections.of(frame), "no_user_id")
             return None
         caller = self._callers.get(routing_id)
@@ -135,7 +135,7 @@ class Inbound:
         return self._links.received(caller.key, unpack(frame.bytes))
 
     def _discard(self, frame: zmq.Frame) -> None:
-        """Throw away the rest of a message, a part at a time."""
+        """Discard the rest of a message, a part per turn."""
         for _ in range(DISCARDED_AT_ONCE):
             if not frame.more:
                 break
@@ -143,7 +143,7 @@ class Inbound:
         self._discarding = frame.more
 
     def _meet(self, routing_id: bytes, user_id: str, frame: zmq.Frame) -> Caller | None:
-        """The first message of a connection; None if it is refused."""
+        """The ``Caller`` for the first message of a connection; None if it is refused."""
         connection = self.connections.of(frame)
         if len(routing_id) != AUTOMATIC_ID or routing_id[0] != 0 or routing_id in self._callers:
             self.connections.cut(connection, "routing_id_claimed")
@@ -156,7 +156,7 @@ class Inbound:
             self._counters["after_end"] += 1
             return None
         if isinstance(connection.owner, Caller):
-            # Only if a message outlived its connection and the number was given away since.
+            # Happens only if a message outlived its connection and the descriptor number was reused since.
             self._gone(connection, "closed the connection")
         caller = Caller(key, user_id, routing_id, connection)
         connection.owner = caller
@@ -184,7 +184,7 @@ class Inbound:
             asyncio.get_running_loop().call_later(LAST_WORDS, self._tell_ends)
 
     def _tell_ends(self) -> None:
-        """The socket is empty, so whatever the ended connections delivered has been read; or it never gets empty."""
+        """Report ends: the socket is empty, so their messages have been read, or ``LAST_WORDS`` have passed."""
         ended, self._ended = self._ended, []
         for caller, why in ended:
             self._callers.pop(caller.routing_id, None)

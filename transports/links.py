@@ -1,12 +1,11 @@
-"""Which connections are open, and the one queue on which events leave for the sink.
+"""Which connections are open, and the one queue through which events reach the sink.
 
 Rules
  1. Every event passes through ``pending`` in the order in which it happened.
- 2. The sink is called from the event loop, never from inside a call to the transport, with at most
-    ``MAX_BATCH`` events at a time; what is beyond that waits until others had their turn, and can be forgotten until
-    then. What the sink raises is logged and counted as ``sink_error``.
- 3. Each direction of a key is told for itself: opened and closed in turns, and a dial that never opened is closed
-    once.
+ 2. The sink is called from the event loop, never from inside a call to the transport, with at most ``MAX_BATCH`` events
+    at a time. The rest waits until other callbacks have had their turn, and can still be forgotten until then. What the
+    sink raises is logged and counted as ``sink_error``.
+ 3. Each direction of a key is reported separately: opened and closed alternate; a failed dial is closed once.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class Links:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sink: Sink, counters: Counter[str]) -> None:
         self.pending: list[TransportEvent] = []
-        """Events that the sink has not seen."""
+        """Events that the sink has not seen yet."""
         self._inbound: set[PeerKey] = set()
         self._dialled: set[PeerKey] = set()
         self._loop = loop
@@ -37,11 +36,11 @@ class Links:
         self._waiting = False
 
     def dialled(self, key: PeerKey) -> None:
-        """A dial to ``key`` began, or began anew: it is owed an answer."""
+        """A dial to ``key`` began or was replaced: it is owed one answer."""
         self._dialled.add(key)
 
     def opened(self, key: PeerKey, *, inbound: bool) -> None:
-        """A connection stands; a newer inbound one takes the place of an older."""
+        """A connection is open; a newer inbound one replaces an older one."""
         if inbound:
             if key in self._inbound:
                 self._post(LinkClosed(key, "replaced by a newer connection", inbound=True))
@@ -49,26 +48,26 @@ class Links:
         self._post(LinkOpened(key, inbound=inbound))
 
     def closed(self, key: PeerKey, why: str, *, inbound: bool) -> None:
-        """A connection is gone, or a dial ended without one."""
+        """A connection ended, or a dial failed."""
         known = self._inbound if inbound else self._dialled
         if key in known:
             known.remove(key)
             self._post(LinkClosed(key, why, inbound=inbound))
 
     def received(self, key: PeerKey, messages: Sequence[Frames]) -> int:
-        """These came over the link; says how many they are. Whoever reads calls ``flush`` after its turn."""
+        """Queue messages that arrived over the link; returns how many. The reader calls ``flush`` after its turn."""
         for frames in messages:
             self.pending.append(FrameReceived(key, frames))
         return len(messages)
 
     def forget(self, key: PeerKey) -> None:
-        """Drop ``key`` without a word, and what the sink was about to hear of it."""
+        """Drop ``key`` and its pending events without reporting anything."""
         self._inbound.discard(key)
         self._dialled.discard(key)
         self.pending[:] = [event for event in self.pending if event.link != key]
 
     def flush(self) -> None:
-        """Give the sink the first of what is pending, and plan the rest. Only from a callback of the loop."""
+        """Give the sink the first batch and schedule the rest. Call this only from a callback of the loop."""
         events = self.pending[:MAX_BATCH]
         if not events or self._sink is None:
             return
@@ -82,7 +81,7 @@ class Links:
             log.error("transport_sink_failed", exc_info=error)
 
     def close(self) -> None:
-        """The sink hears nothing more."""
+        """Report nothing more to the sink."""
         self._sink = None
         self.pending.clear()
         self._inbound.clear()

@@ -1,11 +1,11 @@
-"""The transport port within one process, without sockets: the fake that the contract suite holds against ZeroMQ.
+"""The transport port within one process, without sockets: the fake that must pass the same contract suite as ZeroMQ.
 
 Theory
-    A ``MemoryNetwork`` stands for the wire. A connection is two pipes, one for each direction; in a pipe stand, in
-    order, its opening, its messages and its end, and the receiver's event loop reads them in turns.
+    A ``MemoryNetwork`` stands for the wire. A connection is two pipes, one for each direction. A pipe holds, in order,
+    its opening, its messages and its end; the receiver's event loop reads the pipes in turn.
 Rules
- 1. Every promise of ``zmesh.transport`` holds: the contract suite runs on this and on ZeroMQ alike.
- 2. A call only queues; whatever the far end sees, it sees in a later round of the loop.
+ 1. Every promise of ``zmesh.transport`` holds: the contract suite runs against this transport and ZeroMQ alike.
+ 2. A call only queues; the far end sees its effect in a later turn of the loop.
  3. All transports of one network live on one event loop.
 """
 
@@ -23,7 +23,7 @@ from zmesh.transports.admission import ZAP_DOMAIN, ZAP_VERSION, Admission, Curve
 from zmesh.transports.links import Links
 
 CAPACITY = 512
-"""Messages waiting in one pipe, as on a direct lane of the ZeroMQ transport."""
+"""Messages that one pipe can hold, as on a direct lane of the ZeroMQ transport."""
 UNREACHABLE = "could not connect: refused or unreachable"
 SOMEBODY_ELSE = "ended the handshake: not the expected key, or not a mesh node"
 
@@ -35,7 +35,7 @@ class MemoryNetwork:
         self.bound: dict[Endpoint, MemoryTransport] = {}
 
     def bind(self, host: str, port: int, transport: MemoryTransport) -> Endpoint:
-        """Listen on ``host`` and ``port`` (0: any). Raises ``ConfigError`` if somebody does already."""
+        """Listen on ``host`` and ``port`` (0: any). Raises ``ConfigError`` if the endpoint is taken."""
         if port == 0:
             port = next(free for free in range(1, 65536) if Endpoint(host, free) not in self.bound)
         endpoint = Endpoint(host, port)
@@ -57,20 +57,20 @@ class End:
 
 
 class Pipe:
-    """One direction of a connection, towards ``reader``; ``key`` is who writes."""
+    """One direction of a connection, towards ``reader``; ``key`` is the writer's."""
 
     def __init__(self, reader: MemoryTransport, key: PeerKey, *, inbound: bool) -> None:
         self.reader = reader
         self.key = key
         self.inbound = inbound
-        """Seen from the reader: did the writer dial?"""
+        """True if the writer dialled the reader."""
         self.waiting: deque[Opening | Frames | End] = deque([Opening()])
         self.other: Pipe
         """The opposite direction of the same connection."""
         self.open = False
-        """The reader saw the opening and not yet the end, so it may write into ``other``."""
+        """The reader has seen the opening and not yet the end, so it may write into ``other``."""
         self.shut = False
-        """Nothing is read from it any more, or its end is already in it."""
+        """Nothing more is read from it, or its end is already queued."""
 
 
 class MemoryTransport:
@@ -85,7 +85,7 @@ class MemoryTransport:
         port: int = 0,
         capacity: int = CAPACITY,
     ) -> None:
-        """``capacity`` in messages, for each direction of each connection."""
+        """``capacity`` is in messages, for each direction of each connection."""
         self._identity = identity
         self._network = network
         self._address = (host, port)
@@ -93,7 +93,7 @@ class MemoryTransport:
         self._counters: Counter[str] = Counter()
         self._admission = Admission(identity, self._counters)
         self._pipes: list[Pipe] = []
-        """Everything this transport reads from, opened or not."""
+        """Every pipe that this transport reads from, opened or not."""
         self._ready: deque[Pipe] = deque()
         self._turn_queued = False
         self._running = False
@@ -104,7 +104,7 @@ class MemoryTransport:
         return self._counters
 
     async def start(self, sink: Sink) -> Routes:
-        """Listen; gives the endpoint. Raises ``ConfigError`` when somebody listens there already."""
+        """Listen; returns the endpoint. Raises ``ConfigError`` if it is taken."""
         self._loop = asyncio.get_running_loop()
         self._endpoint = self._network.bind(*self._address, self)
         self._links = Links(self._loop, sink, self._counters)
@@ -168,7 +168,7 @@ class MemoryTransport:
         return True
 
     def _connect(self, key: PeerKey, far: MemoryTransport | None) -> str | None:
-        """The handshake; None, or why it failed."""
+        """The handshake: None, or the reason why it failed."""
         if key not in self._admission:
             return "not admitted"
         if far is None:
@@ -179,7 +179,7 @@ class MemoryTransport:
         reply = far._admission.answer(request)
         if reply[2] != b"200":
             return "refused our key"
-        # Who we are is what their table says, as with CURVE: never what we say.
+        # Their table determines who we are, as with CURVE; our own claim never does.
         there = Pipe(far, bytes.fromhex(reply[4].decode()), inbound=True)
         back = Pipe(self, key, inbound=False)
         there.other, back.other = back, there
@@ -194,7 +194,7 @@ class MemoryTransport:
             self._shut(pipe, "closed the connection")
 
     def _shut(self, pipe: Pipe, why: str) -> None:
-        """End a connection from this side: read nothing more, and let the far end read what was sent."""
+        """End a connection from this side: read nothing more, but let the far end read what was sent."""
         self._pipes.remove(pipe)
         pipe.waiting.clear()
         pipe.open = False
@@ -216,7 +216,7 @@ class MemoryTransport:
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        """Read one pipe, then let the loop do other things."""
+        """Read one pipe, then yield to the loop."""
         self._turn_queued = False
         pipe = self._ready.popleft()
         for _ in range(min(MAX_BATCH, len(pipe.waiting))):

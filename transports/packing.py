@@ -1,16 +1,15 @@
 """Messages as frames of ZMTP, and back.
 
 Theory
-    ZMTP encrypts, queues and hands over every frame by itself. Of a small message of three, two thirds of what it
-    costs at both ends (measured: 21 us against 12); so a message is one frame, and is never half here. And of a
-    small message that follows others to the same peer, nearly all of it, with a wake-up of ZeroMQ's thread (measured:
-    60 us a message at the sender); so those travel together, as a bundle.
+    ZMTP encrypts, queues and hands over every frame separately. For a small message of three frames, that is two thirds
+    of the cost at both ends (measured: 21 us against 12), so a message is one frame, and is never half received here.
+    For a small message that follows others to the same peer, it is nearly all of the cost, together with a wake-up of
+    ZeroMQ's thread (measured: 60 us per message at the sender), so such messages travel together as a bundle.
 Layout
     a message    ``count: u8, 1 to 6 | a size for each frame but the last: u32, big endian | the frames``
     a bundle     ``0: u8 | count: u8, 2 to 16 | a size for each message but the last: u32, big endian | the messages``
 Rules
- 1. Any bytes whatsoever unpack: what no ``pack`` or ``bundle`` made becomes a message of no frames, which the engine
-    blames.
+ 1. Any bytes unpack: what ``pack`` or ``bundle`` did not make becomes a message of no frames, which the engine blames.
  2. There is no bundle within a bundle.
 """
 
@@ -24,7 +23,7 @@ from zmesh.core.types import Frames
 MAX_FRAMES = 6
 """Frames of one message: envelopes have three; the rest is room for later kinds."""
 MAX_BUNDLE = 16
-"""Messages of one bundle: a sixteenth of what a frame costs is little enough, and more would come in lumps."""
+"""Messages of one bundle: a sixteenth of a frame's cost is little enough, and more would arrive in lumps."""
 
 _COUNTS = tuple(bytes([count]) for count in range(MAX_FRAMES + 1))
 _BUNDLED = tuple(bytes([0, count]) for count in range(MAX_BUNDLE + 1))
@@ -33,13 +32,13 @@ _NO_FRAMES: Frames = ()
 
 
 def pack(frames: Frames) -> bytes:
-    """One frame of ZMTP that holds a message of 1 to ``MAX_FRAMES`` frames."""
+    """One ZMTP frame that holds a message of 1 to ``MAX_FRAMES`` frames."""
     count = len(frames)
     return b"".join((_COUNTS[count], _SIZES[count - 1].pack(*map(len, frames[:-1])), *frames))
 
 
 def bundle(packed: Sequence[bytes]) -> bytes:
-    """One frame of ZMTP that holds 1 to ``MAX_BUNDLE`` messages, each as ``pack`` gives it."""
+    """One ZMTP frame that holds 1 to ``MAX_BUNDLE`` messages, each as returned by ``pack``."""
     count = len(packed)
     if count == 1:
         return packed[0]
@@ -47,7 +46,7 @@ def bundle(packed: Sequence[bytes]) -> bytes:
 
 
 def unpack(data: bytes, start: int = 0) -> list[Frames]:
-    """The messages that ``data`` holds from ``start`` (a byte) on; one of no frames if they are not so packed."""
+    """The messages in ``data`` from byte ``start`` on; a single one of no frames if they are not packed like this."""
     if data[start : start + 1] != b"\0":
         return [_frames(data, start)]
     count = data[start + 1] if start + 1 < len(data) else 0
@@ -62,7 +61,7 @@ def _frames(data: bytes, start: int) -> Frames:
 
 
 def _split(data: bytes, start: int, count: int) -> list[bytes]:
-    """``count`` parts, whose sizes but the last stand at ``start``; none if the data is shorter than they say."""
+    """``count`` parts; their sizes, but for the last, begin at ``start``. Empty if the data is too short for them."""
     end = len(data)
     sizes = _SIZES[count - 1]
     at = start + sizes.size

@@ -1,21 +1,21 @@
-"""The XPUB: one topic for every subscriber, so that each is served, and refused, alone.
+"""The XPUB: one topic per subscriber, so that each is served, and refused, alone.
 
 Theory
-    A publisher drops what a slow subscriber cannot take, or waits for the slowest. With one topic for each
-    destination a message goes to exactly one subscriber, and "full" is that one's alone.
-    A topic is ``TOPIC`` random bytes that the subscriber drew for this one connection. Nobody else can name it, and
+    A publisher drops what a slow subscriber cannot take, or waits for the slowest. With one topic per destination, a
+    message goes to exactly one subscriber, and "full" concerns that one alone.
+    A topic is ``TOPIC`` random bytes that the subscriber drew for this one connection. No other peer can name it, and
     what is published to the newest connection never waits behind a dead twin of it.
-    What follows a message to the same subscriber within one turn of the event loop is held until that turn ends, and
-    leaves as one bundle: a message alone never waits, and a burst costs a fraction (``packing.py``).
+    Messages that follow the first one to the same subscriber within one turn of the event loop are held until that turn
+    ends, and leave as one bundle: a single message never waits, and a burst costs a fraction (``packing.py``).
 Rules
- 1. A topic belongs to the ``User-Id`` of the connection that named it first; everything else a subscriber may send ends
-    its connection.
- 2. One subscription for each connection, one connection for each key: the newest.
- 3. ZeroMQ hands a manual subscription to "the connection of the message read last", and loses count when
-    a subscriber sends an ordinary message: the next ones would be accepted for the wrong connection. After such a
-    message nothing is accepted until everything that waited has been read, which sets the count right again.
- 4. What was held and found the queue full stays held, and is tried again; until it left, no more is taken than fits in
-    its bundle. So whatever ``send`` took is on its way, as long as the connection stands.
+ 1. A topic belongs to the ``User-Id`` of the connection that named it first; anything else that a subscriber sends,
+    apart from unsubscriptions, ends its connection.
+ 2. One subscription per connection, one connection per key: the newest.
+ 3. ZeroMQ assigns a manual subscription to "the connection of the message read last", and loses count when a subscriber
+    sends an ordinary message: the next subscriptions would be accepted for the wrong connection. After such a message
+    nothing is accepted until everything that was waiting has been read, which corrects the count.
+ 4. If the queue is full when a bundle is due, the bundle stays held and is retried; until it leaves, no more is
+    accepted than fits in it. So whatever ``send`` accepted is on its way, as long as the connection stands.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from zmesh.transports.readiness import NOBLOCK, Drain, bare_receive, bare_send
 from zmesh.transports.sockets import Bound, SocketBounds
 
 TOPIC = 16
-"""Bytes of a topic, exactly, so that none is the beginning of another: 128 bits, so that nobody guesses another's."""
+"""Bytes of a topic. A fixed length, so that none is a prefix of another; 128 bits, so that none can be guessed."""
 SUBSCRIBE = 1
-"""First byte of a subscription (ZMTP 3.0); an unsubscription begins with 0, whatever is greater is neither."""
+"""First byte of a subscription (ZMTP 3.0); an unsubscription begins with 0, and anything greater is neither."""
 BUNDLE_BYTES = 16 * 1024
-"""Bytes of messages in one bundle: beyond that their bytes cost more than their number."""
+"""Bytes of messages in one bundle: beyond that, bytes cost more than the number of messages."""
 RETRY = 0.05
-"""Seconds until a full queue is tried again: a peer that takes what it can needs longer to empty it."""
+"""Seconds until a full queue is retried: a peer that reads as fast as it can needs longer to empty it."""
 
 
 class Lane:
@@ -52,12 +52,12 @@ class Lane:
         self.topic = topic
         self.connection = connection
         self.held: list[bytes] | None = None
-        """Packed messages that leave when the turn ends; None before the first of a turn, which leaves at once."""
+        """Packed messages that leave when the turn ends; None until the first of a turn, which leaves at once."""
         self.size = 0
-        """Bytes of those."""
+        """Bytes of the held messages."""
 
     def has_room(self, size: int) -> bool:
-        """Can a message of this size join what is held?"""
+        """True if a message of this size fits in the bundle that is held."""
         return not self.held or (len(self.held) < MAX_BUNDLE and self.size + size <= BUNDLE_BYTES)
 
 
@@ -87,11 +87,11 @@ class Publisher:
         self._drain = Drain(publisher.socket, self._read, self._turn_ends, counters, idle=self._in_step)
 
     def has_lane(self, key: PeerKey) -> bool:
-        """Is there an accepted subscription of ``key``?"""
+        """True if ``key`` has an accepted subscription."""
         return key in self._lanes
 
     def send(self, key: PeerKey, frames: Frames) -> bool:
-        """Publish to the subscription of ``key``; False if there is none, or if it is full, which is counted."""
+        """Publish to the subscription of ``key``; False if there is none or if its queue is full, which is counted."""
         lane = self._lanes.get(key)
         if lane is None:
             return False
@@ -101,14 +101,14 @@ class Publisher:
         return taken
 
     def bar(self, key: PeerKey, why: str) -> None:
-        """Cut the subscription of ``key``, now."""
+        """Cut the subscription of ``key`` now."""
         lane = self._lanes.pop(key, None)
         if lane is not None:
             self._give_up(lane)
             self.connections.cut(lane.connection, why)
 
     def close(self, linger: int) -> None:
-        """Stop and close; ``linger`` in milliseconds for what is still to be sent."""
+        """Stop and close; ``linger`` is the time in milliseconds to send what is queued."""
         if self._retry is not None:
             self._retry.cancel()
         for lane in (*self._holding, *self._stuck):
@@ -151,14 +151,14 @@ class Publisher:
         return True
 
     def _give_up(self, lane: Lane) -> None:
-        """Its connection ends, and with it what is held."""
+        """Drop what is held for a lane whose connection ends, and count it."""
         if lane.held:
             self._counters["gossip_unsent"] += len(lane.held)
             lane.held.clear()
             lane.size = 0
 
     def _turn_ends(self) -> None:
-        """Whatever sent has touched the drain, which looks at the socket in the next round of the loop, and so here."""
+        """Send what this turn held. Every send touches the drain, so the drain calls this in the loop's next turn."""
         holding, self._holding = self._holding, []
         for lane in holding:
             if self._flush(lane):
@@ -182,8 +182,7 @@ class Publisher:
             self.connections.cut(self.connections.of(frame), "gossip_unasked")
         elif data[0] == SUBSCRIBE:
             self._subscribed(data[1:], frame)
-        # An unsubscription says nothing of who sent it, and is not needed: the end of a connection is known from
-        # its monitor.
+        # An unsubscription does not tell who sent it, and is not needed: the monitor reports the end of a connection.
 
     def _subscribed(self, topic: bytes, frame: zmq.Frame) -> None:
         connection = self.connections.of(frame)
@@ -204,14 +203,14 @@ class Publisher:
         self._counters["gossip_subscribed"] += 1
 
     def _key(self, frame: zmq.Frame) -> PeerKey | None:
-        """Whose handshake the connection of ``frame`` passed; None for one that is not admitted (any more)."""
+        """The key that the connection of ``frame`` proved; None if it is not, or no longer, admitted."""
         try:
             return self._admission.by_user_id.get(str(frame.get("User-Id")))
         except zmq.ZMQError:
             return None  # every frame of a CURVE connection that passed ZAP has one; never guess for one that has not
 
     def _refusal(self, key: PeerKey | None, topic: bytes, connection: Connection | None) -> str | None:
-        """Why a subscription is not accepted, or None."""
+        """The reason why a subscription is refused, or None."""
         if key is None:
             return "not_admitted"
         if len(topic) != TOPIC:

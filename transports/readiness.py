@@ -1,14 +1,14 @@
 """Reading ZeroMQ sockets from an event loop, asyncio's or uvloop's, without threads and without polling.
 
 Theory
-    ZeroMQ's descriptor does not say "a message is there" but "something happened, look". It stays quiet about
-    what was already looked at, and sending looks too. So after anything that touches a socket its events must be
-    checked again, or a message lies there unread until the next one comes (``zmq_getsockopt``, ZMQ_FD).
+    ZeroMQ's descriptor does not signal "a message is there" but "something happened, look". It stays quiet about what
+    was already looked at, and sending looks too. So after anything that touches a socket its events must be checked
+    again, or a message lies unread until the next one arrives (``zmq_getsockopt``, ZMQ_FD).
 Rules
- 1. One ``Drain`` per socket, and nobody else receives from that socket.
- 2. Whoever sends on a socket calls ``touch`` afterwards. Many touches in one round of the loop cost one check.
- 3. A turn ends with the frame that makes it ``MAX_BATCH`` messages; then the other sockets get theirs.
- 4. What one message raises does not end the reading: it is logged and counted as ``reader_error``.
+ 1. One ``Drain`` per socket, and nothing else receives from that socket.
+ 2. Code that sends on a socket calls ``touch`` afterwards. Many touches in one turn of the loop cost one check.
+ 3. A turn ends with the frame that brings it to ``MAX_BATCH`` messages; then the other sockets get their turn.
+ 4. An exception raised by one message does not stop the reading: it is logged and counted as ``reader_error``.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ def bare_send(socket: ZmqSocket) -> SendFrame:
 
 
 def bare_receive(socket: ZmqSocket) -> Receive:
-    """The compiled ``recv``: ``recv(flags, copy=True)`` gives bytes, or a ``zmq.Frame`` with ``copy=False``."""
+    """The compiled ``recv``: ``recv(flags, copy=True)`` returns bytes, or a ``zmq.Frame`` with ``copy=False``."""
     return cast(Receive, RawSocket.recv.__get__(socket))
 
 
 def has_input(socket: ZmqSocket) -> bool:
-    """Whether a message waits: this is also what makes a socket take note of anything that happened to it."""
+    """True if a message waits. Asking also makes the socket process whatever happened to it."""
     return bool(cast(int, socket.get(zmq.EVENTS)) & POLLIN)
 
 
 class Drain:
-    """Calls ``receive`` for everything that one socket has, and ``after`` for the first and for the rest of a turn.
+    """Calls ``receive`` for everything that one socket holds, and ``after`` for the first and for the rest of a turn.
 
-    ``receive`` reads exactly one message of ZMTP and raises ``zmq.Again`` when there is none; it says how many messages
-    were in it, or nothing where that is always one. ``idle``, where given, is called when the socket was found empty.
+    ``receive`` reads exactly one ZMTP message and raises ``zmq.Again`` when there is none. It returns how many messages
+    that held, or None where it is always one. ``idle``, if given, is called when the socket was found empty.
     """
 
     __slots__ = ("_after", "_closed", "_counters", "_fd", "_idle", "_loop", "_queued", "_receive", "socket")
@@ -81,7 +81,7 @@ class Drain:
         self.touch()
 
     def touch(self) -> None:
-        """Look again before the loop sleeps: the socket was used."""
+        """The socket was used: check it again before the loop sleeps."""
         if not self._queued and not self._closed:
             self._queued = True
             self._loop.call_soon(self._recheck)
@@ -96,7 +96,7 @@ class Drain:
             elif self._idle is not None:
                 self._idle()
         except Exception as error:
-            # One message must not end the reading of all others; a socket that is gone must not be read for ever.
+            # One message must not stop the reading of all others; a socket that is gone must not be read for ever.
             self._counters["reader_error"] += 1
             log.error("transport_reader_failed", exc_info=error)
             if isinstance(error, zmq.ZMQError) and error.errno in (zmq.ENOTSOCK, zmq.ETERM):
@@ -105,7 +105,7 @@ class Drain:
         self._after()
 
     def close(self) -> None:
-        """Stop reading; the socket itself is its owner's to close, afterwards. Safe to call twice."""
+        """Stop reading; the owner closes the socket itself afterwards. Safe to call twice."""
         if not self._closed:
             self._closed = True
             self._loop.remove_reader(self._fd)
@@ -121,10 +121,10 @@ class Drain:
             self._after()
 
     def _turn(self) -> bool:
-        """Whether more may be waiting.
+        """Read one turn; True if more may be waiting.
 
-        Asking for the events is a system call, and costs half of what a failed receive costs. So the first message is
-        handed on before anything is asked, the usual single one is followed by the question, and a stream by none.
+        Asking for the events is a system call, and costs half as much as a failed receive. So the first message is
+        handed on before asking. After the usual single message the events are asked for; in a stream they are not.
         """
         receive = self._receive
         try:
@@ -133,7 +133,7 @@ class Drain:
             if count == 1 and not self._closed and not has_input(self.socket):
                 return False
             while count < MAX_BATCH:
-                if self._closed:  # a message may have been the reason to close this very socket
+                if self._closed:  # a message may have caused this very socket to be closed
                     return False
                 count += receive() or 1
         except zmq.Again:

@@ -1,7 +1,6 @@
-"""Proof, before anybody is let in, that the bound sockets refuse a key that nobody admitted.
+"""Proof, before any peer is let in, that the bound sockets refuse a key that was never admitted.
 
-Why: a CURVE server without a working ZAP handler admits everybody and says nothing. A mistake there must end the
-start, not the mesh.
+Why: a CURVE server without a working ZAP handler silently admits everyone. That must end the start, not the mesh.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from zmesh.transports.readiness import NOBLOCK, Drain, bare_receive
 from zmesh.transports.sockets import Sockets, address_of, reachable
 
 PATIENCE = 2.0
-"""Seconds for a handshake with ourselves; it takes 5 ms."""
+"""Seconds allowed for a handshake with ourselves, which takes 5 ms."""
 COUNTED = {
     "zap_stranger": 2,
     "direct_accepted": 1,
@@ -28,7 +27,7 @@ COUNTED = {
     "gossip_accepted": 1,
     "gossip_refused_key": 1,
 }
-"""What two refused strangers leave in the counters."""
+"""What the two refused strangers add to the counters."""
 
 
 async def refuses_strangers(sockets: Sockets, image: bytes, routes: Routes, counters: Counter[str]) -> None:
@@ -51,7 +50,7 @@ async def refuses_strangers(sockets: Sockets, image: bytes, routes: Routes, coun
 
 
 def forget_strangers(counters: Counter[str]) -> None:
-    """Take back what the self-test made its own sockets count."""
+    """Take back what the self-test added to the counters of its own sockets."""
     for name, count in COUNTED.items():
         counters[name] -= count
         if not counters[name]:
@@ -59,7 +58,7 @@ def forget_strangers(counters: Counter[str]) -> None:
 
 
 async def _knock(sockets: Sockets, kind: int, image: bytes, endpoint: Endpoint, counters: Counter[str]) -> int:
-    """How a dial with a random key ends, by its monitor."""
+    """The monitor event that ends a dial with a random key."""
     loop = asyncio.get_running_loop()
     told: asyncio.Future[int] = loop.create_future()
     target = reachable(endpoint)

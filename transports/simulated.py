@@ -1,8 +1,8 @@
-"""What a simulated run is made of and what it tells: settings, seats, lives, deliveries, and the report.
+"""What a simulated run is made of and what it reports: settings, seats, lives, deliveries, and the summary.
 
 Rules
- 1. Plain values and their summary; everything that happens in time stands in ``simulator.py``.
- 2. A seat is a place at the table (a number, a key, an account); a life is one process that sits there.
+ 1. Plain values and their summary; everything that happens over time is in ``simulator.py``.
+ 2. A seat is a place at the table (a number, a key, an account); a life is one process that occupies it.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from zmesh.core.types import Endpoint, Fault, Member, MessageId, MessageType, Pe
 from zmesh.handlers import Description, Handlers, RecordPorts, Rounds, Votes, default_handlers
 
 Latency = Callable[[int, int, float], float]
-"""``(sender, receiver, chance) -> seconds one way``; ``chance`` in [0, 1) is drawn once for each pair of nodes."""
+"""``(sender, receiver, chance) -> seconds one way``; ``chance`` in [0, 1) is drawn once per pair of nodes."""
 
 MAX_VERDICTS: Final = 65_536
-"""Signatures whose verification is remembered: a message is verified by every node, and computed once."""
+"""Verification results that are cached: every node verifies a message, but the result is computed once."""
 
 
 def uniform(low: float = 0.010, high: float = 0.050) -> Latency:
-    """Every pair of nodes lies between ``low`` and ``high`` seconds apart."""
+    """Every pair of nodes is between ``low`` and ``high`` seconds apart."""
     return lambda sender, receiver, chance: low + (high - low) * chance
 
 
 def regions(sizes: Sequence[int], within: float = 0.005, between: float = 0.080) -> Latency:
-    """Nodes in clusters of these sizes, in the order of their numbers; up to 50 % is added by chance."""
+    """Nodes in clusters of these sizes, in order of their numbers; chance adds up to 50 %."""
     region = [number for number, size in enumerate(sizes) for _ in range(size)]
 
     def latency(sender: int, receiver: int, chance: float) -> float:
@@ -43,28 +43,28 @@ def regions(sizes: Sequence[int], within: float = 0.005, between: float = 0.080)
 
 
 def line(nodes: int) -> tuple[tuple[int, int], ...]:
-    """The edges of a row of nodes, each linked with the next."""
+    """The edges of a row of nodes, each linked to the next."""
     return tuple((node, node + 1) for node in range(nodes - 1))
 
 
 class Seat(NamedTuple):
-    """What a node keeps over its lives."""
+    """What a node keeps across its lives."""
 
     number: int
     member: Member
     signer: Signer
     verify: Callable[[PeerKey, bytes, bytes], bool]
-    """``(key, data, signature)``; for handlers that check signatures of their own."""
+    """``(key, data, signature)``; for handlers that verify signatures themselves."""
     network: bytes
 
 
 def quiet_handlers(seat: Seat) -> Sequence[Handler]:
-    """Rounds and votes, which speak only when spoken to."""
+    """Rounds and votes, which send nothing unprompted."""
     return (Rounds(lambda: seat.member.account), Votes())
 
 
 def all_handlers(seat: Seat) -> Handlers:
-    """Those of a real node. Heartbeats and records of N nodes are some N * N deliveries a minute."""
+    """The handlers of a real node. Heartbeats and records of N nodes cause about N * N deliveries a minute."""
     ports = RecordPorts(seat.signer, seat.network, seat.verify, judge=lambda record: None)
     own = Description(seat.member.peer_id, seat.member.endpoints)
     # The golden ratio spreads any number of phases evenly.
@@ -78,22 +78,22 @@ USUAL: Final = Bounds()
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What stays the same for a whole run."""
+    """What stays fixed for a whole run."""
 
     latency: Latency = EVEN
     """Seconds between nodes."""
     verify_seconds: float = 0.0005
-    """Virtual seconds that a node needs for one signature."""
+    """Virtual seconds that a node needs to verify one signature."""
     bounds: Bounds = USUAL
-    """The engines' own bounds."""
+    """The bounds of every engine."""
     edges: Collection[tuple[int, int]] | None = None
     """Which nodes can reach each other; None: all."""
     stake: Callable[[int], int] = lambda number: 1
     """The stake of each node."""
     crypto: Literal["ed25519", "hash"] = "ed25519"
-    """``hash`` replaces signatures by a keyed hash that anybody could forge: for large runs of honest signers."""
+    """``hash`` replaces signatures with a keyed hash that any node could forge: for large runs with honest signers."""
     start_within: float = 1.0
-    """Seconds over which the nodes start."""
+    """Seconds over which the starts of the nodes are spread."""
     handlers: Callable[[Seat], Sequence[Handler]] = quiet_handlers
     """Makes the handlers of each life: ``quiet_handlers``, ``all_handlers``, or your own."""
 
@@ -109,18 +109,18 @@ class Life:
         self.handlers = handlers
         self.epoch = epoch
         self.skew = skew
-        """Seconds that its wall clock is ahead."""
+        """Seconds by which its wall clock is ahead."""
         self.alive = True
         self.routes: dict[int, int] = {}
-        """Connections: the other node's number, and which of the two directions stand."""
+        """Connections: the other node's number -> the directions that are up (``OUT``, ``INBOUND``)."""
         self.admitted: frozenset[PeerKey] = frozenset()
         self.busy_until = 0.0
-        """Virtual second until which it verifies."""
+        """Virtual second until which it is busy verifying."""
         self.wake_at = float("inf")
 
 
 class Delivery(NamedTuple):
-    """One message in the hands of one application."""
+    """One message handed to one application."""
 
     time: float
     node: int
@@ -139,7 +139,7 @@ class Offence(NamedTuple):
     culprit: int
     fault: Fault
     reputation: float
-    """What was left of it at that node."""
+    """The culprit's remaining reputation at that node."""
 
 
 class Publication:
@@ -153,18 +153,18 @@ class Publication:
         self.author = author
         self.at = at
         self.asked = False
-        """Did ``Simulation.broadcast`` send it, and not a handler?"""
+        """True if ``Simulation.broadcast`` sent it, and not a handler."""
         self.pushed = 0
         """Copies that left, by push or by request."""
         self.arrived = 0
-        """Copies of those that arrived."""
+        """Those of the copies that arrived."""
         self.first: dict[int, float] = {}
-        """Node -> seconds from publication to its application."""
+        """Node -> seconds from publication to delivery to its application."""
         self.repeats = 0
-        """Further deliveries to a node that had it: never, except after its crash."""
+        """Further deliveries to a node that already had it: none, except after a crash of that node."""
 
     def delivered_to(self, node: int, time: float) -> None:
-        """Note a delivery."""
+        """Record a delivery."""
         if node in self.first:
             self.repeats += 1
         else:
@@ -177,26 +177,26 @@ class Report:
 
     messages: int
     expected: int
-    """Deliveries to be made: every message to every node that runs now, but its author."""
+    """Expected deliveries: every message to every node that runs now, except its author."""
     delivered: int
     missed: tuple[tuple[str, int], ...]
-    """(message id in hex, node) of those not made."""
+    """(message id in hex, node) of each missing delivery."""
     repeats: int
-    """Deliveries of the same message to the same node again."""
+    """Repeated deliveries of one message to one node."""
     pushed_per_delivery: float
-    """Copies that left a sender for each delivery: the bandwidth paid; 1.0 would be a perfect tree."""
+    """Copies sent per delivery: the bandwidth paid; 1.0 would be a perfect tree."""
     arrived_per_delivery: float
-    """Copies that arrived for each delivery."""
+    """Copies that arrived per delivery."""
     p50: float
     p99: float
     last: float
-    """The median over the messages of the time until the last node had it."""
+    """The time until the last node had a message, as the median over all messages."""
     worst: float
     """The longest time of any delivery."""
 
 
 def summarise(publications: Sequence[Publication], running: Sequence[int]) -> Report:
-    """The report on these messages, of which each should have reached every node of ``running`` but its author."""
+    """Report on these messages, each of which should have reached every node in ``running`` except its author."""
     latencies = sorted(seconds for sent in publications for seconds in sent.first.values())
     missed = tuple(
         (sent.message_id.hex(), node)
@@ -222,7 +222,7 @@ def summarise(publications: Sequence[Publication], running: Sequence[int]) -> Re
 
 
 def _rank(ascending: Sequence[float], share: float) -> float:
-    """The nearest-rank percentile; NaN of nothing."""
+    """The nearest-rank percentile; NaN for no values."""
     return ascending[max(0, ceil(share * len(ascending)) - 1)] if ascending else float("nan")
 
 
@@ -230,7 +230,7 @@ def _rank(ascending: Sequence[float], share: float) -> float:
 
 
 class Keys:
-    """Seats with keys drawn from the seed, and verification that remembers its answers."""
+    """Seats whose keys are derived from the seed, and verification with a cache."""
 
     def __init__(self, seed: int, settings: Settings) -> None:
         self._seed = seed
@@ -239,7 +239,7 @@ class Keys:
         self._check = _check_hash if settings.crypto == "hash" else _check_ed25519
 
     def seat(self, number: int, network: bytes) -> Seat:
-        """The node of that number."""
+        """The seat with that number."""
         secret = blake2b(f"{self._seed}/key/{number}".encode(), digest_size=32).digest()
         signer: Signer = _HashSigner(secret) if self._settings.crypto == "hash" else _Ed25519Signer(secret)
         member = Member(
@@ -252,7 +252,7 @@ class Keys:
         return Seat(number, member, signer, self.verify, network)
 
     def verify(self, key: PeerKey, data: bytes, signature: bytes) -> bool:
-        """Did ``key`` sign ``data``?"""
+        """True if ``key`` signed ``data``."""
         question = (key, data, signature)
         answer = self._known.get(question)
         if answer is None:

@@ -1,11 +1,11 @@
-"""A whole mesh in one process: N real engines and handlers under virtual time, with faults, from one seed.
+"""A whole mesh in one process: N real engines and handlers in virtual time, with faults, from one seed.
 
 What is real: ``zmesh.core.engine.Engine``, every handler, every byte of every frame, and by default every signature.
-What is simulated: clocks, chance, and the connections between nodes. The run is decided by its arguments alone: the
-same seed gives the same ``digest()`` on any machine and under any PYTHONHASHSEED.
+What is simulated: clocks, randomness, and the connections between nodes. Its arguments alone determine a run: the same
+seed gives the same ``digest()`` on any machine and under any PYTHONHASHSEED.
 
-Will a strategy survive a fifth of all messages lost and a third of all relays idle? Announce a round, let
-everybody answer, and see who was missed:
+Does a strategy survive when a fifth of all messages is lost and a third of all relays is silent? Announce a round, let
+every node answer, and see which were missed:
 
 >>> from zmesh.core.types import MessageType
 >>> from zmesh.transports.faults import Loss, Silent
@@ -27,10 +27,10 @@ True
 Rules
  1. Time stands still while an engine works. Only verifying a signature takes time, ``Settings.verify_seconds``, one
     after the other on each node.
- 2. Every link has one fixed latency each way, so it keeps the order of messages, as a TCP connection does. Only
+ 2. Every link has one fixed latency each way, so it preserves the order of messages, as a TCP connection does. Only
     faults (``transports/faults.py``) lose, repeat, reorder or change anything.
  3. Events at the same time run in the order in which they were scheduled, and nothing iterates over a set.
- 4. Queues are unbounded here: back-pressure belongs to the tests of the real transport.
+ 4. Queues are unbounded here: back-pressure is tested with the real transport.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ from zmesh.transports.simulated import Delivery, Keys, Life, Offence, Publicatio
 EPOCH: Final = 1_700_000_000.0
 """Unix seconds at virtual time 0."""
 REFUSED_AFTER: Final = 5.0
-"""Seconds until a dial through a partition gives up: the handshake limit of the real transport."""
+"""Seconds until a dial through a partition gives up: the handshake timeout of the real transport."""
 OUT: Final = 1
 INBOUND: Final = 2
 
@@ -71,12 +71,12 @@ class Simulation:
     """N nodes, numbered from 0, and everything that happens to them.
 
     Args:
-        seed: decides every random choice of the run.
-        nodes: how many.
+        seed: determines every random choice of the run.
+        nodes: the number of nodes.
         faults: what goes wrong, see ``transports/faults.py``.
         settings: latency, bounds, topology, cryptography and handlers, see ``Settings``.
 
-    Raises ``ValueError`` for a rate, node number or count out of range.
+    Raises ``ValueError`` if a rate, node number or count is out of range.
     """
 
     def __init__(
@@ -96,11 +96,11 @@ class Simulation:
         """Everything that was handed to an application, in order."""
         self.offences: list[Offence] = []
         self.tampered: Counter[int] = Counter()
-        """How many messages each node withheld, rewrote or sent again, by its faults."""
+        """How many messages each node withheld, rewrote or sent again because of faults."""
         self.published: dict[MessageId, Publication] = {}
-        """Every message that was gossiped, those of handlers included."""
+        """Every message that was gossiped, including those of handlers."""
         self.results: dict[int, SendResult] = {}
-        """How each direct send ended, by the token that ``send_direct`` gave."""
+        """How each direct send ended, by the token that ``send_direct`` returned."""
         self._events = 0
         self._heap: list[tuple[float, int, Life | None, Any]] = []
         self._order = count()
@@ -128,6 +128,7 @@ class Simulation:
             act.Admit: self._admit,
             act.Resolved: self._resolved,
             act.Offence: self._offence,
+            act.Failed: self._failed,
         }
         self._act |= dict.fromkeys((act.Dropped, act.Composed, act.LinkLive, act.LinkDown, act.Notice), self._ignore)
         draw = Random(f"{seed}/start").random
@@ -144,11 +145,11 @@ class Simulation:
 
     @property
     def nodes(self) -> Sequence[Life]:
-        """The present life of each node: its engine, handlers and connections, for looking at."""
+        """The current life of each node: its engine, handlers and connections, for inspection."""
         return self._lives
 
     def run(self, until: float) -> None:
-        """Let everything happen up to that virtual second."""
+        """Run up to that virtual second."""
         heap = self._heap
         while heap and heap[0][0] <= until:
             self.time, _, life, event = heappop(heap)
@@ -164,11 +165,11 @@ class Simulation:
         self.time = max(self.time, until)
 
     def run_for(self, seconds: float) -> None:
-        """Let that much virtual time pass."""
+        """Run for that many virtual seconds."""
         self.run(self.time + seconds)
 
     def run_until(self, condition: Callable[[], bool], limit: float, step: float = 0.1) -> bool:
-        """Run until ``condition()``, asked every ``step`` seconds, holds; False if ``limit`` seconds do not suffice."""
+        """Run until ``condition()``, checked every ``step`` seconds, is true; False after ``limit`` seconds."""
         end = self.time + limit
         while not condition():
             if self.time >= end:
@@ -177,7 +178,7 @@ class Simulation:
         return True
 
     def settle(self, limit: float = 60.0) -> bool:
-        """Run until every link that two living nodes want, and may have, is live."""
+        """Run until every link that two living nodes want and may have is live; False if ``limit`` is too short."""
         return self.run_until(lambda: all(self._is_settled(life) for life in self._lives), limit, step=0.5)
 
     def at(self, time: float, action: Callable[[], object]) -> None:
@@ -187,7 +188,7 @@ class Simulation:
     # ------------------------------------------------------------ doing
 
     def broadcast(self, node: int, kind: MessageType, payload: Mapping[str, Any], ttl: int | None = None) -> MessageId:
-        """Make a node gossip; returns the id of the message. Raises ``PayloadError``."""
+        """Make a node gossip a message; returns its id. Raises ``PayloadError``."""
         envelope = self._signed(node, ev.Broadcast(kind, payload, ttl))
         self.published[envelope.id].asked = True
         return envelope.id
@@ -195,7 +196,7 @@ class Simulation:
     def send_direct(
         self, node: int, recipient: int, kind: MessageType, payload: Mapping[str, Any], timeout: float = 10.0
     ) -> int:
-        """Make a node send to one other; returns a token for ``results``. Raises ``PayloadError``."""
+        """Make a node send a direct message; returns a token for ``results``. Raises ``PayloadError``."""
         token = next(self._tokens)
         key = self._seats[recipient].member.key
         self._step(self._lives[node], ev.SendDirect(key, kind, payload, timeout, token))
@@ -204,7 +205,7 @@ class Simulation:
     def on(self, kind: MessageType) -> Callable[[Callback], Callback]:
         """A decorator: call the function with ``(simulation, delivery)`` whenever an application gets that kind.
 
-        If it returns False, the application counts as busy: a direct message is then not taken, and is sent again.
+        If it returns False, the application counts as busy: a direct message is then refused, and sent again.
         """
 
         def register(callback: Callback) -> Callback:
@@ -221,16 +222,16 @@ class Simulation:
         return self._signed(node, ev.Compose(kind, payload, recipient=to))
 
     def inject(self, sender: int, receiver: int, frames: Frames) -> None:
-        """Put frames on the link from ``sender`` as they are, whatever its engine would have sent; faults apply."""
+        """Put frames as they are on the link from ``sender``, bypassing its engine; faults apply."""
         life = self._lives[sender]
         self._transmit(life, self._lives[receiver], ev.FrameReceived(life.seat.member.key, frames), None)
 
     def tell(self, node: int, event: ev.Event) -> None:
-        """Hand an event of any kind to a node's engine."""
+        """Hand any event to a node's engine."""
         self._step(self._lives[node], event)
 
     def set_roster(self, roster: Roster, nodes: Collection[int] | None = None) -> None:
-        """Give those nodes (None: all) a new registry."""
+        """Give these nodes (None: all) a new roster."""
         if nodes is None:
             self.roster = roster
         for number in range(len(self._lives)) if nodes is None else sorted(nodes):
@@ -238,14 +239,14 @@ class Simulation:
                 self._step(self._lives[number], ev.RosterChanged(roster))
 
     def remove(self, node: int) -> None:
-        """The registry no longer lists this node; all others are told at once."""
+        """Remove this node from the registry; all others are notified at once."""
         key = self._seats[node].member.key
         left = Roster.of(member for member in self.roster.members if member.key != key)
         self.roster = left
         self.set_roster(left, [number for number in range(len(self._lives)) if number != node])
 
     def crash(self, node: int) -> None:
-        """The process dies: its memory is gone, and its connections close."""
+        """Kill the node's process: its memory is lost, and its connections close."""
         life = self._lives[node]
         life.alive = False
         self._drops.update({reason: times for reason, times in life.engine.drops.items() if times})
@@ -272,9 +273,9 @@ class Simulation:
         return total
 
     def latency(self, sender: int, receiver: int) -> float:
-        """Seconds one way; the same both ways and for the whole run."""
+        """Seconds one way; the same in both directions and for the whole run."""
         low, high = (sender, receiver) if sender < receiver else (receiver, sender)
-        # A hash of the pair, for a table of all pairs of 10,000 nodes would not fit.
+        # A hash of the pair, since a table of all pairs of 10,000 nodes would not fit.
         mixed = (low * 0x9E3779B1 + high * 0x85EBCA77 + self._salt) & 0xFFFFFFFF
         mixed = ((mixed ^ mixed >> 15) * 0x2C1B3C6D) & 0xFFFFFFFF
         mixed = ((mixed ^ mixed >> 12) * 0x297A2D39) & 0xFFFFFFFF
@@ -282,7 +283,7 @@ class Simulation:
 
     @property
     def events(self) -> int:
-        """Events handled so far: what the run cost."""
+        """Events handled so far: the cost of the run."""
         return self._events
 
     def blamed(self) -> Counter[tuple[int, Fault]]:
@@ -290,7 +291,7 @@ class Simulation:
         return Counter((offence.culprit, offence.fault) for offence in self.offences)
 
     def report(self, messages: Iterable[MessageId] | None = None) -> Report:
-        """What became of these messages; None: of all that ``broadcast`` sent. See ``Report``."""
+        """What became of these messages; None: of all messages that ``broadcast`` sent. See ``Report``."""
         chosen = messages if messages is not None else [key for key, sent in self.published.items() if sent.asked]
         running = [life.seat.number for life in self._lives if life.alive]
         return summarise([self.published[identifier] for identifier in chosen], running)
@@ -368,7 +369,7 @@ class Simulation:
             self._step(life, ev.Receipt(envelope.id, envelope.author, not any(busy)))
 
     def _signed(self, node: int, event: ev.Broadcast | ev.Compose) -> Envelope:
-        """Hand a command to a node and give what it signed; handlers may send more in the same step."""
+        """Hand a command to a node and return what it signed; handlers may send more in the same step."""
         actions = self._step(self._lives[node], event)
         return next(action.envelope for action in actions if isinstance(action, (act.Published, act.Composed)))
 
@@ -378,7 +379,7 @@ class Simulation:
         self.published[envelope.id] = Publication(envelope.id, envelope.kind, life.seat.number, self.time)
 
     def _resolved(self, life: Life, action: act.Resolved) -> None:
-        if action.token:  # those of handlers have none
+        if action.token:  # sends by handlers have none
             self.results[action.token] = action.result
         self._note(life.seat.number, 1, action.message_id + action.result.value.encode())
 
@@ -386,8 +387,11 @@ class Simulation:
         culprit = self._number[action.culprit]
         self.offences.append(Offence(self.time, life.seat.number, culprit, action.fault, action.reputation))
 
+    def _failed(self, life: Life, action: act.Failed) -> None:
+        raise action.error
+
     def _ignore(self, life: Life, action: act.Action) -> None:
-        """For people, or counted elsewhere."""
+        """Actions meant for an operator, or counted elsewhere."""
 
     def _note(self, node: int, what: int, data: bytes) -> None:
         self._hash.update(_MARK.pack(round(self.time * 1e9), node, what) + data)
@@ -403,7 +407,7 @@ class Simulation:
         elif any(not wall(self.time, me, them, [(0.0, ())]) for wall in self._walls):
             self._schedule(self.time + REFUSED_AFTER, life, ev.LinkClosed(action.key, "the dial timed out"))
         else:
-            # TCP and CURVE: one and a half round trips until the far end knows, two until we do.
+            # TCP and CURVE: one and a half round trips until the far end has a connection, two until we have one.
             self._schedule(self.time + 3 * trip, None, partial(self._connect, life, them, trip))
 
     def _connect(self, life: Life, them: int, trip: float) -> None:
@@ -422,7 +426,7 @@ class Simulation:
         self._schedule(self.time + trip, life, ev.LinkOpened(theirs))
 
     def _disconnect(self, life: Life, other: Life, why: str) -> None:
-        """Close both directions between two nodes; ``other`` hears of it, ``life`` is the one who does it."""
+        """``life`` closes both directions between two nodes; ``other`` is notified."""
         me, them = life.seat.number, other.seat.number
         life.routes.pop(them, None)
         theirs = other.routes.pop(me, 0)
@@ -443,7 +447,7 @@ class Simulation:
     # ------------------------------------------------------------ within
 
     def _arm(self, faults: Sequence[wrongs.Trouble]) -> dict[int, float]:
-        """Bind the faults to this run; the skew of each node's clock."""
+        """Bind the faults to this run; returns the skew of each node's clock."""
         self._by_sender: list[wrongs.Carry] = []
         self._by_network: list[wrongs.Carry] = []
         self._walls: list[wrongs.Carry] = []

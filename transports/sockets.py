@@ -1,12 +1,12 @@
-"""Making ZeroMQ sockets: every option that stands between a hostile network and this process, in one place.
+"""Makes ZeroMQ sockets: every option that stands between a hostile network and this process, in one place.
 
 Rules
- 1. CURVE always. A bound socket always asks ZAP, and says nothing to whom ZAP does not know.
- 2. Every queue has a high-water mark and every frame a limit; their product is what one peer can occupy.
- 3. Options are set before bind or connect: ZeroMQ ignores them afterwards.
- 4. Never ZMTP heartbeats: in libzmq 4.3.5 one that falls due while a receiving queue is full and its connection was
-    just reset ends the process (``Assertion failed: !_io_error``), and that is what killing a busy peer looks like. The
-    kernel's keepalive sees a vanished host as soon.
+ 1. CURVE always. A bound socket always asks ZAP, and says nothing to a client that ZAP does not know.
+ 2. Every queue has a high-water mark and every frame a size limit; their product is what one peer can occupy.
+ 3. Options are set before bind or connect: later, ZeroMQ ignores them.
+ 4. Never ZMTP heartbeats: in libzmq 4.3.5 a heartbeat that falls due while the receive queue is full and the connection
+    was just reset aborts the process (``Assertion failed: !_io_error``), and that is just what the death of a busy peer
+    looks like. TCP keepalive detects a vanished host as soon.
 """
 
 from __future__ import annotations
@@ -31,32 +31,33 @@ from zmesh.transports.readiness import ZmqSocket
 _log = get_logger(__name__)
 
 MAX_SOCKETS = 9 * MAX_LINKS
-"""ZeroMQ sockets of one context: six for each neighbour (DEALER, SUB, and a monitor's two ends for each), and half as
-many again for those that ZeroMQ is still closing while their successors are made."""
+"""ZeroMQ sockets of one context: six per neighbour (DEALER, SUB, and the two ends of a monitor for each), and half as
+many again for those that ZeroMQ is still closing while their successors are created."""
 NEVER = 3_600_000
-"""Milliseconds until ZeroMQ would reconnect, were the socket not closed at once when its connection ends. Switching it
-off (-1), or ZMQ_IMMEDIATE, also throws away what arrived just before the end and was not read yet (measured)."""
+"""Milliseconds until ZeroMQ would reconnect if the socket were not closed as soon as its connection ends. Turning
+reconnection off (-1), or setting ZMQ_IMMEDIATE, would also discard what arrived just before the end and was not read
+yet (measured)."""
 FILES_WANTED = 14 * MAX_LINKS + 8_192
-"""File handles: fourteen for each neighbour, and some for connections that prove nothing, which are bounded where they
-come in, and for whatever else the program holds."""
+"""File handles: fourteen per neighbour, and some for connections that prove nothing, which are limited where they are
+accepted, and for whatever else the program holds."""
 FILES_LEAST = 14 * 100 + 8_192
-"""The same for the 100 neighbours that a node has unless it was told otherwise."""
+"""The same for the default of 100 neighbours."""
 
 
 @dataclass(frozen=True, slots=True)
 class SocketBounds:
-    """What one transport allows. Messages, bytes or seconds as each line says."""
+    """The limits of one transport, in messages, bytes or seconds as each line says."""
 
     max_frame: int = MAX_FRAME
     """Bytes of one frame; ZeroMQ cuts a connection that announces more."""
     max_subscription: int = 1024
-    """Bytes of one frame towards the publisher: a topic has 16, and 256 would already break the handshake."""
+    """Bytes of one frame sent to the publisher: a topic has 16, but a limit of 256 would break the handshake."""
     direct_out: int = 512
-    """Messages waiting for one peer on the direct lane, 32 MiB at their largest: beyond that, ``send`` says no."""
+    """Messages waiting for one peer on the direct lane, 32 MiB at most: beyond that, ``send`` returns False."""
     gossip_out: int = 1024
     """Messages or bundles waiting for one subscriber: a legitimate burst of 1,000 announcements, 64 MiB at most."""
     inbound: int = 128
-    """Messages or bundles of one connection read from the network ahead of us: more would be delay, not throughput."""
+    """Messages or bundles that ZeroMQ reads ahead from one connection: more would add delay, not throughput."""
     dial_timeout: float = 5.0
     """Seconds from a dial to its answer: three retries of a lost SYN."""
     handshake: float = 5.0
@@ -64,32 +65,37 @@ class SocketBounds:
     silence: float = 10.0
     """Seconds in which a connection that proved its key must say something: HELLO or a subscription."""
     keepalive: int = 5
-    """Seconds of quiet until the kernel asks whether the far end's host is still there."""
+    """Seconds of quiet until the kernel probes whether the far end's host is still there."""
     vanished: int = 15
-    """Seconds without an answer of its kernel until a connection is given up; no event loop takes part in this."""
+    """Seconds without an answer from its kernel until a connection is given up; no event loop takes part in this."""
     feed_first_retry: float = 1.0
-    """Seconds until a lost subscription is made anew while its direct lane stands; doubles."""
+    """Seconds until a lost subscription is remade while its direct lane is up; doubles with each attempt."""
     feed_max_retry: float = 30.0
     """Seconds between such attempts."""
     max_connections: int = 1024
-    """Connections accepted on one bound socket. One more ends the oldest that has not proven its key."""
+    """Connections accepted on one bound socket. One more cuts the oldest that has not proven its key."""
+    arrivals: float = 100.0
+    """Connections a second that one address may open to one bound socket, after ``arrivals_burst`` at once. A handshake
+    costs 0.7 ms of a core; cutting a connection before its handshake costs half of that."""
+    arrivals_burst: float = 1024.0
+    """A mesh of 100 behind one address, starting at once, each of which dials ten times."""
 
     @property
     def unread(self) -> int:
-        """Bytes that may come from a connection of which nothing becomes a message: twelve of the largest."""
+        """Bytes that a connection may send without completing a message: twelve of the largest frames."""
         return 12 * self.max_frame
 
 
 def raise_file_limit() -> None:
-    """Raise the soft limit of file handles towards ``FILES_WANTED``; warn where it stays under ``FILES_LEAST``.
+    """Raise the soft limit of file handles towards ``FILES_WANTED``; warn if it stays under ``FILES_LEAST``.
 
-    Why: the usual soft limit of 1,024 is reached with 80 neighbours. Whoever has none left cannot accept anybody, and
-    ZeroMQ and asyncio both keep trying, busily.
+    Why: 80 neighbours reach the usual soft limit of 1,024. A process without free handles can accept no connection, and
+    ZeroMQ and asyncio both keep retrying in a busy loop.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(FILES_WANTED, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(ValueError, OSError):  # a platform with a lower ceiling of its own, told below
+        with contextlib.suppress(ValueError, OSError):  # a platform with a lower ceiling of its own, reported below
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < FILES_LEAST:
@@ -103,7 +109,7 @@ def address_of(endpoint: Endpoint) -> str:
 
 
 def reachable(endpoint: Endpoint) -> Endpoint:
-    """Where this host itself reaches what is bound to ``endpoint``: a wildcard address is no destination."""
+    """Where this host itself can reach what is bound to ``endpoint``: a wildcard address is no destination."""
     if ipaddress.ip_address(endpoint.host).is_unspecified:
         return endpoint._replace(host="::1" if ":" in endpoint.host else "127.0.0.1")
     return endpoint
@@ -117,7 +123,7 @@ class Bound(NamedTuple):
     endpoint: Endpoint
 
     def close(self) -> None:
-        """Close it before anybody reads it."""
+        """Close it before anything reads from it."""
         self.socket.disable_monitor()
         self.monitor.close(0)
         self.socket.close(0)
@@ -136,7 +142,7 @@ class Sockets:
     def bound(self, kind: int, host: str, port: int, setting: str) -> Bound:
         """A CURVE server socket on ``host`` and ``port`` (0: any).
 
-        Raises ``ConfigError`` when it cannot be bound there; ``setting`` names what would change it.
+        Raises ``ConfigError`` if it cannot be bound there; ``setting`` names the setting that would change that.
         """
         socket = self._socket(kind, host)
         monitor: ZmqSocket | None = None
@@ -184,7 +190,7 @@ class Sockets:
     def monitored(self, socket: ZmqSocket) -> ZmqSocket:
         """A PAIR on which ``socket`` reports its connections; its owner closes it after ``socket``."""
         self._monitors += 1
-        # A name of its own: pyzmq's is made from a descriptor number, and those are used again too soon.
+        # A name of our own: pyzmq derives one from a descriptor number, and those are reused too soon.
         address = f"inproc://monitor.{self._monitors}"
         pair = self.context.socket(zmq.PAIR)
         pair.set(zmq.LINGER, 0)
@@ -197,7 +203,7 @@ class Sockets:
         return pair
 
     def authenticator(self) -> ZmqSocket:
-        """The socket on which ZAP asks."""
+        """The socket that receives ZAP requests."""
         socket = self.context.socket(zmq.ROUTER)
         socket.set(zmq.LINGER, 0)
         socket.bind(ZAP_ENDPOINT)
@@ -230,9 +236,9 @@ MONITORED = (
     | zmq.Event.HANDSHAKE_FAILED_AUTH
     | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
 )
-"""The events of a connection that anything here reacts to.
+"""The connection events that anything here reacts to.
 
-Not ``ACCEPT_FAILED``: out of file handles, ZeroMQ would report that without pause, and wait for us to read it.
-Not ``HANDSHAKE_FAILED_PROTOCOL``: reporting it overwrites the ``errno`` by which ZeroMQ decides what to do next, and
-with some luck of the sender a broken connection is then kept, half dead, instead of closed (libzmq 4.3.5).
+Not ``ACCEPT_FAILED``: once out of file handles, ZeroMQ would report it without pause, and wait for us to read it.
+Not ``HANDSHAKE_FAILED_PROTOCOL``: reporting it overwrites the ``errno`` by which ZeroMQ decides what to do next. If the
+sender is lucky, a broken connection is then kept half dead instead of being closed (libzmq 4.3.5).
 """

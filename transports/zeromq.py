@@ -1,11 +1,11 @@
-"""The ZeroMQ transport: CURVE links between keys, over a ROUTER and an XPUB bound here and a DEALER and a SUB dialled.
+"""The ZeroMQ transport: CURVE links between keys, over a bound ROUTER and XPUB and a dialled DEALER and SUB per peer.
 
 Rules
  1. One event loop owns every socket; there are no threads and no polling (``readiness.py``).
- 2. ``send`` takes the publisher for gossip where the peer subscribed; for all else, and where it did not, the
-    connection we dialled, else the one dialled to us. Each has a queue of its own for each peer, so a slow one refuses
-    alone, and what it refused does not spill into the next: a flood of gossip leaves room for ACK, HELLO and DIGEST.
- 3. Whoever is not admitted is refused in the handshake (``admission.py``), and ``start`` proves that it is so.
+ 2. Gossip goes to the publisher if the peer has subscribed. Everything else, and gossip to other peers, takes the
+    connection we dialled, or failing that the one dialled to us. Each has its own queue per peer, so a slow peer
+    refuses alone, and nothing spills into the next lane: a flood of gossip leaves room for ACK, HELLO and DIGEST.
+ 3. A key that is not admitted is refused in the handshake (``admission.py``), and ``start`` proves it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from zmesh.transports.sockets import Bound, SocketBounds, Sockets, raise_file_li
 log = get_logger(__name__)
 
 LINGER_SHARE = 0.8
-"""Of the deadline of ``stop``, for sending what is queued; the rest is for closing."""
+"""The share of ``stop``'s deadline for sending what is queued; the rest is for closing."""
 
 
 class ZeroMqTransport:
@@ -52,7 +52,7 @@ class ZeroMqTransport:
         bounds: SocketBounds | None = None,
         counters: Counter[str] | None = None,
     ) -> None:
-        """``host`` is an IP literal to listen on; a port of 0 means any. ``counters``: where to count.
+        """``host`` is an IP literal to listen on; a port of 0 means any. ``counters`` may be shared with other parts.
 
         Raises ``ConfigError`` for a host that is not an IP literal.
         """
@@ -75,10 +75,9 @@ class ZeroMqTransport:
         return self._counters
 
     async def start(self, sink: Sink) -> Routes:
-        """Bind, prove that strangers are refused, and begin to read; gives the bound endpoints.
+        """Bind, prove that strangers are refused, and begin to read; returns the bound endpoints.
 
-        Raises ``ConfigError`` when an address cannot be bound, ``ZmeshError`` when the proof fails or it was
-        started before.
+        Raises ``ConfigError`` if an address cannot be bound, ``ZmeshError`` if the proof fails or on a second start.
         """
         if self._running or self._stopped is not None:
             raise NotRunningError("a transport can be started only once: make a new one")
@@ -170,11 +169,11 @@ class ZeroMqTransport:
             dial.look()
 
     def _undialable(self, key: PeerKey, routes: Routes) -> str | None:
-        """Why ``key`` is not even tried at ``routes``, or None."""
+        """The reason why ``key`` cannot be dialled at ``routes``, or None."""
         if key not in self._admission:
             return "not admitted"
         for endpoint in (routes.direct, routes.gossip, routes.spare):
-            # A name would be looked up by ZeroMQ's only thread, and every link would wait for the answer.
+            # ZeroMQ's only thread would resolve a name, and every link would wait for the answer.
             if endpoint is not None and not (is_address(endpoint.host) and 0 < endpoint.port < 65536):
                 return f"{endpoint} is not an IP address and port"
         return None
@@ -187,7 +186,7 @@ class ZeroMqTransport:
         self._publisher.bar(key, why)
 
     def _read_zap(self, socket: ZmqSocket) -> None:
-        """Answer ZAP from the loop. A reply never blocks: each request waits on a pipe of its own."""
+        """Answer ZAP from the loop. A reply never blocks: each request waits on its own pipe."""
         receive, send = bare_receive(socket), bare_send(socket)
 
         def answer() -> None:
@@ -219,10 +218,10 @@ class ZeroMqTransport:
 
 
 async def _terminated(context: zmq.Context[ZmqSocket], deadline: float) -> bool:
-    """End ``context``; whether that took no more than ``deadline`` seconds.
+    """Terminate ``context``; True if that took at most ``deadline`` seconds.
 
-    On a thread, for it blocks until everything lingering is sent, and this loop may be carrying that. A thread of its
-    own, for the loop's pool would make the end of the program wait; it ends by itself, as every linger is bounded.
+    On a thread, since it blocks until everything lingering is sent, and this loop may be carrying that. Not on one of
+    the loop's pool, which would make the program wait at its end; it ends on its own, as every linger is bounded.
     """
     loop = asyncio.get_running_loop()
     done = asyncio.Event()

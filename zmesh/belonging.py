@@ -16,7 +16,7 @@ from collections.abc import Callable
 from zmesh.core import wire
 from zmesh.core.engine import Engine
 from zmesh.core.errors import ConfigError, WireError
-from zmesh.core.events import Event, JoinNetwork, Located, RosterChanged, Wake
+from zmesh.core.events import Event, HandlersChanged, JoinNetwork, Located, RosterChanged
 from zmesh.core.now import Now
 from zmesh.core.types import EMPTY_ROSTER, Endpoint, PeerKey
 from zmesh.handlers import Record, Records
@@ -172,7 +172,7 @@ class Belonging:
         if self._engine.network != self.network:
             self._submit(JoinNetwork(self.network))
             records.join(self.network)
-            self._submit(Wake())  # makes ``records`` sign our own record for the new mesh
+            self._submit(HandlersChanged())  # makes ``records`` sign our own record for the new mesh
         if records.own is not None:
             self._membership.took(records.own, now)
         self._apply(now)
@@ -181,7 +181,7 @@ class Belonging:
         if self._found.accounts.keys() - before.accounts.keys():
             records.ask_soon(now)
         # Handlers may now have work that the engine does not know of.
-        self._submit(Wake())
+        self._submit(HandlersChanged())
         self._changed()
 
     def _read_saved(self, saved: bytes) -> None:

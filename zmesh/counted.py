@@ -16,7 +16,7 @@ from zmesh.registry.standing import Standing
 
 _ENDS = ("accepted", "refused_key", "not_zmtp", "no_greeting", "half_greeting")
 _HANDSHAKES = ("bad_handshake", "handshake_timeout", "handshake_abandoned")
-_MORE_ENDS = ("frame_refused", "vanished", "left", "cut", "full", "silent", "endless")
+_MORE_ENDS = ("frame_refused", "vanished", "left", "cut", "full", "too_often", "silent", "endless")
 """How a connection to a bound socket ends, and what else happens to one; see ``Connections``."""
 _LIMITED = ("over_limit_of_address", "over_limit_of_everybody")
 

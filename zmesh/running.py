@@ -26,7 +26,7 @@ from zmesh.core.actions import Deliver, Resolved
 from zmesh.core.bounds import AHEAD, Bounds
 from zmesh.core.engine import Engine
 from zmesh.core.errors import NotRunningError
-from zmesh.core.events import LinkClosed, Located, SendDirect, Start, Wake
+from zmesh.core.events import HandlersChanged, LinkClosed, Located, SendDirect, Start
 from zmesh.core.link import Link, LinkState
 from zmesh.core.types import Endpoint, MessageType, SendResult
 from zmesh.delegation import Delegation
@@ -318,7 +318,7 @@ class Running:
         """A record was posted over HTTP: if it is new, wake its handler, which introduces the newcomer."""
         offer = self.handlers.records.post(encoded)
         if offer.taken is Taken.NEW:
-            self.node.submit(Wake())
+            self.node.submit(HandlersChanged())
         return offer
 
     def _toward(self, place: Endpoint) -> None:
@@ -332,7 +332,7 @@ class Running:
     def _moved(self, is_elsewhere: bool) -> None:
         if is_elsewhere:
             self.handlers.records.move(self.server.advertised())
-            self.node.submit(Wake())
+            self.node.submit(HandlersChanged())
 
     def _belonging_changed(self) -> None:
         self._dialer.join(self.belonging.network)

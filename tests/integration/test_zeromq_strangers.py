@@ -145,3 +145,30 @@ async def test_connections_over_the_limit_are_cut_at_once(nodes: Nodes) -> None:
     await still_works(a, b)
     for _, writer in streams:
         writer.close()
+
+
+async def test_an_address_that_connects_too_often_is_cut_before_its_handshake_and_no_other_is(nodes: Nodes) -> None:
+    """Nor is this machine itself, from which the front door connects for those it let in."""
+    a, b = await nodes.linked(SocketBounds(arrivals=0.001, arrivals_burst=2.0))
+    opened: list[asyncio.StreamWriter] = []
+
+    async def is_greeted(source: str) -> bool:
+        """Does the node answer a greeting with its own, all of it?"""
+        try:
+            reader, writer = await asyncio.open_connection(*a.routes.direct, local_addr=(source, 0))
+            opened.append(writer)
+            writer.write(greeting(as_server=False))
+            return len(await reader.readexactly(64)) == 64
+        except (OSError, asyncio.IncompleteReadError):
+            return False  # it may be cut before it has connected
+
+    async with asyncio.timeout(PATIENCE):
+        assert [await is_greeted("127.0.0.2") for _ in range(2)] == [True, True]
+        for _ in range(3):
+            await is_greeted("127.0.0.2")  # perhaps, as ZeroMQ's thread may be faster than our loop
+        await a.counted.until_counted("direct_too_often", 3)
+        assert [await is_greeted(source) for source in ("127.0.0.3", *3 * ["127.0.0.1"])] == 4 * [True]
+    await still_works(a, b)
+    assert a.counted["direct_too_often"] == 3
+    for writer in opened:
+        writer.close()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from zmesh.core.events import Command
+from zmesh.core.now import Now
 from zmesh.core.types import MessageType
 from zmesh.handlers import Handlers, RoundState
+from zmesh.handlers.heartbeat import Heartbeat
 from zmesh.transports.faults import Crash, Loss
 from zmesh.transports.simulated import Delivery, Settings, all_handlers
 from zmesh.transports.simulator import Simulation
@@ -25,6 +28,15 @@ def test_everybody_beats_every_minute_and_is_heard_by_all() -> None:
     beats = [told for told in sim.deliveries if told.kind is MessageType.HEARTBEAT and told.time > 2.0]
     assert {(told.author, told.node) for told in beats} == {(a, b) for a in range(10) for b in range(10) if a != b}
     assert len(beats) <= 2 * 90
+
+
+def test_what_a_handler_raises_when_it_is_woken_ends_the_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Heartbeat, now: Now) -> list[Command]:
+        raise RuntimeError("a bug in a handler")
+
+    monkeypatch.setattr(Heartbeat, "wake", broken)
+    with pytest.raises(RuntimeError, match="a bug in a handler"):
+        Simulation(seed=1, nodes=2, settings=FULL).run(62.0)
 
 
 def test_everybody_learns_everybodys_record_and_a_restarted_node_learns_them_anew() -> None:

@@ -1,10 +1,10 @@
 """What comes out of the engine.
 
 Rules
- 1. Actions are values; an interpreter (``node.py`` with sockets, ``simulator.py`` in virtual time) carries
+ 1. Actions are values. An interpreter (``node.py`` with sockets, ``simulator.py`` in virtual time) carries
     them out in order and reports back with events.
- 2. An interpreter decides nothing about the protocol: if two interpreters could differ, it belongs in here.
- 3. Slotted, unfrozen classes on the path of every frame, made as in ``events.py`` and treated as immutable.
+ 2. An interpreter decides nothing about the protocol: anything two interpreters could do differently belongs in here.
+ 3. Classes on the path of every frame are slotted and unfrozen, built as in ``events.py``, and treated as immutable.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from zmesh.core.types import DropReason, Endpoint, Fault, Frames, Member, Messag
 
 @dataclass(slots=True, init=False)
 class Send:
-    """Send ``frames`` to each of ``links``: all, in order, one shared buffer.
+    """Send all of ``frames``, in order, to each of ``links``, sharing one buffer.
 
-    Answer with one ``SendRefused(link, ref)`` for each link whose queue would not take it.
-    ``gossip`` chooses the lane: the publisher where the link has subscribed, else the direct one. A full lane refuses:
-    the other is not taken instead.
+    Answer with one ``SendRefused(link, ref)`` for each link whose queue refuses it.
+    ``gossip`` selects the lane: the publisher if the link has subscribed, else the direct one. A full lane refuses;
+    there is no fallback to the other.
     """
 
     links: tuple[PeerKey, ...]
@@ -44,7 +44,7 @@ class Send:
 class Dial:
     """Connect to ``key`` at one of ``endpoints`` (front doors, best first).
 
-    Answer with ``LinkOpened`` or ``LinkClosed``; the engine decides about trying again.
+    Answer with ``LinkOpened`` or ``LinkClosed``; the engine decides whether to retry.
     """
 
     key: PeerKey
@@ -53,7 +53,7 @@ class Dial:
 
 @dataclass(slots=True)
 class Hangup:
-    """Close every connection with ``key``, inbound ones too, and end a dial to it. Not answered by ``LinkClosed``."""
+    """Close all connections with ``key``, inbound ones too, and end any dial to it. Not answered by ``LinkClosed``."""
 
     key: PeerKey
     why: str
@@ -87,7 +87,7 @@ class Verify:
 
 @dataclass(slots=True)
 class WakeAt:
-    """Send ``Wake`` at this reading of the monotonic clock; replaces the one asked for before."""
+    """Send ``Wake`` when the monotonic clock reaches ``mono``; replaces the previous request."""
 
     mono: float
 
@@ -99,8 +99,8 @@ class WakeAt:
 class Deliver:
     """Hand a verified message to the application's handlers, with its decoded ``payload``.
 
-    If ``receipt``, answer with ``Receipt``: the sender's acknowledgement waits for it. If not, answer only where there
-    was no room, so that it is counted.
+    If ``receipt``, answer with ``Receipt``: the sender's acknowledgement waits for it. If not, answer only if there was
+    no room, so that the drop is counted.
     """
 
     envelope: Envelope
@@ -126,7 +126,7 @@ class Composed:
 class Published:
     """The answer to ``Broadcast``: signed, kept for repair, and pushed to ``links``.
 
-    ``pause``: seconds until the account may send the next, at the rate at which others take what it sends.
+    ``pause``: seconds until the account may send its next message without exceeding the rate that others accept.
     """
 
     envelope: Envelope
@@ -138,7 +138,7 @@ class Published:
 class Resolved:
     """The answer to ``SendDirect``.
 
-    ``skew_ms``: our clock minus the recipient's as it measured it, when a clock is why it refused.
+    ``skew_ms``: our clock minus the recipient's, as the recipient measured it, if a clock is why it refused.
     """
 
     token: int
@@ -147,12 +147,12 @@ class Resolved:
     skew_ms: int | None = None
 
 
-# ---------------------------------------------------------------- for people
+# ---------------------------------------------------------------- for the operator
 
 
 @dataclass(slots=True, init=False)
 class Dropped:
-    """A frame ended here. ``link`` sent it; ``message_id`` where it got that far."""
+    """A frame was dropped. ``link`` sent it; ``message_id`` is None if the drop came before its id was known."""
 
     reason: DropReason
     link: PeerKey
@@ -166,7 +166,7 @@ class Dropped:
 
 @dataclass(slots=True)
 class Offence:
-    """Somebody is to blame; ``reputation`` is what is left of theirs, 0 to 100."""
+    """A peer committed a fault; ``reputation`` is what is left of its score, 0 to 100."""
 
     culprit: PeerKey
     fault: Fault
@@ -198,11 +198,11 @@ class Notice:
 
 @dataclass(slots=True)
 class Failed:
-    """A part of this node raised where nothing should; ``what`` it was about. The rest of the step goes on."""
+    """A part of this node raised where nothing should, while doing ``what``. The rest of the step goes on."""
 
     what: str
     error: Any
-    """The exception. Not annotated as one: mypyc looks for that name in this module when it makes the class."""
+    """The exception. Not annotated as one: mypyc would look for that name in this module when it builds the class."""
 
 
 Action = (

@@ -1,10 +1,10 @@
-"""Runs the built-in handlers: asks them, tells them, wakes them, and carries out what they command.
+"""Runs the built-in handlers: asks for their verdicts, notifies them, wakes them, and carries out their commands.
 
 Rules
- 1. A handler is asked before a message is relayed (``validate``) and told after it was accepted (``received``).
- 2. It is woken once for each deadline, however often that deadline is looked at.
- 3. One that raises when it is woken rests for ``REST``: nobody else waits for it, and it does not spin.
- 4. What it commands goes through the same door as the application's commands; one that cannot travel is a notice.
+ 1. A handler is asked before a message is relayed (``validate``) and notified once it is accepted (``received``).
+ 2. It is woken once per deadline, however often that deadline is checked.
+ 3. A handler that raises when woken rests for ``REST``: nothing else waits for it, and it does not spin.
+ 4. Its commands take the same path as the application's; one that cannot travel becomes a notice.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from zmesh.core.now import Now
 from zmesh.core.types import Member, Verdict
 
 REST = 1.0
-"""Seconds: whatever made it raise may have passed by then, and once a second is no load."""
+"""Seconds: the cause may have passed by then, and one attempt a second is no load."""
 
 
 class Behaviours:
-    """The handlers of one engine; ``obey`` carries out one command, and raises ``PayloadError``."""
+    """The handlers of one engine; ``obey`` carries out one command and may raise ``PayloadError``."""
 
     __slots__ = ("_context", "_handlers", "_obey_one", "_of", "_planned", "_rests_until")
 
@@ -41,19 +41,19 @@ class Behaviours:
         self._rests_until: dict[Handler, float] = {}
 
     def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
-        """What the handler of its kind says; where there is none, the mesh carries it."""
+        """The verdict of the handler for this kind; without one, the mesh carries the message."""
         handler = None if envelope.kind is None else self._of.get(envelope.kind)
         return Verdict.ACCEPT if handler is None else handler.validate(envelope, sender, payload, now)
 
     def as_others_read(self, envelope: Envelope, payload: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The payload of an own message as it travels, which is what all others judge and count: an application may
-        have given values that turn into others on the way, such as an enumeration that is a string."""
+        """The payload of our own message as all others decode, judge and count it: an application may pass values that
+        change when they are encoded, such as an enum that is a string."""
         return wire.decode_payload(envelope.payload) if envelope.kind in self._of else payload
 
     def check_own(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> None:
-        """A message of our own is about to be sent: a slip must cost its author nothing, and stays here.
+        """Check a message of our own before it is sent: a mistake must stay here and cost its author nothing.
 
-        Raises ``PayloadError``, or ``SelfHarmError``.
+        Raises ``PayloadError`` or ``SelfHarmError``.
         """
         handler = None if envelope.kind is None else self._of.get(envelope.kind)
         if handler is None or envelope.kind is None:
@@ -66,14 +66,14 @@ class Behaviours:
             raise SelfHarmError(f"this {kind} would harm its author: {harm}")
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> None:
-        """An accepted message, the node's own included."""
+        """Hand an accepted message, the node's own included, to its handler."""
         handler = None if envelope.kind is None else self._of.get(envelope.kind)
         if handler is not None:
             self._obey(handler.received(envelope, sender, payload, now), now)
             self._plan(handler, now)
 
     def wake_due(self, now: Now) -> None:
-        """Wake whoever is due. The application may have changed what a handler has to say, and with it when."""
+        """Wake every handler that is due. The application may have changed what a handler has to say, and when."""
         for handler in self._handlers:
             self._wake(handler, now)
 
@@ -88,7 +88,7 @@ class Behaviours:
         due = handler.deadline
         if due is not None and due != self._planned.get(handler):
             self._planned[handler] = due
-            # A deadline of long ago means at once; it does not mean that this node is late.
+            # A deadline long past means at once; it does not mean that this node is late.
             self._context.timers.note(max(due, now.mono), self._wake, handler)
 
     def _wake(self, handler: Handler, now: Now) -> None:
@@ -99,7 +99,7 @@ class Behaviours:
             self._planned.pop(handler, None)
             try:
                 self._obey(handler.wake(now), now)
-            except Exception as error:  # noqa: BLE001 - told by ``Failed``
+            except Exception as error:  # noqa: BLE001 - reported as ``Failed``
                 self._context.failed(f"waking {type(handler).__name__}", error)
                 self._rests_until[handler] = now.mono + REST
                 self._context.timers.note(now.mono + REST, self._wake, handler)

@@ -1,9 +1,9 @@
 """What the parts of one engine share.
 
 Rules
- 1. The engine makes it and hands it to its parts; nobody outside the core holds one.
- 2. Parts speak to the world only through ``out``, and note every frame that ends and every fault through ``drop`` and
-    ``blame``, so that nothing is dropped silently.
+ 1. The engine creates it and hands it to its parts; nothing outside the core holds one.
+ 2. Parts act on the world only through ``out``. They report every dropped frame through ``drop`` and every fault
+    through ``blame``, so that nothing is lost silently.
 """
 
 from __future__ import annotations
@@ -56,28 +56,28 @@ class Context:
         self.seen = SeenStore(bounds)
         self.links: dict[PeerKey, Link] = {}
         self.full_mesh = True
-        """Is everybody linked with everybody? Set when membership changes."""
+        """Whether every member is linked with every other. Set when membership changes."""
         self.live: tuple[PeerKey, ...] = ()
-        """Links that messages flow over, ascending by key."""
+        """Links that carry messages, ascending by key."""
         self.late_at = float("-inf")
-        """When this node last fell behind its own timers, in monotonic seconds: what it lacks may lie unread then."""
+        """When this node last fell behind its own timers, in monotonic seconds: what it lacks may have lain unread."""
         self.out: list[Action] = []
         self.drops: dict[DropReason, int] = dict.fromkeys(DropReason, 0)
         self.faults: dict[Fault, int] = dict.fromkeys(Fault, 0)
         self.fallen: list[PeerKey] = []
-        """Whose reputation just fell so low that the link is to be cut."""
+        """Peers whose reputation just fell so low that their links must be cut."""
 
     def join(self, network: bytes) -> None:
-        """From now on this node speaks, and understands, in that mesh only."""
+        """From now on this node sends to that mesh, and accepts from it, alone."""
         self.network = self.composer.network = network
 
     def drop(self, reason: DropReason, link: PeerKey, identifier: MessageId | None = None) -> None:
-        """A frame from ``link`` ends here."""
+        """Count and report a frame from ``link`` that ends here."""
         self.drops[reason] += 1
         self.out.append(Dropped(reason, link, identifier))
 
     def failed(self, what: str, error: Exception) -> None:
-        """A part raised where nothing should: told whole, so that what else is to be done goes on."""
+        """Report a part that raised where nothing should, so that the rest of the step goes on."""
         self.out.append(Failed(what, error))
 
     def blame(self, key: PeerKey, fault: Fault, now: Now) -> None:

@@ -10,15 +10,15 @@ Sender::
 
 Recipient::
 
-    verified -> application's queue took it? -- yes -> ACK queued, kept for ``RETENTION`` sent again on repetition
+    verified -> application's queue took it? -- yes -> ACK queued, kept for ``RETENTION``, sent again on repetition
                                              `- no  -> ACK busy, nothing kept: the repetition is a new chance
 
 Rules
- 1. No ACK before the signature is verified, and none that says queued before the queue has it.
- 2. An ACK counts only if it was signed by the recipient that was meant and names the message.
- 3. A repetition carries the same id, so the recipient hands it over once. After a restart of the recipient in
-    between it may be handed over again: what was queued in memory was lost with it.
- 4. The timer gets the id alone: what was settled at once must not keep its 64 KiB until the deadline.
+ 1. No ACK says queued or rejected before the signature is verified, and none says queued before the queue has it.
+ 2. An ACK counts only if it names the message and was signed by the intended recipient.
+ 3. A repetition carries the same id, so the recipient hands it over once. If the recipient restarts in between, it
+    may be handed over again: what was queued in memory was lost with the process.
+ 4. Timers hold only the id: a message that is settled early must not keep its 64 KiB until the deadline.
 """
 
 from __future__ import annotations
@@ -58,16 +58,16 @@ class Outgoing:
         self.deadline = deadline
         self.attempts = 0
         self.answers = 0
-        """Acknowledgements taken for verification: one for each attempt is all that an honest recipient sends."""
+        """Acknowledgements accepted for verification: an honest recipient sends at most one per attempt."""
         self.again_at = deadline
         self.departed = 0
-        """How often the transport took it."""
+        """How often the transport accepted it."""
         self.busy = False
-        """Was the last thing heard of it that a queue is full, theirs or ours?"""
+        """Whether the last thing learnt is that a queue is full, theirs or ours."""
         self.skew_ms: int | None = None
 
     def verdict(self) -> SendResult:
-        """How it ends when the deadline comes."""
+        """The result if the deadline comes now."""
         if self.busy:
             return SendResult.BACKPRESSURE
         return SendResult.TIMEOUT if self.departed else SendResult.UNREACHABLE
@@ -79,7 +79,7 @@ class Outgoing:
 
 
 class Outbox:
-    """All direct messages under way. ``ensure`` makes a link, and says whether it is live already."""
+    """All direct messages under way. ``ensure`` requests a link and returns whether it is already live."""
 
     __slots__ = ("_context", "_ensure", "_pending")
 
@@ -92,11 +92,11 @@ class Outbox:
         return len(self._pending)
 
     def full(self) -> bool:
-        """Is as much under way as may be?"""
+        """Whether as many messages are under way as the bounds allow."""
         return len(self._pending) >= self._context.bounds.direct_pending
 
     def send(self, envelope: Envelope, recipient: PeerKey, token: int, timeout: float, now: Now) -> None:
-        """Begin; ``timeout`` in seconds."""
+        """Start sending; ``timeout`` in seconds."""
         outgoing = Outgoing(envelope, recipient, token, now.mono + timeout)
         self._pending[envelope.id] = outgoing
         self._context.timers.note(outgoing.deadline, self._over, envelope.id)
@@ -104,7 +104,7 @@ class Outbox:
             self._attempt(outgoing, now)
 
     def link_live(self, key: PeerKey, now: Now) -> None:
-        """Messages flow to this peer again: send what waited."""
+        """Messages flow to this peer again: send what was waiting."""
         for outgoing in [held for held in self._pending.values() if held.recipient == key]:
             self._attempt(outgoing, now)
 
@@ -133,14 +133,14 @@ class Outbox:
             self._resolve(outgoing, outgoing.verdict())
 
     def refused(self, identifier: MessageId) -> None:
-        """The transport did not take it: our own queue to that peer is full, or just went."""
+        """The transport refused it: our own queue to that peer is full, or just went away."""
         outgoing = self._pending.get(identifier)
         if outgoing is not None:
             outgoing.departed -= 1
             outgoing.busy = True
 
     def expects(self, ack: Envelope) -> bool:
-        """Is this an answer to something under way, from the one it went to, and the first to that attempt?"""
+        """Whether this answers a message under way, is from its recipient, and is the first answer to that attempt."""
         outgoing = None if ack.correlation is None else self._pending.get(ack.correlation)
         if outgoing is None or outgoing.recipient != ack.author or outgoing.answers >= outgoing.attempts:
             return False
@@ -148,7 +148,7 @@ class Outbox:
         return True
 
     def acknowledged(self, ack: Envelope, status: AckStatus, skew_ms: int | None) -> None:
-        """A verified ACK."""
+        """Settle or update a message by its verified ACK."""
         outgoing = None if ack.correlation is None else self._pending.get(ack.correlation)
         if outgoing is None:
             return
@@ -161,12 +161,12 @@ class Outbox:
             self._resolve(outgoing, SendResult.REJECTED)
 
     def forget(self) -> None:
-        """Give up on those who no longer belong."""
+        """Give up on recipients that no longer belong."""
         for outgoing in [held for held in self._pending.values() if held.recipient not in self._context.peers]:
             self._resolve(outgoing, SendResult.UNREACHABLE)
 
     def stop(self) -> None:
-        """The node ends: every caller gets its answer now."""
+        """The node is stopping: every caller gets its answer now."""
         for outgoing in list(self._pending.values()):
             self._resolve(outgoing, outgoing.verdict())
 
@@ -177,7 +177,7 @@ class Outbox:
 
 
 class Inbox:
-    """Acknowledgements given, so that a repetition is answered and not handed over again."""
+    """Acknowledgements already given, so that a repetition is answered and not handed over again."""
 
     __slots__ = ("_acks", "_held", "_limit", "_reserved", "awaiting")
 
@@ -187,22 +187,23 @@ class Inbox:
         self._acks: dict[MessageId, tuple[float, PeerKey, Frames]] = {}
         self._held: Counter[PeerKey] = Counter()
         self.awaiting: dict[MessageId, Envelope] = {}
-        """Handed to the application, its ``Receipt`` not yet in."""
+        """Messages handed to the application whose ``Receipt`` is outstanding."""
 
     def answer(self, identifier: MessageId, link: PeerKey) -> Frames | None:
-        """The ACK that the author of this message was given; None for others, or if there was none."""
+        """The ACK that was given for this message if ``link`` is its author; None if not, or if there was none."""
         held = self._acks.get(identifier)
         return held[2] if held is not None and held[1] == link else None
 
     def has(self, identifier: MessageId) -> bool:
-        """Was this message taken already, or is it being taken?"""
+        """Whether this message was taken already, or is being handed over."""
         return identifier in self._acks or identifier in self.awaiting
 
     def room(self, author: PeerKey, now: Now) -> bool:
-        """Can one more of this author be remembered?
+        """Whether one more message of this author can be remembered.
 
-        Only then may it be taken: what is forgotten early could be handed over twice. Half of the places are for
-        whoever comes; of the other half nobody has more than an even share, so that a few leave room for the rest.
+        Only then may it be taken: what is forgotten early could be handed over twice. The first half of the places is
+        first come, first served; no author gets more than an even share of the second, so that a few leave room for
+        the rest.
         """
         acks = self._acks
         while acks:
@@ -216,7 +217,7 @@ class Inbox:
         return taken < self._limit and mine < self._limit // (2 * max(1, len(self._held)))
 
     def keep(self, identifier: MessageId, author: PeerKey, frames: Frames, now: Now) -> None:
-        """Remember the last word on a message."""
+        """Remember the final ACK of a message."""
         if identifier not in self._acks:
             self._held[author] += 1
         self._acks[identifier] = (now.mono, author, frames)
@@ -228,12 +229,12 @@ class Inbox:
 
 
 def ack_payload(status: AckStatus, skew_ms: int | None) -> Mapping[str, Any]:
-    """What an ACK says; ``skew_ms`` is the sender's clock minus ours, with STALE and FUTURE only."""
+    """The payload of an ACK; ``skew_ms``, with STALE and FUTURE only, is the sender's clock minus ours."""
     return {"status": int(status)} if skew_ms is None else {"status": int(status), "skew_ms": skew_ms}
 
 
 def read_ack(payload: Mapping[str, Any]) -> tuple[AckStatus, int | None] | None:
-    """Status and skew of an ACK; None if it is not one that this version understands."""
+    """Status and skew of an ACK; None if this version does not understand it."""
     status, skew = payload.get("status"), payload.get("skew_ms")
     if type(status) is not int or status not in AckStatus.__members__.values():
         return None

@@ -1,13 +1,13 @@
 """The one door of the protocol: every event comes in here, and every action goes out.
 
-``Engine.handle(event, now) -> list[Action]``, and ``handle_all`` for events that came at once, are synchronous,
+``Engine.handle(event, now) -> list[Action]``, and ``handle_all`` for events that arrive together, are synchronous,
 deterministic (given a random generator) and total: no bytes from the network make them raise. Local misuse (a payload
 that cannot travel) raises at the caller.
 
-Files: ``intake`` has the checks that a frame passes, in their order. ``peers`` knows who belongs, ``links`` keeps the
-connections, ``seen`` what was here, ``gossip`` and ``direct`` are the two ways to send, ``wants`` asks for what is
-missing, ``behaviours`` runs the handlers. They share one ``context``; this file makes them, and carries out what the
-application commands.
+Files: ``intake`` has the checks that a frame passes, in order. ``peers`` knows who belongs, ``links`` manages the
+connections, ``seen`` remembers messages, ``gossip`` and ``direct`` are the two ways to send, ``wants`` asks for what is
+missing, ``behaviours`` runs the handlers. They share one ``context``; this file creates them and carries out the
+application's commands.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from zmesh.core.events import (
     Compose,
     Event,
     FrameReceived,
+    HandlersChanged,
     JoinNetwork,
     LinkClosed,
     LinkOpened,
@@ -55,14 +56,14 @@ from zmesh.core.types import PeerKey, SendResult
 from zmesh.core.wants import Wants
 
 LATE = 0.5
-"""Seconds behind its own timers from which on a node is late: a busy event loop is some tens of milliseconds behind."""
+"""Seconds behind its own timers at which a node counts as late: a busy event loop is tens of milliseconds behind."""
 
 
 class Engine:
-    """One node's protocol state. See the module for what ``handle`` does with a frame.
+    """One node's protocol state. ``intake.py`` documents what ``handle`` does with a frame.
 
     ``epoch``: Unix seconds of this start, never used before. ``network``: 32 bytes, see ``wire.network_id``.
-    ``rng``: every random choice comes from here, so that a seed replays a run.
+    ``rng``: the source of every random choice, so that a seed replays a run.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Engine:
         self.faults = context.faults
         """Offences charged, by fault."""
         self.late_wakes = 0
-        """Wake-ups that came over ``LATE`` seconds after they were due."""
+        """Wake-ups that came more than ``LATE`` seconds after they were due."""
         self._dispatch: dict[type, Callable[[Any, Now], None]] = {
             FrameReceived: self._intake.frame,
             Verified: self._intake.verified,
@@ -113,6 +114,7 @@ class Engine:
             JoinNetwork: self._join_network,
             AddPeer: self._add_peer,
             RemovePeer: self._remove_peer,
+            HandlersChanged: self._handlers_changed,
             Start: self._start,
             Stop: self._stop,
         }
@@ -124,7 +126,7 @@ class Engine:
 
     @property
     def wanted(self) -> int:
-        """Messages that others offered and that are not here yet."""
+        """Messages that others offered and that have not arrived yet."""
         return len(self._wants)
 
     @property
@@ -133,7 +135,7 @@ class Engine:
         return len(self._outbox)
 
     def handle(self, event: Event, now: Now) -> list[Action]:
-        """Take one event; the actions to carry out, in order.
+        """Process one event; returns the actions to carry out, in order.
 
         Raises ``PayloadError`` for a ``Compose``, ``Broadcast`` or ``SendDirect`` that cannot travel, and nothing else.
         """
@@ -145,10 +147,10 @@ class Engine:
         return self._actions(now)
 
     def handle_all(self, events: Iterable[Event], now: Now) -> list[Action]:
-        """The same for events that came at once, one after the other; none of them may be one that raises.
+        """The same for events that arrived together, in order; none of them may be of a kind that raises.
 
-        What one raises all the same is a fault of ours, or of a port that the application gave: it ends as ``Failed``,
-        and neither the others nor the timer suffer from it.
+        An exception is therefore a bug of ours, or of a port that the application supplied. It is reported as
+        ``Failed``, and affects neither the other events nor the timer.
         """
         dispatch, fallen = self._dispatch, self._context.fallen
         for event in events:
@@ -156,7 +158,7 @@ class Engine:
                 dispatch[type(event)](event, now)
             except Exception as error:  # noqa: BLE001 - see above
                 self._context.failed(type(event).__name__, error)
-            if fallen:  # before anything more of theirs is looked at
+            if fallen:  # before any more of their frames are processed
                 self._links.cut_fallen(now)
         return self._actions(now)
 
@@ -176,7 +178,7 @@ class Engine:
         self._out.append(Composed(self._build(event, now)))
 
     def _build(self, event: Compose | Broadcast | SendDirect, now: Now) -> Envelope:
-        """Sign what the application asked for. Raises ``PayloadError``."""
+        """Build and sign what the application asked for. Raises ``PayloadError``."""
         payload = wire.encode_payload(event.payload)
         recipient = None if isinstance(event, Broadcast) else event.recipient
         ttl = 0
@@ -260,7 +262,7 @@ class Engine:
 
     def _membership_changed(self, now: Now) -> None:
         keys = self.peers.roster.keys
-        # The roster's own set where nothing is added to it: 10,000 simulated nodes share it, half a MiB for each.
+        # If nothing is added, the roster's own set: 10,000 simulated nodes share it, which saves half a MiB each.
         self._out.append(Admit(keys.union(self.peers.manual) if self.peers.manual else keys))
         self.peers.prune()
         self.seen.retain(self.peers)
@@ -272,6 +274,9 @@ class Engine:
     def _located(self, event: Located, now: Now) -> None:
         if self.peers.locate(event.key, event.endpoints):
             self._links.located(event.key, now)
+
+    def _handlers_changed(self, event: HandlersChanged, now: Now) -> None:
+        self._behaviours.wake_due(now)
 
     def _refused(self, event: SendRefused, now: Now) -> None:
         if event.ref is None:

@@ -1,7 +1,7 @@
-"""One signed message: how it is built, and what of it can be trusted when.
+"""One signed message: how it is built, and when its contents can be trusted.
 
 Rules
- 1. ``Envelope`` is the parsed form of body and signature. Until ``Verified`` came back true, nothing in it is known
+ 1. ``Envelope`` is the parsed form of body and signature. Until ``Verified`` reports success, nothing in it is proven
     to be the author's word; only the engine handles envelopes before that.
  2. The id is always computed from the bytes at hand.
  3. ``Composer`` is the only place that signs, and the only owner of the sequence counter.
@@ -53,7 +53,7 @@ class Envelope:
 
     id: MessageId
     short: bytes
-    """The 16 bytes of the id that IHAVE, IWANT and the seen-store go by."""
+    """The first 16 bytes of the id, which IHAVE, IWANT and the seen-store use."""
     kind: MessageType | None
     """None for link kinds (HELLO, ACK) and for kinds that this version does not know; see ``code``."""
 
@@ -80,7 +80,7 @@ class Envelope:
 
     @property
     def hex_id(self) -> str:
-        """The id as people and logs see it: 64 hex digits."""
+        """The human-readable id, as in logs: 64 hex digits."""
         return self.id.hex()
 
     @property
@@ -105,7 +105,7 @@ class Composer:
     def __init__(self, signer: Signer, network: bytes, epoch: int) -> None:
         self._signer = signer
         self.network = network
-        """The mesh that what is composed next is for: changes once at most, when a node learns its chain."""
+        """The mesh that the next message is for; changes at most once, when the node learns its chain."""
         self._sequence = 0
         self.epoch = epoch
 
@@ -124,7 +124,7 @@ class Composer:
         recipient: PeerKey | None = None,
         correlation: MessageId | None = None,
     ) -> Envelope:
-        """A signed envelope stamped with ``now``; ``ttl`` in hops, 0 for what is never relayed."""
+        """A signed envelope stamped with ``now``; ``ttl`` in hops, 0 if it must not be relayed."""
         self._sequence += 1
         fields = wire.Body(
             wire.VERSION,

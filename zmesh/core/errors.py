@@ -21,7 +21,7 @@ class ConfigError(ZmeshError, ValueError):
 
 class PayloadError(ZmeshError, ValueError):
     """A payload that cannot travel: not of msgpack types, larger than ``bounds.MAX_PAYLOAD``, or not what its message
-    type asks for, so that every peer would reject it and blame its author."""
+    type requires, so that every peer would reject it and blame its author."""
 
 
 class PayloadTooLargeError(PayloadError):
@@ -29,7 +29,7 @@ class PayloadTooLargeError(PayloadError):
 
 
 class SelfHarmError(PayloadError):
-    """Sound, but it would void what its own account said before: a second, different vote, for instance."""
+    """A valid payload that would void what its own account said before: a second, different vote, for instance."""
 
 
 class NotRunningError(ZmeshError, RuntimeError):

@@ -2,9 +2,9 @@
 
 Rules
  1. ``Engine.handle(event, now)`` is the only way in; each class below is one kind of event.
- 2. Events are plain values. Slotted classes where they are made per frame (a frozen dataclass costs five
-    times as much to build), with their ``__init__`` spelled out: mypyc compiles that, and not the one that a dataclass
-    makes. All of them are treated as immutable.
+ 2. Events are plain values, all treated as immutable. They are slotted and unfrozen (a frozen dataclass costs five
+    times as much to build). Those built per frame spell out their ``__init__``: mypyc compiles that, but not the one
+    that a dataclass generates.
  3. Three families: what the transport saw, what an interpreter finished, what the application commands.
 """
 
@@ -33,9 +33,9 @@ class FrameReceived:
 
 @dataclass(slots=True)
 class LinkOpened:
-    """An encrypted, authenticated connection with ``link`` stands, and frames can be sent over it.
+    """An encrypted, authenticated connection with ``link`` is up, and frames can be sent over it.
 
-    ``inbound``: the far end made it; otherwise it answers our dial. A link may have one of each.
+    ``inbound``: the far end opened it; otherwise it answers our dial. A link may have one of each.
     """
 
     link: PeerKey
@@ -44,7 +44,7 @@ class LinkOpened:
 
 @dataclass(slots=True)
 class LinkClosed:
-    """The connection of that direction is gone, or our dial ended without one; ``why`` is for people."""
+    """The connection in that direction is gone, or our dial failed; ``why`` is human-readable."""
 
     link: PeerKey
     why: str
@@ -68,7 +68,7 @@ class Verified:
 
 @dataclass(slots=True)
 class SendRefused:
-    """The transport would not take what ``Send`` asked for: its queue to ``link`` is full."""
+    """The transport refused a ``Send``: its queue to ``link`` is full."""
 
     link: PeerKey
     ref: MessageId | None
@@ -76,7 +76,7 @@ class SendRefused:
 
 @dataclass(slots=True)
 class Receipt:
-    """The answer to ``Deliver``: did the application's queue take the message? If it did not, told unasked, too."""
+    """The answer to ``Deliver``: whether the application's queue took the message. A refusal comes even unasked."""
 
     message_id: MessageId
     author: PeerKey
@@ -103,7 +103,7 @@ class Compose:
 
 @dataclass(slots=True)
 class Broadcast:
-    """Sign a message and gossip it to everybody; answered by ``Published``.
+    """Sign a message and gossip it to the whole mesh; answered by ``Published``.
 
     ``ttl`` in hops, 1 to 255; None lets the size of the mesh decide.
     """
@@ -117,7 +117,7 @@ class Broadcast:
 class SendDirect:
     """Sign a message and send it to one peer until it acknowledges; answered by ``Resolved`` with ``token``.
 
-    ``timeout`` in seconds, at most 110: a recipient refuses what is older as stale.
+    ``timeout`` in seconds, at most 110: a later retry could arrive as stale.
     """
 
     recipient: PeerKey
@@ -129,14 +129,14 @@ class SendDirect:
 
 @dataclass(slots=True)
 class RosterChanged:
-    """The registry gave a new set: whoever is not in it, nor added by hand, is cut at once."""
+    """The registry supplied a new set: any peer neither in it nor added by hand is cut at once."""
 
     roster: Roster
 
 
 @dataclass(slots=True)
 class JoinNetwork:
-    """The chain told its genesis, and with it which mesh this is: what was said in the one that has only a name is
+    """The chain's genesis became known, and with it which mesh this is: messages of the mesh that had only a name are
     forgotten. ``network``: 32 bytes, see ``wire.network_id``."""
 
     network: bytes
@@ -158,15 +158,20 @@ class RemovePeer:
 
 @dataclass(slots=True)
 class Located:
-    """A record that its own key signed says where this member is now; an address never makes a member."""
+    """A record signed by the member's own key states where it is now; an address never makes a member."""
 
     key: PeerKey
     endpoints: tuple[Endpoint, ...]
 
 
 @dataclass(slots=True)
+class HandlersChanged:
+    """The application told a handler something: it may have to act sooner than it planned."""
+
+
+@dataclass(slots=True)
 class Start:
-    """Time begins: the first event an engine sees. ``scores``: what ``Reputation.snapshot`` gave in an earlier life."""
+    """Time begins: the first event an engine sees. ``scores``: the ``Reputation.snapshot`` of an earlier run."""
 
     scores: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -195,6 +200,7 @@ Event = (
     | AddPeer
     | RemovePeer
     | Located
+    | HandlersChanged
     | Start
     | Stop
 )

@@ -1,17 +1,17 @@
-"""Getting a message to everybody: push to a few, offer to others, serve who asks.
+"""Getting a message to every node: push to a few, offer to others, serve those that ask.
 
 Theory
-    Random push alone always misses somebody; pulling alone is slow. So a message is pushed (eagerly, bounded by ttl)
-    and its id is offered by IHAVE (lazily, blind to ttl) to random links for up to a second; who lacks it asks, by
-    IWANT. What both missed, because a node slept or a lane was full, is found by comparing digests of the last two
-    minutes every few seconds: DIGEST -> LIST -> IHAVE -> IWANT. PROTOCOL.md has the state machine. This file pushes,
-    offers, serves and compares; ``wants.py`` asks.
+    Random push alone always misses some node; pulling alone is slow. So a message is pushed (eagerly, bounded by ttl),
+    and its id is offered by IHAVE (lazily, blind to ttl) to random links for up to a second; a node that lacks it asks
+    by IWANT. What both miss, because a node slept or a lane was full, is found by anti-entropy: every few seconds nodes
+    compare digests of the last two minutes, DIGEST -> LIST -> IHAVE -> IWANT. PROTOCOL.md has the state machine. This
+    file pushes, offers, serves and compares; ``wants.py`` asks.
 
 Rules
  1. Only verified and accepted messages are pushed, offered or served.
- 2. A link is served only what it was offered, at most ``want_answers`` times, and as often again after each LIST of its
-    second; never beyond its byte budget, which LIST and what is served both draw on.
- 3. Ids that are offered together are offered as one batch: the work is per batch and link, not per message.
+ 2. A link is served only what it was offered, at most ``want_answers`` times, and as often again after each LIST of
+    that second. It never exceeds its byte budget, which listing and serving both draw on.
+ 3. Ids that are offered together form one batch: the work is per batch and link, not per message.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from zmesh.core.seen import Seen
 from zmesh.core.types import DropReason, PeerKey
 
 LIST_COST = 64
-"""Bytes of a link's budget that listing one id costs: about the work that sending as many bytes is."""
+"""Bytes of a link's budget that listing one id costs: about as much work as sending that many bytes."""
 MIN_TTL = 5
 """Hops that even the smallest mesh allows."""
 SPARE_TTL = 4
 """Hops beyond the log of the size: random push needs a few more than the ideal tree."""
 
 
-@lru_cache(maxsize=64)  # asked for every message, and a mesh seldom changes its size
+@lru_cache(maxsize=64)  # needed for every message, and a mesh seldom changes size
 def _usual_ttl(fanout: int, size: int) -> int:
     k, n = max(2, fanout), max(2, size)
     return min(MAX_TTL, max(MIN_TTL, ceil(log(n) / log(k)) + SPARE_TTL))
@@ -67,11 +67,11 @@ class Gossip:
         self._seen = context.seen
         self._out = context.out
         self._batch: _Batch | None = None
-        """The batch that still takes ids."""
+        """The batch that still accepts ids."""
         self._flooded: list[tuple[Seen, int, int]] = []
-        """What waits to be passed on within a full mesh, with the ttl and the hops it came with."""
+        """Messages waiting to be relayed within a full mesh, with the ttl and the hops they came with."""
         self._refused: dict[PeerKey, list[Seen]] = {}
-        """What links would not take within one ``offer_delay``."""
+        """What the queue of each link refused within one ``offer_delay``."""
 
     # ------------------------------------------------------------ push
 
@@ -80,7 +80,7 @@ class Gossip:
         return _usual_ttl(self._bounds.fanout, size)
 
     def publish(self, envelope: Envelope, now: Now) -> tuple[PeerKey, ...]:
-        """Push an own message: a small one to all links, a large one to a few. Says to whom."""
+        """Push a message of our own: a small one to all links, a large one to a few. Returns these links."""
         entry = self._seen.add(envelope, None)
         entry.relayed_ttl = envelope.ttl
         if len(envelope.body) <= self._bounds.flood_size and len(self._context.live) <= self._bounds.flood_links:
@@ -93,23 +93,23 @@ class Gossip:
         return targets
 
     def carry(self, entry: Seen, ttl: int, hops: int, now: Now) -> None:
-        """Pass on and offer a message of somebody else that was just accepted."""
+        """Relay and offer a message that came in and was just accepted."""
         self.relay(entry, ttl, hops, now)
         bounds = self._bounds
         self._offer_later(entry, bounds.flood_offers if self._is_flooded(entry) else bounds.offer_rounds, now)
 
     def relay(self, entry: Seen, ttl: int, hops: int, now: Now) -> None:
-        """Pass a message on that arrived with ``ttl`` hops left, if its bytes are still here, to some who may lack it.
+        """Relay a message that arrived with ``ttl`` hops left, if its bytes are still here, to links that may lack it.
 
-        In a full mesh the origin pushed a small message to everybody already: a few copies cover lost links, and wait
-        until the first ones, which all nodes of a host work on at once, have had their turn.
+        In a full mesh the origin already pushed a small message to every node: a few copies cover lost links. They wait
+        until the first ones, which all nodes of a host process at once, have had their turn.
         """
         if ttl <= 1 or entry.body is None:
             return
         entry.relayed_ttl = ttl
         live = self._context.live
         if len(live) == 1 and live[0] in entry.holders:
-            return  # a mesh of two, or of one so far
+            return  # a mesh of two, or only one link so far
         if self._is_flooded(entry):
             if not self._flooded:
                 self._context.timers.note(now.mono + self._bounds.flood_wait, self._relay_flooded)
@@ -118,15 +118,15 @@ class Gossip:
             self._pass_on(self._bounds.fanout, entry, ttl, hops)
 
     def _is_flooded(self, entry: Seen) -> bool:
-        """Did its origin push it to everybody?"""
+        """Whether its origin pushed it to every node."""
         body = entry.body
         return self._context.full_mesh and body is not None and len(body) <= self._bounds.flood_size
 
     def _relay_flooded(self, _: None, now: Now) -> None:
-        """By now more is known of who has them."""
+        """By now we know better which links have them."""
         flooded, self._flooded = self._flooded, []
         for entry, ttl, hops in flooded:
-            # Its author may have been removed meanwhile, and with it the right to be passed on.
+            # Its author may have been removed meanwhile: then it must not be relayed any more.
             if entry.body is not None and self._context.peers.author(entry.author) is not None:
                 self._pass_on(self._bounds.flood_relay, entry, ttl, hops)
 
@@ -144,7 +144,7 @@ class Gossip:
         self._out.append(Send(targets, frames, entry.id, True))
 
     def _pick(self, count: int, excluded: Collection[PeerKey]) -> list[PeerKey]:
-        """``count`` random live links, none of the excluded; all that are left where there are not more."""
+        """``count`` random live links, none of them excluded; all that remain if there are no more."""
         live = self._context.live
         size = len(live)
         if size <= count + len(excluded):
@@ -160,7 +160,7 @@ class Gossip:
     # ------------------------------------------------------------ offers
 
     def _offer_later(self, entry: Seen, rounds: int, now: Now) -> None:
-        """Note a message for the next batch of IHAVE, which is then offered for that many rounds after the first."""
+        """Add a message to the next batch of IHAVE, which is then offered for that many rounds after the first."""
         batch = self._batch
         if batch is None:
             batch = self._batch = _Batch()
@@ -171,7 +171,7 @@ class Gossip:
     def _offer_round(self, batch: _Batch, now: Now) -> None:
         if batch is self._batch:
             self._batch = None
-        self._relay_flooded(None, now)  # whoever gets it by push need not be offered it
+        self._relay_flooded(None, now)  # a link that gets it by push need not be offered it
         for key in self._pick(self._bounds.offer_links, batch.told):
             batch.told.add(key)
             self._offer_to(key, batch.entries)
@@ -180,7 +180,7 @@ class Gossip:
             self._context.timers.note(now.mono + self._bounds.offer_interval, self._offer_round, batch)
 
     def refused(self, entry: Seen, key: PeerKey, now: Now) -> None:
-        """The queue to this link would not take it: the link alone is offered it, once that may have changed."""
+        """The queue to this link refused it: offer it to that link alone, once the queue may have room again."""
         entry.lacked_by(key)
         if not self._refused:
             self._context.timers.note(now.mono + self._bounds.offer_delay, self._offer_refused)
@@ -193,15 +193,15 @@ class Gossip:
                 self._offer_to(key, entries)
 
     def greeted(self, key: PeerKey, now: Now) -> None:
-        """Messages begin to flow over the link: it is told what is here.
+        """The link exchanged HELLO with us: tell it what is here.
 
-        Of the last seconds, which no digest has, it is offered what is our own. Others offer theirs.
+        No digest covers the last seconds, so it is offered our own messages of those. Others offer theirs.
         """
         self.send_digest((key,), now)
         self._offer_to(key, self._seen.unsettled(self._context.composer.public, now.wall))
 
     def _offer_to(self, key: PeerKey, entries: Iterable[Seen]) -> None:
-        """IHAVE for what the link is not known to have, was not offered since its last LIST, and we can serve."""
+        """Send IHAVE for what the link is not known to have, was not offered since its last LIST, and we can serve."""
         ids: list[bytes] = []
         for entry in entries:
             if entry.body is not None and key not in entry.holders and not entry.was_offered_to(key):
@@ -230,13 +230,13 @@ class Gossip:
     # ------------------------------------------------------------ anti-entropy
 
     def send_digest(self, targets: tuple[PeerKey, ...], now: Now) -> None:
-        """Tell links what the last two minutes look like from here; empty, it is still a sign of life."""
+        """Tell links what the last two minutes look like from here; an empty digest is still a sign of life."""
         if targets:
             entries = self._seen.digest(now.wall)[-wire.MAX_SLOTS :]
             self._out.append(Send(targets, wire.control(wire.DIGEST, wire.encode_digest(entries)), None, False))
 
     def compared(self, link: Link, theirs: list[wire.DigestEntry], now: Now) -> None:
-        """A DIGEST came: have the slots listed in which the link may know more."""
+        """A DIGEST came: ask by LIST for the slots in which the link may know more."""
         if not link.digests.take(now.mono):
             self._context.drop(DropReason.RATE, link.key)
             return
@@ -246,9 +246,9 @@ class Gossip:
         for differs in self._seen.lacking(theirs, now.wall):
             times = link.differed[differs] = link.differed.get(differs, 0) + 1
             slot, fewer = differs
-            # At the 1st, 2nd, 4th, 8th, 16th digest that shows it: a link that could not serve us for a while is asked
-            # again, and one that never can, because it took what we do not take, costs five questions in two minutes.
-            # Not at the 1st if the link has fewer: it asks us now, and then has no fewer.
+            # Ask at the 1st, 2nd, 4th, 8th and 16th digest that shows it: a link that could not serve us for a while is
+            # asked again, and one that never can, because it accepted what we refuse, costs five questions in two
+            # minutes. Not at the 1st if the link has fewer: it asks us now, and then no longer has fewer.
             if times & (times - 1) == 0 and (times > 1 or not fewer):
                 slots.append(slot)
         if not slots:
@@ -265,8 +265,8 @@ class Gossip:
         for slot in slots:
             held = self._seen.in_slot(slot)
             if entries and len(entries) + len(held) > most:
-                break  # more than it remembers; it asks again for what then still differs
-            if len(held) > most:  # one second alone has more: some part of it now, another the next time
+                break  # more than the link remembers; it asks again for slots that still differ
+            if len(held) > most:  # one second alone has more: offer one part of it now, another next time
                 start = int(self._context.rng.random() * len(held))
                 held = [*held[start:], *held[:start]][:most]
             if not link.want_bucket.take(now.mono, len(held) * LIST_COST):
@@ -274,7 +274,7 @@ class Gossip:
                 break
             entries += [entry for short in held if (entry := self._seen.get(short)) is not None]
         for entry in entries:
-            # It says that it lacks something of this slot: what we once sent may have been lost on the way, or refused
-            # by a registry that has caught up since.
+            # The link reports that it lacks something of this slot: what we sent may have been lost on the way, or
+            # refused by a registry that has caught up since.
             entry.still_lacked_by(link.key)
         self._offer_to(link.key, entries)

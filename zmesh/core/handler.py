@@ -3,7 +3,7 @@
 Rules
  1. A handler is a pure state machine like the engine: no IO, no clock, no randomness of its own, so that it
     runs unchanged in the simulator.
- 2. ``validate`` is synchronous, has no side effects and says whether the mesh may carry the message. It sees only
+ 2. ``validate`` is synchronous, has no side effects and decides whether the mesh may carry the message. It sees only
     messages whose signature was verified. It is not the place for the application's own preferences: a REJECT
     costs the author reputation.
  3. ``received`` is called once per accepted message; what it and ``wake`` return are commands for the engine.
@@ -28,23 +28,23 @@ class Handler(Protocol):
 
     @property
     def deadline(self) -> float | None:
-        """When ``wake`` is due, in monotonic seconds, or None; it may change whenever the handler is told something."""
+        """When ``wake`` is due, in monotonic seconds, or None; any call to the handler may change it."""
         ...
 
     def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
-        """May the mesh carry this? Pure: the same answer however often it is asked in one state."""
+        """Whether the mesh may carry this. Pure: in one state, the answer is always the same."""
         ...
 
     def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
-        """What is wrong with what ``validate`` rejects, as one clause. Only the message's own author asks."""
+        """Why ``validate`` rejects this message, as one clause. Only the message's own author asks."""
         ...
 
     def harm(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> str:
-        """The harm that a valid message would do to its own author, who asks before sending it; a clause, or empty."""
+        """How a valid message would harm its own author, as one clause, or empty. The author asks before sending it."""
         ...
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
-        """Take an accepted message (the node's own included) into account."""
+        """Process an accepted message (the node's own included)."""
         ...
 
     def wake(self, now: Now) -> Sequence[Command]:

@@ -1,4 +1,4 @@
-"""What a frame goes through: the checks, in their order, and what comes of them.
+"""What a frame goes through: the checks, in order, and their outcomes.
 
 A gossip frame passes these, in this order; each failure is one ``DropReason``:
 
@@ -9,15 +9,15 @@ A gossip frame passes these, in this order; each failure is one ``DropReason``:
  5. network, author, time, ttl, epoch  WRONG_NETWORK, UNKNOWN_AUTHOR, STALE, FUTURE, EXPIRED, BEFORE_START, OLD_EPOCH,
                                        BELOW_LOW_WATER: nobody's fault; TTL_INFLATED: the link's; AUTHOR_RATE
  6. the signature                      BAD_SIGNATURE, the link's fault: it should have verified
- 7. only now it is seen, and charged to its author's rate. Marked earlier, a message could be suppressed by sending it
-    first with a junk signature: the id does not cover the signature
+ 7. only now is it marked seen, and charged to its author's rate. If it were marked earlier, a message could be
+    suppressed by sending it first with a junk signature: the id does not cover the signature
  8. the validator of its type          BAD_PAYLOAD, REJECTED, the author's fault; IGNORED
  9. relay, offer, deliver              LOW_REPUTATION, UNKNOWN_KIND, RELAYED_ONLY: relayed but not delivered
 
-Admission and seen are checked again when the signature comes back, and the age if verifying took its time.
-Direct messages, HELLO and ACK differ in step 4 and 5 only; see ``_check_direct`` and ``_hello``.
+Admission and *seen* are checked again when the signature comes back, and the age too if verification took long.
+Direct messages, HELLO and ACK differ, mostly in steps 4 and 5; see ``_check_direct``, ``_hello`` and PROTOCOL.md (7).
 
-Every frame ends as a delivery or as one drop, plus a fault if somebody is to blame.
+Every gossip or direct message ends as a delivery or as one drop, plus a fault if a peer is to blame.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from zmesh.core.types import AckStatus, DropReason, Fault, Member, MessageId, Pe
 from zmesh.core.wants import Wants
 
 RECHECK = 0.1
-"""Seconds of verifying after which the age of a message is looked at again."""
+"""Seconds of verification after which the age of a message is checked again."""
 CONTROL_UNIT = 32
 """Bytes of a control frame that count as one more frame of the link's rate: two ids, as much work as a duplicate."""
 
 
 class _Copy:
-    """A message on its way through the checks: the envelope, and how this copy of it came."""
+    """A message on its way through the checks: the envelope, and how this copy of it arrived."""
 
     __slots__ = ("accept", "bucket", "checked_at", "envelope", "hops", "link", "parked", "pulled", "ttl", "units")
 
@@ -62,15 +62,15 @@ class _Copy:
         self.checked_at = 0.0
         """When it was last found to be timely, in monotonic seconds."""
         self.bucket: TokenBucket | None = None
-        """Its author's rate, charged once the signature was found good; None for what this node said itself."""
+        """Its author's rate limit, charged once the signature is verified; None for this node's own messages."""
         self.units = 1.0
-        """What it takes of that."""
+        """How much of that it takes."""
         self.accept: Callable[[_Copy, Now], None]
         self.parked: tuple[_Copy, ...] = ()
 
 
 class Intake:
-    """Takes frames from links, and gives what is good to gossip, direct messages, links and handlers."""
+    """Checks frames from links, and passes what is good to gossip, direct messages, links and handlers."""
 
     __slots__ = (
         "_behaviours",
@@ -104,13 +104,13 @@ class Intake:
         self._behaviours = behaviours
         self._inbox = Inbox(context.bounds)
         self._verifying: dict[MessageId, _Copy] = {}
-        """Whose signature is out for checking: of each message one copy at a time."""
+        """Copies whose signature is out for verification: one at a time for each message."""
         self._rates = context.rates
         self._epochs: dict[PeerKey, tuple[int, float]] = {}
-        """Per author: its newest epoch, and the monotonic time since which older ones run out."""
+        """Per author: its newest epoch, and the monotonic time since when older ones run out."""
 
     def retain(self, accounts: Collection[str]) -> None:
-        """Membership changed: drop the books of those who no longer belong."""
+        """Membership changed: drop the state of accounts and authors that no longer belong."""
         self._rates.retain(accounts)
         for author in [author for author in self._epochs if author not in self._peers]:
             del self._epochs[author]
@@ -121,7 +121,7 @@ class Intake:
         """One message came over a link."""
         key, frames = event.link, event.frames
         link = self._context.links.get(key)
-        if link is None:  # the links of those who no longer belong are gone with their membership
+        if link is None:  # a peer that no longer belongs lost its link with its membership
             self._context.drop(DropReason.NOT_ADMITTED, key)
             self._links.refuse(key)
             return
@@ -210,13 +210,13 @@ class Intake:
             self._verify(copy, self._accept_gossip, now)
 
     def _pass_over(self, copy: _Copy, reason: DropReason, now: Now) -> None:
-        """Nobody's copy would be taken now, so nobody is asked for one: whoever offered it kept its word."""
+        """No copy would be accepted now, so no link is asked for one: links that offered it kept their word."""
         self._context.drop(reason, copy.link, copy.envelope.id)
-        if reason is not DropReason.BEFORE_START:  # that one is taken from whom it was asked of
+        if reason is not DropReason.BEFORE_START:  # that one is accepted from a link that was asked for it
             self._wants.arrived(copy.envelope.short, now)
 
     def _untimely(self, envelope: Envelope, now: Now, *, pulled: bool) -> DropReason | None:
-        """Is it too old, too new, or from a life of its author that is over?"""
+        """Why it is too old, too new, or from an earlier life of its author; None if it is timely."""
         stamp, wall_ms = envelope.timestamp_ms, now.wall_ms
         if stamp < wall_ms - PAST_MS:
             return DropReason.STALE
@@ -260,17 +260,17 @@ class Intake:
             return
         self._gossip.carry(entry, copy.ttl, copy.hops, now)
         if payload is None:
-            return  # of an unknown kind, which is counted already
+            return  # of an unknown kind, which is already counted
         if author.key == self._me:
-            # Ours, from before a restart, brought back by repair: no news to the application, but what we voted then
-            # is our vote still.
+            # Ours, from before a restart, brought back by repair: no news to the application, but a vote that we cast
+            # then is still our vote.
             self._context.drop(DropReason.OWN_ECHO, link, envelope.id)
             self._behaviours.received(envelope, author, payload, now)
         else:
             self._take(copy, author, payload, verdict, now)
 
     def _judge(self, copy: _Copy, author: Member, now: Now) -> tuple[Verdict, Mapping[str, Any] | None]:
-        """Step 8: may the mesh carry it? With its values, unless it is of a kind that nobody here understands."""
+        """Step 8: whether the mesh may carry it, and its payload; None for an unknown kind or a bad payload."""
         envelope = copy.envelope
         if envelope.kind is None:
             self._context.drop(DropReason.UNKNOWN_KIND, copy.link, envelope.id)
@@ -290,9 +290,9 @@ class Intake:
         return verdict, payload
 
     def _take(self, copy: _Copy, author: Member, payload: Mapping[str, Any], verdict: Verdict, now: Now) -> None:
-        """Step 9 for ourselves: the application, and the built-in handler.
+        """Step 9, locally: the application, and the built-in handler.
 
-        The handler hears of gossip by ignored authors too: reputation is each node's own, and a tally must not be.
+        The handler sees gossip by ignored authors too: reputation differs between nodes, and a tally must not.
         """
         envelope = copy.envelope
         direct = envelope.recipient is not None
@@ -322,7 +322,7 @@ class Intake:
             if answer is not None:
                 self._out.append(Send((copy.link,), answer, None, False))
             return
-        # Only its author sends it, so nobody else can replay what an earlier life of this node may have taken.
+        # Only its author can send it, so no other peer can replay what an earlier life of this node may have taken.
         reason = self._untimely(envelope, now, pulled=True)
         if member is None:
             self._context.drop(DropReason.UNKNOWN_AUTHOR, copy.link, envelope.id)
@@ -337,7 +337,7 @@ class Intake:
             self._verify(copy, self._accept_direct, now)
 
     def _turn_away(self, copy: _Copy, status: AckStatus, now: Now, *, skew_ms: int | None = None) -> None:
-        """Answer what was not even verified: the link proves its author, but a signature of ours is not for nothing."""
+        """Answer a message before verifying it: the link proves its author. Rate-limited, as each answer is signed."""
         if self._context.links[copy.link].refusals.take(now.mono):
             self._acknowledge(copy.envelope, status, now, skew_ms=skew_ms)
 
@@ -362,7 +362,7 @@ class Intake:
             self._acknowledge(envelope, AckStatus.REJECTED, now)
 
     def receipt(self, event: Receipt, now: Now) -> None:
-        """The application took a direct message, or had no room for any: the author of a direct one is told now."""
+        """The application took a direct message, or refused any message: the author of a direct one is answered now."""
         envelope = self._inbox.awaiting.pop(event.message_id, None)
         if not event.queued:
             self._context.drop(DropReason.APPLICATION_BUSY, event.author, event.message_id)
@@ -376,7 +376,7 @@ class Intake:
             wire.ACK_CODE, payload, now, recipient=envelope.author, correlation=envelope.id
         )
         frames = ack.frames(0, 0)
-        if status in (AckStatus.QUEUED, AckStatus.REJECTED):  # its last word: repeated as it is, judged once
+        if status in (AckStatus.QUEUED, AckStatus.REJECTED):  # final: repeated unchanged, judged once
             self._inbox.keep(envelope.id, envelope.author, frames, now)
         self._out.append(Send((envelope.author,), frames, None, False))
 
@@ -394,7 +394,7 @@ class Intake:
     def _hello(self, copy: _Copy, now: Now) -> None:
         link = self._context.links.get(copy.link)
         if link is None or not link.is_open:
-            # Its connection ended while the signature was out: nothing flows over what is gone.
+            # Its connection ended while the signature was out: nothing can flow over it any more.
             self._context.drop(DropReason.NOT_ADMITTED, copy.link, copy.envelope.id)
             return
         self._note_life(copy.envelope, now)
@@ -403,7 +403,7 @@ class Intake:
     # ------------------------------------------------------------ step 6
 
     def _verify(self, copy: _Copy, accept: Callable[[_Copy, Now], None], now: Now) -> None:
-        """Send the signature out for checking; one check at a time for one message."""
+        """Send the signature out for verification, one copy of a message at a time."""
         identifier = copy.envelope.id
         copy.accept = accept
         first = self._verifying.get(identifier)
@@ -422,7 +422,7 @@ class Intake:
         self._out.append(Verify(identifier, envelope.author, wire.signing_input(identifier), envelope.signature))
 
     def verified(self, event: Verified, now: Now) -> None:
-        """A signature was checked: step 6 is over for every copy that waited for it."""
+        """A signature was checked: settle this copy, then settle or verify those that waited for it."""
         copy = self._verifying.pop(event.message_id, None)
         if copy is None:
             return
@@ -450,18 +450,18 @@ class Intake:
             if other not in same:
                 self._verify(other, other.accept, now)
 
-    # ------------------------------------------------------------ small things that several steps need
+    # ------------------------------------------------------------ helpers that several steps need
 
     def _note_life(self, envelope: Envelope, now: Now) -> None:
         self._peers.heard(envelope.author, now.mono)
         newest = self._epochs.get(envelope.author)
         if envelope.epoch > now.wall + AHEAD:
-            return  # a HELLO by a wrong clock: once that is set right, its author must not seem to be in an older life
+            return  # a HELLO from a wrong clock: once that is corrected, its author must not seem to live an older life
         if newest is None or envelope.epoch > newest[0]:
             self._epochs[envelope.author] = (envelope.epoch, now.mono)
 
     def _affords(self, copy: _Copy, bucket: TokenBucket, units: float, now: Now) -> bool:
-        """Does its author's rate have room for it? Nothing is taken until the signature was found good (step 7)."""
+        """Whether its author's rate has room for it. Nothing is taken until the signature is verified (step 7)."""
         copy.bucket = bucket
         copy.units = units
         return bucket.has(now.mono, units)

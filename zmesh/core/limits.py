@@ -1,9 +1,9 @@
-"""Token buckets: how much of something may come at once, and how fast it may go on.
+"""Token buckets: how much of something may come at once, and at what rate it may continue.
 
 Rules
  1. A bucket starts full: a legitimate burst right after the start passes.
- 2. Asking (``has``) costs nothing; only ``take`` and ``owe`` do. So a forger cannot drain the bucket of the author
-    whose name it uses: that one is charged after its signature was verified.
+ 2. Asking (``has``) costs nothing; only ``take`` and ``owe`` do. So a forger cannot drain the bucket of the author it
+    impersonates: an author is charged only after its signature is verified.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
 MAX_NAMES: Final = 4096
-"""Names that are kept count of, about 1 MiB."""
+"""Names that have a bucket at once, about 1 MiB."""
 
 
 class TokenBucket:
@@ -28,15 +28,15 @@ class TokenBucket:
         self._at = now
 
     def has(self, now: float, amount: float = 1.0) -> bool:
-        """Would ``take`` succeed?"""
+        """Whether ``take`` would succeed."""
         tokens = self._tokens + (now - self._at) * self._rate
         self._tokens = tokens if tokens < self._burst else self._burst
         self._at = now
         return self._tokens >= amount
 
     def take(self, now: float, amount: float = 1.0) -> bool:
-        """Take ``amount`` if it is there; False, and nothing taken, if not."""
-        # As in ``has``, without the call: every frame comes here.
+        """Take ``amount`` if it is available; otherwise take nothing and return False."""
+        # Same as in ``has``, without the call: every frame comes through here.
         tokens = self._tokens + (now - self._at) * self._rate
         tokens = tokens if tokens < self._burst else self._burst
         self._at = now
@@ -45,7 +45,7 @@ class TokenBucket:
         return taken
 
     def owe(self, now: float, amount: float) -> float:
-        """Take ``amount`` whether it is there or not; seconds until as much could be taken again."""
+        """Take ``amount`` even if it is not available; returns the seconds until as much could be taken again."""
         tokens = self._tokens + (now - self._at) * self._rate
         self._tokens = (tokens if tokens < self._burst else self._burst) - amount
         self._at = now
@@ -54,7 +54,7 @@ class TokenBucket:
 
 
 class Limits:
-    """A token bucket for each of a bounded number of names: beyond ``most``, the one unused longest starts afresh."""
+    """A token bucket for each of a bounded number of names: beyond ``most``, the least recently used starts afresh."""
 
     __slots__ = ("_buckets", "_burst", "_most", "_rate")
 
@@ -65,8 +65,8 @@ class Limits:
         self._buckets: dict[Hashable, TokenBucket] = {}
 
     def take(self, name: Hashable, now: float, amount: float = 1.0) -> bool:
-        """So many units of ``name``, if they are there."""
-        # Put back at the end: the first is the one unused longest.
+        """Take ``amount`` from the bucket of ``name``, if it is available."""
+        # Put back at the end, so that the first is the least recently used.
         bucket = self._buckets.pop(name, None) or TokenBucket(self._rate, self._burst, now)
         if len(self._buckets) >= self._most:
             del self._buckets[next(iter(self._buckets))]
@@ -74,13 +74,13 @@ class Limits:
         return bucket.take(now, amount)
 
     def has(self, name: Hashable, now: float) -> bool:
-        """Would ``take`` succeed? Keeps no count of who has none yet: asking for many names forgets nobody's."""
+        """Whether ``take`` would succeed. Creates no bucket, so that asking about many names evicts none."""
         bucket = self._buckets.get(name)
         return bucket is None or bucket.has(now)
 
 
 def machine(address: str | None) -> str:
-    """Whose limit an address counts for: of IPv6 its /64, which is what one machine has; None is one not known."""
+    """Whose limit an address counts against: for IPv6 its /64, which is what one machine has; None means unknown."""
     try:
         parsed = ip_address((address or "").partition("%")[0])
     except ValueError:
@@ -88,3 +88,7 @@ def machine(address: str | None) -> str:
     if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
         return str(ip_network((parsed, 64), strict=False))
     return str(getattr(parsed, "ipv4_mapped", None) or parsed)
+
+
+OWN: Final = frozenset(map(machine, ("127.0.0.1", "::1")))
+"""This machine itself: a local probe, a proxy in front of the node, or the node's own front door."""

@@ -1,4 +1,4 @@
-"""One connection to a neighbour, as the engine sees it: a state and its books. ``links.py`` moves it.
+"""One link to a neighbour, as the engine sees it: its state and records. ``links.py`` drives it.
 
 State of a link::
 
@@ -21,7 +21,7 @@ from zmesh.core.types import MessageId, PeerKey
 
 @unique
 class LinkState(Enum):
-    """See the picture above."""
+    """See the diagram above."""
 
     AWAY = "away"
     DIALLING = "dialling"
@@ -30,7 +30,7 @@ class LinkState(Enum):
 
 
 class Holder:
-    """A neighbour as one who offers us messages, and how it keeps its word. ``wants.py`` writes here."""
+    """A neighbour as one that offers us messages, and how well it keeps its offers. ``wants.py`` writes here."""
 
     __slots__ = ("asked", "offered", "queue", "served_at", "silences", "silent_at", "unsent_at")
 
@@ -38,20 +38,20 @@ class Holder:
         self.offered: dict[bytes, None] = {}
         """Short ids that this link offered and that we still lack, oldest first."""
         self.asked = 0
-        """Of those, how many we asked this link for and still wait for."""
+        """How many of those we asked this link for and still await."""
         self.queue: dict[bytes, None] = {}
-        """Of those, what to ask this link for as answers come in."""
+        """Those still to ask this link for, as answers come in."""
         self.unsent_at = float("-inf")
-        """When our own queue to it last refused a control frame: what it may not have been asked, it does not owe."""
+        """When our own queue to it last refused a control frame: it does not owe what it may not have been asked."""
         self.served_at = float("-inf")
         """When it last sent a message that we had asked it for."""
         self.silences = 0
-        """How often in a row offers of this link ended in its silence."""
+        """How many times in a row offers of this link ended in silence."""
         self.silent_at = float("-inf")
         """When they last did."""
 
     def reset(self) -> None:
-        """Its offers are void; how it kept its word stays known."""
+        """Void its offers; how well it kept earlier ones stays known."""
         self.offered.clear()
         self.queue.clear()
         self.asked = 0
@@ -93,38 +93,38 @@ class Link:
     def __init__(self, key: PeerKey, bounds: Bounds, now: float, *, wanted: bool) -> None:
         self.key = key
         self.wanted = wanted
-        """Is it one of the neighbours that this node chose? Only those are dialled again and again."""
+        """Whether this node chose it as a neighbour. Only those are dialled again and again."""
         self.state = LinkState.AWAY
         self.inbound = False
         self.outbound = False
         self.outbound_at = now
         """When the connection that we dialled last opened."""
         self.dialling = False
-        """Is a dial of ours not answered yet? There is never more than one."""
+        """Whether a dial of ours is in progress. There is never more than one."""
         self.failures = 0
-        """Connections of ours in a row that did not come to stand or did not last: the exponent of the backoff."""
+        """Consecutive connections of ours that failed or did not last: the exponent of the backoff."""
         self.redial_at = NEVER
-        """When the next dial is due; infinite while none is planned."""
+        """When the next dial is due; ``NEVER`` while none is planned."""
         self.hurried_at = float("-inf")
         """When it was last dialled out of turn."""
         self.why = "not dialled yet"
-        """Why it is not live, for people."""
+        """Why it is not live, human-readable."""
         self.opened_at = now
         self.heard_at = now
         self.hello_id: MessageId | None = None
-        """Of our last HELLO, as long as no answer to it was verified."""
+        """Our last HELLO, until an answer to it is verified."""
         self.awaits_answer = False
-        """Did nothing come yet that seems to be its answer?"""
+        """Whether nothing that looks like its answer has come yet."""
         self.hello_at = now
         """When our last HELLO left."""
         self.greeted_at = float("-inf")
-        """When the last HELLO came that was no answer and was looked at."""
+        """When a HELLO that was no answer to ours was last let through to verification."""
         self.rtt = 0.0
-        """Seconds, of the last HELLO and its answer in time; 0 if not measured. The far end can make it longer."""
+        """Seconds from the last HELLO answered in time to its answer; 0 if not measured. The far end can prolong it."""
         self.skew = 0.0
         """Seconds by which their clock is ahead of ours."""
         self.idle_at: float | None = None
-        """For a link dialled only to send directly: when it may be closed."""
+        """For a link kept only for direct sends: when it may be closed."""
         self.bucket = TokenBucket(bounds.link_rate, bounds.link_burst, now)
         self.refusals = TokenBucket(bounds.direct_rate, bounds.direct_burst, now)
         """Direct messages refused with an answer before they were verified: each answer costs a signature."""
@@ -133,14 +133,14 @@ class Link:
         self.lists = TokenBucket(bounds.compare_rate, bounds.compare_burst, now)
         """LISTs that are answered."""
         self.want_bucket = TokenBucket(bounds.want_bytes_rate, bounds.want_bytes_burst, now)
-        """Bytes that it may have us serve and list."""
+        """Bytes that it may make us serve and list."""
         self.holder = Holder()
         self.differed: dict[tuple[int, bool], int] = {}
-        """Digests of this link that showed a slot other than ours, by whether it had fewer messages than we had."""
+        """How many digests of this link differed from ours, by slot and by whether it had fewer messages than we do."""
 
     @property
     def is_open(self) -> bool:
-        """Can frames be sent?"""
+        """Whether frames can be sent."""
         return self.outbound or self.inbound
 
     def reset(self) -> None:

@@ -1,17 +1,18 @@
-"""Keeps this node connected: chooses neighbours, dials, greets, listens for life, and lets go.
+"""Keeps this node connected: chooses neighbours, dials, greets, watches liveness, and lets go.
 
 Rules
- 1. The two directions (our dial, their connection) open and close by themselves. A link is open while one of
-    them is; our own is dialled again, with backoff, as long as the peer is wanted and ours is gone.
- 2. We send nothing but HELLO before theirs came: signed by the link's key and naming us, it proves that the far end is
-    the Ed25519 identity and not just a holder of the same X25519 image, and that both directions work.
- 3. A HELLO that is not an answer is answered. Its clock is noted, not judged: a peer whose clock is off is told,
-    not cut.
+ 1. The two directions (our dial, their connection) open and close independently. A link is open while either of
+    them is; ours is redialled, with backoff, as long as the peer is wanted and ours is down.
+ 2. Before their HELLO comes, we send only HELLO and answers. Theirs, signed by the link's key and naming us, proves
+    that the far end is the Ed25519 identity and not just a holder of the same X25519 image, and that both directions
+    work.
+ 3. A HELLO that is not an answer is answered. Its clock is noted, not judged: a clock that is off is reported to the
+    operator, and the link stays.
  4. Digests every few seconds double as the sign of life: a link that is silent for ``SILENCE`` of them is closed.
- 5. A HELLO from somebody whom we wait to dial again is the best news there is: we dial at once.
- 6. A connection of ours that stood for ``redial_max`` makes up for the failures before it. One that opens only to end
-    again does not: handshakes cost, and a member could have us make them without end. That others refused us while we
-    did not belong says nothing once we do.
+ 5. A HELLO from a peer that we wait to redial is the best news there is: we dial at once.
+ 6. A connection of ours that lasted ``redial_max`` makes up for the failures before it. One that opens only to end
+    again does not: handshakes are expensive, and a member could make us repeat them endlessly. Refusals from the time
+    before we belonged count for nothing once we do.
 """
 
 from __future__ import annotations
@@ -32,20 +33,20 @@ from zmesh.core.types import DropReason, Member, PeerKey
 from zmesh.core.wants import Wants
 
 SILENCE = 4
-"""Digest intervals without any frame after which a link is taken for dead."""
+"""Digest intervals without any frame after which a link is considered dead."""
 HELLO_AGAIN = 1.0
 """Seconds until a HELLO is repeated: the connection may have been replaced under it."""
 HELLO_GAP = 0.05
-"""Seconds between HELLOs of one link that we look at: each costs a verification and a signature."""
+"""Minimum seconds between HELLOs of one link that we process: each costs a verification and a signature."""
 HURRY = 5.0
-"""Seconds between dials out of turn: a peer says itself where it is, and could have us all flood another's door."""
+"""Minimum seconds between dials out of turn: a peer states its own address, and could make us all flood another's."""
 FALLEN = "its reputation is too low"
 AFTER_LEAVE = 3
 """Failures that a LEAVE counts for: a peer that said goodbye is not expected back within a second or two."""
 
 
 class Links:
-    """All links of this node. ``on_live`` is called with the key of each link that messages begin to flow over."""
+    """All links of this node. ``on_live`` is called with the key of each link that becomes live."""
 
     __slots__ = ("_context", "_gossip", "_on_live", "_wants")
 
@@ -58,7 +59,7 @@ class Links:
     # ------------------------------------------------------------ choosing
 
     def choose(self, now: Now) -> None:
-        """Membership changed: let go of who no longer belongs, and dial whom we want to be linked with."""
+        """Membership changed: drop links to peers that no longer belong, and dial the neighbours that we want."""
         context = self._context
         for key in [key for key in context.links if key not in context.peers]:
             self._remove(context.links[key], "no longer a member", now)
@@ -82,14 +83,14 @@ class Links:
                 link.idle_at = now.mono + context.bounds.direct_idle
 
     def readmitted(self, now: Now) -> None:
-        """This node belongs again: all begin anew, for some hear of it a moment after us, and refuse us until then."""
+        """This node belongs again: reset every backoff, as some peers learn of it after us and refuse us until then."""
         for link in self._context.links.values():
             link.failures = 0
             if link.wanted and not link.outbound:
                 self._dial_at(link, now.mono)
 
     def ensure(self, key: PeerKey, now: Now) -> bool:
-        """Is this member reachable now? If not, a link is being made for as long as it is of use."""
+        """Whether this member is reachable now. If not, a link to it is made and kept for as long as it is of use."""
         context = self._context
         link = context.links.get(key)
         if link is None:
@@ -140,7 +141,7 @@ class Links:
             self._hurry(link, now)
 
     def _hurry(self, link: Link, now: Now) -> None:
-        """There is reason to dial at once instead of when it is due; how often that counts is bounded."""
+        """Dial at once instead of when it is due; how often that works is bounded."""
         if now.mono - link.hurried_at >= HURRY:
             link.hurried_at = now.mono
             self._dial_at(link, now.mono)
@@ -148,12 +149,12 @@ class Links:
     # ------------------------------------------------------------ opening
 
     def opened(self, event: LinkOpened, now: Now) -> None:
-        """A connection stands: greet."""
+        """A connection is up: greet."""
         context = self._context
         link = context.links.get(event.link)
         member = context.peers.get(event.link)
         if member is not None and self._is_fallen(member, now):
-            # It dialled again after it was cut; a dial of ours is not made before its score healed.
+            # It dialled us again after it was cut; we do not dial it before its score has healed.
             context.out.append(Hangup(event.link, FALLEN))
             if link is not None:
                 self._down(link, FALLEN, now)
@@ -201,18 +202,18 @@ class Links:
             self._context.timers.note(now.mono + HELLO_AGAIN, self._hello_due, link)
 
     def expects(self, link: Link, hello: Envelope, now: Now) -> bool:
-        """Is this HELLO worth a verification? The first answer to ours is; others only now and then."""
+        """Whether this HELLO is worth a verification. The first answer to ours is; others only now and then."""
         if link.awaits_answer and self._answers(link, hello, now):
             link.awaits_answer = False
             return True
         if now.mono - link.greeted_at >= HELLO_GAP:
-            link.greeted_at = now.mono  # already here: of many that come at once, one is verified
+            link.greeted_at = now.mono  # not after verifying: of many that come at once, one is verified
             return True
         self._context.drop(DropReason.RATE, link.key, hello.id)
         return False
 
     def _answers(self, link: Link, hello: Envelope, now: Now) -> bool:
-        """Is it the answer to the HELLO that we sent last, and in time? A late one would measure any round trip."""
+        """Whether it answers our last HELLO, and in time: a late answer could feign any round trip."""
         if hello.correlation is None or hello.correlation != link.hello_id:
             return False
         return now.mono - link.hello_at <= self._context.bounds.hello_timeout
@@ -227,8 +228,8 @@ class Links:
             link.rtt = now.mono - link.hello_at
             link.hello_id = None
         elif hello.correlation is None:
-            # Unasked: a new connection, perhaps of a new process, which knows nothing of what was agreed before. An
-            # answer that comes too late is not answered again, or two slow ends would greet each other for ever.
+            # Unsolicited: a new connection, perhaps of a new process, which knows nothing of what was agreed before. An
+            # answer that comes too late is not answered again, or two slow ends would greet each other forever.
             self._wants.lost(link, now)
             self._greet(link, hello.id, now)
         if link.state is not LinkState.LIVE:
@@ -259,14 +260,14 @@ class Links:
             self._down(link, event.why, now)
 
     def _outbound_ended(self, link: Link, now: Now) -> None:
-        """Our connection is over, whoever ended it, or our dial got none: rule 6."""
+        """Our connection ended, whichever side ended it, or our dial failed: rule 6."""
         if link.outbound and now.mono - link.outbound_at >= self._context.bounds.redial_max:
             link.failures = 0
         link.failures += 1
         link.outbound = link.dialling = False
 
     def left(self, link: Link, now: Now) -> None:
-        """Their LEAVE: no fault, and no hurry to dial again."""
+        """Their LEAVE: no fault, and no hurry to redial."""
         if link.outbound or link.dialling:
             self._outbound_ended(link, now)
         link.failures = max(link.failures, AFTER_LEAVE)
@@ -274,11 +275,11 @@ class Links:
         self._down(link, "it left", now)
 
     def refuse(self, key: PeerKey) -> None:
-        """Somebody who does not belong got through to us: cut."""
+        """A peer that does not belong got through to us: cut it."""
         self._context.out.append(Hangup(key, "not admitted"))
 
     def cut_fallen(self, now: Now) -> None:
-        """Cut the links of those whose reputation just fell too low; they are dialled again once it healed."""
+        """Cut the links of peers whose reputation just fell too low; they are redialled once it has healed."""
         fallen = self._context.fallen
         while fallen:
             link = self._context.links.get(fallen.pop())
@@ -321,7 +322,7 @@ class Links:
     # ------------------------------------------------------------ the passing of time
 
     def start(self, now: Now) -> None:
-        """Begin to tick, at a random phase so that nodes started together do not tick together."""
+        """Start ticking, at a random phase so that nodes started together do not tick together."""
         phase = self._context.rng.random() * self._context.bounds.digest_interval
         self._context.timers.note(now.mono + phase, self._tick)
 

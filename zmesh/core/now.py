@@ -1,7 +1,7 @@
-"""The one value that says what time it is.
+"""The one value that tells the time.
 
 Rules
- 1. Whoever runs the engine reads the clocks; the core is told, and never looks itself.
+ 1. The interpreter reads the clocks and passes the time in; the core never reads a clock itself.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 class Now:
     """One reading of both clocks, handed to the engine with every event. Treated as immutable.
 
-    A slotted class, for a dozen checks of every message read it, and an attribute of a tuple costs twice as much.
-    ``mono``: seconds, monotonic: every timeout and deadline is measured with it. ``wall``: seconds since the Unix
-    epoch: only the timestamps inside messages are compared with it. ``wall_ms``: the same in whole milliseconds, the
-    unit of the wire.
+    A slotted class: a dozen checks of every message read it, and an attribute of a named tuple costs twice as much.
+    ``mono``: monotonic seconds, which measure every timeout and deadline. ``wall``: seconds since the Unix epoch,
+    compared only with the times inside messages. ``wall_ms``: the same in whole milliseconds, the unit of the wire.
     """
 
     __slots__ = ("mono", "wall", "wall_ms")

@@ -1,11 +1,11 @@
-"""Who belongs, who is alive, and who of them to be linked with.
+"""Who belongs, who is alive, and which of them to link with.
 
 Rules
- 1. Two sources make a peer: the roster (what the registry says now) and the operator's hand. An address, a name or a
-    message never does.
- 2. Removal is immediate: there is no grace for the roster before. Registries differ between nodes for a
-    moment; that is why an unknown author is nobody's fault, and why repair brings again what was refused then.
- 3. Alive means: a signed frame of theirs within ``bounds.alive``. What relays say about it does not count.
+ 1. Only two sources make a peer: the roster (what the registry says now) and the operator, by hand. An address, a name
+    or a message never does.
+ 2. Removal is immediate: the previous roster gets no grace period. Registries of different nodes differ for a moment;
+    that is why an unknown author is nobody's fault, and why repair brings back what was refused in the meantime.
+ 3. A peer is alive if a frame it signed was verified within ``bounds.alive``. What relays say about it does not count.
  4. Links are chosen by position, never by reputation or stake alone, which an attacker can buy or earn.
 """
 
@@ -34,7 +34,7 @@ class Rng(Protocol):
 
 
 class Peers:
-    """The book of members, without this node itself. Times are monotonic seconds."""
+    """All members but this node. Times are monotonic seconds."""
 
     __slots__ = (
         "_bounds",
@@ -64,17 +64,17 @@ class Peers:
     # ------------------------------------------------------------ membership
 
     def get(self, key: PeerKey) -> Member | None:
-        """The member who speaks with this key now (this node included), or None: not admitted."""
+        """The member that speaks with this key now (this node included), or None: not admitted."""
         member = self.roster.by_key.get(key)
         return member if member is not None else self.manual.get(key)
 
     @property
     def myself(self) -> Member:
-        """This node, also where no registry lists it."""
+        """This node, even if no registry lists it."""
         return self.roster.by_key.get(self._me) or self._unlisted
 
     def author(self, key: PeerKey) -> Member | None:
-        """Whoever may have written a message: a member, or this node itself."""
+        """The member that may have written with this key, or this node itself; None if it does not belong."""
         member = self.roster.by_key.get(key) or self.manual.get(key)
         return self.myself if member is None and key == self._me else member
 
@@ -82,7 +82,7 @@ class Peers:
         return key != self._me and (key in self.roster.by_key or key in self.manual)
 
     def __iter__(self) -> Iterator[Member]:
-        """Everybody but this node: the roster in its order, then by hand."""
+        """Every member but this node: the roster in its order, then those added by hand."""
         for member in self.roster.members:
             if member.key != self._me:
                 yield member
@@ -96,7 +96,7 @@ class Peers:
         return len(by_key) - (self._me in by_key) + extra
 
     def named(self, name: str) -> list[Member]:
-        """Everybody whom ``name`` may mean: a peer_id, an account, or a key in hex. More than one is ambiguous."""
+        """All members that ``name`` may mean: a peer_id, an account, or a key in hex. More than one is ambiguous."""
         return [m for m in self if name in (m.peer_id, m.account) or name == m.key.hex()]
 
     # ------------------------------------------------------------ addresses
@@ -107,7 +107,7 @@ class Peers:
         return (learnt + tuple(known for known in member.endpoints if known not in learnt))[:MAX_ENDPOINTS]
 
     def locate(self, key: PeerKey, endpoints: tuple[Endpoint, ...]) -> bool:
-        """Take a member's own word for where it is; was that news?"""
+        """Accept a member's own word for where it is; True if that is news."""
         if key not in self or self._endpoints.get(key) == endpoints:
             return False
         self._endpoints[key] = endpoints[:MAX_ENDPOINTS]
@@ -120,11 +120,11 @@ class Peers:
         self._heard[key] = now
 
     def last_heard(self, key: PeerKey) -> float | None:
-        """When that was last, or None."""
+        """When that last happened, or None."""
         return self._heard.get(key)
 
     def prune(self) -> None:
-        """Drop what is remembered of those who no longer belong."""
+        """Drop what is remembered of peers that no longer belong."""
         for book in (self._heard, self._endpoints):
             for key in [key for key in book if key not in self]:
                 del book[key]
@@ -132,18 +132,18 @@ class Peers:
     # ------------------------------------------------------------ reputation
 
     def charge(self, member: Member, fault: Fault, now: float) -> float:
-        """Blame the member's account; the score that is left."""
+        """Blame the member's account; returns the score that is left."""
         line = self._bounds.ignore_below
         before = self.reputation.score(member, now)
         left = self.reputation.charge(member, fault, now)
-        if left < line <= before:  # else it can wait: offences may come by the hundred, and all members are looked at
+        if left < line <= before:  # else it can wait: offences may come by the hundred, and this visits all members
             self._ignored_at = float("-inf")
         return left
 
     def is_ignored(self, member: Member, now: float) -> bool:
-        """Should handlers not see this author's messages? Worked out once a second, and when one falls so low."""
+        """Whether to hide this author's messages from handlers. Worked out once a second, and when one falls so low."""
         if now - self._ignored_at >= 1.0:
-            # Lazily: nobody is counted while nobody has a score, and a mesh may have 10,000 members.
+            # Lazily: members are not visited while no account has a score, and a mesh may have 10,000 of them.
             self._ignored = self.reputation.ignored(chain(self, (self.myself,)), self._bounds.ignore_below, now)
             self._ignored_at = now
         return member.account in self._ignored
@@ -151,10 +151,11 @@ class Peers:
     # ------------------------------------------------------------ neighbours
 
     def neighbours(self, held: Mapping[PeerKey, object], rng: Rng) -> list[PeerKey]:
-        """The keys to be linked with, ascending; ``held`` are the links of now, kept where there is room.
+        """The keys to link with, ascending; ``held`` are the current links, kept where there is room.
 
-        Everybody, if that fits ``max_links``. Otherwise the ring neighbours on both sides, which keep the mesh
-        connected whatever the dice say, and random others up to ``sparse_links``.
+        All members, if they fit ``max_links``. Otherwise the ring neighbours on both sides, which keep the mesh
+        connected whatever the dice say, random others up to ``sparse_links``, and those added by hand while there is
+        room.
         """
         if len(self) <= self._bounds.max_links:
             return sorted(member.key for member in self)
@@ -168,8 +169,8 @@ class Peers:
                 chosen.add(key)
         others = target - len(chosen)
         if others > 0 and ring:
-            # The ring is shared by all simulated nodes, so it is sampled as it is; a few draws too many make up
-            # for those who are chosen already.
+            # All simulated nodes share the ring, so it is sampled as it is; a few extra draws make up for keys that
+            # are already chosen.
             drawn = rng.sample(ring, min(len(ring), others + len(chosen) + 1))
             chosen.update([key for key in drawn if key != self._me and key not in chosen][:others])
         by_hand = [key for key in sorted(self.manual) if key not in chosen]
@@ -177,7 +178,7 @@ class Peers:
         return sorted(chosen)
 
     def _beside(self, ring: Sequence[PeerKey]) -> list[PeerKey]:
-        """The next key on the ring, and the one before: none, one or two."""
+        """The next and the previous key on the ring: none, one or two."""
         if not ring:
             return []
         at = bisect_left(ring, self._me)

@@ -1,7 +1,7 @@
 """Who misbehaved, how much it costs, and how it heals.
 
 Rules
- 1. A score belongs to an account, so that neither reconnecting nor a new mesh key washes it.
+ 1. A score belongs to an account, so that neither reconnecting nor a new mesh key resets it.
  2. Scores run from 0 to 100. They start where the registry puts them (100 where it says nothing) and heal back
     to that in a straight line, 100 points in ``bounds.heal`` seconds.
  3. Only a fault that the culprit alone can commit costs anything; what an honest node could not know costs nothing.
@@ -24,14 +24,14 @@ COST: Final[Mapping[Fault, float]] = {
     Fault.BROKEN_OFFER: 2.0,
     Fault.INVALID_MESSAGE: 10.0,
 }
-"""Points of 100. What no honest peer can do costs 20, so three times is ignored and five times is cut; an offer
-that was not kept may be a lost packet and costs little; an invalid message may be one bug of one release."""
+"""Points out of 100. What no honest peer can do costs 20, so the third time the culprit is ignored and the fifth time
+it is cut. A broken offer may be a lost packet and costs little; an invalid message may be one bug of one release."""
 
 MAX_SCORE: Final = 100.0
 
 
 class Reputation:
-    """Scores by account. Times are monotonic seconds; remembers only who is below its start."""
+    """Scores by account. Times are monotonic seconds; remembers only accounts that are below where they started."""
 
     __slots__ = ("_heal", "_scores")
 
@@ -40,7 +40,7 @@ class Reputation:
         self._scores: dict[str, tuple[float, float]] = {}
 
     def score(self, member: Member, now: float) -> float:
-        """The present score of the member's account, 0 to 100."""
+        """The current score of the member's account, 0 to 100."""
         held = self._scores.get(member.account)
         if held is None:
             return member.reputation
@@ -52,7 +52,7 @@ class Reputation:
         return healed
 
     def charge(self, member: Member, fault: Fault, now: float) -> float:
-        """Take the fault's cost off; the score that is left."""
+        """Deduct the fault's cost; returns the score that is left."""
         left = max(0.0, self.score(member, now) - COST[fault])
         self._scores[member.account] = (left, now)
         return left
@@ -60,7 +60,7 @@ class Reputation:
     def ignored(self, members: Iterable[Member], below: float, now: float) -> frozenset[str]:
         """The accounts whose messages handlers should not see: the worst first, as they fit into a third of all stake.
 
-        Where nobody has stake every member weighs the same.
+        If no member has stake, all weigh the same.
         """
         if not self._scores:
             return frozenset()
@@ -74,7 +74,7 @@ class Reputation:
             if score >= below:
                 break
             its_own = 1 if weighs_same else stake
-            if (weight + its_own) * 3 <= total:  # else it is heard, and is no cover for those after it
+            if (weight + its_own) * 3 <= total:  # else it is heard, but does not shield those after it
                 weight += its_own
                 silenced.add(account)
         return frozenset(silenced)
@@ -84,6 +84,6 @@ class Reputation:
         return {account: (score, now - since) for account, (score, since) in sorted(self._scores.items())}
 
     def restore(self, saved: Mapping[str, tuple[float, float]], now: float) -> None:
-        """Take back what ``snapshot`` gave; time that passed in between heals."""
+        """Restore what ``snapshot`` returned; the time that passed in between heals."""
         for account, (score, age) in saved.items():
             self._scores[account] = (min(MAX_SCORE, max(0.0, score)), now - max(0.0, age))

@@ -2,19 +2,19 @@
 
 Theory
     A message may be taken while its timestamp is at most ``PAST`` old. So an id that is remembered until its timestamp
-    is ``RETENTION`` old can be forgotten without a replay ever getting in: by then it is stale. The store is cut
-    into slots of one second of signed time; forgetting is dropping a slot, and a slot is also what two nodes
+    is ``RETENTION`` old can be forgotten without ever letting a replay in: by then it is stale. The store is divided
+    into slots of one second of signed time. Forgetting means dropping a slot, and slots are also what two nodes
     compare in anti-entropy.
 
 Rules
- 1. Only verified messages come in here (marking earlier would let anyone suppress a message by sending it first
-    with a junk signature).
- 2. Quotas are per author: an author that floods evicts only its own. First the bodies go (still seen, no longer
-    served), then the ids; below what was forgotten early, a low-water mark of (epoch, sequence) takes their place.
-    The body that just came is not the one to go: it is yet to be passed on.
- 3. The keys are short ids (16 bytes of the id).
- 4. An entry keeps the bytes that repair sends, and no parsed envelope: Python's collector looks at whatever is kept,
-    again and again, so it is one object a message, and what messages have in common is shared.
+ 1. Only verified messages enter the store (marking them earlier would let anyone suppress a message by sending it
+    first with a junk signature).
+ 2. Quotas are per author: an author that floods evicts only its own. Bodies go first (still seen, no longer served),
+    then ids, which a low-water mark of (epoch, sequence) replaces. The body that just came is never the one to go: it
+    has yet to be relayed.
+ 3. The keys are short ids (the first 16 bytes of the id).
+ 4. An entry keeps the bytes that repair sends, and no parsed envelope. Python's garbage collector visits all that is
+    kept again and again, so a message is one object, and what messages have in common is shared.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from zmesh.core.types import PeerKey
 from zmesh.core.wire import DigestEntry
 
 SETTLED = 2.0
-"""Seconds until a slot is compared: what is younger is still on its way by push."""
+"""Seconds until a slot is compared: younger messages are still on their way by push."""
 
 _NOBODY: frozenset[PeerKey] = frozenset()
 
@@ -42,7 +42,7 @@ def _only(link: PeerKey) -> frozenset[PeerKey]:
 
 
 def _slot_at(seconds: float) -> int:
-    """The slot of a moment in Unix seconds, as ``Envelope.slot`` is of a timestamp."""
+    """The slot of a time in Unix seconds, as ``Envelope.slot`` is that of a timestamp."""
     return int(seconds * 1000) // DIGEST_SLOT_MS
 
 
@@ -67,8 +67,8 @@ class _Slot:
     def __init__(self, number: int) -> None:
         self.number = number
         self.ids: list[bytes] = []
-        """Ascending, as the checksum wants them: an author may stamp all its messages with one second, and sorting
-        them again for every digest would cost more than all else."""
+        """Ascending, as the checksum needs them: an author may stamp all its messages with one second, and sorting
+        them again for every digest would cost more than everything else."""
         self.checksum: bytes | None = None
 
 
@@ -101,15 +101,15 @@ class Seen:
         """None once only the id is remembered; ``id``, ``signature``, ``holders`` and ``answers`` are empty then."""
         self.signature = envelope.signature
         self.relayed_ttl = 0
-        """Hops it was passed on with; 0 if it arrived starved, so that a better copy may re-arm it once."""
+        """Hops left in the copy that was relayed; 0 while all came starved, so that a better one is relayed once."""
         self.holders: set[PeerKey] | frozenset[PeerKey] = _NOBODY if link is None else _only(link)
-        """Links known to have it: they sent it, offered it, or we sent it to them. Frozen while it is one at most: most
-        messages of a flood stay so, and a set for each would be a second object that the collector looks at."""
+        """Links known to have it: they sent it, offered it, or we sent it to them. Frozen while there is one at most:
+        most messages of a flood stay so, and a set for each would be a second object for the collector to visit."""
         self.answers: dict[PeerKey, int] | None = None
-        """Copies sent by request, per link, since its last LIST. A link is in here only once it was offered it."""
+        """Copies sent on request, per link, since its last LIST. Has only links that were offered the message."""
 
     def held_by(self, link: PeerKey) -> None:
-        """Note that the link has it. That is of use as long as it can be sent, and only so long it is kept."""
+        """Note that the link has it. That matters, and is kept, only as long as the body can be sent."""
         holders = self.holders
         if self.body is None:
             return
@@ -121,20 +121,20 @@ class Seen:
             self.holders = {*holders, link}
 
     def lacked_by(self, link: PeerKey) -> None:
-        """Note that it did not get to the link after all."""
+        """Note that it did not reach the link after all."""
         if isinstance(self.holders, set):
             self.holders.discard(link)
         elif link in self.holders:
             self.holders = _NOBODY
 
     def still_lacked_by(self, link: PeerKey) -> None:
-        """Note that nothing it was sent so far was of use to the link: it may ask anew, once it is offered it again."""
+        """Note that no copy sent so far was of use to the link: once offered the message again, it may ask anew."""
         self.lacked_by(link)
         if self.answers is not None:
             self.answers.pop(link, None)
 
     def was_offered_to(self, link: PeerKey) -> bool:
-        """Since its last LIST: may the link ask for it?"""
+        """Whether the link was offered it since its last LIST, and so may ask for it."""
         return self.answers is not None and link in self.answers
 
     def offer_to(self, link: PeerKey) -> None:
@@ -168,11 +168,11 @@ class SeenStore:
         return iter(self._entries)
 
     def get(self, short_id: bytes) -> Seen | None:
-        """What is known of a message, or None if it was never accepted (or long ago)."""
+        """What is known of a message, or None if it was never accepted (or too long ago)."""
         return self._entries.get(short_id)
 
     def below_low_water(self, envelope: Envelope) -> bool:
-        """Is it so old, by its author's own count, that it may have been seen and forgotten?"""
+        """Whether it is so old, by its author's own count, that it may have been seen and forgotten."""
         ledger = self._ledgers.get(envelope.author)
         return ledger is not None and (envelope.epoch, envelope.sequence) <= ledger.low_water
 
@@ -203,11 +203,11 @@ class SeenStore:
         return entry
 
     def _make_room(self, ledger: _Ledger) -> None:
-        """Drop bodies, oldest first, until the quotas are kept; never the one that just came, the ledger's last."""
+        """Drop bodies, oldest first, until the quotas are met; never the one that just came, the ledger's last."""
         while ledger.bytes > self._author_bytes and len(ledger.cached) > 1:
             self._drop_oldest_body(ledger)
         while self._bytes > self._cache_bytes:
-            # Only when everybody together is over: the one who holds most gives way.
+            # Only when all authors together exceed the quota: the one that holds most gives way.
             older = [
                 held for held in self._ledgers.values() if held.bytes and (held is not ledger or len(held.cached) > 1)
             ]
@@ -256,7 +256,7 @@ class SeenStore:
                     queue.popleft()
 
     def clear(self) -> None:
-        """Forget all messages; how far each author had counted stays known, so that none comes back as new."""
+        """Forget all messages; each author's low-water mark stays, so that none comes back as new."""
         for short, entry in list(self._entries.items()):
             self._forget(short, entry, self._ledgers[entry.author])
         self._slots.clear()
@@ -265,14 +265,14 @@ class SeenStore:
             ledger.cached.clear()
 
     def retain(self, authors: Container[PeerKey]) -> None:
-        """Drop the books of everybody else, once nothing of theirs is remembered any more."""
+        """Drop the ledgers of all other authors, once none of their messages is remembered any more."""
         for author in [key for key, held in self._ledgers.items() if key not in authors and not held.ids]:
             del self._ledgers[author]
 
     # ------------------------------------------------------------ anti-entropy
 
     def unsettled(self, author: PeerKey, wall: float) -> list[Seen]:
-        """What this author said in seconds that are not compared yet, oldest first."""
+        """This author's messages of the seconds that are not compared yet, oldest first."""
         ledger = self._ledgers.get(author)
         newest = _slot_at(wall - SETTLED)
         found: list[Seen] = []
@@ -286,8 +286,8 @@ class SeenStore:
     def digest(self, wall: float) -> list[DigestEntry]:
         """Every settled, non-empty slot, ascending.
 
-        The checksum is BLAKE2b-64 over the slot's short ids in ascending order: unlike a sum or XOR, nobody can
-        choose messages that cancel each other out.
+        The checksum is BLAKE2b-64 over the slot's short ids in ascending order: unlike with a sum or XOR, an attacker
+        cannot choose messages that cancel each other out.
         """
         newest = _slot_at(wall - SETTLED)
         return [
@@ -299,9 +299,9 @@ class SeenStore:
     def lacking(self, theirs: list[DigestEntry], wall: float) -> list[tuple[int, bool]]:
         """The slots in which the sender of a digest may have something that is not here, and whether it has fewer.
 
-        Where it has fewer messages than we do, it will ask us first; then it has no fewer, and we see the rest. Unless
-        it cannot take what is here, which somebody may have sent to us alone. What is stale by now would not be taken
-        any more.
+        If it has fewer messages than we do, it will ask us first; then it no longer has fewer, and we see the rest.
+        Unless it cannot take what is here, which an attacker may have sent to us alone. Slots that are stale by now are
+        left out: their messages would not be taken any more.
         """
         horizon = _slot_at(wall - PAST)
         slots = []

@@ -1,9 +1,9 @@
-"""How a value looks inside an error that is one sentence."""
+"""How a value looks inside a one-sentence error."""
 
 from __future__ import annotations
 
 MAX_SHOWN = 80
-"""Characters of a bad value that are repeated: enough to find it, too few to flood a log."""
+"""Characters of a bad value that are shown: enough to find it, too few to flood a log."""
 
 
 def shown(value: object) -> str:

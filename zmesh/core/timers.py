@@ -1,9 +1,9 @@
 """The engine's timers: what is due when, as data.
 
 Rules
- 1. One heap for the whole engine, so an interpreter needs one timer: the engine asks for it by ``WakeAt``.
- 2. Nothing is ever cancelled: a callback whose reason has gone finds that out itself and does nothing.
- 3. Ties run in the order in which they were noted, so that a replay is exact.
+ 1. One heap for the whole engine, so an interpreter needs only one timer, which the engine requests by ``WakeAt``.
+ 2. Nothing is ever cancelled: a callback that is no longer needed notices and does nothing.
+ 3. Ties run in the order in which they were added, so that a replay is exact.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from zmesh.core.now import Now
 Callback = Callable[[Any, Now], None]
 
 NEVER: Final = float("inf")
-"""A monotonic second that does not come."""
+"""A monotonic time that never comes."""
 
 
 class Timers:
     """Callbacks by monotonic time.
 
-    Its size is bounded by what its users note: O(links + wants + direct messages begun and not yet past their deadline,
-    settled ones included). One of those is an id: under 1 KiB, its repetitions with it.
+    The heap is bounded by what its users add: O(links + wants + direct messages not yet past their deadline, settled
+    ones included). Of a direct message it holds the id: under 1 KiB, its repetitions included.
     """
 
     __slots__ = ("_count", "_heap", "next")
@@ -42,7 +42,7 @@ class Timers:
         self.next = self._heap[0][0]
 
     def run(self, now: Now) -> None:
-        """Call everything that is due; what that adds for the past runs in the same call."""
+        """Call everything that is due; timers that this adds in the past run in the same call."""
         heap = self._heap
         while heap and heap[0][0] <= now.mono:
             _, _, callback, subject = heappop(heap)

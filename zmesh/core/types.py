@@ -50,7 +50,7 @@ class MessageType(StrEnum):
     CONSENSUS_PROPOSE = "consensus_propose"
     CONSENSUS_VOTE = "consensus_vote"
 
-    # An Enum hashes in Python, by its name; this one is looked up several times for every message.
+    # An Enum's own hash, of its name, runs in Python; this one is looked up several times for every message.
     __hash__ = str.__hash__
 
 
@@ -75,7 +75,7 @@ class SendResult(Enum):
     DELIVERED = "delivered"
     """The recipient verified it and queued it in memory for its handler (queued, not yet processed)."""
     REJECTED = "rejected"
-    """The recipient answered that it will not take it: not admitted, malformed payload, clock too far off."""
+    """The recipient answered that it will not accept it: not admitted, malformed payload, clock too far off."""
     TIMEOUT = "timeout"
     """It was sent, but no acknowledgement came before the deadline: it may or may not have been delivered."""
     UNREACHABLE = "unreachable"
@@ -153,19 +153,19 @@ class Fault(StrEnum):
     MALFORMED = "malformed"
     """The link sent bytes that no honest peer sends."""
     TTL_INFLATED = "ttl_inflated"
-    """The link raised the hop counter above what the author signed."""
+    """The link raised the hops left above what the author signed."""
     RELAYED_FORGERY = "relayed_forgery"
     """The link passed on a signature that it should have verified."""
     BROKEN_OFFER = "broken_offer"
-    """The link offered a message by IHAVE, did not send it for 3 s and went on talking, or did so again and again."""
+    """The link offered a message by IHAVE, did not send it for 3 s and kept talking, or did so three times in a row."""
     MISROUTED_DIRECT = "misrouted_direct"
-    """The link sent a direct message that somebody else wrote, or that is not for us."""
+    """The link sent a direct message that another peer wrote, or that is not for us."""
     INVALID_MESSAGE = "invalid_message"
     """The author signed what the validator of that message type rejects."""
 
 
 class Member(NamedTuple):
-    """One who may take part: an account, and the one mesh key that speaks for it."""
+    """One that may take part: an account, and the one mesh key that speaks for it."""
 
     key: PeerKey
     account: str
@@ -178,20 +178,20 @@ class Member(NamedTuple):
     """In the chain's smallest unit."""
     is_validator: bool = True
     reputation: float = 100.0
-    """0 to 100: where its score starts, and what it decays back to."""
+    """0 to 100: where its score starts, and what it heals back to."""
     capabilities: tuple[str, ...] = ()
 
 
 _MEMBER_TYPES = {"key": bytes, "account": str, "peer_id": str, "endpoints": tuple, "stake": int}
-"""What every part relies on, whichever registry it came from."""
+"""The types that every part relies on, whichever registry a member came from."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Roster:
-    """An immutable set of members as a registry last gave it; shared freely, also between simulated nodes.
+    """An immutable set of members as a registry last gave it; shared freely, even between simulated nodes.
 
     Raises ``ValueError`` if two members share a key or an account, or if a field has the wrong type. Names are
-    self-chosen, so a clash of names is no reason to refuse anybody.
+    self-chosen, so a clash of names is no reason to refuse a member.
     """
 
     members: tuple[Member, ...] = ()

@@ -1,4 +1,4 @@
-"""Pulling what is missing: what others offered and is not here is asked of them, one after the other, until it comes.
+"""Pulling what is missing: asks the links that offered a message, one after the other, until it comes.
 
 State of one want::
 
@@ -9,11 +9,11 @@ State of one want::
 
 Rules
  1. A want ends with the message, or when no holder is left.
- 2. A holder that offered, did not send it for ``want_offence`` seconds and went on talking meanwhile is to blame. One
-    that said nothing at all may be overloaded, and so may we: what it sent can lie unread here. It is to blame from the
-    ``SILENCES``-th time in a row on. And a node that is late for its own timers blames nobody.
- 3. At most ``WANT_WINDOW`` messages are asked of one link and not yet here; what is beyond waits, and is asked of
-    another holder if there is one.
+ 2. A holder that offered a message, did not send it for ``want_offence`` seconds and kept talking meanwhile is to
+    blame. One that said nothing at all may be overloaded, and so may we: what it sent can lie unread here. It is to
+    blame from the ``SILENCES``-th time in a row. A node that is behind its own timers blames nobody.
+ 3. At most ``WANT_WINDOW`` messages are asked of one link and not yet here; the rest wait, and are asked of another
+    holder if there is one.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from zmesh.core.now import Now
 from zmesh.core.types import DropReason, Fault, PeerKey
 
 WANT_WINDOW = 256
-"""Messages asked of one link and not yet received: at 64 KiB each that is the most a burst of answers can weigh."""
+"""Messages asked of one link and not yet received: at 64 KiB each, this bounds the size of a burst of answers."""
 SILENCES = 3
-"""Offers in a row that may end in a link's silence: the third is no accident."""
+"""How many times in a row offers must end in a link's silence for it to be blamed: the third is no accident."""
 
 
 class _Want:
-    """A message that was offered and is not here yet."""
+    """A message that was offered and has not arrived yet."""
 
     __slots__ = ("asked", "due", "holders")
 
     def __init__(self) -> None:
         self.due = 0.0
-        """When it is looked at next. A check that comes earlier was planned before something changed, and is void: else
-        a link that takes its offers back and makes them anew would add a chain of checks each time."""
+        """When it is checked next. A check that comes earlier was planned before something changed, and is void:
+        otherwise a link that withdraws its offers and repeats them would add a chain of checks each time."""
         self.holders: list[PeerKey] = []
         """Links that offered it, in the order of their offers."""
         self.asked: dict[PeerKey, tuple[float, int]] = {}
-        """Of those, whom we asked: when first, how often."""
+        """Those we asked: when first, and how often."""
 
 
 class Wants:
-    """What this node lacks and knows of, and whom it asks. A link's own books are its ``holder``."""
+    """The messages that this node knows it lacks, and whom it asks. Each link's own state is in its ``holder``."""
 
     __slots__ = ("_bounds", "_context", "_out", "_seen", "_wants")
 
@@ -67,7 +67,7 @@ class Wants:
     # ------------------------------------------------------------ what others say
 
     def offered(self, link: Link, ids: list[bytes], now: Now) -> None:
-        """An IHAVE came: note the holder, and ask for what nobody is asked for yet."""
+        """An IHAVE came: note the holder, and ask for what no link is asked for yet."""
         offered = link.holder.offered
         ask: list[bytes] = []
         for short in ids:
@@ -82,14 +82,14 @@ class Wants:
                 want = self._wants.get(short)
                 if want is None:
                     want = self._wants[short] = _Want()
-                # One that only waits in the queue of another link is asked for here too: that link may be in no hurry.
+                # What only waits in the queue of another link is asked for here too: that link may be in no hurry.
                 if not want.asked:
                     ask.append(short)
                 want.holders.append(link.key)
         self._ask(link, ask, now)
 
     def answers(self, short: bytes, link: PeerKey, now: Now) -> bool:
-        """Did we ask this link for this message (and still lack it)? Then the link serves us, at its own pace."""
+        """Whether we asked this link for this message and still lack it. If so, it serves us, at its own pace."""
         want = self._wants.get(short)
         if want is None or link not in want.asked:
             return False
@@ -99,7 +99,7 @@ class Wants:
         return True
 
     def arrived(self, short: bytes, now: Now) -> None:
-        """The message is here, or will never be taken: nobody need send it any more."""
+        """The message is here, or no copy of it can be taken: no link need send it any more."""
         want = self._wants.pop(short, None)
         if want is None:
             return
@@ -111,20 +111,20 @@ class Wants:
             self._pump(key, now)
 
     def unsent(self, link: Link, now: Now) -> None:
-        """Our own queue to the link refused a control frame: what it was not asked it does not owe."""
+        """Our own queue to the link refused a control frame: it does not owe what it was not asked."""
         link.holder.unsent_at = now.mono
 
     def lost(self, link: Link, now: Now) -> None:
-        """The link is down: it holds nothing for us any more, and others are asked instead."""
+        """The link is down, or its far end is new: it holds nothing for us any more, and others are asked instead."""
         orphans = []
         for short in list(link.holder.offered):
             want = self._wants.get(short)
             if want is not None and link.key in want.holders:
                 self._unhold(short, want, link.key)
-                if not want.asked:  # else another link is asked already, and has its time
+                if not want.asked:  # else another link was asked, and has time left to answer
                     orphans.append(short)
         link.reset()
-        # Now, and not by a timer: a link that offers them anew at once would be asked before anybody else was.
+        # Now, and not by a timer: a link that offers them again at once would be asked before any other was.
         for short in orphans:
             self._wants[short].due = now.mono
         self._check(orphans, now)
@@ -151,7 +151,7 @@ class Wants:
         if not asking:
             return
         self._out.append(Send((link.key,), wire.control(wire.IWANT, wire.encode_ids(asking)), None, False))
-        # Never later than it would be an offence: how long the round trip takes is for the far end to say.
+        # Never later than the offence: the far end can make the round trip as long as it likes.
         timeout = min(max(self._bounds.want_timeout, 2 * link.rtt), self._bounds.want_offence)
         self._check_at(now.mono + timeout, asking)
 
@@ -164,7 +164,7 @@ class Wants:
         passed, ask = [], []
         for short in holder.queue:
             passed.append(short)
-            if (want := self._wants.get(short)) is not None and not want.asked:  # else another link is asked already
+            if (want := self._wants.get(short)) is not None and not want.asked:  # else another link was asked
                 ask.append(short)
                 if len(ask) == WANT_WINDOW - holder.asked:
                     break
@@ -175,18 +175,18 @@ class Wants:
     # ------------------------------------------------------------ when no answer comes
 
     def _check_at(self, moment: float, ids: list[bytes]) -> None:
-        """Look at these then, and not before."""
+        """Check these at ``moment``, and not before."""
         for short in ids:
             if (want := self._wants.get(short)) is not None:
                 want.due = moment
         self._context.timers.note(moment, self._check, ids)
 
     def _check(self, ids: list[bytes], now: Now) -> None:
-        """An answer is due: turn to other holders, and blame those who kept us waiting too long."""
+        """An answer is due: turn to other holders, and blame those that kept us waiting too long."""
         ask: dict[PeerKey, list[bytes]] = {}
         waiting: list[bytes] = []
         silent: set[PeerKey] = set()
-        broken: dict[PeerKey, bool] = {}  # who did not keep an offer, and whether it talked meanwhile
+        broken: dict[PeerKey, bool] = {}  # links that broke an offer, and whether they talked meanwhile
         for short in ids:
             want = self._wants.get(short)
             if want is None or want.due > now.mono:
@@ -217,11 +217,11 @@ class Wants:
             self._check_at(now.mono + self._bounds.want_offence / 4, waiting)
 
     def _owes(self, link: Link, since: float) -> bool:
-        """Who was never asked, or serves us as fast as its budget lets it, or as we read, owes nothing."""
+        """False if the link may not have been asked, or serves us as fast as its budget or our own reading allows."""
         return max(link.holder.unsent_at, link.holder.served_at, self._context.late_at) < since
 
     def _is_silent_again(self, link: Link, now: Now) -> bool:
-        """Note that offers ended in a link's silence; did that happen so often in a row that it is to blame?"""
+        """Note that offers ended in a link's silence; True if that came so often in a row that it is to blame."""
         holder = link.holder
         if now.mono - holder.silent_at >= self._bounds.want_offence:
             holder.silent_at = now.mono
@@ -229,7 +229,7 @@ class Wants:
         return holder.silences >= SILENCES
 
     def _next_holder(self, want: _Want) -> PeerKey | None:
-        """Somebody not asked yet; else, for an answer may have been lost, whom we asked least; None: wait."""
+        """A holder not asked yet; else, as an answer may have been lost, the one asked least; None means wait."""
         links = self._context.links
         for key in want.holders:
             if key not in want.asked and links[key].holder.asked < WANT_WINDOW:

@@ -1,15 +1,15 @@
-"""Frames to values and back: wire version 1, bounded, and nothing else. PROTOCOL.md, "Wire", says it in prose.
+"""Frames to values and back: wire version 1, bounded, and nothing else. PROTOCOL.md, "Wire", has it in prose.
 
 Rules
  1. Any bytes whatsoever either decode or raise ``WireError``: no other exception leaves a decoder.
- 2. Lengths are checked before anything is parsed, so the work is bounded by the bounds in ``bounds.py``.
- 3. A body is immutable: whoever relays it passes on the very bytes that the author signed.
+ 2. Lengths are checked before anything is parsed, so ``bounds.py`` bounds the work.
+ 3. A body is immutable: a relay passes on the very bytes that the author signed.
  4. Room for later: unknown trailing fields of a body and unknown trailing bytes of a head are ignored; an unknown
     frame type, kind or version has a drop reason of its own and is nobody's fault.
 
 A message is 2 or 3 frames::
 
-    [head: type 0x01, ttl left, hops][body][signature 64 B]     an envelope: everything that somebody signed
+    [head: type 0x01, ttl left, hops][body][signature 64 B]     an envelope: everything that is signed
     [head: type 0x02 to 0x06][control body]                     link control, meant for the next hop only
 """
 
@@ -45,7 +45,7 @@ SIGNATURE_SIZE: Final = 64
 KEY_SIZE: Final = 32
 ID_SIZE: Final = 32
 SHORT_ID: Final = 16
-"""Bytes of an id in IHAVE and IWANT: 128 bits, which nobody can make collide on purpose for less than 2**64 work."""
+"""Bytes of an id in IHAVE and IWANT: 128 bits, so that a collision on purpose takes 2**64 work."""
 MAX_UINT: Final = 2**63 - 1
 """The largest integer of any field: what a signed 64-bit type of another language can hold."""
 
@@ -79,18 +79,18 @@ MAX_SLOTS: Final = 256
 """Entries of one DIGEST or LIST: every slot of ``bounds.RETENTION``, with as much again to spare."""
 
 MAX_NESTING: Final = 32
-"""Arrays and maps one in another, the outermost counted: what every msgpack library reads, and whoever gets it can walk
-by recursion. Libraries end anywhere from a hundred levels to none, and nodes that differ would blame the author."""
+"""Depth of nested arrays and maps, the outermost counted: every msgpack library reads this, and any reader can walk it
+by recursion. Libraries' limits range from a hundred levels to none, and nodes that differ would blame the author."""
 _PLAIN: Final = frozenset((int, float, bool, str, bytes, type(None)))
-"""Types whose values everybody can read once msgpack wrote them: nothing is nested in them."""
+"""Types whose values every peer can read once msgpack wrote them: nothing is nested in them."""
 _NESTS: Final = bytes((*range(0x80, 0xA0), *range(0xDC, 0xE0)))
-"""The first bytes of arrays and maps. They stand in texts and blobs too, so they tell only how deep it is at most."""
+"""The first bytes of arrays and maps. They occur in texts and blobs too, so their count only bounds the depth."""
 _BLOBS: Final = {0xC4: 1, 0xC5: 2, 0xC6: 4}
-"""The first bytes of blobs, and how many bytes tell a blob's size."""
+"""The first bytes of blobs, and how many bytes encode a blob's size."""
 _BUFFER: Final = 1024
-"""Bytes that packing a payload begins with, and grows from: without a word msgpack takes 256 KiB for each."""
+"""Initial bytes of the buffer that packs a payload; it grows. By default msgpack allocates 256 KiB for each."""
 _SMALL: Final = 512
-"""Bytes up to which counting those is cheaper than looking at the values."""
+"""Bytes up to which counting ``_NESTS`` is cheaper than looking at the values."""
 
 
 class Body(NamedTuple):
@@ -115,9 +115,9 @@ _INT, _BYTES, _NIL = (int,), (bytes,), (type(None),)
 _FIELD_TYPES: Final = frozenset(
     product(_INT, _BYTES, _INT, _BYTES, *4 * [_INT], _INT + _NIL, _BYTES + _NIL, _BYTES + _NIL, _BYTES)
 )
-"""What the types of a body's fields may be, exactly: all eight rows of them, for one look-up tells."""
+"""The exact types that a body's fields may have: all eight combinations, so that one look-up decides."""
 _pack_body: Final = msgpack.Packer(use_bin_type=True).pack
-"""One packer for all bodies, which are made of integers, bytes and nil alone: making one costs more than it does."""
+"""One packer for all bodies, which hold only integers, bytes and nil: creating a packer costs more than packing."""
 
 
 class DigestEntry(NamedTuple):
@@ -126,7 +126,7 @@ class DigestEntry(NamedTuple):
     slot: int
     """Unix milliseconds divided by ``bounds.DIGEST_SLOT_MS``."""
     held: int
-    """How many messages of it."""
+    """How many messages of that second it holds."""
     checksum: bytes
     """8 bytes, see ``seen.SeenStore.digest``."""
 
@@ -170,7 +170,7 @@ def decode_body(data: bytes) -> Body:
     if type(fields) is not list or not fields or type(fields[0]) is not int:
         raise malformed("a body must be an array that starts with its version")
     if len(fields) != BODY_FIELDS or fields[0] != VERSION:
-        _check_values(data, fields)  # of twelve fields of this version, each has a type of its own
+        _check_values(data, fields)  # ``_check_fields`` checks the type of each of twelve fields anyway
         if fields[0] != VERSION:
             raise WireError(DropReason.UNKNOWN_VERSION, f"version must be {VERSION}, not {fields[0]}")
         if len(fields) < BODY_FIELDS:
@@ -181,15 +181,15 @@ def decode_body(data: bytes) -> Body:
 
 
 def _check_around(data: bytes) -> None:
-    """Of a body over ``bounds.MAX_AROUND``: is that its payload's size? Nothing beyond its first bytes is parsed.
+    """Check that a body over ``bounds.MAX_AROUND`` is that large by its payload; only its first bytes are parsed.
 
-    Whoever it is from is not known yet: 65,000 empty maps cost 20 ms to read, and a blob of as many bytes 0.1 ms.
+    Its author is not proven yet: 65,000 empty maps cost 20 ms to read, and a blob of as many bytes 0.1 ms.
     """
     unpacker = msgpack.Unpacker(
         raw=False,
         strict_map_key=True,
         ext_hook=_no_extension,
-        max_buffer_size=bounds.MAX_AROUND,  # it makes room for that at once: a MiB, if it is not told
+        max_buffer_size=bounds.MAX_AROUND,  # allocated up front: 1 MiB by default
     )
     unpacker.feed(data[: bounds.MAX_AROUND])
     try:
@@ -209,10 +209,10 @@ def _check_around(data: bytes) -> None:
 
 
 def _check_fields(fields: list[Any]) -> None:
-    """Exact types, for True is no integer here, then ranges, of all but the version, which was looked at before.
+    """Check exact types (True is no integer here), then ranges, of all fields but the version, checked before.
 
-    Spelled out: this runs for every fresh message. And of values without a type: compiled, a typed name that gets
-    another type raises ``TypeError``, and no such error may leave a decoder.
+    Spelled out, since this runs for every new message. The values have no annotated types: compiled, a typed name that
+    gets another type raises ``TypeError``, and no such error may leave a decoder.
     """
     if tuple(map(type, fields)) not in _FIELD_TYPES:
         raise malformed("fields must have the types that Body says; only expiry, recipient and correlation may be nil")
@@ -237,13 +237,13 @@ def _check_fields(fields: list[Any]) -> None:
 def _unpack(data: bytes) -> Any:
     """msgpack to values with every failure turned into ``WireError``.
 
-    msgpack-python raises ValueError for all malformed input (FormatError, StackError and ExtraData are kinds of it),
-    and UnicodeDecodeError, a ValueError too, for text that is not UTF-8; the rest guards a changed library.
+    msgpack-python raises ValueError for all malformed input (FormatError, StackError and ExtraData are subclasses),
+    and UnicodeDecodeError, a ValueError too, for text that is not UTF-8; the rest guards against a changed library.
     """
-    # The library makes room for what the header of an array claims, before it looks whether that is there.
+    # The library allocates what the header of an array claims before it checks whether that much is there.
     most = min(len(data), bounds.MAX_VALUES)
     try:
-        if len(data) > _SMALL:  # nested in one another, even such claims add up to megabytes
+        if len(data) > _SMALL:  # nested, even claims bounded like that add up to megabytes
             unpacker = msgpack.Unpacker(max_buffer_size=len(data), strict_map_key=True)
             unpacker.feed(data)
             unpacker.skip()
@@ -259,11 +259,11 @@ def _no_extension(code: int, data: bytes) -> Any:
 
 
 def _check_values(data: bytes, value: Any) -> None:
-    """Refuse what the library lets through: extension -1, for which it does not ask the hook, deep nesting, and more
-    than ``bounds.MAX_VALUES``.
+    """Refuse what the library lets through: extension -1, for which it does not call the hook, deep nesting, and more
+    than ``bounds.MAX_VALUES`` values.
 
-    ``value`` is the array or map that ``data`` holds. Nearly all are told to be good by a look at their bytes: a
-    timestamp has an 0xff, and each array or map begins with one byte of few.
+    ``value`` is the array or map that ``data`` holds. A look at the bytes clears nearly all of them: a timestamp has an
+    0xff, and each array or map begins with one of a few bytes.
     """
     size = len(data)
     if size <= _SMALL:
@@ -272,7 +272,7 @@ def _check_values(data: bytes, value: Any) -> None:
         if 0xFF not in data and size - len(data.translate(None, _NESTS)) <= MAX_NESTING:
             return
     level, count = [value], 1
-    for _ in range(MAX_NESTING):  # no recursion, and a level at a time: one set of types tells of many plain values
+    for _ in range(MAX_NESTING):  # level by level, no recursion: one set of types covers many plain values
         inner: list[Any] = []
         for outer in level:
             count += len(outer)
@@ -322,7 +322,7 @@ def encode_payload(payload: Mapping[str, Any]) -> bytes:
         )
     if len(encoded) <= bounds.MAX_VALUES and _PLAIN.issuperset(map(type, payload.values())):
         return encoded
-    # What we send must be what others accept, for instance nested maps with odd keys or extension types.
+    # Others must accept what we send: this refuses, for instance, nested maps with odd keys, or extension types.
     try:
         decode_payload(encoded)
     except WireError as error:
@@ -355,7 +355,7 @@ def control(kind: int, body: bytes = b"") -> Frames:
 
 
 def frame_type(frames: Sequence[bytes]) -> int:
-    """The type of a message, with the shape that goes with it checked.
+    """The type of a message, after a check that its shape fits.
 
     Raises ``WireError``: MALFORMED, OVERSIZE, or UNKNOWN_FRAME for a type that a later version may define.
     """
