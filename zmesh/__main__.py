@@ -1,7 +1,7 @@
-"""The way in, for ``zmesh`` and for ``python -m zmesh``: it imports the command line, and takes Ctrl-C meanwhile.
+"""Entry point of ``zmesh`` and ``python -m zmesh``: imports the command line, and handles Ctrl-C until that is loaded.
 
-The imports take a third of a second, in which Python would answer Ctrl-C with a traceback of them. From then on the
-command line answers for itself.
+The imports take a third of a second, during which Python would answer Ctrl-C with a traceback. After that, the command
+line handles Ctrl-C itself.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 INTERRUPTED = 130
-"""The exit status of what Ctrl-C ended, as shells have it: 128 and the number of SIGINT."""
+"""Exit status after Ctrl-C, by shell convention: 128 plus the number of SIGINT."""
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
-"""An account of the chain, where its secret is: derived as wallets and ``subkey`` do, and used to sign once.
+"""An account of the chain and its secret: derived as wallets and ``subkey`` do, and used to sign once.
 
 Rules
- 1. A secret is 12 to 24 words, or a seed of 32 bytes as 0x and 64 digits; behind it may stand a path of ``//hard`` and,
-    with sr25519, ``/soft`` junctions, and ``///password`` after words. ``//Alice`` alone starts from the words of
-    Substrate's development accounts.
- 2. The secret is in no repr, no error, no pickle and no log: what is wrong with one is said without a part of it.
- 3. Only the command line imports this: a node never sees the secret of an account.
+ 1. A secret is 12 to 24 words, or a seed of 32 bytes written as 0x and 64 digits. A path of ``//hard`` and, with
+    sr25519, ``/soft`` junctions may follow; after words, ``///password`` may end it. ``//Alice`` alone starts from the
+    words of Substrate's development accounts.
+ 2. The secret appears in no repr, error, pickle or log: an error about a secret does not quote any part of it.
+ 3. Only the command line imports this module: a node never sees the secret of an account.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from zmesh.delegation import Scheme
 from zmesh.identity import Identity
 
 DEVELOPMENT: Final = "bottom drive obey lake curtain smoke basket hold race lonely fit walk"
-"""The words of //Alice, //Bob and the rest, known to everybody."""
+"""The publicly known words of //Alice, //Bob and the rest."""
 GENERIC_PREFIX: Final = 42
-"""SS58 prefix of Substrate itself, for where no chain is asked."""
+"""Substrate's generic SS58 prefix, used if no chain is asked."""
 ACCOUNT_SIZE: Final = 32
 MAX_SECRET: Final = 1024
 """Characters of a secret: 24 words, a path and a password."""
@@ -48,7 +48,7 @@ class AccountKey:
     """33 bytes, the compressed public key of an ECDSA account; else empty."""
 
     def __init__(self, secret: str, scheme: Scheme) -> None:
-        """``secret`` as rule 1 has it. Raises ``ConfigError``, which never repeats a part of it."""
+        """``secret``: see rule 1. Raises ``ConfigError``, which never repeats any part of it."""
         seed, junctions = _read(secret.strip(), scheme)
         self.scheme = scheme
         self.public = b""
@@ -102,7 +102,7 @@ def write_account(account: bytes, prefix: int = GENERIC_PREFIX) -> str:
 
 
 def _read(secret: str, scheme: Scheme) -> tuple[bytes, list[tuple[bool, bytes]]]:
-    """The seed, and the junctions to go from there: whether each is hard, and its chain code (32 bytes)."""
+    """The seed, and the junctions to derive from it: whether each is hard, and its chain code (32 bytes)."""
     found = _SECRET.fullmatch(secret) if 0 < len(secret) <= MAX_SECRET else None
     if found is None:
         raise ConfigError("the account's secret (not shown) must be its words, a 0x seed, or a path such as //Alice")
@@ -124,21 +124,22 @@ def _read(secret: str, scheme: Scheme) -> tuple[bytes, list[tuple[bool, bytes]]]
 def _seed_of_words(words: str, password: str) -> bytes:
     import bip39
 
-    # Nothing is chained to the error: what the library says may hold the words.
+    # No cause is chained to the error: the library's message may contain the words.
     with suppress(ValueError):
         return bytes(bip39.bip39_to_mini_secret(words, password, "en"))
     raise ConfigError("the account's secret (not shown) must be words with a valid checksum, or a 0x seed")
 
 
 def _chain_code(name: str) -> bytes:
-    """32 bytes for a junction, as Substrate's ``DeriveJunction``: a number or a text in SCALE, hashed if it is long."""
+    """The 32-byte chain code of a junction, as in Substrate's ``DeriveJunction``: a number or a text in SCALE, hashed
+    if it is long."""
     is_number = name.isascii() and name.isdigit() and int(name) < 2**64
     encoded = int(name).to_bytes(8, "little") if is_number else _scale(name.encode())
     return (encoded if len(encoded) <= ACCOUNT_SIZE else _hash(encoded)).ljust(ACCOUNT_SIZE, b"\0")
 
 
 def _scale(data: bytes) -> bytes:
-    """Bytes in SCALE, their length before them; up to 16,383 bytes, more than anybody types."""
+    """Bytes in SCALE, prefixed with their length; up to 16,383 bytes, more than anybody types."""
     length = len(data) << 2
     return (length.to_bytes(1) if len(data) < 64 else (length | 1).to_bytes(2, "little")) + data
 

@@ -1,10 +1,10 @@
-"""Keeps true who belongs: what the registry says, what records prove and what time ends, joined into one roster.
+"""Keeps the roster current: combines the registry's set, what records prove, and the time limits of delegations.
 
 Rules
- 1. Whichever of the three changes something, the engine has the new roster within the same turn, or, where many records
-    come at once, a moment later; and the records of those who left are forgotten.
- 2. Which mesh this is follows from the chain: a node that learns the genesis only after its start moves over then.
- 3. What a node knows of others is kept on disk, and judged anew when it is read: nothing is trusted for its place.
+ 1. When any of the three changes the roster, the engine gets the new one within the same turn or, if many records
+    arrive at once, a moment later. The records of those who left are then forgotten.
+ 2. The chain determines which mesh this is: a node that learns the genesis only after its start moves over then.
+ 3. What a node knows of others is kept on disk and judged again when it is read: being on disk earns no trust.
 """
 
 from __future__ import annotations
@@ -28,20 +28,22 @@ from zmesh.registry.standing import Standing, own_trouble, statement_of
 from zmesh.state import DELEGATIONS_FILE, RECORDS_FILE, State
 
 MAX_SLEEP = 60.0
-"""Seconds until the wall clock is looked at again: it may be set, and a machine may sleep, while a timer runs."""
+"""Seconds until the wall clock is checked again: while a timer runs, the clock may be set and the machine may sleep."""
 NOTICE = 3 * 86_400.0
-"""Seconds before the own delegation ends in which that is warned about: a weekend."""
+"""Seconds before the end of this node's delegation from which a warning is given: a weekend."""
 RENEW = "have the account sign a new one (`zmesh key delegate`), and restart the node with it"
 SETTLE = 0.05
-"""Seconds between two rosters that records make, at least: a roster costs 15 us for each member."""
+"""Minimum seconds between two rosters caused by records: a roster costs 15 us per member."""
 SHARE = 10.0
-"""Times that a roster took to make and to follow until records may make another: a tenth of a core at most."""
+"""Pause before records may cause another roster, as a multiple of the time that making and applying the last one took:
+a tenth of a core at most."""
 
 _log = get_logger(__name__)
 
 
 class Belonging:
-    """``name``: of the mesh. ``genesis``: of its chain where the operator says so, else empty. ``me``: the own key."""
+    """``name``: the mesh's. ``genesis``: its chain's genesis hash if the operator gives it, else empty. ``me``: our own
+    key."""
 
     def __init__(self, name: str, genesis: bytes, me: PeerKey, admission: Admission) -> None:
         self._name = name
@@ -69,21 +71,22 @@ class Belonging:
 
     @property
     def network(self) -> bytes:
-        """32 bytes: which mesh this is, as far as this node knows."""
+        """32 bytes: the id of this mesh, as far as this node knows it."""
         return wire.network_id(self._name, self._genesis)
 
     @property
     def is_told(self) -> bool:
-        """Did the registry ever name anybody? Before, this node could but refuse everybody it meets."""
+        """Whether the registry has named anybody yet; always true in an open mesh. Until then, this node would refuse
+        every peer it meets."""
         return len(self._found) > 0 or self._is_open
 
     @property
     def counters(self) -> dict[str, int]:
-        """Judgements by their outcome."""
+        """Judgements, by outcome."""
         return dict(self._membership.counters)
 
     def troubles(self) -> list[str]:
-        """What keeps this node from others, in one sentence each."""
+        """What keeps this node from others now, one sentence each."""
         found = []
         if self._own is not None and self._refused is not None:
             found.append(own_trouble(self._own, self._refused, read_clocks().wall))
@@ -93,19 +96,19 @@ class Belonging:
         return found
 
     def warnings(self) -> list[str]:
-        """What will keep this node from others before long, in one sentence each."""
+        """What will soon keep this node from others, one sentence each."""
         left = self.ends_in()
         if left is None or not 0 < left < NOTICE:
             return []
         return [f"this node's delegation ends in {left / 3600:.1f} h: {RENEW}"]
 
     def ends_in(self) -> float | None:
-        """Seconds until the own delegation ends, below 0 once it did; None without one."""
+        """Seconds until this node's delegation ends, negative once it has ended; None without one."""
         said = None if self._own is None else statement_of(self._own)
         return None if said is None else said.not_after + 1 - read_clocks().wall
 
     def strangers(self) -> list[Account]:
-        """Those whom the registry names and whose mesh keys nobody has shown yet."""
+        """Accounts other than ours that the registry names and whose mesh keys are not known yet."""
         met = {member.account for member in self._roster.members}
         said = None if self._own is None else statement_of(self._own)
         mine = b"" if said is None else said.account
@@ -114,7 +117,8 @@ class Belonging:
     # ------------------------------------------------------------ starting and stopping
 
     def restore(self, state: State) -> None:
-        """Before the registry is read: sequences of delegations now, records once somebody belongs. Blocking."""
+        """Load saved state before the registry is read: sequences of delegations now, records once the registry has
+        named members. Blocking."""
         self._saved = state.learnt(RECORDS_FILE)
         sequences = state.learnt(DELEGATIONS_FILE)
         if sequences is None:
@@ -127,9 +131,10 @@ class Belonging:
     def attach(
         self, engine: Engine, records: Records, submit: Callable[[Event], None], changed: Callable[[], None]
     ) -> None:
-        """The node runs: from now on its engine is told, and ``changed`` called when the registry gave another set.
+        """The node runs: from now on its engine is kept up to date, and ``changed`` is called when the registry gives
+        another set.
 
-        The own record stands in ``records`` already.
+        ``records`` must already hold this node's own record.
         """
         self._engine, self._records, self._submit, self._changed = engine, records, submit, changed
         self._refresh(ValidatorSet())
@@ -142,14 +147,14 @@ class Belonging:
         self._is_over = True
 
     def learnt(self) -> dict[str, bytes]:
-        """What to keep of others, by the file's name; for ``restore`` of the next life."""
+        """What to save about others, by file name; ``restore`` reads it in the next life."""
         kept = {DELEGATIONS_FILE: json.dumps(self._membership.export()).encode()}
         return kept if self._records is None else {RECORDS_FILE: self._records.export(), **kept}
 
     # ------------------------------------------------------------ what comes in
 
     def registered(self, found: ValidatorSet) -> None:
-        """The registry gave a set."""
+        """Take a new set from the registry."""
         if found is self._found:
             return
         before, self._found = self._found, found
@@ -160,14 +165,14 @@ class Belonging:
             self._refresh(before)
 
     def _refresh(self, before: ValidatorSet) -> None:
-        """Let everything that depends on the set follow it."""
+        """Update everything that depends on the set."""
         assert self._engine is not None
         assert self._records is not None
         now, records = read_clocks(), self._records
         if self._engine.network != self.network:
             self._submit(JoinNetwork(self.network))
             records.join(self.network)
-            self._submit(HandlersChanged())  # now the own record is signed for the new mesh
+            self._submit(HandlersChanged())  # makes ``records`` sign our own record for the new mesh
         if records.own is not None:
             self._membership.took(records.own, now)
         self._apply(now)
@@ -175,7 +180,7 @@ class Belonging:
             self._read_saved(self._saved)
         if self._found.accounts.keys() - before.accounts.keys():
             records.ask_soon(now)
-        # Handlers have more to say now than the engine knows.
+        # Handlers may now have work that the engine does not know of.
         self._submit(HandlersChanged())
         self._changed()
 
@@ -195,13 +200,14 @@ class Belonging:
         by_hand = self._engine is not None and record.key in self._engine.peers.manual
         standing = self._membership.judge(record, read_clocks(), by_hand=by_hand)
         if self._membership.deadline == 0.0 and not self._is_soon:
-            # The delegation counts from now on, also if the record is not taken: it may end somebody else's.
+            # The delegation counts from now on, even if the record is refused: it may end another one.
             self._is_soon = True
             self._sleep(SETTLE)
         return None if standing is Standing.ADMITTED else standing.value
 
     def took(self, record: Record) -> bool:
-        """For ``Records``: this is the newest record of its key now; does it bring its account another key?"""
+        """For ``Records``: this is now the newest record of its key. Returns whether it gives its account another
+        key."""
         now = read_clocks()
         succeeds = self._membership.took(record, now)
         if record.endpoints:
@@ -212,7 +218,8 @@ class Belonging:
     # ------------------------------------------------------------ what goes out
 
     def _apply_soon(self, now: Now) -> None:
-        """At once, or a moment after the last time: a thousand who come together cost a few rosters, not a thousand."""
+        """Apply now, or a moment after the last time: a thousand peers that arrive together cost a few rosters, not a
+        thousand."""
         if now.mono - self._applied_at >= self._pause:
             self._apply(now)
         elif not self._is_soon:
@@ -220,7 +227,7 @@ class Belonging:
             self._sleep(self._pause)
 
     def _apply(self, now: Now) -> None:
-        """Tell the engine if somebody came or left, and be back when the next delegation begins or ends."""
+        """Tell the engine if members came or left, and set the timer for the next delegation that begins or ends."""
         self._applied_at, self._is_soon = now.mono, False
         self._membership.wake(now)
         roster = self._membership.roster
@@ -229,7 +236,7 @@ class Belonging:
             self._submit(RosterChanged(roster))
             if self._records is not None and self._engine is not None:
                 self._records.retain(roster.keys | self._engine.peers.manual.keys())
-        # The engine takes an address of members only, and may hear of these just now.
+        # The engine accepts addresses of members only, and may have learnt of these members just now.
         found_at, self._found_at = self._found_at, {}
         for key, endpoints in found_at.items():
             self._submit(Located(key, endpoints))
@@ -239,7 +246,7 @@ class Belonging:
         self._sleep(MAX_SLEEP if due is None else min(MAX_SLEEP, max(0.0, due - now.wall)))
 
     def _sleep(self, delay: float | None) -> None:
-        """Wake in so many seconds and not before, or never."""
+        """Set the timer to ``delay`` seconds from now, in place of the previous one; None sets none."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -250,12 +257,12 @@ class Belonging:
         self._timer = None
         try:
             self._apply(read_clocks())
-        except Exception as error:  # noqa: BLE001 - a fault of ours, logged whole; nobody else would end a delegation
+        except Exception as error:  # noqa: BLE001 - our own bug, logged in full; nothing else would end a delegation
             _log.error("roster_not_applied", exc_info=error)
             self._sleep(MAX_SLEEP)
 
     def _look_at_itself(self, now: Now) -> None:
-        """Others judge this node as it can judge itself: say what is wrong, once each time that this changes."""
+        """Judge this node as others judge it, and log each change of the verdict once."""
         self._own = own = None if self._records is None else self._records.own
         refused = None
         if own is not None and len(self._found) and self._me not in self._roster.keys:
@@ -273,8 +280,8 @@ class Belonging:
 
 
 def _nobody(_event: Event) -> None:
-    """Before the node runs, and after it."""
+    """Stands in for ``submit`` before the node runs and after it stops."""
 
 
 def _nothing() -> None:
-    """The same, for ``changed``."""
+    """Stands in for ``changed`` likewise."""

@@ -1,13 +1,14 @@
-"""How a node that knows nobody's address meets the mesh: it asks seeds for their records and leaves its own with them.
+"""How a node without any peer's address joins the mesh: it asks seeds for their records and leaves its own with them.
 
 Rules
- 1. A seed is only a place. Who answered there is the key that signed what was served, and whether it belongs is for
-    the registry to say: an address admits nobody, and one that answers as several nodes is each of them.
- 2. At least three seeds are asked where there are three, as one can lie or serve what is old. Names are resolved afresh
-    each time. Whoever takes our record dials us, and tells everybody: the rest is gossip.
- 3. It goes on, with growing pauses, until enough seeds have our record and a link is live; and begins anew when no link
-    has been live for a while. An attempt asks each place a bounded number of times.
- 4. What is wrong is said once, until it changes.
+ 1. A seed is only an address. The node behind it is identified by the key that signed the record it serves, and whether
+    that key belongs is for the registry to say. An address admits no node, and one that answers as several nodes counts
+    as each of them.
+ 2. At least three seeds are asked if there are three, since one may lie or serve old data. Names are resolved again
+    each time. A node that accepts our record dials us and gossips the record to all others.
+ 3. Attempts go on, with growing pauses, until enough seeds have our record and a link is live. They begin again once no
+    link has been live for a while. One attempt asks each address a bounded number of times.
+ 4. Each problem is logged once, until it changes.
 """
 
 from __future__ import annotations
@@ -29,23 +30,24 @@ if TYPE_CHECKING:
     from zmesh.http_client import Posted
 
 ENOUGH = 3
-"""Seeds that should have our record: one may lie, one may be gone."""
+"""Seeds that should have our record: one may lie, and one may be gone."""
 MAX_PER_NAME = 16
-"""Addresses asked of one name, chosen anew each time: a headless service may stand for hundreds."""
+"""Addresses used per name, drawn again each time: a headless service may stand for hundreds."""
 MAX_ASKS = 4
-"""Times one place is asked in one attempt when there are few: it may hide several nodes."""
+"""Times that one address is asked in an attempt if there are few: several nodes may be behind it."""
 MAX_KEYS_BEHIND = 8
-"""Nodes remembered behind one place."""
+"""Nodes remembered behind one address."""
 EXCHANGE_SECONDS = 5.0
-"""Seconds for one exchange with a seed: a lost packet or two may be sent again."""
+"""Seconds for one exchange with a seed: enough to resend a lost packet or two."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-"""Seconds between attempts, doubled each time: a mesh that starts whole meets in seconds, a lost one is no burden."""
+"""Seconds between attempts, doubled each time: a mesh that starts together meets within seconds, and a lost one is no
+burden."""
 JITTER = 0.25
-"""Share of a pause by which it varies, so that nodes that started together drift apart."""
+"""Share by which a pause varies, so that nodes that started together drift apart."""
 LONELY = 30.0
-"""Seconds without a live link after which the seeds are asked again: dials back off no longer than that."""
+"""Seconds without a live link after which the seeds are asked again: dials back off no further than that."""
 WATCH = 5.0
-"""Seconds between two looks at how many links there are."""
+"""Seconds between two checks of the number of links."""
 
 _HINTS = {
     "local_address": "set MESH_LISTEN_HOST=127.0.0.1 on every node if the mesh is on one machine, else MESH_ADVERTISE "
@@ -58,44 +60,46 @@ _HINTS = {
     "expired": "our delegation has expired, or one of the two clocks is wrong",
     "superseded": "our account has signed a later delegation",
 }
-"""What would help, by the reason that a seed gives."""
+"""What would help, by the seed's reason for its refusal."""
 
 _log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What the bootstrap needs of its node."""
+    """What the bootstrap needs from its node."""
 
     resolve: Callable[[Endpoint], Awaitable[list[Endpoint]]]
     """Raises ``OSError`` and ``TimeoutError``."""
     fetch: Callable[[Endpoint, float], Awaitable[bytes]]
     post: Callable[[Endpoint, bytes, float], Awaitable[Posted]]
-    """Both within so many seconds; raise ``OSError``, ``TimeoutError`` and ``ValueError``."""
+    """Both take a timeout in seconds, and raise ``OSError``, ``TimeoutError`` and ``ValueError``."""
     own: Callable[[], bytes]
-    """Our record as it stands; empty while there is none."""
+    """Our current record; empty while there is none."""
     offer: Callable[[bytes], Offer]
-    """Judge somebody else's record, and keep it."""
+    """Judge another node's record, and keep it."""
     located: Callable[[PeerKey, tuple[Endpoint, ...]], None]
     """Tell the engine where a peer is."""
     toward: Callable[[Endpoint], None]
-    """The way to this address says which of our own others may reach, if nobody told."""
+    """Called with a seed's address: the route to it shows which of our own addresses others may reach, if none is
+    configured."""
     links: Callable[[], int]
-    """How many links are live."""
+    """The number of live links."""
     known: Callable[[], tuple[int, int]]
-    """How many records of others are held, and how many others belong."""
+    """How many other nodes' records are held, and how many other nodes belong."""
     withdraw: Callable[[], None] = lambda: None
-    """A seed takes no record that tells of an address on one machine: ours should tell none that nobody gave us."""
+    """Called when a seed refuses records with an address on its own machine: ours must not carry one that nobody
+    configured."""
 
 
 @dataclass(slots=True)
 class _Place:
-    """What is known of one address."""
+    """What is known about one address."""
 
     seed: Endpoint
     """As the operator wrote it."""
     keys: set[PeerKey] = field(default_factory=set)
-    """Who answered there."""
+    """The keys that answered there."""
 
 
 class Bootstrap:
@@ -112,10 +116,11 @@ class Bootstrap:
         self._places: dict[Endpoint, _Place] = {}
         self._own_places: set[Endpoint] = set()
         self._lost = len(self._seeds)
-        """Seeds whose names led nowhere."""
+        """Seeds whose names resolved to no address."""
         self._held = b""
         self._holders: set[PeerKey] = set()
-        """Who has our record, ``_held``. Behind a balancer another one may have taken it: that one tells them all."""
+        """Keys of the nodes that have our record, ``_held``. Behind a balancer another node may have taken it, which
+        gossips it to all."""
         self._pause = FIRST_PAUSE
         self._linked_at = clock()
         self._is_met = False
@@ -126,11 +131,11 @@ class Bootstrap:
     # ------------------------------------------------------------ for the node
 
     async def run(self) -> None:
-        """Meet, and watch over it, until cancelled."""
+        """Join the mesh and watch over the links, until cancelled."""
         while self._seeds:
             try:
                 pause = await self.step()
-            except Exception as error:  # noqa: BLE001 - a fault of ours, logged whole; nobody else would meet again
+            except Exception as error:  # noqa: BLE001 - our own bug, logged in full; nothing else would join again
                 _log.error("bootstrap_failed", exc_info=error)
                 pause, self._pause = self._pause, min(LONGEST_PAUSE, self._pause * 2)
             try:
@@ -140,14 +145,15 @@ class Bootstrap:
                 continue
 
     def hurry(self) -> None:
-        """Something changed that may let us in (who belongs, our own record): try again at once, and often at first."""
+        """Something changed that may let us in (who belongs, or our own record): try again at once, and often at
+        first."""
         if not self._is_met or not self._ports.links():
             self._pause = FIRST_PAUSE
             self._begin_anew()
             self._wakeup.set()
 
     def status(self) -> dict[str, Any]:
-        """For /health: how many seeds have our record, how far others' are known, and what is wrong."""
+        """For /health: how many seeds have our record, how many of the others' records are known, and what is wrong."""
         held, belong = self._ports.known()
         return {
             "seeds_met": f"{len(self._holders)} of {self._wanted()}",
@@ -156,13 +162,13 @@ class Bootstrap:
         }
 
     async def step(self) -> float:
-        """One attempt, or one look at the links; seconds until the next."""
+        """One attempt, or one check of the links; returns the seconds until the next."""
         self._wakeup.clear()
         now = self._clock()
         if self._ports.links():
             self._linked_at = now
         elif now - self._linked_at >= LONELY:
-            # Seeds may have started anew, too, and lost what they had of us.
+            # The seeds may have restarted too, and lost our record.
             if self._is_met:
                 _log.info("bootstrap_again", why="no link is live", seconds=LONELY)
                 self._pause = FIRST_PAUSE
@@ -188,13 +194,13 @@ class Bootstrap:
         self._lost = found.count([])
         places = [(seed, place) for seed, some in zip(self._seeds, found, strict=True) for place in some]
         self._places = {place: self._places.get(place) or _Place(seed) for seed, place in places}
-        # A seed on this machine says little about the way to those elsewhere.
+        # A seed on this machine says little about the route to seeds elsewhere.
         for place in sorted(self._places, key=lambda place: is_local(place.host))[:1]:
             self._ports.toward(place)
-        # Only now it says where we are.
+        # Only now does our record say where we are.
         own = self._ports.own()
         if own != self._held:
-            # A new record is as good as no record to those who have the old one.
+            # Seeds that have our old record do not have the new one.
             self._held = own
             self._holders.clear()
         others = [place for place in self._places if place not in self._own_places]
@@ -217,7 +223,7 @@ class Bootstrap:
         return []
 
     async def _visit(self, place: Endpoint, own: bytes) -> None:
-        """Ask one place, several times where it may hide several nodes, and leave our record with each."""
+        """Ask one address, several times if several nodes may be behind it, and leave our record with each node."""
         known = self._places[place]
         asks = MAX_ASKS if len(self._places) < ENOUGH or len(known.keys) > 1 else 1
         try:
@@ -230,7 +236,8 @@ class Bootstrap:
             self._own_places.add(place)
 
     async def _exchange(self, place: Endpoint, own: bytes) -> None:
-        """Fetch, judge, and post to whom does not have our record yet. Raises ``ValueError`` for what is wrong."""
+        """Fetch and judge the node's record, and post ours if it does not have that yet. Raises ``ValueError`` for
+        anything wrong."""
         served = await self._ports.fetch(place, EXCHANGE_SECONDS)
         try:
             record = decode_record(served)
@@ -259,9 +266,10 @@ class Bootstrap:
             self._holders.add(key)
 
     def _met_at(self, key: PeerKey) -> tuple[Endpoint, ...]:
-        """Where to dial one that tells no place of its own: everywhere it answered, for anybody can serve its record.
+        """Where to dial a peer whose record names no address: everywhere it answered, since any node can serve its
+        record.
 
-        By the name, if that stands for nobody else.
+        A seed's name stands in for the address if it resolved to that one alone.
         """
         shared = Counter(known.seed for known in self._places.values())
         found = [(place, known.seed) for place, known in self._places.items() if key in known.keys]
@@ -270,7 +278,7 @@ class Bootstrap:
     # ------------------------------------------------------------ within
 
     def _wanted(self) -> int:
-        """Seeds that should have our record: as many as there are, and no more than enough."""
+        """How many seeds should have our record: as many as there are, but at most ``ENOUGH``."""
         others = [known.keys - {self._me} for place, known in self._places.items() if place not in self._own_places]
         return min(ENOUGH, len(set().union(*others)) + others.count(set()) + self._lost)
 

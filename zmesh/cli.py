@@ -1,8 +1,8 @@
-"""The command line: run a node, make keys, check a registry, ask after a node's health, see ten of them at work.
+"""The command line: run a node, make keys, check a registry file, query a node's health, watch ten nodes at work.
 
 Rules
- 1. What is wrong is one sentence on standard error and an exit status of its own, never a traceback: 2 for the input, 3
-    for what this machine cannot do. Status 1 is a "no" to what was asked. ``STATUSES`` lists them all.
+ 1. An error is one sentence on standard error and an exit status, never a traceback: 2 for bad input, 3 for what this
+    machine cannot do. Status 1 means that the answer is "no". ``STATUSES`` lists them all.
  2. Standard output carries the answer and nothing else, so that a script can read it.
  3. Each command imports what it needs when it runs.
 """
@@ -35,10 +35,10 @@ after Ctrl-C, but 0 from `run` and `chain`, which end in no other way.
 """
 
 HEALTH_SECONDS = 3.0
-"""Seconds that ``zmesh health`` waits: below the usual limits of container health checks."""
+"""Seconds that ``zmesh health`` waits: below the usual timeouts of container health checks."""
 SCHEME = "http://"
 MAX_HEALTH = 64 * 1024
-"""Bytes of an answer that ``zmesh health`` reads."""
+"""Most bytes of an answer that ``zmesh health`` reads."""
 
 app = typer.Typer(
     epilog=" ".join(STATUSES.split()),
@@ -48,14 +48,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
-"""click's, which typer carries within it or depends on, by its version."""
+"""click's class: depending on its version, typer bundles click or depends on it."""
 registries = typer.Typer(help="Check files of validators.", no_args_is_help=True)
 app.add_typer(keys, name="key")
 app.add_typer(registries, name="registry")
 
 
 def main() -> None:
-    """What is wrong becomes one sentence and its exit status."""
+    """Run a command; an error becomes one sentence and its exit status."""
     try:
         status = app(prog_name=NAME, standalone_mode=False)
     except ZmeshError as error:
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def _misuse(error: Any) -> str:
-    """What click says of a command or an option, in our words; the help itself where no command was named."""
+    """click's message about a command or an option, in our words; the help itself if no command was named."""
     said = str(error.format_message())
     if error.ctx is None or said == error.ctx.get_help():
         return said
@@ -137,7 +137,7 @@ async def _run_until_told(settings: Settings) -> None:
     mesh = MeshNetworkClient(settings=settings)
     starting, waiting = loop.create_task(mesh.start()), loop.create_task(told.wait())
     try:
-        # A start may wait seconds for a chain; one that is told to end meanwhile ends.
+        # A start may wait seconds for a chain; a signal ends it meanwhile.
         await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if told.is_set():
             starting.cancel()
@@ -152,7 +152,7 @@ async def _run_until_told(settings: Settings) -> None:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's loop where the extra of that name is installed, else asyncio's own."""
+    """uvloop's loop if the extra of that name is installed, else asyncio's own."""
     try:
         import uvloop
     except ImportError:
@@ -187,7 +187,7 @@ def health(
 
 
 def _own_address() -> str:
-    """Where this machine's node listens, by the variables it was started with; pydantic would take a second to say."""
+    """Where this machine's node listens, from its environment variables; asking pydantic would take a second."""
     host = os.environ.get("MESH_LISTEN_HOST") or "0.0.0.0"  # noqa: S104 - compared, not bound
     port = os.environ.get("MESH_LISTEN_PORT") or "9090"
     local = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
@@ -199,7 +199,7 @@ def _get_health(address: str) -> str:
 
     from zmesh.multiaddr import parse_endpoint
 
-    # What a curl line has after the host and port says nothing more: there is one place to ask.
+    # The path of a URL pasted from a curl command is ignored: there is only one path to ask.
     place = address.removeprefix(SCHEME).partition("/")[0] if address.startswith(SCHEME) else address
     endpoint = parse_endpoint(place)
     connection = HTTPConnection(endpoint.host, endpoint.port, timeout=HEALTH_SECONDS)

@@ -1,10 +1,10 @@
-"""``zmesh key``: make a node's key, and have an account sign that it speaks for it.
+"""``zmesh key``: make a node's key, and have an account sign that the key speaks for it.
 
 Rules
- 1. The secret of an account comes from a prompt, a file or MESH_ACCOUNT_SECRET, never from the command line, where
-    every process of the machine can read it; and it is never printed. It need not be on this machine at all:
-    ``--print`` gives the text to sign elsewhere, ``--text`` and ``--signature`` take it back.
- 2. What is written was checked: by both signatures, as every other node checks it.
+ 1. The secret of an account comes from a prompt, a file or MESH_ACCOUNT_SECRET, never from the command line, which
+    every process on the machine can read; and it is never printed. It need not be on this machine at all: ``--print``
+    gives the text to sign elsewhere, and ``--text`` and ``--signature`` take the result back.
+ 2. Both signatures of a delegation are checked before it is written, as every other node checks them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 SECRET_VARIABLE = "MESH_ACCOUNT_SECRET"  # noqa: S105 - the name of a variable
 BACKDATED = 600
-"""Seconds that a delegation begins before now: clocks of nodes differ, and it should hold everywhere at once."""
+"""Seconds by which the start of a delegation is backdated: nodes' clocks differ, and it should hold everywhere at
+once."""
 keys = typer.Typer(help="Make Ed25519 keys, and have accounts sign for them.", no_args_is_help=True)
 
 
@@ -105,7 +106,7 @@ def key_delegate(  # noqa: PLR0913, PLR0917 - the options of a command
             raise ConfigError("--print needs --account, because the text names the account that is to sign it")
         from zmesh.account import parse_account
 
-        # Byte for byte where a program reads it; a terminal gets its end of line.
+        # A program gets exactly the bytes to sign; a terminal also gets a newline.
         typer.echo(terms.statement(parse_account(account), identity).text, nl=sys.stdout.isatty())
         return
     _hand_over(_sign(terms, account, _account_key(secret_file, chosen), identity), out)
@@ -144,7 +145,7 @@ def key_verify(
 
 @dataclass(frozen=True)
 class _Terms:
-    """What a delegation is to say, besides who and for which key."""
+    """The terms of a delegation, apart from the account and the key."""
 
     network: str
     genesis: bytes
@@ -152,7 +153,7 @@ class _Terms:
     sequence: int | None
 
     def statement(self, account: bytes, identity: Identity) -> Statement:
-        """The statement as of now. Raises ``ConfigError`` for what nobody may sign."""
+        """The statement as of now. Raises ``ConfigError`` for terms that are out of bounds."""
         from zmesh.delegation import DAY, MAX_DAYS, Statement, check_statement
 
         if not self.network.isprintable() or self.network != self.network.strip():
@@ -179,7 +180,7 @@ def _identity(path: Path | None, environ: Mapping[str, str]) -> Identity:
 
 
 def _sign(terms: _Terms, address: str | None, by: AccountKey, identity: Identity) -> Delegation:
-    """Both sign here."""
+    """The account and the node both sign here."""
     from zmesh.account import parse_account, write_account
     from zmesh.delegation import encode_delegation
 
@@ -191,7 +192,7 @@ def _sign(terms: _Terms, address: str | None, by: AccountKey, identity: Identity
 
 
 def _join(statement: Statement, signature: str, scheme: Scheme, identity: Identity) -> Delegation:
-    """The account has signed elsewhere, as it is or wrapped by a wallet; the node signs here."""
+    """The account signed elsewhere, the plain text or a wallet's wrapped form of it; the node signs here."""
     from zmesh.delegation import Scheme, encode_delegation, recover_public, wrap
 
     if statement.key != identity.public:
@@ -199,7 +200,8 @@ def _join(statement: Statement, signature: str, scheme: Scheme, identity: Identi
             f"the text is for the key {statement.key.hex()}, not for --key, which is {identity.public.hex()}"
         )
     digits = signature.strip().removeprefix("0x")
-    # The last byte of an ECDSA signature helps to recover the key; the account tells which one it is just as well.
+    # The last byte of an ECDSA signature helps to recover the public key; the account's id identifies the key just as
+    # well.
     expected = 130 if scheme is Scheme.ECDSA else 128
     if len(digits) != expected or not digits.isalnum():
         wanted = f"{expected} hexadecimal digits for {scheme.name.lower()}"
@@ -238,7 +240,7 @@ def _hand_over(made: Delegation, out: Path | None) -> None:
 
 
 def _problem(made: Delegation, wall: float) -> str | None:
-    """Why it does not hold now, as far as can be told without a registry."""
+    """Why it is not valid now, as far as can be told without a registry; None if it is."""
     said = made.statement
     if not made.held_by_key():
         return "the mesh key did not sign it"
@@ -257,7 +259,7 @@ def _read_text(path: Path) -> Statement:
 
 
 def _account_key(path: Path | None, scheme: Scheme) -> AccountKey:
-    """The account of the secret that the operator gives, in whichever of the three ways."""
+    """The account whose secret the operator gives, in any of the three ways."""
     from zmesh.account import MAX_SECRET, AccountKey
     from zmesh.files import read_regular
     from zmesh.identity import refuse_exposed
@@ -295,7 +297,7 @@ def _genesis(digits: str | None, url: str | None) -> bytes:
 
 
 def _date(seconds: int) -> str:
-    """A moment for people; the number itself beyond the years that a calendar has."""
+    """A human-readable date; the bare number for years beyond the calendar."""
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (OverflowError, OSError, ValueError):

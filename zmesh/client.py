@@ -5,7 +5,7 @@ Rules
  2. The client holds no protocol state: ``running.py`` has what lives between ``start`` and ``stop``.
  3. Waiting is bounded: a direct send by its timeout, ``stop`` by ``stop_timeout`` and half of that for the registry,
     ``broadcast`` by ``MAX_PAUSE``, and by the account's rate, since others would drop what is sent faster.
- 4. A started node is stopped completely, by a task of its own, even if those who wait for that give up.
+ 4. A started node is always stopped completely: a task of its own does it, even if the callers of ``stop`` give up.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ _log = get_logger(__name__)
 
 
 class MeshNetworkClient:
-    """A validator's connection to all others.
+    """A validator's connection to all others. Use it with ``async with``, or call ``start`` and ``stop``.
 
-    ``peer_id``: this node's name, unique in the mesh. ``listen_port``: the front door, HTTP and ZMTP (9090).
-    ``blockchain_rpc``: the chain's endpoint (ws://localhost:9944). ``private_key``: 64 hex digits, 32 bytes or the
-    path of a key file; None makes a new key. ``registry``: a path, ``substrate``, or a ``zmesh.registry.Registry``. All
-    other keyword arguments are the fields of ``zmesh.config.Settings``. An explicit argument beats the environment
-    variable, which beats the default. ``settings``: all of them, ready-made; then nothing else may be given but a
-    registry object.
+    ``peer_id``: this node's name, unique in the mesh. ``listen_port``: the port of the front door, HTTP and ZMTP
+    (9090). ``blockchain_rpc``: the chain's RPC endpoint (ws://localhost:9944). ``private_key``: 64 hex digits, 32 bytes
+    or the path of a key file; without one, a new key is made. ``registry``: a path, ``substrate``, or an implementation
+    of ``zmesh.registry.Registry``. All other keyword arguments are fields of ``zmesh.config.Settings``. An argument
+    beats the environment variable, which beats the default. ``settings``: ready-made ``Settings``, which only a
+    registry object may go with.
 
     Raises ``ConfigError`` for anything unusable.
     """
@@ -115,16 +115,16 @@ class MeshNetworkClient:
         self._starting: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._waiting: set[asyncio.Task[Any]] = set()
-        """Tasks that wait for the end, handlers among them."""
+        """Tasks that wait for ``stop`` to finish, handlers among them."""
         self._unlisted = Member(identity.public, identity.public.hex(), self.peer_id)
-        """This node where no registry lists it."""
+        """This node, for when no registry lists it."""
         self._broadcasts = 0
         self._pause = 0.0
         self._clear_at = 0.0
-        """Monotonic seconds from which on others take what is broadcast."""
+        """Monotonic seconds from which others accept the next broadcast."""
 
     def _named_registry(self, genesis: bytes) -> Registry | None:
-        """The registry that the settings name."""
+        """The registry that the settings name, if any."""
         file, chain = self.settings.registry_file(), self.settings.registry_chain()
         if file is not None:
             from zmesh.registry.static import StaticRegistry
@@ -154,17 +154,17 @@ class MeshNetworkClient:
 
     @property
     def listen_port(self) -> int:
-        """The front door's port; the bound one while running, which matters where 0 was asked for."""
+        """The port of the front door; while running, the one that was bound, which matters if 0 was asked for."""
         return self.settings.listen_port if self._life is None else self._life.server.port
 
     @property
     def is_running(self) -> bool:
-        """Between ``start`` and ``stop``."""
+        """True between ``start`` and ``stop``."""
         return self._life is not None and self._life.is_open
 
     @property
     def peers(self) -> PeerTable:
-        """Everybody known, by peer_id. Assigning a ``PeerInfo`` connects, deleting disconnects."""
+        """Known peers, by peer_id. Assigning a ``PeerInfo`` vouches for a peer and connects; deleting undoes that."""
         return self._setup.peers
 
     @peers.setter
@@ -173,7 +173,7 @@ class MeshNetworkClient:
 
     @property
     def seen_messages(self) -> SeenView:
-        """The ids of recently seen messages; its ``len`` is their number."""
+        """The ids of the messages seen in the last two minutes; its ``len`` is their number."""
         return SeenView(self._life.engine if self._life is not None and self._life.is_open else None)
 
     @property
@@ -183,12 +183,12 @@ class MeshNetworkClient:
 
     @property
     def _message_queue(self) -> Dispatcher:
-        """``qsize()`` of it is the longest queue before a handler."""
+        """Its ``qsize()`` is the length of the longest handler queue."""
         return self._setup.dispatcher
 
     @property
     def handlers(self) -> Handlers:
-        """The built-in protocol: ``rounds``, ``votes`` (with ``tally``), ``records``. Raises ``NotRunningError``."""
+        """The built-in handlers: ``rounds``, ``votes`` (with ``tally``), ``records``. Raises ``NotRunningError``."""
         return self._running().handlers
 
     # ------------------------------------------------------------ starting and stopping
@@ -196,10 +196,10 @@ class MeshNetworkClient:
     async def start(self) -> None:
         """Bind, read the registry, and begin to connect. Returns once it listens; peers connect in their own time.
 
-        A delegation that was renewed since the last start is picked up. A chain gets some seconds for its first answer
-        (``zmesh.registry.chain``); the node also starts without one.
-        Raises ``ConfigError`` (port in use, malformed registry ...), ``ZmeshError`` if libzmq does not keep strangers
-        out, ``NotRunningError`` if it is already running or is stopped meanwhile; nothing is then left behind.
+        A delegation that was renewed since the last start is picked up. A chain has some seconds for its first answer
+        (``zmesh.registry.chain``); the node also starts without one. Raises ``ConfigError`` (port in use, malformed
+        registry ...), ``ZmeshError`` if libzmq does not keep strangers out, ``NotRunningError`` if it is already
+        running or is stopped meanwhile; nothing is then left behind.
         """
         if self._life is not None:
             raise NotRunningError(f"{self.peer_id} is already running: stop() it before starting it again")
@@ -216,26 +216,26 @@ class MeshNetworkClient:
                 raise NotRunningError(f"{self.peer_id} was stopped while it was starting") from None
             raise
         self._starting = None
-        if self._ending is not None:  # stop() came in the very moment that the start was done
+        if self._ending is not None:  # stop() was called just as the start finished
             await self.stop()
             raise NotRunningError(f"{self.peer_id} was stopped while it was starting")
         _log.info("started", peer_id=self.peer_id, public_key=self.public_key, **self._life.facts())
 
     def _take_renewed_delegation(self) -> None:
-        """It is renewed once a month, and an embedding service should not have to make another client for that."""
+        """A delegation is renewed every month, and an embedding service should not need a new client for that."""
         delegation = self.settings.delegated(self._setup.identity.public)
         if self.settings.chain(delegation) != self._setup.genesis:
             raise ConfigError(f"the delegation of {self.peer_id} is for another chain than before: make a new client")
         self._setup = replace(self._setup, delegation=delegation)
 
     async def stop(self) -> None:
-        """Say goodbye, let handlers finish what is queued, and close, within ``stop_timeout``. Safe to call twice.
+        """Let handlers finish what is queued, say goodbye and close, within ``stop_timeout``. Safe to call twice.
 
         All callers wait for the same shutdown, which completes even if they give up waiting.
         """
         if self._life is None:
             return
-        if self._life.loop.is_running():  # one that was closed under the node can end it no more
+        if self._life.loop.is_running():  # a loop that was closed under the node cannot end it
             self._life.refuse_elsewhere()
         if self._ending is None:
             self._ending = asyncio.ensure_future(self._end(self._life))
@@ -285,12 +285,12 @@ class MeshNetworkClient:
     async def broadcast(
         self, message_type: MessageType, payload: Mapping[str, Any], ttl: int | None = None
     ) -> MeshMessage:
-        """Sign a message and gossip it to everybody; ``ttl`` in hops, or None to let the size of the mesh decide.
+        """Sign a message and gossip it to all peers; ``ttl``: hops, or None to choose by the size of the mesh.
 
         Waits first while this account has sent more than others accept from it: ``author_burst`` messages at once and
-        ``author_rate`` per second, of 2 KiB each. On return the message is on its way, or kept to be offered again; if
-        every link refused it, that is up to 50 ms later, so that a flood does not outrun its links.
-        Raises ``PayloadError`` for a payload that cannot be sent, is over 64 KiB or lacks what its type requires,
+        ``author_rate`` per second, of 2 KiB each. On return the message is on its way, or kept to be offered again. If
+        every link refused it, the call returns up to 50 ms later, so that a flood does not outrun its links. Raises
+        ``PayloadError`` for a payload that cannot be sent, is over 64 KiB or lacks what its type requires,
         ``SelfHarmError`` for one that contradicts what this account said before, as far as this node knows,
         ``ConfigError`` for an unknown type, and ``NotRunningError`` before ``start``.
         """
@@ -325,7 +325,7 @@ class MeshNetworkClient:
 
         ``timeout``: seconds, at most 110; giving up earlier does not recall the message. The result is true exactly if
         the recipient verified the message and queued it for its handlers, if it has any. Raises ``PayloadError`` for a
-        payload that cannot be sent, or lacks what its type requires; being too large is a result. Raises
+        payload that cannot be sent or lacks what its type requires; one that is too large is a result. Raises
         ``ConfigError`` for an invalid timeout or an unknown type, and ``NotRunningError`` before ``start``.
         """
         life = self._here()
@@ -345,7 +345,7 @@ class MeshNetworkClient:
         model_hash: str = "",
         **extra: Any,
     ) -> MeshMessage:
-        """Announce a federated-learning round to everybody; ``deadline`` in seconds from now.
+        """Announce a federated-learning round to all peers; ``deadline`` in seconds from now.
 
         The payload also carries the deadline as Unix seconds, and everything in ``extra``. Raises what ``broadcast``
         raises.
@@ -390,7 +390,7 @@ class MeshNetworkClient:
         Takes coroutine functions and plain callables; a plain one runs on the event loop and must not block. A call
         that waits for longer than ``handler_timeout`` is cancelled: long work belongs in a task of the application's
         own. All handlers of a message share one payload, and must only read it. Register before ``start``: messages
-        that arrive earlier are not kept. Raises ``ConfigError`` for an unknown type, and for what cannot be called.
+        that arrive earlier are not kept. Raises ``ConfigError`` for an unknown type or an object that is not callable.
         """
         if not callable(handler):
             raise ConfigError(
@@ -403,9 +403,9 @@ class MeshNetworkClient:
         return self._setup.dispatcher.iterate()
 
     async def discover_peers(self) -> list[PeerInfo]:
-        """Ask the registry now, and return everybody who belongs, including peers added by hand.
+        """Ask the registry now, and return all members, including peers added by hand.
 
-        Of validators whose signed record has not arrived yet, only the account and what the chain says about it are
+        For validators whose signed record has not arrived yet, only the account and what the chain says about it are
         known: their ``public_key`` is empty, and their account stands in for their name.
 
         A registry that cannot be read is warned about once; the answer is then the peers known so far.
@@ -440,13 +440,13 @@ class MeshNetworkClient:
     # ------------------------------------------------------------ how it is
 
     def health(self) -> dict[str, Any]:
-        """What GET /health says."""
+        """The content of GET /health, as plain values."""
         if not self.is_running:
             return {"status": "stopped", "peer_id": self.peer_id, "peers_count": 0, "running": False}
         return self._running().health()
 
     def metrics(self) -> str:
-        """What GET /metrics says. Raises ``NotRunningError``."""
+        """The text of GET /metrics. Raises ``NotRunningError``."""
         return self._running().metrics()
 
     # ------------------------------------------------------------ small things
@@ -457,7 +457,7 @@ class MeshNetworkClient:
         return self._life
 
     def _here(self) -> Running:
-        """For what makes the node take a step: its event loop is the only one that may."""
+        """For calls that make the node take a step: only its own event loop may."""
         life = self._running()
         life.refuse_elsewhere()
         return life
@@ -473,7 +473,7 @@ class MeshNetworkClient:
 
 
 def _kind(value: MessageType) -> MessageType:
-    """The type that ``value`` is, or is the name of."""
+    """The message type that ``value`` is or names."""
     try:
         return MessageType(value)
     except ValueError:
@@ -481,8 +481,8 @@ def _kind(value: MessageType) -> MessageType:
 
 
 def _settings(made: Settings | None, given: Mapping[str, Any]) -> Settings:
-    """Those that were made before, or new ones of what is given and the environment."""
-    from zmesh.config import Settings  # takes longer to import than everything else together
+    """The ready-made settings, or new ones from the arguments and the environment."""
+    from zmesh.config import Settings  # its import takes longer than all others together
 
     if made is None:
         return Settings(**given)
@@ -494,6 +494,6 @@ def _settings(made: Settings | None, given: Mapping[str, Any]) -> Settings:
 
 
 def _is_cancelled() -> bool:
-    """Does somebody want the current task to end?"""
+    """Whether the current task is being cancelled."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

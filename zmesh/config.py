@@ -6,7 +6,7 @@ Rules
     (``BLOCKCHAIN_RPC`` is the guide's one exception).
  2. A bad value is refused at construction with one sentence: the field, its variable, the value, what it
     must be. A secret is never repeated, and settings do not change afterwards.
- 3. Only this module imports pydantic, and only those who read settings import this module: it takes longer to
+ 3. Only this module imports pydantic, and only code that reads settings imports this module: pydantic takes longer to
     import than all the rest of zmesh.
 """
 
@@ -35,20 +35,20 @@ from zmesh.transport import MAX_LINKS
 
 PREFIX = "MESH_"
 CHAIN = "substrate"
-"""What ``registry`` says when the chain is to be asked."""
+"""The value of ``registry`` that stands for the chain."""
 MAX_RPC_URLS = 8
-"""Endpoints of a chain: enough to outlive any, few enough to come back to the first one soon."""
+"""Endpoints of a chain: enough to survive the loss of any, few enough to come back to the first one soon."""
 MAX_NETWORK_NAME = 64
 """Bytes of a mesh name in UTF-8: people type it."""
 MAX_SEEDS = 64
-"""Addresses to begin with: people write them down."""
+"""Bootstrap addresses: people write them down."""
 
 _BOUNDS = Bounds()
 _HEX = frozenset("0123456789abcdefABCDEF")
 
 
 class _BadValueError(ValueError):
-    """Raised by a validator if what the setting must be already says everything."""
+    """Raised by a validator if ``must_be`` already says everything."""
 
 
 def _name(text: str) -> str:
@@ -76,7 +76,7 @@ def _interface(text: str) -> str:
 
 
 def _rpc(text: str) -> str:
-    """Websocket or HTTP addresses. They may carry passwords, so what is wrong is said without showing it."""
+    """Websocket or HTTP addresses. They may carry passwords, so errors do not show them."""
     urls = split_list(text)
     if len(urls) > MAX_RPC_URLS:
         raise ConfigError(f"{len(urls)} URLs are too many: there must be at most {MAX_RPC_URLS}")
@@ -94,7 +94,7 @@ def _is_rpc(url: str) -> bool:
 
 
 def split_list(text: str) -> list[str]:
-    """What stands between commas and blanks."""
+    """The parts between commas and blanks."""
     return text.replace(",", " ").split()
 
 
@@ -110,7 +110,7 @@ def _path(value: object) -> object:
 
 
 def _registry(value: object) -> object:
-    """A file's path, or the word for the chain and, after a colon, the name of what reads it."""
+    """A file's path, or the word for the chain and, after a colon, the name of its reader."""
     if isinstance(value, str) and value.partition(":")[0] == CHAIN:
         name = value.partition(":")[2]
         if ":" in value and not name.isidentifier():
@@ -133,14 +133,14 @@ def _advertised(text: str) -> str:
 
 
 def _listed(value: object) -> object:
-    """Several of something, as a variable holds it: with commas or blanks between."""
+    """A list in the form of a variable: one text with blanks between the items."""
     if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
         return " ".join(value)
     return value
 
 
 def _seeds(text: str) -> str:
-    """Addresses to begin with, made canonical; ``Settings.seeds`` takes them apart."""
+    """Bootstrap addresses in canonical form; ``Settings.seeds`` takes them apart."""
     found = list(dict.fromkeys(map(parse_endpoint, split_list(text))))
     if len(found) > MAX_SEEDS:
         raise ConfigError(
@@ -182,7 +182,7 @@ PathLike = Annotated[Path, BeforeValidator(_path)]
 
 
 class Settings(BaseSettings):
-    """What an operator decides; each field's variable is its name in capitals after ``MESH_``.
+    """What an operator decides. A field's variable is its name in capitals after ``MESH_``, except ``BLOCKCHAIN_RPC``.
 
     Raises ``ConfigError`` with one sentence for a missing, unknown or invalid setting.
     """
@@ -205,7 +205,7 @@ class Settings(BaseSettings):
     private_key: Secret[str | bytes | Path] | None = _setting(
         None, "64 hexadecimal digits, 32 bytes or the path of a key file"
     )
-    """Ed25519 key, in any form that ``identity.load_key`` takes; without one a fresh key is made, unknown to others."""
+    """Ed25519 key: 64 hex digits, 32 bytes or the path of a key file; if not given, a fresh one, unknown to others."""
     delegation: str | Path | None = _setting(
         None, "the path of a file written by `zmesh key delegate`, or the content of one"
     )
@@ -243,7 +243,7 @@ class Settings(BaseSettings):
     )
     """What decides who belongs: a TOML file of validators, watched for changes; ``substrate`` for the chain, read as
     its metadata suggests; or ``substrate:NAME`` for the chain, read by the reader of that name. If not given, the chain
-    if ``blockchain_rpc`` is given, else nothing: then only peers added by hand are admitted."""
+    decides if ``blockchain_rpc`` is given; else only peers added by hand are admitted."""
     genesis: Annotated[str, AfterValidator(_genesis)] | None = _setting(
         None, "the 64 hexadecimal digits of the chain's genesis hash"
     )
@@ -252,7 +252,7 @@ class Settings(BaseSettings):
     admission: Annotated[Literal["registry", "open"], BeforeValidator(_lower)] = _setting(
         "registry", "registry or open"
     )
-    """Who gets in: those the registry names or, for demos and tests, anybody with a signed record."""
+    """Who gets in: peers that the registry names or, for demos and tests, any peer with a signed record."""
     bootstrap: Annotated[str, BeforeValidator(_listed), AfterValidator(_seeds)] = _setting(
         "", "addresses such as mesh.example.org:9090 or /ip4/192.0.2.1/tcp/9090, separated by commas"
     )
@@ -267,34 +267,34 @@ class Settings(BaseSettings):
     heartbeat_interval: float = _seconds(60, 60)
     """Seconds between heartbeats: five fit into ``peer_timeout``, so four may be lost."""
     peer_timeout: float = _seconds(300, 300)
-    """Seconds after its last signed message until a peer counts as dead."""
+    """Seconds since its last signed message after which a peer counts as dead."""
     peer_forget: float | None = _seconds(None, 600, 7 * 86_400)
     """Seconds of silence until a peer is no longer listed; by default the longer of 600 and twice ``peer_timeout``."""
 
     # ---------------------------------------------------------------- limits
 
     author_rate: float = _rate(_BOUNDS.author_rate)
-    """Gossip messages per second taken from one account; a larger one counts once more for every 2 KiB of its size."""
+    """Gossip messages per second accepted from one account; each full 2 KiB of a message counts as one more."""
     author_burst: float = _burst(_BOUNDS.author_burst)
-    """The same in one burst: five times as many as 1,000 announcements need."""
+    """Gossip messages accepted from one account in one burst: five times as many as 1,000 announcements need."""
     link_rate: float = _rate(_BOUNDS.link_rate)
-    """Frames per second taken from one link: more than a core can verify, so only junk reaches this limit."""
+    """Frames per second accepted from one link: more than a core can verify, so only junk reaches this limit."""
     link_burst: float = _burst(_BOUNDS.link_burst)
-    """The same in one burst."""
+    """Frames accepted from one link in one burst."""
     direct_rate: float = _rate(_BOUNDS.direct_rate)
-    """Direct messages per second taken from one account."""
+    """Direct messages per second accepted from one account."""
     direct_burst: float = _burst(_BOUNDS.direct_burst)
-    """The same in one burst."""
+    """Direct messages accepted from one account in one burst."""
     handler_queue: int = _count(4096, 1, 1_000_000)
     """Messages that may wait for one handler, each at most 64 KiB on the wire and up to ten times that in memory. A
-    full queue refuses new ones and counts them; once it is half full, nobody gets more than an even share of it."""
+    full queue refuses new ones and counts them; once it is half full, no account gets more than an even share of it."""
     handler_concurrency: int = _count(64, 1, 10_000)
     """Concurrent calls of one handler: slow ones overlap, and a flood starts no more tasks than this."""
     handler_timeout: float = _seconds(30, 30)
-    """Seconds until a handler is cancelled and counted as hung, because its place is needed."""
+    """Seconds after which a call of a handler is cancelled and counted as hung, so that others can run in its place."""
     verify_threads: int = _count(2, 0, 64)
     """Threads that verify signatures under load; two are 1.9 times as fast as one, since they release the interpreter
-    lock. With 0 or 1 there are none, and the event loop verifies by itself."""
+    lock. With 0 or 1 there are none, and the event loop verifies alone."""
     stop_timeout: float = _seconds(5, 5, 300)
     """Seconds that ``stop()`` may take, half for handlers and half for goodbyes; a registry that hangs may add half as
     many again. With the default, the total stays below the 10 s after which container runtimes kill."""
@@ -302,13 +302,13 @@ class Settings(BaseSettings):
     # ---------------------------------------------------------------- on disk and in the log
 
     state_dir: PathLike | None = _setting(None, "the path of a folder")
-    """Folder for what should outlive a restart (epoch, reputations); without one, nothing is kept."""
+    """Folder for what outlives a restart (epoch, reputations, records, validators); if not given, nothing is kept."""
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = _setting(
         "INFO", "DEBUG, INFO, WARNING or ERROR"
     )
     """How much ``zmesh run`` logs. An embedding service keeps its own logging."""
     log_format: Literal["auto", "console", "json"] = _setting("auto", "auto, console or json")
-    """How the log looks: with ``auto``, for people on a terminal and as JSON lines elsewhere."""
+    """Format of the log: ``auto`` is human-readable (``console``) on a terminal and JSON lines (``json``) elsewhere."""
 
     def __init__(self, **explicit: Any) -> None:
         """Explicit arguments by field name; None means "not given"."""
@@ -318,7 +318,7 @@ class Settings(BaseSettings):
             sentence: str | None = _sentence(error)
         else:
             sentence = self._contradiction()
-        # Raised out here so that nothing is chained: pydantic's own text spans lines.
+        # Raised out here so that no cause is chained: pydantic's own text spans several lines.
         if sentence is not None:
             raise ConfigError(sentence)
 
@@ -334,7 +334,7 @@ class Settings(BaseSettings):
         return None
 
     def bounds(self) -> Bounds:
-        """The part of the settings that the protocol engine knows."""
+        """The settings that the protocol engine uses."""
         forget = max(_BOUNDS.forget, 2 * self.peer_timeout) if self.peer_forget is None else self.peer_forget
         return replace(
             _BOUNDS,
@@ -352,18 +352,18 @@ class Settings(BaseSettings):
         )
 
     def registry_file(self) -> Path | None:
-        """The file of validators, if it is a file that says who belongs."""
+        """The file of validators if a file says who belongs, else None."""
         return None if self.registry is None or self.registry_chain() is not None else Path(self.registry)
 
     def registry_chain(self) -> str | None:
-        """``substrate`` or ``substrate:NAME`` where the chain says who belongs, else None."""
+        """``substrate`` or ``substrate:NAME`` if the chain says who belongs, else None."""
         if self.registry is None:
             return CHAIN if "blockchain_rpc" in self.model_fields_set else None
         said = self.registry
         return said if isinstance(said, str) and said.partition(":")[0] == CHAIN else None
 
     def rpc_urls(self) -> tuple[str, ...]:
-        """The chain's endpoints, in their order."""
+        """The chain's endpoints, in order."""
         return tuple(dict.fromkeys(split_list(self.blockchain_rpc)))
 
     def identity(self) -> Identity:
@@ -374,7 +374,8 @@ class Settings(BaseSettings):
             raise ConfigError(f"private_key ({PREFIX}PRIVATE_KEY): {error}") from None
 
     def delegated(self, key: PeerKey) -> Delegation | None:
-        """``delegation`` itself, which must be for this key and this mesh. Raises ``ConfigError``.
+        """The delegation of ``delegation``, which must be for this key and this mesh; None without one. Raises
+        ``ConfigError``.
 
         Whether it is valid at a given moment depends on the registry and the clock.
         """
@@ -395,9 +396,9 @@ class Settings(BaseSettings):
         return found
 
     def chain(self, delegation: Delegation | None) -> bytes:
-        """Genesis hash of the chain if the settings give it, by itself or within a delegation; else empty.
+        """Genesis hash of the chain if the settings give it, directly or within a delegation; else empty.
 
-        Raises ``ConfigError`` when the two disagree.
+        Raises ``ConfigError`` if the two disagree.
         """
         told = bytes.fromhex(self.genesis or "")
         signed = b"" if delegation is None else delegation.statement.genesis
@@ -424,7 +425,7 @@ def suspicious_variables(environ: Mapping[str, str]) -> list[str]:
 
 
 def _mistyped(environ: Mapping[str, str]) -> dict[str, str]:
-    """Such a sentence for each variable, and the variable that was meant."""
+    """Those sentences, each with the variable that was meant."""
     known = {variable_of(name) for name in Settings.model_fields}
     found = {}
     for variable in sorted(environ):
@@ -456,7 +457,7 @@ def _sentence(error: ValidationError) -> str:
 
 
 def _field_at(place: str) -> str | None:
-    """The field that pydantic means: it names some by their variable."""
+    """The field that pydantic means: it refers to some by their variable."""
     for name in Settings.model_fields:
         if place in {name, variable_of(name)}:
             return name

@@ -1,10 +1,10 @@
-"""The names of the events that /metrics counts, so that each stands there with 0 before it happens.
+"""The names of the events that /metrics counts, so that each is exposed as 0 before it happens.
 
-Why: a rate needs two values, so the first event of a name that begins with 1 is one that nobody is alerted of.
+Why: a rate needs two samples, so a counter that first appears as 1 raises no alert for its first event.
 
 Rules
- 1. One table for each layer. Names that an enumeration has are taken from it.
- 2. A name that is missing here is told nevertheless, from its first event on; a registry's names are its own.
+ 1. One table per layer. Names that an enumeration defines are taken from it.
+ 2. A name that is missing here is exposed nevertheless, from its first event on; a registry defines its own names.
 """
 
 from __future__ import annotations

@@ -2,12 +2,14 @@
 
 Rules
  1. The account signs a text of a few ASCII lines, so that a person can read what is signed on whatever machine or
-    wallet holds the account. PROTOCOL.md ("Delegations") has it byte by byte. The text names chain, mesh, account, key,
-    time and sequence, so that it holds nowhere else.
- 2. The mesh key signs a hash of that text and of the account's signature: nobody can claim a key that it does not hold.
- 3. Any bytes whatsoever decode or raise ``WireError`` with MALFORMED. What was decoded has the right shape and nothing
-    more: ask ``held_by_key`` and ``signed_by_account``. Neither raises, and neither reads a clock.
- 4. Two delegations are the same when their texts are: signatures of one text differ, as sr25519 draws a random number.
+    wallet holds the account. PROTOCOL.md ("Delegations") specifies it byte by byte. The text names chain, mesh,
+    account, key, time and sequence, so that it is valid nowhere else.
+ 2. The mesh key signs a hash of that text and of the account's signature: an account cannot claim a key that it does
+    not hold.
+ 3. Any bytes decode or raise ``WireError`` with MALFORMED. A decoded delegation has the right shape and nothing more:
+    call ``held_by_key`` and ``signed_by_account``. Neither raises, and neither reads a clock.
+ 4. Two delegations are the same if their texts are: signatures over one text differ, since sr25519 draws a random
+    number.
 """
 
 from __future__ import annotations
@@ -34,23 +36,23 @@ VERSION: Final = 1
 SIGN_TAG: Final = b"zmesh/1 delegation:"
 HEADING: Final = "zmesh delegation 1"
 MAX_DELEGATION: Final = 512
-"""Bytes as it travels: the longest one has 427, and a record of 4 KiB has to hold it."""
+"""Bytes on the wire: the longest one has 427, and a record of 4 KiB has to hold it."""
 MAX_NETWORK: Final = 64
 """Bytes of a mesh's name in UTF-8."""
 DAY: Final = 86_400
 MAX_DAYS: Final = 366
-"""Days that one may hold: a key that was stolen and forgotten is worth nothing after a year."""
+"""Days that one may be valid: a key that was stolen and forgotten is worth nothing after a year."""
 USUAL_DAYS: Final = 30
-"""Days when nobody says otherwise: a month to notice a theft, and to sign anew once a month is no burden."""
+"""Days by default: a month to notice a theft, and signing once a month is no burden."""
 MAX_TEXT: Final = 1024
-"""Bytes of the text: the longest one has 567, and whoever reads a file has a bound."""
+"""Bytes of the text: the longest one has 567, and reading a file needs a bound."""
 
 MAX_FILE: Final = 2048
-"""Bytes read of a file: 1,024 digits, and room to see that it is something else."""
+"""Bytes read of a file: 1,024 digits, and room to notice that it is something else."""
 
 _HEX: Final = frozenset(string.hexdigits)
 _LEAST_DIGITS: Final = 128
-"""Digits of the two signatures are twice as many; no path looks like that."""
+"""The two signatures alone have twice as many digits, and no path looks like that."""
 _LABELS: Final = ("network", "genesis", "account", "mesh key", "not before", "not after", "sequence")
 _NO_GENESIS: Final = "none"
 _PLAIN: Final = frozenset(range(0x21, 0x7F)) - {ord("%")}
@@ -73,22 +75,22 @@ class Scheme(IntEnum):
 
 
 class Statement(NamedTuple):
-    """What an account says."""
+    """What an account signs: that a mesh key speaks for it."""
 
     network: str
     """Name of the mesh."""
     genesis: bytes
     """32 bytes, the genesis hash of the chain; empty in a mesh without one."""
     account: bytes
-    """32 bytes, the AccountId that says it."""
+    """32 bytes, the AccountId of the signer."""
     key: PeerKey
     """The mesh key that speaks for it."""
     not_before: int
-    """Unix seconds: it holds from then on ..."""
+    """Unix seconds: it is valid from then on ..."""
     not_after: int
-    """... and up to and with then."""
+    """... up to and including this second."""
     sequence: int
-    """The highest one of an account ends all others of that account."""
+    """An account's highest sequence ends all its other delegations."""
 
     @property
     def network_id(self) -> bytes:
@@ -97,7 +99,7 @@ class Statement(NamedTuple):
 
     @property
     def text(self) -> bytes:
-        """The ASCII text that is signed: eight lines, none after the last one's end."""
+        """The ASCII text that is signed: eight lines, without a newline after the last."""
         said = (
             _escape(self.network),
             self.genesis.hex() or _NO_GENESIS,
@@ -113,14 +115,14 @@ class Statement(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Delegation:
-    """A statement with both signatures. ``encoded`` is the whole of it as it travels."""
+    """A statement with both signatures. ``encoded``: the whole delegation as it travels."""
 
     statement: Statement
     scheme: Scheme
     wrapped: bool
-    """Did a wallet put ``<Bytes>`` and ``</Bytes>`` around the text before it signed?"""
+    """Whether a wallet put ``<Bytes>`` and ``</Bytes>`` around the text before signing it."""
     public: bytes
-    """33 bytes, the compressed public key of an ECDSA account, whose id is but a hash; else empty."""
+    """33 bytes, the compressed public key of an ECDSA account, whose id is only a hash of it; else empty."""
     account_signature: bytes
     """64 bytes."""
     key_signature: bytes
@@ -128,17 +130,17 @@ class Delegation:
     encoded: bytes
 
     def held_by_key(self) -> bool:
-        """Does the mesh key agree? One Ed25519 verification, about 0.1 ms."""
+        """Whether the mesh key agrees. One Ed25519 verification, about 0.1 ms."""
         proof = possession(self.statement, self.account_signature)
         return verify(self.statement.key, proof, self.key_signature)
 
     def is_of_account(self) -> bool:
-        """Is its public key that of the account? Only with ECDSA it can be another; costs a hash."""
+        """Whether ``public`` is the account's. Only with ECDSA can it be another's; costs a hash."""
         is_hash = self.scheme is Scheme.ECDSA
         return not is_hash or blake2b(self.public, digest_size=32).digest() == self.statement.account
 
     def signed_by_account(self) -> bool:
-        """Did the account sign it? About 0.1 ms, for ECDSA about 10 ms (pure Python)."""
+        """Whether the account signed it. About 0.1 ms, or about 10 ms with ECDSA (pure Python)."""
         message = wrap(self.statement.text) if self.wrapped else self.statement.text
         return self.is_of_account() and _VERIFY[self.scheme](
             self.public or self.statement.account, message, self.account_signature
@@ -146,12 +148,12 @@ class Delegation:
 
 
 def wrap(text: bytes) -> bytes:
-    """What a wallet signs when it is asked for ``text``: so nobody can make it sign a transaction as text."""
+    """What a wallet signs if it is asked to sign ``text``: wrapped, a transaction cannot pass for text."""
     return b"<Bytes>" + text + b"</Bytes>"
 
 
 def possession(statement: Statement, account_signature: bytes) -> bytes:
-    """What the mesh key signs."""
+    """The bytes that the mesh key signs."""
     return SIGN_TAG + blake2b(statement.text + account_signature, digest_size=32).digest()
 
 
@@ -178,7 +180,7 @@ def encode_delegation(
     wrapped: bool = False,
     public: bytes = b"",
 ) -> Delegation:
-    """Join the account's signature and the mesh key's. Raises ``WireError`` for what is out of bounds.
+    """Make a delegation of the account's signature and the mesh key's. Raises ``WireError`` for what is out of bounds.
 
     ``account_signature``: 64 bytes. ``public``: 33 bytes for ECDSA, else empty.
     """
@@ -190,11 +192,12 @@ def encode_delegation(
 
 
 def decode_delegation(encoded: bytes) -> Delegation:
-    """Parse a delegation. Raises ``WireError`` (MALFORMED) and nothing else; says nothing about signatures."""
+    """Parse a delegation. Raises ``WireError`` (MALFORMED) and nothing else; does not check signatures."""
     if len(encoded) > MAX_DELEGATION:
         raise malformed(f"a delegation must have at most {MAX_DELEGATION} bytes, not {len(encoded)}")
     fields = _unpack(encoded)
-    # Exactly these, with nothing behind: what no signature covers would let anybody make further versions of it.
+    # Exactly these fields and nothing more: bytes that no signature covers would let anyone make further versions of
+    # it.
     if type(fields) is not list or [type(field) for field in fields] != _TYPES:
         raise malformed("a delegation must be an array of its thirteen fields")
     version, scheme, wrapped, *said = fields
@@ -222,7 +225,7 @@ _TYPES: Final[list[type]] = [
 
 
 def _unpack(data: bytes) -> Any:
-    # The list of exceptions is the one of wire.py, with the reasons given there.
+    # The exceptions are those listed in wire.py, for the reasons given there.
     try:
         return msgpack.unpackb(data, raw=False, strict_map_key=True)
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
@@ -233,7 +236,7 @@ def _unpack(data: bytes) -> Any:
 
 
 def parse_text(text: bytes) -> Statement:
-    """The statement of a text, as a file brings it: an end of line after the last one is allowed.
+    """The statement of a text as read from a file: a newline after the last line is allowed.
 
     Raises ``ConfigError`` with one sentence for anything that is not such a text, byte for byte.
     """
@@ -248,7 +251,7 @@ def parse_text(text: bytes) -> Statement:
 
 
 def _read_text(text: bytes) -> Statement | None:
-    """Leniently: whoever asks compares with what the answer would be written as."""
+    """Parse leniently: the caller compares the result's own text with the input."""
     try:
         heading, *lines = text.decode("ascii").split("\n")
         network, genesis, account, key, *numbers = (line.partition(": ")[2] for line in lines)
@@ -264,7 +267,7 @@ def _read_text(text: bytes) -> Statement | None:
 
 
 def _escape(name: str) -> str:
-    """Printable ASCII without blanks: other bytes of the UTF-8, and %, as %XX (RFC 3986, section 2.1)."""
+    """Printable ASCII without blanks: other UTF-8 bytes, and %, become %XX (RFC 3986, section 2.1)."""
     return "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in name.encode())
 
 
@@ -304,12 +307,12 @@ def _is_hex(text: str) -> bool:
 def _verify_sr25519(public: bytes, message: bytes, signature: bytes) -> bool:
     import sr25519
 
-    # The neutral element is a public key whose signatures anybody can make; libsodium refuses its like by itself.
+    # The neutral element is a public key for which anyone can make signatures; libsodium refuses its like on its own.
     if not any(public):
         return False
     try:
         return bool(sr25519.verify(signature, message, public))
-    except ValueError:  # bytes that are no point, or no signature
+    except ValueError:  # not a point, or not a signature
         return False
 
 
@@ -325,7 +328,8 @@ def _verify_ecdsa(public: bytes, message: bytes, signature: bytes) -> bool:
 
 
 def recover_public(account: bytes, message: bytes, signature: bytes) -> bytes | None:
-    """The 33 bytes whose hash is ``account`` and who signed, or None. ``signature``: 64 bytes of ECDSA; about 30 ms."""
+    """The 33-byte public key whose hash is ``account`` and that signed, or None. ``signature``: 64 bytes of ECDSA;
+    about 30 ms."""
     import ecdsa
 
     digest = blake2b(message, digest_size=32).digest()

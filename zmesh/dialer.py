@@ -1,18 +1,18 @@
-"""From a peer's key and front doors to the sockets to connect to: name resolution, and its own word for its ports.
+"""Finds a peer's sockets from its key and front doors: resolves names, and reads the ports from the peer's own record.
 
 Rules
  1. Names are resolved here, in asyncio and afresh for every dial: a slow DNS answer inside libzmq would freeze
-    unrelated links. The transport gets IP literals only, and none of this machine for a name that promised another.
- 2. The ports of ROUTER and publisher stand in the peer's signed record, which its front door serves. A record that
-    the dialled key did not sign is as good as none.
- 3. Without a usable record, or where nobody answers at the ports that it names, the front door itself is dialled: it
+    unrelated links. The transport gets IP literals only, and none of this machine if the name promised another.
+ 2. The ports of ROUTER and publisher are in the peer's signed record, which its front door serves. A record that the
+    dialled key did not sign is not used.
+ 3. If an address serves no record, or nothing answers at the ports in the record, the front door itself is dialled: it
     passes ZMTP through, and gossip then rides on the direct lane.
- 4. Silence may be a ROUTER of its own or a place that swallows everything, and dialling it tells which. So a place that
-    served no record is tried last from then on, until it serves one, and of several the one dialled longest ago first:
-    a dead address costs a peer one dial, and keeps nobody from its others.
- 5. A place that two keys claim belongs to the one whose record is served there: the other's dial fails, and costs
-    nobody else anything.
- 6. One dial under way per peer; every one ends in exactly one ``transport.dial`` or one ``LinkClosed``.
+ 4. An address that serves no record may be a bare ROUTER or a black hole, and only dialling tells which. From then on
+    it is tried last, until it serves a record; of several, the one dialled longest ago goes first. So a dead address
+    costs a peer one dial, and keeps no one from the peer's other addresses.
+ 5. An address that two keys claim belongs to the one whose record is served there: the other's dial fails, at no cost
+    to any other peer.
+ 6. At most one dial per peer is under way; each ends in exactly one ``transport.dial`` or one ``LinkClosed``.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ from zmesh.transport import Routes, Transport
 FETCH_SECONDS = 2.0
 """Seconds for connecting to a front door and reading its record of at most 8 KiB."""
 RESOLVE_SECONDS = 5.0
-"""Seconds for one name: the usual time limit of a resolver."""
+"""Seconds for one name: the usual timeout of a resolver."""
 MAX_ADDRESSES = 4
-"""Addresses tried of one name: a name behind which hundreds stand must not hold up a dial."""
+"""Addresses tried per name: a name with hundreds behind it must not hold up a dial."""
 MAX_SILENT = 4096
-"""Places remembered to have served no record, of all peers, some 300 bytes each: one forgotten costs one dial more."""
+"""Addresses remembered for serving no record, of all peers, some 300 bytes each: forgetting one costs one more dial."""
 MAX_LOOKUPS = 32
-"""Names looked up at once. One that nobody answers for holds its thread for half a minute, however soon it is given up;
-so these are no threads that anything else waits for, such as reading the registry, or the end of the process."""
+"""Names looked up at once. An unanswered lookup holds its thread for half a minute, however soon its caller gives up.
+So these threads are shared with nothing else that waits for a thread, such as reading the registry, and do not delay
+the end of the process."""
 
 _log = get_logger(__name__)
 _lookups = threading.BoundedSemaphore(MAX_LOOKUPS)
@@ -55,9 +56,9 @@ Fetch = Callable[[Endpoint, float], Awaitable[bytes]]
 class Dialer:
     """Dials peers for one transport.
 
-    ``fetch(endpoint, timeout)`` gets the bytes of a record over HTTP; ``learnt`` is told of every record that the
-    dialled key signed; ``failed`` of a dial that found nowhere to go. ``takes_local``: may a name lead to this machine,
-    as in a mesh on one?
+    ``fetch(endpoint, timeout)`` gets the bytes of a record over HTTP. ``learnt`` is called with every record that the
+    dialled key signed, ``failed`` for a dial that found nowhere to go. ``takes_local``: whether a name may lead to this
+    machine, as in a mesh on one machine.
     """
 
     def __init__(
@@ -76,11 +77,11 @@ class Dialer:
         self._failed = failed
         self._takes_local = takes_local
         self._tasks: dict[PeerKey, asyncio.Task[None]] = {}
-        # Places that were dialled although they served no record, the latest last.
+        # Addresses that were dialled although they served no record, the latest last.
         self._silent: dict[tuple[PeerKey, Endpoint], None] = {}
 
     def dial(self, key: PeerKey, endpoints: tuple[Endpoint, ...]) -> None:
-        """Begin; a dial to the same peer that is still under way gives way to this one."""
+        """Start a dial; it replaces one to the same peer that is still under way."""
         if (task := self._tasks.get(key)) is not None:
             task.cancel()
         task = asyncio.get_running_loop().create_task(self._try(key, endpoints), name=f"zmesh dial {key.hex()[:12]}")
@@ -88,7 +89,7 @@ class Dialer:
         task.add_done_callback(lambda done: self._tasks.pop(key) if self._tasks.get(key) is done else None)
 
     def cancel(self, key: PeerKey) -> None:
-        """Dial no more: the peer was hung up. Nothing is reported."""
+        """Stop dialling: the peer was hung up. Nothing is reported."""
         if (task := self._tasks.pop(key, None)) is not None:
             task.cancel()
 
@@ -97,7 +98,7 @@ class Dialer:
         self._network = network
 
     async def stop(self) -> None:
-        """Cancel what is under way."""
+        """Cancel all dials under way."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -106,7 +107,7 @@ class Dialer:
     async def _try(self, key: PeerKey, endpoints: tuple[Endpoint, ...]) -> None:
         try:
             await self._dial(key, endpoints)
-        except Exception as error:  # noqa: BLE001 - a fault of ours, logged whole; unreported, the link would wait for ever
+        except Exception as error:  # noqa: BLE001 - our own bug, logged in full; unreported, the link would wait on
             _log.error("dial_failed", peer=key.hex(), exc_info=error)
             self._failed(LinkClosed(key, f"dialling failed: {type(error).__name__}"))
 
@@ -129,7 +130,7 @@ class Dialer:
         self._failed(LinkClosed(key, why))
 
     async def _find(self, endpoint: Endpoint) -> tuple[list[Endpoint], str | None]:
-        """The addresses of a front door, or none and why."""
+        """The addresses of a front door; or none, and why."""
         try:
             addresses = (await resolve(endpoint))[:MAX_ADDRESSES]
         except TimeoutError:
@@ -141,7 +142,7 @@ class Dialer:
         return addresses, None
 
     async def _knock(self, key: PeerKey, address: Endpoint) -> str | None:
-        """Dial what is to be had at an address, or say why that is nothing."""
+        """Dial what an address offers, or return why it offers nothing."""
         record, problem = await self._ask(key, address)
         if problem is not None:
             return problem
@@ -154,19 +155,19 @@ class Dialer:
         return None
 
     def _is_trap(self, endpoint: Endpoint, addresses: list[Endpoint]) -> bool:
-        """Does a name that looks like another machine's lead to this one? Somebody else's DNS says where it leads."""
+        """Whether a name that looks like another machine's leads to this one: its DNS may be in a stranger's hands."""
         is_name = all(address.host != endpoint.host for address in addresses)
         led = any(is_local(address.host) for address in addresses)
         return is_name and led and not is_local(endpoint.host) and not self._takes_local()
 
     async def _ask(self, key: PeerKey, address: Endpoint) -> tuple[Record | None, str | None]:
-        """Its record, if it serves one; or why nothing is to be had at that address."""
+        """The record that an address serves, if any; or why there is nothing to dial."""
         try:
             encoded = await self._fetch(address, FETCH_SECONDS)
         except ConnectionError as error:
             return None, error.strerror or "nobody listens there"
         except (OSError, TimeoutError, ValueError) as error:
-            # Somebody listens but serves no record: a ROUTER of its own, for instance. ZMTP may still work.
+            # Something listens but serves no record, such as a bare ROUTER. ZMTP may still work.
             _log.debug("no_record", peer=key.hex(), endpoint=str(address), why=str(error) or type(error).__name__)
             return None, None
         try:
@@ -184,7 +185,7 @@ class Dialer:
 
 
 def _routes(door: Endpoint, record: Record | None) -> Routes:
-    """Separate ports where the record tells them; else the front door."""
+    """Separate ports if the record names them, else the front door."""
     if record is None or record.router_port is None:
         return Routes(door)
     gossip = None if record.gossip_port is None else Endpoint(door.host, record.gossip_port)

@@ -1,16 +1,16 @@
-"""Hands messages to the application's handlers, so that one that raises, blocks or hangs hurts nobody else.
+"""Passes messages to the application's handlers, so that one that raises, blocks or hangs harms no other.
 
 Rules
- 1. ``offer`` is synchronous and says whether the message was queued: that answer is what an ACK stands for.
- 2. Each handler has its own queue and its own workers: a handler that hangs fills its own queue and no other.
+ 1. ``offer`` is synchronous and returns whether the message was queued: an ACK stands for that answer.
+ 2. Each handler has its own queue and its own workers: one that hangs fills only its own queue.
  3. A coroutine handler that has to wait may do so for ``timeout`` seconds, then it is cancelled. A plain callable runs
-    on the event loop, as any callback does, and at once; one that blocks it is measured and named in the log.
- 4. What a handler raises is logged with the message's id and counted. It is never the sender's fault. A
-    ``CancelledError`` of its own, as of a cancelled future that it looks at, is no exception to that.
- 5. A queue is shared: from the time that it is half full, nobody has more of it than an even share. So one member that
-    sends as fast as it may is refused, or told busy, and not everybody else. Nothing that was queued makes way.
- 6. A sender may know what makes a handler raise: that is a line in the log a few times, and then now and then
-    (``log_limit.py``).
+    at once and on the event loop, like any callback; one that blocks the loop is measured and named in the log.
+ 4. What a handler raises is logged with the message's id and counted. It is never the sender's fault. This includes a
+    ``CancelledError`` of its own, such as from a cancelled future that it looks at.
+ 5. A queue is shared: once it is half full, no account may have more than an even share of it. So a member that sends
+    as fast as it may is refused, or answered with busy, and the others are not. Nothing that was queued is evicted.
+ 6. A sender may know what makes a handler raise, so the log lines about it are rate-limited: a few at once, then one
+    now and then (``log_limit.py``).
  7. Under light load messages reach a handler in their order of arrival; beyond that, up to ``concurrency`` run at once.
 """
 
@@ -36,19 +36,19 @@ MessageHandler = Callable[[MeshMessage], Awaitable[None] | None]
 """What an application registers: a coroutine function or a plain callable."""
 
 BLOCKING_SECONDS = 0.1
-"""A plain callable that takes longer holds up heartbeats and verification: worth a warning."""
+"""Seconds after which a plain callable is logged: it holds up heartbeats and verification."""
 
 CALLS_AT_ONCE = 32
-"""Calls in a row that need not wait, before the rest of the event loop has its turn."""
+"""Consecutive calls that did not have to wait, before the rest of the event loop gets its turn."""
 
 CLEANING_SHARE = 0.2
-"""Of the time for an end: what handlers that were cancelled may take to put their things in order."""
+"""Share of the time for a shutdown that cancelled handlers have to clean up."""
 
 _log = get_logger(__name__)
 
 
 class _Reader:
-    """What an iterator over all messages has not given out yet."""
+    """The messages that an iterator over all messages has not returned yet."""
 
     def __init__(self, limit: int) -> None:
         self.queue = FairQueue(limit)
@@ -56,18 +56,18 @@ class _Reader:
         self._ended = False
 
     def offer(self, message: MeshMessage) -> bool:
-        """Queue it, if there is room."""
+        """Queue it if there is room; returns whether there was."""
         taken = self.queue.put(message)
         self._news.set()
         return taken
 
     def end(self) -> None:
-        """After what is queued there is no more."""
+        """Nothing follows what is queued."""
         self._ended = True
         self._news.set()
 
     async def get(self) -> MeshMessage | None:
-        """The next message; None is the end."""
+        """The next message, or None at the end."""
         while not self.queue.messages:
             if self._ended:
                 return None
@@ -79,9 +79,9 @@ class _Reader:
 class _Lane:
     """One handler, its queue and its workers.
 
-    Calls are begun wherever the dispatcher has its turn. The first that gives back an awaitable gets a worker, a task,
-    which then takes messages as long as there are any, so that one serves a burst. Only when it has to wait within a
-    call is the queue worked on by others again.
+    The dispatcher's turn starts the calls. The first one that returns an awaitable gets a worker, a task, which then
+    takes messages as long as there are any, so that one worker serves a burst. Only when it has to wait within a call
+    do others work on the queue again.
     """
 
     def __init__(self, dispatcher: Dispatcher, kind: MessageType, callback: MessageHandler) -> None:
@@ -94,25 +94,26 @@ class _Lane:
         self._free = 0
         """Workers that will look at the queue again without waiting for a call."""
         self.is_due = False
-        """Does the dispatcher mean to give it a turn?"""
+        """Whether the dispatcher is going to give it a turn."""
 
     @property
     def label(self) -> str:
-        """The handler's name, for people."""
+        """The handler's name, for the log."""
         return str(getattr(self.callback, "__qualname__", repr(self.callback)))
 
     def reopen(self) -> None:
-        """Forget workers that were cancelled before their first step: nothing of theirs ran, not even their end."""
+        """Forget workers that were cancelled before their first step: none of their code ran, not even their
+        ``finally``."""
         if not self._workers:
             self._free = 0
 
     @property
     def needs_turn(self) -> bool:
-        """Does something wait that no worker will get to by itself, and may another call be begun?"""
+        """Whether a message waits that no worker will get to on its own, and another call may be started."""
         return bool(self.queue.messages) and not self._free and len(self._workers) < self._dispatcher.concurrency
 
     def turn(self) -> None:
-        """Begin calls, until one has to be awaited, or the rest of the event loop is to have its turn."""
+        """Start calls until one has to be awaited, or until the rest of the event loop is due a turn."""
         for _ in range(CALLS_AT_ONCE):
             if not self.needs_turn:
                 return
@@ -141,15 +142,16 @@ class _Lane:
                 outcome = self._dispatcher.begin(self, message)
         finally:
             self._free -= 1
-            # Now, not when its end is told: a message that comes in between needs a new one, however few may be.
+            # Now, not in the done callback: a message that arrives in between needs a new worker, however few are
+            # allowed.
             if (worker := asyncio.current_task()) is not None:
                 self._workers.discard(worker)
 
     async def wait_for(self, outcome: Awaitable[None]) -> None:
-        """Await what a call gave back; if it has to wait, others work on the queue and the clock runs."""
+        """Await what a call returned; if it has to wait, others work on the queue and the timeout runs."""
         steps = outcome.__await__()
         try:
-            waiting = next(steps)  # most never come to a first pause: a timer for each would cost as much as they do
+            waiting = next(steps)  # most never pause: a timer for each would cost as much as they do
         except StopIteration:
             return
         self._free -= 1
@@ -162,12 +164,12 @@ class _Lane:
 
     @property
     def workers(self) -> list[asyncio.Task[None]]:
-        """The calls under way; they end when the queue is empty."""
+        """The tasks under way; each ends once the queue is empty."""
         return list(self._workers)
 
 
 def _started(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-    """A task for ``work``, which has come to its first pause already where Python can do that."""
+    """A task for ``work``, which has already run to its first pause where Python can do that."""
     loop = asyncio.get_running_loop()
     if sys.version_info >= (3, 12):
         return asyncio.Task(work, loop=loop, name=name, eager_start=True)
@@ -176,12 +178,12 @@ def _started(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
 
 @types.coroutine
 def _go_on(steps: Generator[Any, Any, None], waiting: Any) -> Generator[Any, Any, None]:
-    """The rest of an awaitable that was begun by hand and pauses for ``waiting``."""
+    """The rest of an awaitable that was started by hand and now waits for ``waiting``."""
     while True:
         try:
             try:
                 yield waiting
-            except BaseException as error:  # noqa: BLE001  # a cancellation: for whoever waits to see
+            except BaseException as error:  # noqa: BLE001  # a cancellation, which the awaitable must see
                 waiting = steps.throw(error)
             else:
                 waiting = next(steps)
@@ -197,8 +199,8 @@ async def _read(reader: _Reader) -> AsyncGenerator[MeshMessage]:
 class Dispatcher:
     """All handlers and all open ``receive_messages`` iterators of one client.
 
-    ``limit``: messages that wait per handler. ``concurrency``: calls of one handler at once. ``timeout``: seconds for
-    one call.
+    ``limit``: messages that wait per handler. ``concurrency``: concurrent calls of one handler. ``timeout``: seconds
+    for one call.
     """
 
     def __init__(self, limit: int, concurrency: int, timeout: float) -> None:
@@ -209,7 +211,7 @@ class Dispatcher:
         self._lanes: dict[MessageType, list[_Lane]] = {}
         self._log_limit = LogLimit()
         self._readers: list[weakref.ref[_Reader]] = []
-        """Of the iterators that somebody still has: one that was dropped, read or not, costs nothing."""
+        """Readers of the iterators that are still referenced: one that was dropped, read or not, costs nothing."""
         self._due: list[_Lane] = []
         self._is_turning = False
         self._is_planned = False
@@ -225,17 +227,17 @@ class Dispatcher:
         self._lanes.setdefault(kind, []).append(_Lane(self, kind, callback))
 
     def qsize(self) -> int:
-        """Messages that wait for a handler or an iterator, the longest queue of all."""
+        """Messages that wait in the longest queue of all handlers and iterators."""
         queues = [lane.queue for lanes in self._lanes.values() for lane in lanes]
         queues += [reader.queue for reader in self._reading()]
         return max((len(queue.messages) for queue in queues), default=0)
 
     def offer(self, message: MeshMessage) -> bool:
-        """Queue a message for every handler and iterator of its type that has room; the next ``turn`` begins with it.
+        """Queue a message for every handler and iterator of its type that has room; the next ``turn`` starts the calls.
 
-        False only if somebody wants it and nobody had room: then the sender of a direct message is told busy and sends
-        it again; gossip is lost to this application, and counted. A listener whose queue is full misses it, which is
-        counted too, so that one that hangs hurts nobody else.
+        False only if there are listeners and none had room: the sender of a direct message is then answered with busy
+        and sends it again; gossip is lost to this application, and counted. A single listener whose queue is full
+        misses the message, which is counted too, so that one that hangs harms no other.
         """
         if self._closed:
             self.counters["refused_closed"] += 1
@@ -255,7 +257,7 @@ class Dispatcher:
         return taken > 0 or wanted == 0
 
     def wants_turn(self, lane: _Lane) -> None:
-        """Give the lane a turn in the next round of the event loop, if not earlier."""
+        """Give the lane a turn in the next round of the event loop, if not sooner."""
         self._note(lane)
         self._plan()
 
@@ -274,9 +276,9 @@ class Dispatcher:
         self.turn()
 
     def turn(self) -> None:
-        """Begin what waits. Whoever offers calls it as soon as handlers may call back."""
+        """Start the waiting calls. After ``offer``, call this as soon as handlers may call back."""
         if self._is_turning:
-            return  # by a handler that made the node take a step; what that brought has its turn afterwards
+            return  # called by a handler that made the node take a step; what that queued gets its turn afterwards
         self._is_turning = True
         due, self._due = self._due, []
         try:
@@ -290,7 +292,7 @@ class Dispatcher:
             self._plan()
 
     def begin(self, lane: _Lane, message: MeshMessage) -> Awaitable[None] | None:
-        """Call one handler; what there is to await. Whatever it raises ends here."""
+        """Call one handler; returns what has to be awaited, if anything. Nothing that the handler raises escapes."""
         started = time.monotonic()
         try:
             outcome = lane.callback(message)
@@ -306,7 +308,7 @@ class Dispatcher:
         return None
 
     async def finish(self, lane: _Lane, message: MeshMessage, outcome: Awaitable[None]) -> None:
-        """Await what a call gave back; whatever comes of it ends here."""
+        """Await what a call returned; whatever it raises ends here."""
         started = time.monotonic()
         try:
             await lane.wait_for(outcome)
@@ -342,29 +344,29 @@ class Dispatcher:
         )
 
     def iterate(self) -> AsyncGenerator[MeshMessage]:
-        """Every message from this call on, until the client stops next; one that nobody reads misses some."""
+        """Every message from this call on, until the client stops next; an iterator that is not read misses some."""
         reader = _Reader(self.limit)
         self._readers.append(weakref.ref(reader, self._forget))
         return _read(reader)
 
     def _forget(self, reader: weakref.ref[_Reader]) -> None:
-        if reader in self._readers:  # else its end was told before
+        if reader in self._readers:  # else ``close`` removed it
             self._readers.remove(reader)
 
     def _reading(self) -> list[_Reader]:
-        # Of a copy: a collection that happens here shortens the list itself.
+        # Iterates over a copy: a garbage collection here shortens the list itself.
         return [reader for found in (*self._readers,) if (reader := found()) is not None]
 
     def _working(self, but: Collection[asyncio.Task[Any]]) -> dict[asyncio.Task[None], _Lane]:
-        """The calls under way, but for those."""
+        """The workers under way except those in ``but``, with their lanes."""
         lanes = [lane for lanes in self._lanes.values() for lane in lanes]
         return {worker: lane for lane in lanes for worker in lane.workers if worker not in but}
 
     async def close(self, seconds: float, waiting: Collection[asyncio.Task[Any]] = ()) -> None:
-        """Take no more, let handlers finish what is queued, then cancel them: within ``seconds``, whatever they do.
+        """Accept no more, let handlers finish what is queued, then cancel them: within ``seconds``, whatever they do.
 
-        The tasks in ``waiting``, to which others may be added meanwhile, wait for this end themselves, as a handler
-        that stops the node does; so nobody waits for them.
+        The tasks in ``waiting``, which may grow meanwhile, are themselves waiting for this to finish, as a handler that
+        stops the node does. So they are not waited for.
         """
         self._closed = True
         for reader in self._reading():
@@ -388,7 +390,7 @@ class Dispatcher:
             await self._cancel(workers, max(0.0, over - time.monotonic()))
 
     async def _cancel(self, workers: Mapping[asyncio.Task[None], _Lane], seconds: float) -> None:
-        """End these calls, or say which do not let themselves be ended."""
+        """Cancel these workers, and log those that do not end."""
         self.counters["cancelled_at_stop"] += len(workers)
         for worker in workers:
             worker.cancel()
@@ -398,7 +400,7 @@ class Dispatcher:
             _log.error("handlers_left_running", calls=len(left), handlers=sorted({workers[one].label for one in left}))
 
     def reopen(self) -> None:
-        """Take messages, from the start on or again after ``close``."""
+        """Accept messages, at first or again after ``close``."""
         self._closed = False
         for lanes in self._lanes.values():
             for lane in lanes:

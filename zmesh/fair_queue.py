@@ -1,11 +1,11 @@
-"""Messages that wait for one handler, and who may add to them.
+"""The queue of one handler, and how accounts share it.
 
 Rules
- 1. Nothing that was queued makes way: it may have been acknowledged. So a queue is shared while there is room.
- 2. Until it is half full it takes whatever comes; from then on nobody has more of it than an even share, and whoever is
-    alone has all of it.
- 3. Others may have filled it before somebody came: of a full queue every account still gets one place in ``RESERVE``,
-    until it is twice as long as its limit.
+ 1. Nothing that was queued is evicted: it may have been acknowledged. So sharing begins while there is room.
+ 2. Until it is half full, it accepts everything. From then on no account may have more than an even share; an account
+    that is alone may have all of it.
+ 3. Others may fill it before an account's first message arrives. So a full queue still takes up to ``limit / RESERVE``
+    messages of each account, until it is twice as long as its limit.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class FairQueue:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held: dict[str, int] = {}
-        """Messages by account; who has none is not in it."""
+        """Messages by account; an account that has none has no entry."""
         self.messages: deque[MeshMessage] = deque()
-        """To look at: whether there is any, and how many."""
+        """For reading only: whether there are any, and how many."""
 
     def put(self, message: MeshMessage) -> bool:
-        """Add it, if its account may have one more place."""
+        """Add it if its account may have one more place; returns whether it may."""
         account = message.account_id
         mine = self._held.get(account, 0)
         if len(self.messages) >= self._limit // 2 and not self._has_place(mine):
@@ -41,7 +41,7 @@ class FairQueue:
         return True
 
     def get(self) -> MeshMessage:
-        """The one that came first. Raises ``IndexError`` if there is none."""
+        """Remove and return the oldest message. Raises ``IndexError`` if there is none."""
         message = self.messages.popleft()
         left = self._held[message.account_id] - 1
         if left:
@@ -51,14 +51,14 @@ class FairQueue:
         return message
 
     def clear(self) -> int:
-        """Drop what waits; how many that were."""
+        """Drop all messages; returns how many there were."""
         waiting = len(self.messages)
         self.messages.clear()
         self._held.clear()
         return waiting
 
     def _has_place(self, mine: int) -> bool:
-        """Is there one more for an account that has ``mine`` of them?"""
+        """Whether there is one more place for an account that has ``mine`` of them."""
         waiting = len(self.messages)
         if mine >= max(1, self._limit // (len(self._held) + (mine == 0))):
             return False

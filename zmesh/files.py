@@ -1,8 +1,8 @@
 """Small files that must be read and written whole: keys, epochs, registries.
 
 Rules
- 1. A reader sees the old content or the new one, whole, also across a crash or a power cut.
- 2. What is written here is private: mode 0600 from its first moment on.
+ 1. A reader sees the whole old content or the whole new one, even across a crash or a power cut.
+ 2. Files written here are private: mode 0600 from their first moment on.
  3. Every failure is a ``ConfigError`` that names the path.
 """
 
@@ -24,7 +24,7 @@ def read_regular(path: Path, what: str, most: int) -> tuple[bytes, os.stat_resul
     """
     content: bytes | None = None
     try:
-        # Opened before it is examined, so that what was examined is what is read; a pipe must not block.
+        # Opened first and examined second, so that the file examined is the file read; opening a pipe must not block.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             status = os.fstat(descriptor)
@@ -41,14 +41,14 @@ def read_regular(path: Path, what: str, most: int) -> tuple[bytes, os.stat_resul
 
 
 def create_private(path: Path, content: bytes) -> None:
-    """Write a new file; refuse where one stands already.
+    """Write a new file; refuse if the path exists.
 
-    Raises ``ConfigError`` when the path exists or its folder does not take a file.
+    Raises ``ConfigError`` if the path exists or no file can be made in its folder.
     """
     try:
         staged = _stage(path, content)
         try:
-            # A link, unlike a rename, fails where something stands already.
+            # Unlike a rename, a link fails if the target exists.
             os.link(staged, path)
         finally:
             os.unlink(staged)
@@ -60,9 +60,9 @@ def create_private(path: Path, content: bytes) -> None:
 
 
 def replace_private(path: Path, content: bytes) -> None:
-    """Write a file in the place of the one that stands there, if any.
+    """Write a file, replacing the one that is there, if any.
 
-    Raises ``ConfigError`` when its folder does not take a file.
+    Raises ``ConfigError`` if no file can be made in its folder.
     """
     try:
         staged = _stage(path, content)
@@ -77,7 +77,7 @@ def replace_private(path: Path, content: bytes) -> None:
 
 
 def _stage(path: Path, content: bytes) -> str:
-    """``content`` on disk under another name in the same folder; ``mkstemp`` gives it mode 0600."""
+    """Write ``content`` under another name in the same folder; ``mkstemp`` gives the file mode 0600."""
     descriptor, staged = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -1,7 +1,7 @@
-"""One question to a node of the chain: its genesis hash, for those who sign a delegation.
+"""Asks a node of the chain for its genesis hash, which a delegation has to name.
 
 Rules
- 1. What comes back is bounded in size and time, and refused in one sentence that does not repeat a password.
+ 1. The answer is bounded in size and time. A bad one is refused in one sentence that does not repeat a password.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from zmesh.core.errors import ConfigError
 
 SECONDS: Final = 10.0
-"""For all of it: an answer takes milliseconds."""
+"""Seconds for the whole exchange: an answer takes milliseconds."""
 MAX_ANSWER: Final = 64 * 1024
 """Bytes: the answer has about 110."""
 
@@ -23,7 +23,7 @@ _QUESTION: Final = {"jsonrpc": "2.0", "id": 1, "method": "chain_getBlockHash", "
 
 
 def ask_genesis(url: str) -> str:
-    """The hash in hexadecimal, as the node writes it. Raises ``ConfigError`` if it cannot be had."""
+    """The hash in hexadecimal, as the node writes it. Raises ``ConfigError`` if it cannot be obtained."""
     return asyncio.run(_ask(url))
 
 
@@ -48,7 +48,7 @@ async def _ask(url: str) -> str:
             else:
                 async with session.post(url, json=_QUESTION) as response:
                     content = b""
-                    # Without a length before it, it comes in pieces.
+                    # Without a Content-Length it comes in pieces.
                     while len(content) < MAX_ANSWER and (piece := await response.content.read(MAX_ANSWER)):
                         content += piece
         answer = json.loads(content)["result"]
@@ -62,7 +62,7 @@ async def _ask(url: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """In the system's words, where it has any; libraries put their own in their place."""
+    """In the operating system's words if there are any; libraries replace them with their own."""
     number, status = getattr(error, "errno", None), getattr(error, "status", None)
     if isinstance(error, TimeoutError):
         return f"no answer within {SECONDS:g} s"

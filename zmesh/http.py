@@ -1,16 +1,17 @@
-"""What a node says over HTTP: GET /health, /metrics and /record, and POST /records, where a newcomer leaves its own.
+"""What a node serves over HTTP: GET /health, /metrics and /record, and POST /records, where a newcomer leaves its own.
 
 Rules
- 1. HTTP carries nothing secret, and changes one thing: a posted record is taken as one that was gossiped would be, for
-    it is signed and needs no trusted transport. Every method but GET and HEAD is refused elsewhere.
- 2. A stranger's bytes are bounded: request line, headers, body, time; so is how often one address may ask and post.
-    What comes too often is refused before anything is done for it, and the refusal is held for a while: given at once
-    it would cost most of what an answer does, and who does not mind could go on asking as fast as before.
- 3. Answers are JSON, refusals too, but for /metrics (Prometheus text) and /record (the bytes themselves).
- 4. A stranger cannot write to the log: what is no HTTP, or ends within a body, gets 400 and is not worth a line.
- 5. aiohttp parses, and nothing more: its Application answers what has an Expect, and takes its 100 for an answer's
-    beginning, before anything of ours has seen the request. Here a body is asked for when it was let in. Any other
-    expectation is one that a server may ignore (RFC 9110, 10.1.1), and is.
+ 1. HTTP carries nothing secret, and changes one thing: a posted record is treated like a gossiped one, since it is
+    signed and needs no trusted transport. Everywhere else, every method but GET and HEAD is refused.
+ 2. What a stranger sends is bounded: request line, headers, body, time; so is how often one address may ask and post. A
+    request over the limit is refused before any work is done for it, and the refusal is held back for a while: given at
+    once, it would cost most of what an answer does, and a client that does not mind could go on asking as fast as
+    before.
+ 3. Answers are JSON, refusals included, except for /metrics (Prometheus text) and /record (the bytes themselves).
+ 4. A stranger cannot write to the log: what is not HTTP, or breaks off within a body, gets 400 and no line.
+ 5. aiohttp only parses. Its Application would answer an Expect header, and take its own 100 for the beginning of the
+    answer, before any of our code has seen the request. Here a body is asked for only once the request was let in. A
+    server may ignore any other expectation (RFC 9110, 10.1.1), and this one does.
  6. aiohttp is imported where it is needed: it takes longer to import than all the rest of zmesh.
 """
 
@@ -32,20 +33,20 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 MAX_LINE = 2 * 1024
-"""Bytes of a request line or header: the longest of ours is 40."""
+"""Bytes of a request line or header: our longest has 40."""
 MAX_BODY = 8 * 1024
 """Bytes of a request body: twice what a record of this version may have."""
 BODY_SECONDS = 5.0
-"""Seconds in which a body must have come."""
+"""Seconds within which a body must have arrived."""
 READ_BUFFER = 16 * 1024
-"""Bytes read ahead of one connection."""
+"""Bytes read ahead on one connection."""
 HELD = 1.0
-"""Seconds for which a refusal is held, and with it its connection: one a second of 0.2 ms, 10 % of a core for as many
-connections as the front door lets one address have (512)."""
+"""Seconds for which a refusal is held back, and its connection with it: one refusal of 0.2 ms a second on each of as
+many connections as the front door lets one address have (512) takes 10 % of a core."""
 KEEPALIVE = 30.0
-"""Seconds an idle connection stays: longer than a scraper's or a health check's usual interval of 10 to 15."""
+"""Seconds an idle connection is kept: longer than a scraper's or a health check's usual interval of 10 to 15."""
 LINGER = 1.0
-"""Seconds for which the unread rest of a refused request is taken, so that its sender reads the answer."""
+"""Seconds for which the unread rest of a refused request is still read, so that its sender gets to read the answer."""
 SHUTDOWN = 1.0
 """Seconds a request under way may take when the node stops: each is answered from memory."""
 
@@ -55,16 +56,16 @@ Health = Callable[[], Mapping[str, Any]]
 Metrics = Callable[[], str]
 OwnRecord = Callable[[], bytes]
 Post = Callable[[bytes], Offer]
-"""Takes the bytes of a record that a stranger posted, and says what became of it."""
+"""Takes the bytes of a record that a stranger posted, and returns what became of it."""
 Asked = Callable[[asyncio.Transport], None]
-"""Is told over which connection a request came."""
+"""Called with the connection over which a request came."""
 GETS = ("GET", "HEAD")
-"""The methods of whatever is only read."""
+"""The methods of read-only resources."""
 
 App = Callable[["web.BaseRequest"], Awaitable["web.Response"]]
 """Answers one request."""
 Routes = Mapping[str, tuple[tuple[str, ...], App]]
-"""For each path the methods that it knows, and what answers them."""
+"""For each path, its methods and what answers them."""
 
 STATUSES: Mapping[Taken, int] = {
     Taken.NEW: 202,
@@ -78,11 +79,11 @@ STATUSES: Mapping[Taken, int] = {
     Taken.MALFORMED: 400,
     Taken.FULL: 503,
 }
-"""202: it is introduced to all others, and dialled, in its own time."""
+"""202: the record will be introduced to all others, and its node dialled, asynchronously."""
 
 
 def json_answer(content: Mapping[str, Any], status: int = 200) -> web.Response:
-    """An answer that nobody keeps."""
+    """A JSON answer that must not be cached."""
     from aiohttp import web
 
     text = json.dumps(content, separators=(", ", ": ")) + "\n"
@@ -98,12 +99,12 @@ def make_app(
     limits: HttpLimits | None = None,
     asked: Asked | None = None,
 ) -> App:
-    """The application behind the front door; what is None is not served.
+    """The application behind the front door; whatever is None is not served.
 
-    ``health``: what /health says, JSON types only; the status is 200 whatever it says, for the question was
+    ``health``: the content of /health, JSON types only; the status is 200 whatever it says, for the question was
     answered. ``metrics``: text in the Prometheus exposition format. ``record``: the node's own signed record, empty
     while there is none yet. ``post``: takes records of others; the registry is asked before any signature is checked.
-    ``limits``: how often somebody may ask and post; None takes the usual limits. ``asked``: is told of each connection
+    ``limits``: how often clients may ask and post; None takes the usual limits. ``asked``: called with each connection
     over which a whole request line and its headers came.
     """
     from aiohttp import web
@@ -146,12 +147,12 @@ def make_app(
 
 
 async def _refusal(request: web.BaseRequest, limits: HttpLimits) -> web.Response | None:
-    """What comes too often is refused, a body not read; None lets it in."""
+    """The refusal of a request over the rate limit, whose body is not read; None lets the request in."""
     is_post = request.method == "POST"
     whose = (limits.posts if is_post else limits.gets).refusal(request.remote, time.monotonic())
     if whose is None:
         return None
-    # 503 to GET /record says that there is no record yet.
+    # For GET /record, 503 means that there is no record yet.
     status = 503 if is_post and whose == "everybody" else 429
     answer = json_answer({"error": f"too many requests from {whose}", "why": "too_often"}, status)
     answer.headers["Retry-After"] = str(RETRY_AFTER)
@@ -160,7 +161,7 @@ async def _refusal(request: web.BaseRequest, limits: HttpLimits) -> web.Response
 
 
 async def _answer(request: web.BaseRequest, routes: Routes) -> web.Response:
-    """What the resource says; every refusal in the form of an answer."""
+    """The answer of the resource; every refusal is an answer, too."""
     from aiohttp import web
 
     try:
@@ -175,13 +176,13 @@ async def _answer(request: web.BaseRequest, routes: Routes) -> web.Response:
         if "Allow" in refusal.headers:
             said.headers["Allow"] = refusal.headers["Allow"]
         return said
-    except Exception as error:  # noqa: BLE001 - a fault of ours is logged whole and told to strangers as a number
+    except Exception as error:  # noqa: BLE001 - our own bug is logged in full, and strangers get a number
         _log.error("http_request_failed", path=request.path, exc_info=error)
         return json_answer({"error": "Internal Server Error"}, 500)
 
 
 async def _body(request: web.BaseRequest, limits: HttpLimits) -> bytes:
-    """At most ``MAX_BODY`` bytes. Raises an ``HTTPException`` when they are more, or do not come."""
+    """At most ``MAX_BODY`` bytes. Raises an ``HTTPException`` if there are more, or if they do not arrive."""
     from aiohttp import HttpVersion11, web
     from aiohttp.http_exceptions import HttpProcessingError
 
@@ -201,10 +202,10 @@ async def _body(request: web.BaseRequest, limits: HttpLimits) -> bytes:
     except TimeoutError:
         raise web.HTTPRequestTimeout from None
     except asyncio.CancelledError:
-        limits.counters["http_posts_broken_off"] += 1  # it hung up, or the node stops
+        limits.counters["http_posts_broken_off"] += 1  # the client hung up, or the node stops
         raise
     except (OSError, HttpProcessingError, web.RequestPayloadError):
-        # Its chunks are none; aiohttp's parser in C and the one in Python raise different things.
+        # Malformed chunks; aiohttp's parsers in C and in Python raise different exceptions.
         limits.counters["http_posts_broken_off"] += 1
         raise web.HTTPBadRequest from None
     return bytes(body)
@@ -213,19 +214,19 @@ async def _body(request: web.BaseRequest, limits: HttpLimits) -> bytes:
 def make_runner(app: App, limits: HttpLimits | None = None) -> web.ServerRunner:
     """A runner with this module's bounds; after ``setup()`` its ``server`` makes a protocol for each connection.
 
-    Wants a running loop. ``limits``: where to count what is not worth a line in the log.
+    Needs a running loop. ``limits``: where to count what does not deserve a log line.
     """
     from aiohttp import web
 
     counters = (limits or HttpLimits()).counters
-    logger = logging.Logger(f"{__name__}.server")  # noqa: LOG001 - one for each node: it counts for that one alone
+    logger = logging.Logger(f"{__name__}.server")  # noqa: LOG001 - one per node: it counts for that node alone
     logger.parent = logging.getLogger(__name__)
     logger.addFilter(lambda record: _is_fault_of_ours(record, counters))
     server = web.Server(
         app,
         logger=logger,
         access_log=None,
-        handler_cancellation=True,  # or whoever hangs up would leave a refusal that is still held
+        handler_cancellation=True,  # else a client that hangs up would leave a refusal held back
         keepalive_timeout=KEEPALIVE,
         lingering_time=LINGER,
         max_line_size=MAX_LINE,
@@ -237,7 +238,8 @@ def make_runner(app: App, limits: HttpLimits | None = None) -> web.ServerRunner:
 
 
 def _is_fault_of_ours(record: logging.LogRecord, counters: Counter[str]) -> bool:
-    """aiohttp logs a traceback for each request and body that does not parse, and for whoever hangs up within one."""
+    """Keep only our own bugs: aiohttp logs a traceback for each malformed request or body, and each client that hangs
+    up."""
     from aiohttp import web
     from aiohttp.http_exceptions import HttpProcessingError
 

@@ -1,8 +1,8 @@
-"""What a node asks of other front doors: GET /record, and POST /records with its own.
+"""The HTTP client for the front doors of others: GET /record, and POST /records with our own.
 
 Rules
- 1. An answer is a stranger's: its head, its size and its time are bounded, and nothing in it is believed here.
- 2. No redirect is followed, no proxy used, no cookie kept, nothing decompressed: one connection, one exchange.
+ 1. An answer comes from a stranger: its head, its size and its time are bounded, and nothing in it is trusted here.
+ 2. No redirects, no proxies, no cookies, no decompression: one connection, one exchange.
  3. aiohttp is imported where it is needed: it takes longer to import than all the rest of zmesh.
 """
 
@@ -20,35 +20,35 @@ if TYPE_CHECKING:
     import aiohttp
 
 MAX_ANSWER = 8 * 1024
-"""Bytes of an answer that is read: twice what a record of this version may have."""
+"""Bytes read of an answer: twice what a record of this version may have."""
 MAX_LINE = 2 * 1024
-"""Bytes of a status line or header of an answer: the longest of ours is 60."""
+"""Bytes of a status line or header of an answer: our longest has 60."""
 MAX_WIRE = 32 * 1024
-"""Bytes of an answer as they travel, whatever they are: what an HTTP parser passes over, such as interim answers and
-chunk extensions, has no end by itself, and takes a core while it lasts."""
+"""Bytes of an answer on the wire, of any kind: what an HTTP parser skips, such as interim responses and chunk
+extensions, has no bound of its own, and takes a core while it lasts."""
 MAX_WHY = 64
-"""Characters of a reason that somebody else gives: it ends up in a log."""
+"""Characters of a reason that another node gives: it ends up in a log."""
 
 
 class Posted(NamedTuple):
-    """What a front door said of a posted record."""
+    """What a front door answered to a posted record."""
 
     status: int
-    """200 and 202: it has it. 409: it has a newer one. 403: refused. 429 and 503: not now."""
+    """200 and 202: it has the record. 409: it has a newer one. 403: refused. 429 and 503: not now."""
     why: str
-    """The name of what became of it, or of the reason against it; at most 64 letters, digits and ``_``."""
+    """What became of the record, or the reason against it; at most 64 letters, digits and ``_``."""
 
     @property
     def is_taken(self) -> bool:
-        """Does it have our record now?"""
+        """Whether it has our record now."""
         return self.status in (200, 202)
 
 
 async def fetch_record(endpoint: Endpoint, timeout: float) -> bytes:  # noqa: ASYNC109 - one bound for all of it
     """The bytes that the front door at ``endpoint`` serves as its record, within ``timeout`` seconds in all.
 
-    They are a stranger's: nothing in them is checked but their size. Raises ``ConnectionError`` when nobody is reached
-    there, ``TimeoutError``, and ``ValueError`` when somebody answers with something else than a record.
+    They come from a stranger: nothing but their size is checked. Raises ``ConnectionError`` if nothing is reached
+    there, ``TimeoutError``, and ``ValueError`` for an answer that is not a record.
     """
     status, body = await _exchange("GET", endpoint, "/record", None, timeout)
     if status != 200:
@@ -59,8 +59,8 @@ async def fetch_record(endpoint: Endpoint, timeout: float) -> bytes:  # noqa: AS
 async def post_record(endpoint: Endpoint, encoded: bytes, timeout: float) -> Posted:  # noqa: ASYNC109 - as above
     """Leave the record ``encoded`` at the front door at ``endpoint``, within ``timeout`` seconds in all.
 
-    Raises ``ConnectionError`` when nobody is reached there, ``TimeoutError``, and ``ValueError`` when somebody answers
-    who is no node of a mesh.
+    Raises ``ConnectionError`` if nothing is reached there, ``TimeoutError``, and ``ValueError`` if what answers is not
+    a node of a mesh.
     """
     status, body = await _exchange("POST", endpoint, "/records", encoded, timeout)
     try:
@@ -110,7 +110,8 @@ async def _exchange(
 
 
 def _bounded_connector() -> aiohttp.TCPConnector:
-    """Makes connections that end after ``MAX_WIRE`` bytes of an answer. aiohttp itself bounds lines, and the time."""
+    """Makes connections that are cut after ``MAX_WIRE`` bytes of an answer. aiohttp itself bounds lines, and the
+    time."""
     import aiohttp
     from aiohttp.client_proto import ResponseHandler
 

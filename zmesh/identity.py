@@ -1,12 +1,11 @@
 """Who this node is: an Ed25519 key, its X25519 image, and the epoch of this start.
 
 Rules
- 1. The secret has one way out, ``sign`` (and ``curve_secret``, which the CURVE handshake cannot do without):
-    it is in no repr, no error, no pickle and no log.
- 2. A key is used or refused at the door: what ``load_key`` returns signs, and what it raises is one sentence
-    that never repeats the value it was given.
- 3. Keys are compared and validated as libsodium does: points of small order and encodings that are not
-    canonical are refused.
+ 1. The secret has one way out, ``sign`` (and ``curve_secret``, which the CURVE handshake cannot do without): it appears
+    in no repr, error, pickle or log.
+ 2. A key is accepted or refused at once: ``load_key`` returns an identity that can sign, or raises one sentence that
+    never repeats the value it was given.
+ 3. Keys are compared and validated as in libsodium: points of small order and non-canonical encodings are refused.
 """
 
 from __future__ import annotations
@@ -31,15 +30,16 @@ SEED_BYTES = 32
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 KEY_SUFFIX = ".key"
-"""How names of key files end, as a rule."""
+"""The usual suffix of key files."""
 MAX_KEY_FILE = 1024
-"""Bytes read of a key file: 64 digits, and room to see that it is something else."""
+"""Bytes read of a key file: 64 digits, and room to notice that it is something else."""
 MAX_EPOCH_FILE = 32
 """Bytes read of an epoch file: seconds since 1970 have ten digits."""
 
 _HEX = frozenset(string.hexdigits)
 _SECRET = re.compile(r"[0-9A-Za-z+=]{32}|^[0-9A-Za-z+/=]{32,}$|//|\s", re.ASCII)
-"""What a mistyped secret has: a long run of hexadecimal digits or base64 (which has slashes), a derivation, blanks."""
+"""What a mistyped secret contains: a long run of hexadecimal digits or base64 (which may have slashes), a derivation
+path, or blanks."""
 
 
 class Identity:
@@ -48,9 +48,9 @@ class Identity:
     __slots__ = ("_secret", "curve_public", "curve_secret", "public")
 
     public: PeerKey
-    """32 bytes: the name of this node on every link."""
+    """32 bytes: identifies this node on every link."""
     curve_public: bytes
-    """32 bytes: what anybody computes from ``public`` with ``curve_image``."""
+    """32 bytes: what anyone can compute from ``public`` with ``curve_image``."""
     curve_secret: bytes
     """32 bytes, secret: for the transport alone."""
 
@@ -134,23 +134,23 @@ def verify(key: PeerKey, data: bytes, signature: bytes) -> bool:
 def curve_image(public: PeerKey) -> bytes:
     """The 32-byte X25519 public key of an Ed25519 one: its birational image (RFC 7748, section 4.1).
 
-    A key and its negative share one image. Raises ``ConfigError`` for bytes that are no point of the
-    prime-order group: of these some can sign (``verify`` takes points of mixed order), and none can connect.
+    A key and its negative share one image. Raises ``ConfigError`` for bytes that are not a point of the prime-order
+    group: some of these can sign (``verify`` accepts points of mixed order), but none can connect.
     """
     if len(public) == KEY_BYTES:
         try:
             return nacl.bindings.crypto_sign_ed25519_pk_to_curve25519(public)
         except CryptoError:
-            pass  # said below, in the same words as for a wrong length
+            pass  # reported below, in the same words as for a wrong length
     raise ConfigError(f"public key {public.hex()[:64]} is not an Ed25519 key: it must be the 32 bytes of a valid point")
 
 
 def next_epoch(state_file: Path | None, wall: float) -> int:
     """The epoch of this start: above every earlier one, and stored before it is returned.
 
-    ``wall``: seconds since 1970, whose whole number is the epoch unless a stored one is as high, so that a
-    lost file locks nobody out. Without ``state_file`` nothing is stored. Raises ``ConfigError`` when the file
-    is unreadable, holds no number, or is so far ahead of the clock that every peer would refuse the epoch.
+    ``wall``: seconds since 1970. The epoch is its whole number unless a stored one is as high, so that a lost file
+    locks no node out. Without ``state_file`` nothing is stored. Raises ``ConfigError`` if the file is unreadable, holds
+    no number, or is so far ahead of the clock that every peer would refuse the epoch.
     """
     if state_file is None:
         return int(wall)
@@ -184,13 +184,13 @@ def _may_be_shown(text: str, path: Path) -> bool:
     try:
         if path.exists() or (path.parent.is_dir() and path.parent.name != ""):
             return True
-    except (OSError, ValueError):  # too long for a name, or a null byte within: no path
+    except (OSError, ValueError):  # not a path: too long for a name, or a null byte in it
         return False
     return (text.endswith(KEY_SUFFIX) or os.sep in text) and not _SECRET.search(text)
 
 
 def _read_key_file(path: Path, named: str) -> Identity:
-    """The identity in a file of 64 hexadecimal digits that nobody but its owner can read."""
+    """The identity in a file of 64 hexadecimal digits that only its owner can read."""
     try:
         path.stat()
     except FileNotFoundError:
@@ -208,7 +208,7 @@ def _read_key_file(path: Path, named: str) -> Identity:
 
 
 def refuse_exposed(status: os.stat_result, what: str, path: str) -> None:
-    """Raise ``ConfigError`` unless the file is ours and nobody else can read it; ``what`` names it."""
+    """Raise ``ConfigError`` unless the file belongs to this user and no other can access it; ``what`` names it."""
     mode = stat.S_IMODE(status.st_mode)
     if status.st_uid != os.geteuid():
         raise ConfigError(f"{what} belongs to user {status.st_uid}: run `chown {os.geteuid()} {path}`")

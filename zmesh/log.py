@@ -3,7 +3,7 @@
 Rules
  1. A library leaves logging to the service that embeds it: events go to the standard loggers under ``zmesh``, so
     ``logging.basicConfig(level=logging.DEBUG)`` shows them, and each record carries its fields as a mapping in
-    ``record.zmesh`` for those who want structure. Nothing is configured here but by ``configure``.
+    ``record.zmesh`` for those who want structure. Only ``configure`` configures anything.
  2. ``configure`` belongs to the command line alone. Only it imports structlog, which takes longer to import than
     the rest of zmesh.
  3. Never a secret, and never a payload: keys, ids, names, counts and reasons.
@@ -21,7 +21,7 @@ _LEVELS = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARNING": logging.WARN
 
 
 class EventLogger:
-    """Writes events of one part of zmesh; ``bind`` gives one whose events carry further fields."""
+    """Writes the events of one part of zmesh; ``bind`` returns one that adds further fields to each."""
 
     __slots__ = ("_bound", "_logger")
 
@@ -58,12 +58,12 @@ class EventLogger:
 
 
 def _readable(value: Any) -> Any:
-    """Keys and ids are bytes; people and other tools know them in hex."""
+    """Keys and ids are bytes; in a log, as elsewhere, they are shown in hex."""
     return value.hex() if isinstance(value, bytes) else value
 
 
 def _one_word(value: Any) -> str:
-    """``value`` so that it ends where it ends: what a peer named itself must not write a line of its own."""
+    """``value`` as a single word, quoted if it is not: a name that a peer gave itself must not forge a log line."""
     text = str(value)
     return text if text.isprintable() and " " not in text else repr(text)
 
@@ -76,8 +76,9 @@ def get_logger(name: str) -> EventLogger:
 def configure(level: str, form: str, stream: IO[str] | None = None) -> None:
     """Set up logging for a process that is zmesh's own.
 
-    ``level``: DEBUG, INFO, WARNING or ERROR. ``form``: ``console`` for people, ``json`` for one object a line, or
-    ``auto``: for people where ``stream`` (standard error) is a terminal. Replaces what was configured before.
+    ``level``: DEBUG, INFO, WARNING or ERROR. ``form``: ``console`` (human-readable), ``json`` (one object per line), or
+    ``auto``: ``console`` if ``stream`` (standard error) is a terminal, else ``json``. Replaces any earlier
+    configuration.
     """
     stream = stream or sys.stderr
     person = form == "console" or (form == "auto" and stream.isatty())
@@ -109,7 +110,7 @@ class _Formatter(logging.Formatter):
 def _json() -> Renderer:
     from structlog.processors import JSONRenderer
 
-    # Whatever JSON does not know is shown as text: a log line must never fail.
+    # What JSON cannot represent is written as text: a log line must never fail.
     render = JSONRenderer(default=str)
     return lambda entry: str(render(None, "", entry))
 

@@ -3,8 +3,8 @@
 Rules
  1. A ``MeshMessage`` comes only from a verified envelope, or from ``from_dict``, which verifies nothing and says so.
  2. ``sender_id`` is derived from the author's key by the registry, never read out of the message.
- 3. ``to_dict`` turns messages and rounds into plain values, and ``from_dict`` turns them back. JSON can represent
-    these, except for bytes in a payload, which stay bytes.
+ 3. ``to_dict`` turns messages and rounds into plain values, and ``from_dict`` turns them back. JSON can represent these
+    values, except for bytes in a payload, which stay bytes.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class MeshMessage(NamedTuple):
     timestamp: float
     """Unix seconds, as the author signed it."""
     payload: Mapping[str, Any]
+    """What the type requires, and whatever the author added. All handlers share it, and must only read it."""
     signature: str
     """128 hex digits: Ed25519 over the id, see PROTOCOL.md."""
     ttl: int
@@ -102,10 +103,11 @@ class PeerInfo:
     """One peer, as known when it was asked for. Assign one to ``mesh.peers[peer_id]`` to vouch for a peer by hand."""
 
     peer_id: str
+    """The name that it chose; its account while no record of it has arrived."""
     account_id: str = ""
-    """SS58 account; if empty, the public key stands in."""
+    """Its account in SS58; if empty, the public key stands in."""
     multiaddr: str = ""
-    """``/ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT`` of its front door; empty if not known (it may still dial us)."""
+    """``/ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT`` of its front door; empty if not known (it may still dial this node)."""
     public_key: str = ""
     """64 hex digits: its Ed25519 mesh key."""
     stake_amount: int = 0
@@ -113,20 +115,22 @@ class PeerInfo:
     last_seen: float = field(default=0.0)
     """Unix seconds of its last signed frame; 0 for never."""
     is_validator: bool = True
+    """False for a member that may connect but whose votes do not count."""
     reputation: float = 100.0
     """0 to 100; below 50, handlers do not see its messages."""
     capabilities: tuple[str, ...] = ()
+    """What it says it can do, in words such as ``train``."""
     is_linked: bool = False
-    """Do messages flow directly between it and us now?"""
+    """Whether messages flow directly between it and this node now."""
     alive_for: float = field(default=ALIVE_SECONDS, repr=False, compare=False)
-    """Seconds of silence until it counts as dead: the ``peer_timeout`` of the node that was asked."""
+    """Seconds of silence after which it counts as dead: the ``peer_timeout`` of the node that was asked."""
 
     def is_alive(self, timeout: float | None = None) -> bool:
-        """Was it heard from within ``timeout`` seconds, by default ``alive_for``?"""
+        """Whether it was heard from within ``timeout`` seconds, by default ``alive_for``."""
         return time.time() - self.last_seen < (self.alive_for if timeout is None else timeout)
 
     def member(self, where: str) -> Member:
-        """What the engine needs to know. Raises ``ConfigError`` that starts with ``where``."""
+        """The engine's view of the peer. Raises ``ConfigError`` with a sentence that starts with ``where``."""
         if not self.peer_id:
             raise ConfigError(f"{where}: peer_id must not be empty")
         key = parse_public_key(self.public_key, where)
@@ -160,7 +164,7 @@ class PeerInfo:
     def of(
         cls, member: Member, endpoints: tuple[Endpoint, ...], *, last_seen: float, reputation: float, is_linked: bool
     ) -> PeerInfo:
-        """What is known of a member now."""
+        """What is known about a member now."""
         return cls(
             peer_id=member.peer_id,
             account_id=member.account,

@@ -2,9 +2,9 @@
 
 Rules
  1. One grammar, read strictly: ``/ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT`` and nothing before, after or between.
- 2. What is read is made canonical (IPv6 compressed as in RFC 5952, names in lower case), so that equal places
-    are equal endpoints.
- 3. Nothing is looked up here. ``dns4`` and ``dns6`` read as names: the resolver decides about the family.
+ 2. Addresses are made canonical (IPv6 compressed as in RFC 5952, names in lower case), so that equal addresses are
+    equal endpoints.
+ 3. Nothing is resolved here. ``dns4`` and ``dns6`` are read as names: the resolver chooses the family.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def parse_multiaddr(text: str) -> Endpoint:
 
 
 def to_multiaddr(endpoint: Endpoint) -> str:
-    """The multiaddr of ``endpoint``: ``ip4``, ``ip6`` or ``dns`` by what its host is.
+    """The multiaddr of ``endpoint``: ``ip4``, ``ip6`` or ``dns``, depending on its host.
 
-    Raises ``ConfigError`` when the host or the port is invalid.
+    Raises ``ConfigError`` if the host or the port is invalid.
     """
     host, port = endpoint
     family = "ip6" if ":" in host else "ip4" if _looks_like_ip4(host.lower()) else "dns"
@@ -103,14 +103,14 @@ def _ip6(host: str, text: str) -> str:
         address = IPv6Address(host)
     except AddressValueError:
         address = None
-    # A zone (fe80::1%eth0) means something on one machine only, so it is no address to hand around.
+    # A zone (fe80::1%eth0) means something on one machine only, so such an address must not be passed on.
     if address is None or address.scope_id is not None:
         raise ConfigError(f"address {shown(text)} must have an IPv6 host such as 2001:db8::1, without a zone")
     return str(address)
 
 
 def _name(host: str, text: str) -> str:
-    """A host name as RFC 1123 has it, underscores allowed because container networks use them."""
+    """A host name as in RFC 1123, with underscores allowed because container networks use them."""
     lower = host.lower()
     labels = lower.split(".")
     whole = len(lower) <= 253 and all(_LABEL.fullmatch(label) for label in labels)

@@ -1,13 +1,13 @@
-"""The asyncio shell around the engine: clocks, timer, sockets, threads, and nothing of the protocol.
+"""The asyncio shell around the engine: clocks, timer, sockets, threads, and no protocol logic.
 
 Rules
- 1. Every entry point ends in the same step: handle the event, carry out the actions, let handlers begin if there is
-    something for them, re-arm one timer.
- 2. A step is never entered twice: what happens while actions are carried out waits in line for its turn. The clocks are
-    read once for a step, and again after each round of verification, which is what takes time in it.
+ 1. Every entry point ends in the same step: handle the event, carry out the actions, start the application's handlers
+    if there is work for them, re-arm one timer.
+ 2. A step is never re-entered: what happens while actions are carried out is queued. The clocks are read once per step,
+    and again after each round of verification, which is what takes time in a step.
  3. Signatures are verified inline while there are few (a thread costs more than it saves) and in threads when a batch
-    brings many. When the threads have enough to do the loop verifies itself, which holds back the sockets: that,
-    and not a growing queue, is how a flood meets its bound.
+    brings many. When the threads are busy the loop verifies, too, which holds back the sockets: that back-pressure, and
+    not a growing queue, bounds a flood.
  4. What the engine asks of the application goes through ``Application``, synchronously.
 """
 
@@ -49,7 +49,7 @@ from zmesh.log_limit import LogLimit
 from zmesh.transport import Transport, TransportEvent
 
 POOL_FROM = 8
-"""Signatures in one batch from which on threads pay: handing over costs about as much as verifying one."""
+"""Signatures in one batch from which threads pay off: handing over costs about as much as verifying one."""
 POOL_CHUNK = 16
 """Signatures handed to a thread at once: 1 ms of work, so that results come back while more is read."""
 POOL_LIMIT = 256
@@ -59,19 +59,19 @@ _log = get_logger(__name__)
 
 
 class Dials(Protocol):
-    """Finds the routes of peers and dials them on the transport, in its own time."""
+    """Finds the routes of peers and dials them on the transport, asynchronously."""
 
     def dial(self, key: PeerKey, endpoints: tuple[Endpoint, ...]) -> None:
-        """Begin."""
+        """Start dialling."""
         ...
 
     def cancel(self, key: PeerKey) -> None:
-        """The peer was hung up."""
+        """Stop dialling: the peer was hung up."""
         ...
 
 
 class Application(Protocol):
-    """What the node asks of whoever embeds it. Called within a step: must not block or call back in."""
+    """What the node needs from the code that embeds it. Called within a step: must not block or call back in."""
 
     def deliver(self, message: Deliver) -> bool:
         """Queue a message for the application's handlers; False if there is no room."""
@@ -82,11 +82,11 @@ class Application(Protocol):
         ...
 
     def links_changed(self) -> None:
-        """Messages begin to flow over a link, or do so no more."""
+        """Messages start or stop flowing over a link."""
         ...
 
     def stepped(self) -> None:
-        """A step is over: from here on, and here already, the node may be called."""
+        """A step is over: the node may be called again, even from within this method."""
         ...
 
 
@@ -96,14 +96,14 @@ def read_clocks() -> Now:
 
 
 def check_all(batch: Sequence[Verify]) -> list[Verified]:
-    """Verify one after the other; PyNaCl releases the GIL meanwhile."""
+    """Verify one after the other; PyNaCl releases the GIL while it does."""
     return [Verified(item.message_id, verify(item.key, item.data, item.signature)) for item in batch]
 
 
 class Node:
     """Runs one engine on one transport.
 
-    ``verify_threads``: with 0 or 1 the loop alone verifies.
+    ``verify_threads``: with 0 or 1, only the loop verifies.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Node:
         self._loop: asyncio.AbstractEventLoop
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at: float | None = None
-        """When the engine asked to be woken, as long as the timer is not set to it."""
+        """When the engine asked to be woken; None once the timer is set to it."""
         self._running = False
         self._refusals: tuple[bytes | None, int] = (None, 0)
         self._log_limit = LogLimit()
@@ -155,7 +155,7 @@ class Node:
     # ------------------------------------------------------------ the step
 
     def start(self) -> None:
-        """Begin to take events. Needs the running loop."""
+        """Start taking events. Needs the running loop."""
         self._loop = asyncio.get_running_loop()
         self._running = True
         if self._threads > 1:
@@ -168,15 +168,15 @@ class Node:
             self._step()
 
     def submit(self, event: Event) -> None:
-        """Take an event now, or, from within a step, in its turn."""
+        """Handle an event now or, from within a step, when its turn comes."""
         if self._running:
             self._events.append(event)
             self._step()
 
     def ask(self, event: Event) -> list[Action]:
-        """Take a command and give back the actions it led to, which were carried out.
+        """Handle a command and return the actions it led to, which have been carried out.
 
-        Raises ``PayloadError`` as the engine does. Not to be called from within a step.
+        Raises ``PayloadError`` as the engine does. Must not be called from within a step.
         """
         self._stepping = True
         try:
@@ -197,7 +197,7 @@ class Node:
         now = read_clocks()
         try:
             while events := self._events:
-                self._events = []  # what the actions lead to
+                self._events = []  # collects what the actions lead to
                 self._carry_out(self.engine.handle_all(events, now))
                 if self._unverified and not self._events:
                     self._verify_collected()
@@ -212,7 +212,7 @@ class Node:
         for action in actions:
             try:
                 act[type(action)](action)
-            except Exception as error:  # noqa: BLE001 - told; the timer, and what else the step asks for, must go on
+            except Exception as error:  # noqa: BLE001 - logged; the timer, and the step's other actions, must go on
                 self._log_failure(Failed(type(action).__name__, error))
 
     # ------------------------------------------------------------ verifying
@@ -252,7 +252,7 @@ class Node:
             self._refusals = (action.ref, refused)
 
     def refused_of(self, message_id: bytes) -> int:
-        """How many links would not take the message that was sent last, if it was this one."""
+        """How many links refused the message that was sent last, if it was this one; else 0."""
         ref, count = self._refusals
         return count if ref == message_id else 0
 
@@ -287,7 +287,7 @@ class Node:
     def _admit(self, action: Admit) -> None:
         self.transport.admit(action.keys)
 
-    # ------------------------------------------------------------ for people
+    # ------------------------------------------------------------ logging
 
     def _name(self, key: PeerKey) -> str:
         member = self.engine.peers.get(key)
@@ -299,7 +299,7 @@ class Node:
             _log.debug("dropped", reason=action.reason.value, link=self._name(action.link), message_id=identifier)
 
     def _tell(self, write: Callable[..., None], event: str, told_apart_by: str, /, **fields: Any) -> None:
-        """Write a line that others can cause as often as they like."""
+        """Log a line that others can cause as often as they like."""
         held_back = self._log_limit.take((event, told_apart_by), time.monotonic())
         if held_back is not None:
             write(event, **fields, **({"held_back": held_back} if held_back else {}))
@@ -330,7 +330,7 @@ class Node:
     # ------------------------------------------------------------ the end
 
     async def stop(self, deadline: float) -> None:
-        """Say LEAVE, resolve what is under way, and close the transport within ``deadline`` seconds."""
+        """Send LEAVE, resolve what is under way, and close the transport within ``deadline`` seconds."""
         if not self._running:
             return
         self.submit(Stop())
@@ -345,4 +345,4 @@ class Node:
 
 
 def _nothing(action: Action) -> None:
-    """An answer that ``ask`` gives to its caller needs nothing done."""
+    """Nothing to do: ``ask`` returns the action to its caller."""

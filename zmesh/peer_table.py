@@ -1,15 +1,14 @@
-"""``mesh.peers``: everybody who is known, as a mapping that can be written to.
+"""``mesh.peers``: all known peers, as a mapping that can be written to.
 
 Rules
- 1. Reading gives a fresh ``PeerInfo`` each time: nothing in here can grow stale, and changing one changes nothing.
- 2. Assigning vouches for a peer by hand and connects; deleting takes that back. Neither can override what
-    the registry lists.
+ 1. Reading returns a fresh ``PeerInfo`` each time: nothing stored here can go stale, and changing one changes nothing.
+ 2. Assigning vouches for a peer by hand and connects; deleting takes that back. Neither can override the registry.
  3. A bad entry is refused before anything changes.
- 4. A name that several claim, or that is the account of another, means none of them: each is listed under its account.
-    Nobody is hidden, and nobody is taken for somebody else.
+ 4. A name that several peers claim, or that is another's account, stands for none of them: each is listed under its
+    account. No peer is hidden, and none is mistaken for another.
  5. A peer that was silent for ``bounds.forget`` seconds is no longer listed. It still belongs, and is listed again as
     soon as it speaks.
- 6. Names are worked out when who belongs has changed, and not for each question.
+ 6. Names are worked out when the membership changes, not for each lookup.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ from zmesh.messages import PeerInfo
 
 
 class Running(Protocol):
-    """What the table needs of a started engine."""
+    """What the table needs from a started engine."""
 
     peers: Peers
     links: dict[PeerKey, Link]
 
 
 class PeerTable(MutableMapping[str, PeerInfo]):
-    """Works before the start too: what is assigned then is handed over by ``attach``."""
+    """Works before the start, too: ``attach`` hands over what was assigned by then."""
 
     def __init__(self, own_key: PeerKey, own_name: str, bounds: Bounds, clocks: Callable[[], Now]) -> None:
         self._own_key = own_key
@@ -51,12 +50,12 @@ class PeerTable(MutableMapping[str, PeerInfo]):
         self._since = 0.0
         self._named: dict[str, Member] = {}
         self._named_for: tuple[Roster, tuple[Member, ...]] | None = None
-        """Of what ``_named`` was made."""
+        """The roster and the manual members that ``_named`` was made from."""
 
     def attach(self, engine: Running, submit: Callable[[Event], None], refuse_elsewhere: Callable[[], None]) -> None:
-        """The node runs: hand over whom the operator added, and from now on tell it of every change.
+        """The node runs: hand over the peers that the operator added, and from now on every change.
 
-        ``refuse_elsewhere`` raises where no change may come from.
+        ``refuse_elsewhere`` raises where a change must not come from.
         """
         self._engine = engine
         self._submit = submit
@@ -88,11 +87,11 @@ class PeerTable(MutableMapping[str, PeerInfo]):
         return f"<PeerTable {dict(self.items())}>"
 
     def items(self) -> ItemsView[str, PeerInfo]:
-        """Everybody with their names, as of when the reading begins; each is described when its turn comes."""
+        """All peers with their names, as of when the iteration begins; each is described when its turn comes."""
         return _Items(self)
 
     def values(self) -> ValuesView[PeerInfo]:
-        """Everybody, likewise."""
+        """All peers, likewise."""
         return _Values(self)
 
     def __setitem__(self, peer_id: str, info: PeerInfo) -> None:
@@ -122,7 +121,7 @@ class PeerTable(MutableMapping[str, PeerInfo]):
             self._submit(RemovePeer(member.key))
 
     def _refuse_clash(self, where: str, member: Member) -> None:
-        """One name, one key, one account, one CURVE image: each must mean one peer."""
+        """One name, one key, one account, one CURVE image: each must stand for one peer."""
         if member.key == self._own_key:
             raise ConfigError(f"{where}: public_key must be the other peer's key, not this node's own")
         if member.peer_id == self._own_name:
@@ -149,7 +148,7 @@ class PeerTable(MutableMapping[str, PeerInfo]):
         return [member for member, _ in self._manual.values()]
 
     def _is_listed(self) -> Callable[[Member], bool]:
-        """Was a member heard of, or could it have been, within ``bounds.forget`` seconds?"""
+        """A test of whether a member was heard from, or could have been, within ``bounds.forget`` seconds."""
         horizon = self._clocks().mono - self._bounds.forget
         if self._engine is None or self._since >= horizon:
             return lambda member: True
@@ -157,7 +156,7 @@ class PeerTable(MutableMapping[str, PeerInfo]):
         return lambda member: (heard(member.key) or self._since) >= horizon
 
     def _names(self) -> dict[str, Member]:
-        """Everybody who belongs, and under what."""
+        """All members, by the names they are listed under."""
         roster, manual = EMPTY_ROSTER, tuple(member for member, _ in self._manual.values())
         if self._engine is not None:
             roster, manual = self._engine.peers.roster, tuple(self._engine.peers.manual.values())
@@ -169,12 +168,12 @@ class PeerTable(MutableMapping[str, PeerInfo]):
         return self._named
 
     def entries(self) -> Iterator[tuple[str, Member]]:
-        """Everybody who is listed, and under what."""
+        """All listed members, with the names they are listed under."""
         is_listed = self._is_listed()
         return ((name, member) for name, member in self._names().items() if is_listed(member))
 
     def describe(self, member: Member) -> PeerInfo:
-        """All that is known of a member now."""
+        """All that is known about a member now."""
         info = self._describe(member)
         info.alive_for = self._bounds.alive
         return info

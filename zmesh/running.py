@@ -1,11 +1,11 @@
-"""One life of a node, from ``start`` to ``stop``: makes the parts, joins them, and takes them apart again.
+"""One life of a node, from ``start`` to ``stop``: builds the parts, connects them, and takes them apart again.
 
 Rules
- 1. As ``start`` gets to a part, it notes how to end it; ``stop`` ends them in the opposite order, however far ``start``
-    came, and goes on to the next whatever one of them raises.
- 2. Handlers end first, while the node can still send what they answer: what was acknowledged is worked off. The door
-    ends after the node, whose goodbyes may go through it.
- 3. What outlives a stop (settings, key, registered handlers, peers added by hand) is in ``Setup``.
+ 1. As ``start`` gets to a part, it registers how to end it. ``stop`` ends the parts in reverse order, however far
+    ``start`` got, and goes on to the next whatever one of them raises.
+ 2. Handlers end first, while the node can still send their answers: acknowledged messages are processed. The door ends
+    after the node, whose goodbyes may go through it.
+ 3. ``Setup`` holds what outlives a stop: settings, key, registered handlers, peers added by hand.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from zmesh.registry.port import Registry
 
 NETWORK_DIGITS = 16
-"""Hexadecimal digits of a network's id that are logged: enough to tell one mesh from another."""
+"""Hexadecimal digits of a network id that are logged: enough to tell one mesh from another."""
 
 _log = get_logger(__name__)
 
@@ -64,7 +64,7 @@ class Setup:
     delegation: Delegation | None
     """Of the account that the key speaks for."""
     genesis: bytes
-    """32 bytes where it is known which chain this is, else empty."""
+    """32 bytes if it is known which chain this is, else empty."""
     registry: Registry | None
     state: State
     dispatcher: Dispatcher
@@ -72,7 +72,7 @@ class Setup:
 
 
 class Running:
-    """Also the node's ``Application``: what the engine delivers and resolves comes in here."""
+    """Also the node's ``Application``: the engine's deliveries and results arrive here."""
 
     def __init__(self, setup: Setup) -> None:
         from zmesh.transports.zeromq import ZeroMqTransport
@@ -84,7 +84,7 @@ class Running:
         self._waiting: Collection[asyncio.Task[Any]] = ()
         self._background: set[asyncio.Task[None]] = set()
         self._broken: list[str] = []
-        """Work in the background that ended, in one sentence each."""
+        """Background tasks that ended, one sentence each."""
         self._started = 0.0
         self._results: Counter[SendResult] = Counter()
         self._sends: dict[int, asyncio.Future[Resolved]] = {}
@@ -105,7 +105,7 @@ class Running:
             self._submit,
             lambda: self.handlers.records.takes_local,
         )
-        self._rng = random.Random()  # chooses peers and waits, no secrets
+        self._rng = random.Random()  # for choosing peers and waiting times, not for secrets
         ports = BootstrapPorts(
             resolve,
             self.server.fetch,
@@ -122,11 +122,11 @@ class Running:
         self._node: Node | None = None
         self._link_news = asyncio.Event()
         self.is_open = False
-        """May the application send? From the moment that messages may come in until handlers are done."""
+        """Whether the application may send: from the moment that messages may come in until the handlers are done."""
 
     @property
     def node(self) -> Node:
-        """The shell around the engine; there is one once ``start`` has read the registry."""
+        """The shell around the engine; it exists once ``start`` has read the registry."""
         assert self._node is not None
         return self._node
 
@@ -138,7 +138,7 @@ class Running:
     # ------------------------------------------------------------ starting
 
     async def start(self) -> None:
-        """Bind, read the registry, and begin to connect. Raises ``ConfigError``; ``stop`` is called then, too."""
+        """Bind, read the registry, and begin to connect. Raises ``ConfigError``; ``stop`` must be called then, too."""
         setup, settings, identity, ends = self._setup, self._setup.settings, self._setup.identity, self._ends
         self._started = time.time()
         self._epoch = epoch = await asyncio.to_thread(setup.state.next_epoch, self._started)
@@ -168,7 +168,8 @@ class Running:
         self.is_open = True
         self._bound = bound = await self._transport.start(node.receive)
         await self.server.start(bound.direct)
-        # Not before: nobody is admitted yet, and an attempt that fails must not end those who wait for messages.
+        # Only now: no peer is admitted yet, and an attempt that fails must not end the iterators that wait for
+        # messages.
         ends.push_async_callback(self._end_handlers)
         setup.dispatcher.reopen()
         self.handlers.records.describe(
@@ -193,16 +194,16 @@ class Running:
         task.add_done_callback(lambda task: self._ended(task, name))
 
     def _ended(self, task: asyncio.Task[None], name: str) -> None:
-        """Work in the background goes on until it is cancelled; whatever ends otherwise says so."""
+        """Background tasks run until they are cancelled; one that ends otherwise is logged and counted."""
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("background_ended", task=task.get_name(), exc_info=error)
             self.node.counters["background_ended"] += 1
-            # What the error itself says stands in the log: everybody may read health.
+            # The error's own text is in the log only: anyone may read health.
             self._broken.append(f"the task {name!r} of this node ended with {type(error).__name__}: restart the node")
 
     def refuse_elsewhere(self) -> None:
-        """For what makes the node take a step: its event loop is the only one that may. Raises ``NotRunningError``."""
+        """For calls that make the node take a step: only its own event loop may. Raises ``NotRunningError``."""
         try:
             here = asyncio.get_running_loop()
         except RuntimeError:
@@ -214,15 +215,16 @@ class Running:
     # ------------------------------------------------------------ stopping
 
     async def stop(self, waiting: Collection[asyncio.Task[Any]] = ()) -> None:
-        """Let handlers work off what is queued, say goodbye and close: half of ``stop_timeout`` for each.
+        """Let handlers finish what is queued, say goodbye and close: half of ``stop_timeout`` for each.
 
-        The tasks in ``waiting`` wait for this end, and nobody for them. Raises what the registry raises, in the end.
+        The tasks in ``waiting`` wait for this to finish, so they are not waited for. Raises what the registry raises,
+        at the end.
         """
         self._waiting = waiting
         try:
             await self._ends.aclose()
         finally:
-            self.is_open = False  # also where a start failed half way
+            self.is_open = False  # also if a start failed half-way
             self.links_changed()
 
     async def _end_background(self) -> None:
@@ -231,7 +233,7 @@ class Running:
         await asyncio.gather(*self._background, return_exceptions=True)
 
     async def _end_handlers(self) -> None:
-        """While the node can still send what they answer; what comes in meanwhile is told busy."""
+        """Done while the node can still send their answers; what comes in meanwhile is refused as busy."""
         try:
             await self._setup.dispatcher.close(self._setup.settings.stop_timeout / 2, self._waiting)
         finally:
@@ -239,7 +241,7 @@ class Running:
             self._setup.peers.detach()
 
     async def _stop_registry(self, registry: Registry) -> None:
-        """One of the application's own may hang."""
+        """Bounded, since a registry of the application's own may hang."""
         try:
             async with asyncio.timeout(self._setup.settings.stop_timeout / 2):
                 await registry.stop()
@@ -255,7 +257,7 @@ class Running:
         payload: Mapping[str, Any],
         timeout: float,  # noqa: ASYNC109  # part of the protocol: the recipient refuses what is older
     ) -> SendResult:
-        """Send until it is acknowledged, or ``timeout`` seconds are over. Raises ``PayloadError``."""
+        """Send until acknowledged, for at most ``timeout`` seconds. Raises ``PayloadError``."""
         found = self.engine.peers.named(recipient_id)
         if len(found) == 1:
             outcome = await self._send(SendDirect(found[0].key, message_type, payload, timeout, self._token + 1))
@@ -283,48 +285,48 @@ class Running:
         return self._setup.dispatcher.offer(MeshMessage.of(action.envelope, action.sender, action.payload))
 
     def stepped(self) -> None:
-        """Handlers are called at once, and not a round of the event loop later: nothing else begins what was queued."""
+        """Call handlers now and not a round of the event loop later: nothing else starts what was queued."""
         self._setup.dispatcher.turn()
 
     def resolved(self, outcome: Resolved) -> None:
-        """A direct send ended, whether or not anybody still waits for it."""
+        """A direct send ended, whether or not its caller still waits for it."""
         self._results[outcome.result] += 1
         future = self._sends.get(outcome.token)
         if future is not None and not future.done():
             future.set_result(outcome)
 
     def links_changed(self) -> None:
-        """Whoever waits for links looks again."""
+        """Wake everything that waits for links."""
         self._link_news.set()
         self._link_news = asyncio.Event()
 
     async def links(self, count: int) -> int:
-        """Wait for ``count`` live links, or for the end of this life; how many there are."""
+        """Wait for ``count`` live links, or for the end of this life; returns how many there are."""
         while (live := len(self._live())) < count and self.is_open:
             await self._link_news.wait()
         return live
 
     def _learnt(self, record: Record) -> None:
-        """A dial brought a record."""
+        """A dial fetched a record."""
         self.handlers.records.offer(record.encoded)
 
     def _offer(self, encoded: bytes) -> Offer:
-        """A seed told its record."""
+        """A seed served its record."""
         return self.handlers.records.offer(encoded)
 
     def _post(self, encoded: bytes) -> Offer:
-        """HTTP brought a record: if it is news, its handler wants to be woken, to introduce the newcomer."""
+        """A record was posted over HTTP: if it is new, wake its handler, which introduces the newcomer."""
         offer = self.handlers.records.post(encoded)
         if offer.taken is Taken.NEW:
             self.node.submit(HandlersChanged())
         return offer
 
     def _toward(self, place: Endpoint) -> None:
-        """Seeds are that way: our record may now tell where we are."""
+        """Seeds are reached this way: our record may now say where we are."""
         self._moved(self.server.toward(place))
 
     def _withdraw(self) -> None:
-        """A seed does not take a record that tells of this machine alone."""
+        """A seed refuses records with an address on one machine only: ours must not have one."""
         self._moved(self.server.withdraw_local())
 
     def _moved(self, is_elsewhere: bool) -> None:
@@ -337,7 +339,7 @@ class Running:
         self._bootstrap.hurry()
 
     def _records_known(self) -> tuple[int, int]:
-        """Of how many others there is a record, and how many others belong."""
+        """How many other nodes' records are held, and how many other nodes belong."""
         held = self.handlers.records.records.keys() - {self._setup.identity.public}
         return len(held), len(self.engine.peers) + len(self.belonging.strangers())
 
@@ -348,10 +350,10 @@ class Running:
         if self._node is not None:
             self._node.submit(event)
 
-    # ------------------------------------------------------------ for people
+    # ------------------------------------------------------------ health and metrics
 
     def facts(self) -> dict[str, Any]:
-        """What an operator wants to know of a node that has started, for the log."""
+        """What an operator wants to know about a node that has started, for the log."""
         registry, gossip = self._setup.registry, self._bound.gossip
         return {
             "version": VERSION,
@@ -363,7 +365,7 @@ class Running:
         }
 
     def health(self) -> dict[str, Any]:
-        """What GET /health says."""
+        """The content of GET /health."""
         registry = self._setup.registry
         status = None if registry is None else self._registry_status(registry)
         bootstrap = self._bootstrap.status() if self._setup.settings.bootstrap else None
@@ -378,13 +380,13 @@ class Running:
         return said
 
     def _expects_somebody(self) -> bool:
-        """Does anything say who may connect, or where others are?"""
+        """Whether anything says who may connect, or where others are."""
         setup = self._setup
         told = setup.registry is not None or setup.settings.bootstrap or setup.settings.admission == "open"
         return bool(told or setup.peers)
 
     def _clock_trouble(self) -> list[str]:
-        """A clock that was ahead at the start gave an epoch that nobody takes before that time has come."""
+        """A clock that was ahead at the start gave an epoch that no peer accepts before that time has come."""
         ahead = self._epoch - read_clocks().wall
         if ahead <= AHEAD:
             return []
@@ -394,9 +396,10 @@ class Running:
         ]
 
     def _registry_status(self, registry: Registry) -> RegistryStatus:
-        """One of the application's own may raise: heartbeats say how this node is, and must go on.
+        """The registry's status, even if one of the application's own raises: heartbeats report this node's health, and
+        must go on.
 
-        Counted, and told by health; not logged, for whoever asks for health could fill the log.
+        An error is counted and shown in health. It is not logged, or anyone who asks for health could fill the log.
         """
         try:
             return registry.status()
@@ -405,7 +408,7 @@ class Running:
             return RegistryStatus(type(registry).__name__, 0, None, f"its status() raised {error!r}")
 
     def metrics(self) -> str:
-        """What GET /metrics says."""
+        """The text of GET /metrics."""
         registry = self._setup.registry
         status = None if registry is None else self._registry_status(registry)
         levels = Levels(
@@ -437,15 +440,15 @@ class Running:
     # ------------------------------------------------------------ in the background
 
     async def _keep_state(self) -> None:
-        """Save what was learnt now and then, so that a crash loses little."""
+        """Save what was learnt at intervals, so that a crash loses little."""
         while True:
             await asyncio.sleep(self._setup.state.interval)
             await self._save()
 
     async def _save(self) -> None:
-        """Gathered here, where nothing else runs meanwhile; written in a thread, for a disk may be slow."""
+        """Gather on the event loop, where nothing else runs meanwhile; write in a thread, since a disk may be slow."""
         try:
             scores = self.engine.peers.reputation.snapshot(read_clocks().mono)
             await asyncio.to_thread(self._setup.state.save, scores, self.belonging.learnt())
-        except Exception as error:  # noqa: BLE001 - a fault of ours, logged whole: the next save, and the stop, go on
+        except Exception as error:  # noqa: BLE001 - our own bug, logged in full: the next save, and the stop, go on
             _log.error("state_not_saved", exc_info=error)

@@ -1,4 +1,4 @@
-"""``mesh.seen_messages``: which messages were seen lately, for people and tests to look at."""
+"""``mesh.seen_messages``: which messages were seen recently, for inspection and tests."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The front door of one node, HTTP and ZMTP on one port, and the HTTP client that asks at others'.
+"""The front door of one node, HTTP and ZMTP on one port, and the HTTP client for the doors of others.
 
 Rules
- 1. HTTP carries only what anybody may read (health, metrics, the node's own signed record) and may leave (a signed
+ 1. HTTP carries only what anyone may read (health, metrics, the node's own signed record) and may leave (a signed
     record of its own, if its key belongs).
  2. aiohttp is imported when a node starts, not when zmesh is.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Server:
-    """``health``, ``metrics`` and ``record`` answer the GETs of the same name, ``post`` takes what is posted."""
+    """``health``, ``metrics`` and ``record`` answer the GETs of the same name; ``post`` takes posted records."""
 
     def __init__(
         self,
@@ -47,16 +47,16 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The bound port; the asked one before ``start``."""
+        """The bound port; before ``start``, the configured one."""
         return self._settings.listen_port if self._door is None else self._door.port
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """The front door's, and those of the requests it refused."""
+        """The counters of the front door and of its HTTP requests."""
         return {} if self._door is None else {**self._door.counters, **self._limits.counters}
 
     async def start(self, router: Endpoint) -> None:
-        """Open the door; ``router`` is where the transport listens. Raises ``ConfigError`` when the port is taken."""
+        """Open the door; ``router`` is where the transport listens. Raises ``ConfigError`` if the port is taken."""
         from zmesh.http import make_app, make_runner
         from zmesh.transports.front_door import FrontDoor
 
@@ -73,7 +73,7 @@ class Server:
         self._door = door
 
     async def stop(self) -> None:
-        """Close the door and what goes through it."""
+        """Close the door and everything that goes through it."""
         if self._door is not None:
             await self._door.stop()
         if self._runner is not None:
@@ -95,7 +95,7 @@ class Server:
     def advertised(self) -> tuple[Endpoint, ...]:
         """Where others reach this door, as far as this node can tell.
 
-        Listening on every interface says nothing about that: then ``advertise`` does, or the registry, or the way to
+        A node that listens on every interface cannot tell: then ``advertise`` says it, or the registry, or the route to
         the seeds.
         """
         told = self._settings.advertised()
@@ -107,10 +107,10 @@ class Server:
         return () if self._source is None else (Endpoint(self._source, self.port),)
 
     def toward(self, place: Endpoint) -> bool:
-        """Find out which of its addresses this node speaks from when it speaks to ``place``, an IP literal.
+        """Find out from which of its addresses this node reaches ``place``, an IP literal.
 
-        Whether that changed what is advertised. Right in one network of machines or containers; behind a translator of
-        addresses it is one that leads nowhere, and ``advertise`` is needed.
+        Returns whether that changed what is advertised. The address is right within one network of machines or
+        containers; behind NAT it leads nowhere, and ``advertise`` is needed.
         """
         before = self.advertised()
         source = _source_toward(place, self._settings.listen_host)
@@ -119,9 +119,9 @@ class Server:
         return self.advertised() != before
 
     def withdraw_local(self) -> bool:
-        """A seed takes no addresses that lead nowhere but to one machine: tell none that was only found out by itself.
+        """A seed refuses addresses that lead only to one machine: advertise none that ``toward`` found.
 
-        Whether that changed what is advertised.
+        Returns whether that changed what is advertised.
         """
         before, self._is_local_refused = self.advertised(), True
         if self._source is not None and ipaddress.ip_address(self._source).is_loopback:
@@ -130,7 +130,8 @@ class Server:
 
 
 def _source_toward(place: Endpoint, listen_host: str) -> str | None:
-    """The address that the kernel would send from; None without a way there, or where its family is not listened to."""
+    """The address that the kernel would send from; None if there is no route, or if this node does not listen on its
+    family."""
     version = ipaddress.ip_address(listen_host).version
     try:
         if ipaddress.ip_address(place.host).version != version:

@@ -1,10 +1,11 @@
-"""What outlives a restart: the last epoch, reputations, and what was learnt of others. One folder, or nothing at all.
+"""What outlives a restart: the last epoch, reputations, and what was learnt about others. One folder, or nothing at
+all.
 
 Rules
- 1. Files are replaced whole, so that a crash leaves the old one or the new one.
- 2. A lost folder locks nobody out: the epoch is at least the present second, and the rest starts afresh. What is
-    damaged starts afresh too, with a warning, but for the epoch: a wrong one could repeat, so that start refuses it.
- 3. Blocking: called in a thread.
+ 1. Files are replaced as a whole, so that a crash leaves the old one or the new one.
+ 2. A lost folder locks no node out: the epoch is at least the present second, and the rest starts afresh. So does a
+    damaged file, with a warning, except for the epoch: a wrong one could repeat, so that start is refused.
+ 3. Blocking: call it in a thread.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ REPUTATION_FILE = "reputation.json"
 RECORDS_FILE = "records.msgpack"
 DELEGATIONS_FILE = "delegations.json"
 MAX_LEARNT = 16 * 1024 * 1024
-"""Bytes of a file of what was learnt: twice what is ever written."""
+"""Bytes of a file of learnt data: twice what is ever written."""
 SAVE_SECONDS = 60.0
-"""Seconds between saves: a score needs ten minutes to heal, so that a crash forgives a tenth at most."""
+"""Seconds between saves: a score needs ten minutes to heal, so a crash forgives a tenth at most."""
 
 _log = get_logger(__name__)
 
@@ -36,14 +37,14 @@ Scores = Mapping[str, tuple[float, float]]
 
 
 class State:
-    """``folder`` None keeps nothing. Raises ``ConfigError`` when the folder cannot be made."""
+    """If ``folder`` is None, nothing is kept. Raises ``ConfigError`` if the folder cannot be made."""
 
     interval = SAVE_SECONDS
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._epoch = 0
-        """Of the last start: two in one second have not the same, with a folder or without."""
+        """The epoch of the last start: two starts in one second get different ones, with a folder or without."""
         if folder is not None:
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -53,15 +54,15 @@ class State:
                 ) from None
 
     def next_epoch(self, wall: float) -> int:
-        """The epoch of this start, stored before it is given. ``wall`` in Unix seconds."""
+        """The epoch of this start, stored before it is returned. ``wall`` in Unix seconds."""
         found = next_epoch(None if self._folder is None else self._folder / EPOCH_FILE, wall)
-        # One that a clock gave which was ahead has been taken by nobody, nor would those above it be.
+        # No peer has accepted an epoch from a clock that was ahead, and none would accept those above it.
         after = 0 if self._epoch > wall + AHEAD else self._epoch + 1
         self._epoch = max(found, after)
         return self._epoch
 
     def reputation(self) -> Scores:
-        """The scores as last saved; the time since then has healed its part."""
+        """The scores as last saved, older by the time since then."""
         if self._folder is None:
             return {}
         path = self._folder / REPUTATION_FILE
@@ -78,13 +79,13 @@ class State:
             return {}
 
     def save(self, scores: Scores, learnt: Mapping[str, bytes]) -> None:
-        """Replace what was saved: the scores, and what was learnt of others by the name of its file."""
+        """Replace what was saved: the scores, and what was learnt about others, by file name."""
         reputation = json.dumps({"at": time.time(), "scores": scores}).encode()
         for name, content in {REPUTATION_FILE: reputation, **learnt}.items():
             self._replace(name, content)
 
     def learnt(self, name: str) -> bytes | None:
-        """What was saved under this file name; None if there is nothing that can be read."""
+        """What was saved under this file name; None if there is nothing readable."""
         if self._folder is None or not (self._folder / name).exists():
             return None
         path = self._folder / name

@@ -1,12 +1,12 @@
-"""What a node says about itself: /health for machines that decide, /metrics for machines that draw.
+"""What a node says about itself: /health for machines that decide, /metrics for machines that plot.
 
 Rules
- 1. Health tells the truth: "healthy" is a node that reaches somebody, or that knows of nobody to reach; one that
-    knows of others and reaches none, whom others refuse, whose seeds do not answer, or whose registry never told it of
-    anybody, is "degraded", and says why. What will keep it from others, but does not yet, is a warning, and so is that
-    it expects nobody: correct for a first node, and a mistake for any other.
- 2. Every counter of every layer is in the metrics, with 0 before its first event where its name is known. No key, no
-    payload, no secret is.
+ 1. Health tells the truth. A node is "healthy" if it reaches a peer, or knows of none to reach. It is "degraded", and
+    says why, if it knows of peers and reaches none, if others refuse it, if its seeds do not answer, or if its registry
+    never named anybody. What will keep it from others, but does not yet, is a warning. So is that it expects no peer:
+    correct for a first node, and a mistake for any other.
+ 2. Every counter of every layer is in the metrics, as 0 before its first event if its name is known. No key, payload or
+    secret is.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from zmesh.registry.port import RegistryStatus
 from zmesh.version import VERSION
 
 MAX_REASONS = 5
-"""Peers whose trouble is spelt out: an operator reads the first few."""
+"""Reasons that are spelt out: an operator reads the first few."""
 NOBODY = (
     "no registry, no bootstrap and no peers: nobody can connect until peers are added by hand or a registry is named"
     " (MESH_REGISTRY)"
 )
-"""Of a node that nobody can ever join as it is."""
+"""The warning of a node that no peer can ever join as it is."""
 
 
 class Troubles(NamedTuple):
-    """What is wrong beside links, seeds and the registry, in one sentence each."""
+    """Problems other than with links, seeds and the registry, one sentence each."""
 
     now: Sequence[str]
-    """Keeps this node from others."""
+    """What keeps this node from others now."""
     soon: Sequence[str]
-    """Will, before long, or would, if it expected anybody."""
+    """What soon will, or would if the node expected any peer."""
 
 
 NO_TROUBLES = Troubles((), ())
@@ -53,7 +53,7 @@ def health(
     bootstrap: Mapping[str, Any] | None = None,
     troubles: Troubles = NO_TROUBLES,
 ) -> dict[str, Any]:
-    """The answer of GET /health. ``known``: peers listed. ``bootstrap``: how it goes, where there are seeds to meet."""
+    """The answer of GET /health. ``known``: peers listed. ``bootstrap``: its progress, if there are seeds to meet."""
     live = [link for link in engine.links.values() if link.state is LinkState.LIVE]
     away = [link for link in engine.links.values() if link.state is not LinkState.LIVE]
     reasons = Counter(link.why for link in away if link.why)
@@ -104,20 +104,20 @@ def health(
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """What is now at some height, and no counter; None where there is no such thing."""
+    """Current values, as opposed to counters; None if there is no such thing."""
 
     is_healthy: bool
-    """Does /health say so?"""
+    """Whether /health says so."""
     started: float
     """When this life of the node began, in seconds since 1970."""
     peers: int
-    """Listed."""
+    """Peers listed."""
     handler_queue: int
     """Messages that wait for the slowest handler or iterator."""
     registry_age: float | None
     """Seconds since the registry was last seen to agree with the set in force."""
     delegation_left: float | None
-    """Seconds until the own delegation ends."""
+    """Seconds until this node's delegation ends."""
 
 
 def metrics(

@@ -5,14 +5,14 @@ What a transport promises
     routing id and no topic is ever used in its place.
  2. At most once, in order per lane: a message that ``send`` took may be lost with its connection, and is never
     duplicated, cut or changed. Order between the lanes is not promised.
- 3. ``send`` never blocks and never drops silently: False means that its queue is full or gone, and nothing was sent.
-    A slow far end affects only itself and delays nobody else. A full lane affects only itself, too: no message takes
-    another lane because of it.
+ 3. ``send`` never blocks and never drops silently: False means that its queue is full or gone, and nothing was sent. A
+    slow far end affects only itself and delays no other. A full lane affects only itself, too: no message takes another
+    lane because of it.
  4. Only admitted keys get through the handshake. A key that stops being admitted is cut at once, in both directions.
  5. One dial, one answer: ``LinkOpened(inbound=False)`` when frames can be sent, or ``LinkClosed(inbound=False)`` with a
-    reason; the latter too when that connection is lost later. A transport does not redial by itself: its user
-    decides, with fresh addresses.
-    If nobody answers as that key at ``Routes.direct``, ``spare`` is tried first; a peer that refuses us has answered.
+    reason; the latter too when that connection is lost later. A transport does not redial on its own: its user decides,
+    with fresh addresses. If nobody answers as that key at ``Routes.direct``, ``spare`` is tried first; a peer that
+    refuses us has answered.
  6. A far end's own connection to us is reported in the same way with ``inbound=True`` (opened: before its first
     frame; closed: as soon as the transport can know). ``send`` uses ours if it is up, else theirs. ``hangup`` closes
     both silently.
@@ -50,7 +50,7 @@ class Routes:
     direct: Endpoint
     gossip: Endpoint | None = None
     spare: Endpoint | None = None
-    """Where else the same node can be dialled, all lanes in one, should nobody answer at ``direct``."""
+    """Where else the same node can be dialled, all lanes in one, if nothing answers at ``direct``."""
 
 
 class Transport(Protocol):

@@ -1,3 +1,3 @@
-"""Which zmesh this is, for whoever may not import the package that stands above it: metrics and the log."""
+"""The version of zmesh, for modules that may not import the package above them: metrics and the log."""
 
 VERSION = "0.1.0"

@@ -1,13 +1,13 @@
 """``zmesh demo``: validators, each a process of its own, learn to read handwritten digits together.
 
 What is real: the processes, the keys, the encryption, the signatures, the pictures, the learning. What is generated for
-the run: the keys and the registry file; with ``--chain`` a chain on this machine stands in for the file, and nobody
-lists anybody. One validator coordinates. In each round it announces the model by gossip,
-everybody trains on pictures of their own and sends what they learnt straight back, and the coordinator averages.
+the run: the keys and the registry file; with ``--chain`` a chain on this machine stands in for the file, and no list
+exists. One validator coordinates. In each round it announces the model by gossip, every validator trains on pictures of
+its own and sends what it learnt straight back, and the coordinator averages.
 
 Files: ``digits`` is the learning, ``validator`` one process of the mesh, ``processes`` starts and ends them, ``stage``
-has the course of events, ``ground`` what they stand on (a chain: ``chopsticks``, ``npm``, ``accounts``), ``score`` what
-was measured, ``screen`` shows it.
+runs the course of events, ``ground`` is what they stand on (a registry file, or a chain: ``chopsticks``, ``npm``,
+``accounts``), ``score`` is what was measured, ``screen`` shows it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from zmesh.core.errors import ConfigError, ZmeshError
 MOST = 50
 """Validators: each is a process of about 60 MB."""
 BLOCK_SECONDS = 6.0
-"""Between two blocks, as on Polkadot."""
+"""Seconds between two blocks, as on Polkadot."""
 INSTALL = 'the demo needs scikit-learn and its pictures: run `pip install "zmesh-net[demo]"`'
 
 
 def run_demo(
     peers: int = 10, rounds: int = 5, as_json: bool = False, plain: bool = False, on_chain: bool = False
 ) -> int:
-    """Run the demo with ``peers`` validators for ``rounds`` rounds, shown on stdout; gives the exit status.
+    """Run the demo with ``peers`` validators for ``rounds`` rounds, shown on stdout; returns the exit status.
 
-    ``as_json``: one JSON object at the end instead. ``plain``: lines even on a terminal.
-    ``on_chain``: a Substrate chain says who belongs, and signed records where they are. The status is 0 when nothing
-    was missed and the accuracy is above 0.9, 1 when not, 2 when the demo cannot run here, 130 after Ctrl-C or SIGTERM.
+    ``as_json``: one JSON object at the end instead. ``plain``: lines even on a terminal. ``on_chain``: a Substrate
+    chain says who belongs, and signed records say where they are. The status is 0 if nothing was missed and the
+    accuracy is above 0.9, 1 if not, 2 if the demo cannot run here, 130 after Ctrl-C or SIGTERM.
 
     Raises ``ConfigError`` for numbers out of range.
     """
@@ -67,7 +67,8 @@ def run_demo(
 
 
 def run_chain(names: Sequence[str], port: int) -> int:
-    """Run a chain on this machine whose validators are the accounts of these names (``//Alice``); the exit status.
+    """Run a chain on this machine whose validators are the accounts of these names (``//Alice``); returns the exit
+    status.
 
     It ends with Ctrl-C or SIGTERM. Raises ``ConfigError`` for other names.
     """
@@ -93,7 +94,7 @@ async def _run_chain(names: Sequence[str], port: int) -> None:
     from zmesh.demo.chopsticks import Chopsticks, session
 
     task = asyncio.current_task()
-    assert task is not None  # a coroutine that runs is in one
+    assert task is not None  # a running coroutine is in one
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     accounts = await asyncio.to_thread(lambda: [dev_account(name) for name in names])
     with tempfile.TemporaryDirectory(prefix="zmesh-chain-") as folder:

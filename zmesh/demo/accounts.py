@@ -1,6 +1,6 @@
-"""Accounts that everybody may know, as every development chain has them, and what they sign.
+"""Well-known accounts, as every development chain has them, and what they sign.
 
-Nothing of value may ever belong to them: whoever knows the name (``//Alice``) has the key.
+Nothing of value may ever belong to them: anyone who knows the name (``//Alice``) has the key.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from zmesh.identity import Identity
 
 
 class DevAccount(NamedTuple):
-    """An sr25519 account, and a pen."""
+    """An sr25519 account that can sign."""
 
     uri: str
     id: bytes
     """32 bytes, its AccountId."""
     address: str
-    """SS58 with prefix 42: chains take it for one of theirs."""
+    """SS58 with prefix 42, which chains accept as one of their own."""
     sign: Callable[[bytes], bytes]
     """64 bytes, sr25519."""
 
     def says(self, mesh: Identity, genesis: bytes, network: str = "zmesh") -> Statement:
-        """That ``mesh`` speaks for it, from a minute ago and for as long as is usual; ``_replace`` makes it a lie."""
+        """A statement that ``mesh`` speaks for it, from a minute ago and for the usual time; ``_replace`` makes it a
+        lie."""
         now = int(time.time())
         return Statement(network, genesis, self.id, mesh.public, now - 60, now - 60 + USUAL_DAYS * DAY, now)
 
@@ -35,7 +36,7 @@ class DevAccount(NamedTuple):
 
 
 def dev_account(uri: str) -> DevAccount:
-    """The account of a name such as ``//Alice``. The first call imports for a second."""
+    """The account of a name such as ``//Alice``. The first call spends a second on imports."""
     from substrateinterface import Keypair
 
     keypair = Keypair.create_from_uri(uri, ss58_format=42)

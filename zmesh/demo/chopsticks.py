@@ -1,10 +1,11 @@
 """A Substrate chain on this machine: chopsticks runs a genuine runtime behind the ordinary JSON-RPC.
 
 Rules
- 1. One process each, on a free port of loopback, ended by its id. When this process dies, its stdin ends and it goes.
- 2. There is no timer: a block comes when it is asked for, and is final at once. Nothing is kept: a chain that is
-    started again begins at its genesis, with the storage it was given so far.
- 3. Waiting is for what it says (the port), for its end, or for its answer, each with a deadline.
+ 1. Each chain is one process, on a free port of loopback, ended by its id. When this process dies, its stdin ends and
+    it exits.
+ 2. There is no timer: a block is built on request, and is final at once. Nothing is kept: a restarted chain begins at
+    its genesis, with the storage it was given so far.
+ 3. Waits are for its output (the port), its end or its answer, each with a deadline.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ from zmesh.demo.npm import Installed, install
 START_SECONDS = 90.0
 """Seconds until the port is open: 3 on a quiet machine, and the first block takes a busy one long."""
 ANSWER_SECONDS = 60.0
-"""Seconds of one answer: a block takes half of one."""
+"""Seconds for one answer: a block takes half a second."""
 END_SECONDS = 10.0
-"""Seconds until it is gone after it was asked to, and killed."""
+"""Seconds that it may take to end after it was asked to, and again after it was killed."""
 LINES = 40
-"""Lines of what it says that are kept: the reason, should it fail."""
+"""Lines of its output that are kept, for the reason if it fails."""
 HOST = "127.0.0.1"
 
 _LISTENS = "RPC listening on "
-# Ends node when its stdin does: however the parent came to its end, the pipe ends with it. Workers are told to import
-# this, too, and have a stdin of their own that ends at once.
+# Ends node when its stdin does: however the parent ended, the pipe ends with it. Workers are told to import this, too,
+# and have a stdin of their own that ends at once.
 _LEASH = (
     "data:text/javascript,import {isMainThread} from 'node:worker_threads';"
     "if (isMainThread) process.stdin.on('close', () => process.exit()).on('error', () => process.exit()).resume()"
@@ -46,24 +47,24 @@ _LEASH = (
 _STAKING_BLOCK = {"transactions": ["0x1004140000"]}
 
 Storage = Mapping[str, Mapping[str, Any]]
-"""Pallet -> item -> value, as chopsticks takes it: accounts as SS58 or hex; of a map, a list of [[keys], value]."""
+"""Pallet -> item -> value, as chopsticks takes it: accounts as SS58 or hex; for a map, a list of [[keys], value]."""
 
 
 def session(accounts: Sequence[str]) -> Storage:
-    """That exactly these accounts (SS58) validate, and nobody else stands for the next session."""
+    """Storage in which exactly these accounts (SS58) validate, and none is queued for the next session."""
     return {"Session": {"Validators": list(accounts), "QueuedKeys": []}}
 
 
 class ChopsticksError(ZmeshError):
-    """The chain did not come up, or refused what it was asked."""
+    """The chain did not start, or refused a request."""
 
 
 class Chopsticks:
     """One chain in a process of its own.
 
-    ``storage`` stands in the first block. ``staking``: run a relay chain with Staking (``Installed.staking``) and not
-    one with collators (``Installed.collators``). ``port``: 0 takes any free one. Use it as a context manager, or call
-    ``start`` and ``stop``; these block for seconds: in a coroutine through a thread.
+    ``storage`` is the state of the first block. ``staking``: run a relay chain with Staking (``Installed.staking``)
+    instead of one with collators (``Installed.collators``). ``port``: 0 takes any free one. Use it as a context
+    manager, or call ``start`` and ``stop``; these block for seconds, so a coroutine must call them in a thread.
     """
 
     def __init__(self, storage: Storage, folder: Path, *, staking: bool = False, port: int = 0) -> None:
@@ -85,21 +86,21 @@ class Chopsticks:
 
     @property
     def url(self) -> str:
-        """Where it is reached: for ``blockchain_rpc``. The same after it was started again."""
+        """Where it is reached, for ``blockchain_rpc``. A restart keeps it."""
         return f"ws://{HOST}:{self._port}"
 
     @property
     def pid(self) -> int:
-        """Of its process."""
+        """The id of its process."""
         assert self._process is not None, "start it first"
         return self._process.pid
 
     # ------------------------------------------------------------ life
 
     def start(self) -> None:
-        """Install what is needed, and return when the port is open; the one it had before, if it had one.
+        """Install what is needed, and return once the port is open; a restart uses the same port as before.
 
-        Raises ``NoChainError`` where this machine cannot run it, ``ChopsticksError`` if it does not come up.
+        Raises ``NoChainError`` if this machine cannot run it, ``ChopsticksError`` if it does not start.
         """
         installed = self._installed = self._installed or install()
         config = {
@@ -117,7 +118,7 @@ class Chopsticks:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,  # Ctrl-C is for the parent, which ends this in order
+            start_new_session=True,  # Ctrl-C is for the parent, which ends this in an orderly way
         )
         ports: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._listener = threading.Thread(target=self._listen, args=(process, ports), daemon=True, name="chopsticks")
@@ -136,7 +137,7 @@ class Chopsticks:
         self._port = port
 
     def _listen(self, process: subprocess.Popen[str], ports: queue.SimpleQueue[int | None]) -> None:
-        """Read what it says, to its end: a pipe that nobody empties would stop it."""
+        """Read its output to the end: a full pipe would block it."""
         assert process.stdout is not None  # a pipe was asked for
         for line in process.stdout:
             self._said.append(line.rstrip())
@@ -145,17 +146,17 @@ class Chopsticks:
         ports.put(None)
 
     def _last(self) -> str:
-        # What it complains about comes before the trace of node's own.
+        # Its own error message comes before node's stack trace.
         telling = [line for line in self._said if "rror" in line] or list(self._said) or ["it said nothing"]
         return telling[0].strip()
 
     def hang(self) -> None:
-        """Stop it where it is (SIGSTOP): connections stay open and nothing is answered."""
+        """Freeze it (SIGSTOP): connections stay open and nothing is answered."""
         assert self._process is not None, "start it first"
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on after ``hang``."""
+        """Let it continue after ``hang``."""
         assert self._process is not None, "start it first"
         self._process.send_signal(signal.SIGCONT)
 
@@ -167,12 +168,12 @@ class Chopsticks:
             self._reap(process)
 
     def stop(self) -> None:
-        """End it. Safe to call twice, before ``start``, and while that waits in another thread."""
+        """End it. Safe to call twice, before ``start``, and while ``start`` waits in another thread."""
         process = self._release()
         if process is None:
             return
         process.terminate()
-        # A process that hangs hears SIGTERM only when it goes on.
+        # A frozen process receives SIGTERM only once it continues.
         process.send_signal(signal.SIGCONT)
         try:
             process.wait(END_SECONDS)
@@ -181,7 +182,7 @@ class Chopsticks:
         self._reap(process)
 
     def _release(self) -> subprocess.Popen[str] | None:
-        """The process, to whoever asks first."""
+        """The process for the first caller, None for later ones."""
         process, self._process = self._process, None
         return process
 
@@ -194,7 +195,7 @@ class Chopsticks:
     # ------------------------------------------------------------ asking
 
     async def rpc(self, method: str, *parameters: Any) -> Any:
-        """What the chain answers. Raises ``ChopsticksError`` when it refuses or does not answer."""
+        """The chain's answer. Raises ``ChopsticksError`` if it refuses or does not answer."""
         question = {"id": 1, "jsonrpc": "2.0", "method": method, "params": list(parameters)}
         try:
             async with (
@@ -209,23 +210,23 @@ class Chopsticks:
         return answer["result"]
 
     async def new_block(self, count: int = 1, **options: Any) -> str:
-        """Build blocks, each final at once; gives the last one's hash. ``options`` are those of ``dev_newBlock``."""
+        """Build blocks, each final at once; returns the last one's hash. ``options`` are those of ``dev_newBlock``."""
         needed = _STAKING_BLOCK if self._staking else {}
         return str(await self.rpc("dev_newBlock", {"count": count, **needed, **options}))
 
     async def set_storage(self, storage: Storage) -> None:
-        """Change the state of the newest block, where it stands; a chain that is started again begins with it."""
+        """Change the state of the newest block in place; a restarted chain begins with the change."""
         for pallet, items in storage.items():
             self._storage.setdefault(pallet, {}).update(items)
         await self.rpc("dev_setStorage", storage)
 
     async def set_validators(self, accounts: Sequence[str]) -> str:
-        """From the next block on, which is built here, exactly these (SS58) validate. Gives its hash."""
+        """Make exactly these (SS58) the validators from the next block on, which is built here. Returns its hash."""
         await self.set_storage(session(accounts))
         return await self.new_block()
 
     async def set_head(self, block: str | int) -> None:
-        """Go back to a block, by hash or number: whatever came after it never was."""
+        """Go back to a block, by hash or number: whatever came after it never happened."""
         await self.rpc("dev_setHead", block)
 
     async def genesis(self) -> bytes:

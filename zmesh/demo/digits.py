@@ -1,10 +1,10 @@
 """What the demo learns: handwritten digits, dealt out unfairly, and a model small enough for one message.
 
 Rules
- 1. The pictures are a real data set of 1,797 that ships with scikit-learn. The file is read as it is, once, in the
-    parent: importing scikit-learn takes longer than all the rest of the demo. What is computed needs numpy alone.
- 2. No validator sees what another has, and nobody sees the held-out digits before the end.
- 3. A model is softmax regression: 64 pixels and a bias to 10 digits, 2,600 bytes of little-endian float32.
+ 1. The pictures are a real data set of 1,797 that ships with scikit-learn. The file is read directly, once, in the
+    parent: importing scikit-learn takes longer than all the rest of the demo. The computation needs only numpy.
+ 2. No validator sees what another has, nor the held-out digits.
+ 3. A model is softmax regression from 64 pixels and a bias to 10 digits, 2,600 bytes of little-endian float32.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ Model = NDArray[np.float32]
 
 SHAPE = (65, 10)
 HELD_OUT = 360
-"""Pictures that nobody trains on, a fifth."""
+"""Pictures that no validator trains on: a fifth."""
 SEEN = 5
-"""Different digits that one validator has pictures of: alone it cannot know the other five."""
+"""Different digits that one validator has pictures of: alone it cannot learn the other five."""
 FEWEST_UNFAIR = 4
-"""Validators from which on pictures are dealt like that; fewer get a bit of everything."""
+"""Number of validators from which pictures are dealt like that; fewer get a bit of everything."""
 STEPS = 20
 """Steps of gradient descent in one round: a few milliseconds."""
 RATE = np.float32(1.0)
-"""Step length: the largest that still descends steadily."""
+"""Step size: the largest that still descends steadily."""
 SEED = 7
-"""For shuffling: every run deals the same pictures."""
+"""Seed for shuffling: every run deals the same pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def _table() -> NDArray[np.float64]:
 
 
 def _gets(player: int, digit: int, players: int) -> bool:
-    """Around a circle of ten digits, each player gets ``SEEN`` in a row from a place of its own."""
+    """Around a circle of ten digits, each player gets ``SEEN`` in a row from its own starting point."""
     return players < FEWEST_UNFAIR or (digit - player * 10 // players) % 10 < SEEN
 
 
@@ -113,7 +113,7 @@ def average(deltas: Iterable[tuple[Model, int]]) -> Model:
 
 
 def accuracy(model: Model, shard: Shard) -> float:
-    """The part of the pictures that the model names rightly, 0 to 1."""
+    """The share of pictures that the model classifies correctly, 0 to 1."""
     return float(np.mean(np.argmax(_with_bias(shard) @ model, axis=1) == shard.labels))
 
 
@@ -123,7 +123,7 @@ def to_bytes(model: Model) -> bytes:
 
 
 def from_bytes(data: bytes) -> Model:
-    """Raises ``ValueError`` unless these are the finite weights of one model."""
+    """The inverse of ``to_bytes``. Raises ``ValueError`` unless these are the finite weights of one model."""
     model = np.frombuffer(data, dtype="<f4").reshape(SHAPE).astype(np.float32)
     if not np.isfinite(model).all():
         raise ValueError("a model has finite weights")
@@ -131,7 +131,7 @@ def from_bytes(data: bytes) -> Model:
 
 
 def fingerprint(data: bytes) -> str:
-    """What stands for a model in an announcement: 32 hex digits, BLAKE2b-128 of its bytes."""
+    """Identifies a model in an announcement: 32 hex digits, BLAKE2b-128 of its bytes."""
     return blake2b(data, digest_size=16).hexdigest()
 
 

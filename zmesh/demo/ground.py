@@ -1,11 +1,11 @@
-"""What the demo's validators stand on: who says which of them belong, and how they come to know where the others are.
+"""What the demo's validators stand on: who decides which of them belong, and how they learn where the others are.
 
 Rules
- 1. Everything is in the demo's folder and goes with it.
- 2. ``FileGround``: a registry file, in two versions as in life: first who belongs, then, when the validators have bound
-    their ports, where they are. They notice the change by themselves.
- 3. ``ChainGround``: a real chain says who belongs, and nobody lists anybody. Each validator has a delegation by its
-    account and knows one address to begin with; from there on signed records tell where the others are.
+ 1. Everything is in the demo's folder and is deleted with it.
+ 2. ``FileGround``: a registry file, in two versions as in real life: first who belongs, then, once the validators have
+    bound their ports, where they are. They notice the change on their own.
+ 3. ``ChainGround``: a real chain says who belongs, and no list exists. Each validator has a delegation from its account
+    and knows one address to start from; after that, signed records tell where the others are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KEY_FILE = "mesh.key"
 
 
 class Ground(Protocol):
-    """Asked by the stage in this order: ``prepare``, then for each of ``waves`` the ``settings`` of those in it."""
+    """The stage calls ``prepare``, then for each of ``waves`` the ``settings`` of its validators."""
 
     preparing: str
     """What ``prepare`` does, in a few words."""
@@ -34,24 +34,25 @@ class Ground(Protocol):
     async def __aexit__(self, *exc_info: object) -> None: ...
 
     async def prepare(self, names: Sequence[str]) -> None:
-        """Make what is needed before the first of them starts; each has a folder with a key."""
+        """Make what is needed before the first validator starts; each has a folder with a key."""
         ...
 
     def waves(self, names: Sequence[str]) -> Sequence[Sequence[str]]:
-        """Who starts together; the next ones when these listen."""
+        """Groups that start together; each one starts once the one before listens."""
         ...
 
     def settings(self, name: str, ports: Mapping[str, int]) -> dict[str, str]:
-        """Arguments of a validator's client, besides its name and key. ``ports``: of those who listen by now."""
+        """Arguments for a validator's client, besides its name and key. ``ports``: of the validators that listen by
+        now."""
         ...
 
     def listening(self, ports: Mapping[str, int]) -> None:
-        """Everybody listens."""
+        """All validators listen."""
         ...
 
 
 class FileGround:
-    """A TOML file that lists everybody."""
+    """A TOML file that lists all validators."""
 
     preparing = "writing the registry"
 
@@ -80,7 +81,7 @@ class FileGround:
         return {"registry": str(self._file)}
 
     def listening(self, ports: Mapping[str, int]) -> None:
-        """Who belongs and, as far as known, where."""
+        """Write down who belongs and, as far as known, where."""
         entries = []
         for name, key in self._keys.items():
             address = f'"/ip4/127.0.0.1/tcp/{ports[name]}"' if name in ports else "[]"
@@ -109,7 +110,7 @@ class ChainGround:
         await self._stack.aclose()
 
     async def prepare(self, names: Sequence[str]) -> None:
-        """Start the chain with their accounts, and let each account sign for its validator's key."""
+        """Start the chain with their accounts, and have each account sign for its validator's key."""
         from zmesh.demo.accounts import dev_account
 
         accounts = await asyncio.to_thread(lambda: [dev_account(f"//v{number}") for number in range(len(names))])
@@ -127,7 +128,7 @@ class ChainGround:
         return self._folder / name / "mesh.delegation"
 
     def waves(self, names: Sequence[str]) -> Sequence[Sequence[str]]:
-        """One that is known to the others first."""
+        """First the one whose address the others know."""
         return [names[:1], names[1:]]
 
     def settings(self, name: str, ports: Mapping[str, int]) -> dict[str, str]:
@@ -142,4 +143,4 @@ class ChainGround:
         return given if name == self._first else {**given, "bootstrap": f"127.0.0.1:{ports[self._first]}"}
 
     def listening(self, ports: Mapping[str, int]) -> None:
-        """They find each other."""
+        """Nothing to do: they find each other."""

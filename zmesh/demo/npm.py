@@ -1,10 +1,10 @@
-"""What a chain on this machine needs from npm, installed once and shared by everybody who asks.
+"""What a chain on this machine needs from npm, installed once and shared by all callers.
 
 Rules
- 1. Nothing of it is part of zmesh: pinned packages come from wherever npm is set up to look, when they are needed. The
-    packages with a genesis in them are under the GPL.
- 2. A folder is whole or not there: it is made under another name and renamed in the end.
- 3. One process installs, others wait for it. No script of a package runs.
+ 1. None of it is part of zmesh: pinned packages are fetched when they are needed, from wherever npm is set up to look.
+    The packages that contain a genesis are under the GPL.
+ 2. A folder is complete or not there: it is made under another name and renamed at the end.
+ 3. One process installs, others wait for it. No package script runs.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from zmesh.core.errors import ZmeshError
 PACKAGES = ("@acala-network/chopsticks@1.5.1", "@substrate/connect-known-chains@1.10.3")
 """A runner of genuine FRAME runtimes, and the genesis of a collator chain."""
 OLD_SPECS = "@substrate/connect@0.4.6"
-"""Has the genesis of a relay chain with Staking; only one file of it is needed."""
+"""Contains the genesis of a relay chain with Staking; nothing else in it is needed."""
 LEAST_NODE = 20
-"""Major version of node: older ones lack what chopsticks is written in."""
+"""Lowest major version of node: older ones lack what chopsticks is written in."""
 SECONDS = 300.0
-"""Seconds of one call of npm: 240 MB take 30 to 50."""
+"""Seconds for one call of npm: 240 MB take 30 to 50."""
 CACHE_VARIABLE = "ZMESH_CHAIN_CACHE"
 
 _READ_GENESIS = """
@@ -45,7 +45,7 @@ class NoChainError(ZmeshError):
 
 
 class NoNodeError(NoChainError):
-    """node or npm is not installed: nothing went wrong, and trying again is of no use."""
+    """node or npm is not installed: nothing went wrong, and retrying is of no use."""
 
 
 class Installed(NamedTuple):
@@ -71,9 +71,9 @@ class Installed(NamedTuple):
 
 
 def install() -> Installed:
-    """Everything that chopsticks needs, installed if it is not yet. Blocks, for a minute the first time.
+    """Everything that chopsticks needs, installed if necessary. Blocks, for a minute the first time.
 
-    Raises ``NoNodeError`` with one sentence where node or npm is missing, ``NoChainError`` where they cannot install.
+    Raises ``NoNodeError`` with one sentence if node or npm is missing, ``NoChainError`` if they cannot install.
     """
     node, npm = _program("node"), _program("npm")
     version = _run(node, "--version").strip()
@@ -103,14 +103,14 @@ def _program(name: str) -> str:
 
 @contextmanager
 def _alone(cache: Path) -> Iterator[None]:
-    """Hold the lock of this cache; whoever holds it is done after three calls of ``SECONDS`` at most."""
+    """Hold the lock of this cache; its holder is done after three calls of ``SECONDS`` at most."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         lock = (cache / "lock").open("wb")
     except OSError as error:
         raise NoChainError(f"the chain's packages cannot be stored in {cache}: {error.strerror}") from None
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # closing gives it back
+        fcntl.flock(lock, fcntl.LOCK_EX)  # closing releases it
         yield
 
 
@@ -118,7 +118,7 @@ def _install(npm: str, installed: Installed) -> None:
     with tempfile.TemporaryDirectory(prefix=".making-", dir=installed.folder.parent) as staged:
         made = Installed(installed.node, Path(staged) / "whole")
         made.folder.mkdir()
-        # A manifest of its own, or npm looks for one in the folders above.
+        # Without a manifest here, npm would look for one in the folders above.
         (made.folder / "package.json").write_text('{"private": true}\n', encoding="utf-8")
         quiet = ("--no-audit", "--no-fund", "--loglevel=error")
         _run(npm, "install", "--ignore-scripts", "--omit=optional", *quiet, *PACKAGES, folder=made.folder)
@@ -139,7 +139,7 @@ def _install(npm: str, installed: Installed) -> None:
 
 
 def _run(*command: str, folder: Path | None = None) -> str:
-    """What a command prints."""
+    """The output of a command."""
     what = f"{Path(command[0]).name} {command[1]}"
     try:
         done = subprocess.run(  # noqa: S603 - the arguments are constants of this file

@@ -1,11 +1,11 @@
 """Real processes that live as long as the parent wants, and not a moment longer than the parent.
 
 Rules
- 1. Each hears from its parent on stdin. When that ends, because the parent closed it, crashed or was killed, the
-    process ends by itself; what has not ended after ``STOP_SECONDS`` is killed, by its own id.
- 2. They are in sessions of their own: Ctrl-C reaches the parent alone, which then ends them in order.
- 3. What a process says is a line of JSON on stdout; one that cannot be taken is a failure like an early end. What it
-    complains about goes to a file; the last line of that is the reason given when it ends early.
+ 1. Each gets its orders from the parent on stdin. When that ends, because the parent closed it, crashed or was killed,
+    the process ends on its own. One that has not ended after ``STOP_SECONDS`` is killed, by its own id.
+ 2. They run in sessions of their own: Ctrl-C reaches only the parent, which then ends them in an orderly way.
+ 3. A report is a line of JSON on stdout; one that cannot be processed is a failure, like an early end. Error output
+    goes to a file, whose last line is the reason given for an early end.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any, Self
 from zmesh.core.errors import ZmeshError
 
 STOP_SECONDS = 5.0
-"""Seconds that all processes together have for saying goodbye."""
+"""Seconds that all processes together have to say goodbye."""
 MAX_REPORT = 64 * 1024
-"""Bytes of one report: a model of 2,600 bytes in base64, and room."""
+"""Bytes of one report: a model of 2,600 bytes in base64, and room to spare."""
 
 OnReport = Callable[[str, Mapping[str, Any]], None]
 
@@ -36,7 +36,7 @@ class DemoError(ZmeshError):
 class Processes:
     """Starts one ``python -m module ARGUMENTS`` for each name, and passes reports to ``on_report(name, report)``.
 
-    ``commands`` are started at once, others by ``start``.
+    ``commands`` are started on entry, others by ``start``.
     """
 
     def __init__(self, module: str, commands: Mapping[str, Sequence[str]], logs: Path, on_report: OnReport) -> None:
@@ -86,15 +86,15 @@ class Processes:
             async for line in process.stdout:
                 self._on_report(name, json.loads(line))
                 self._news.set()
-        except Exception as error:  # noqa: BLE001 - told by ``until``, which would wait in vain for what was in it
+        except Exception as error:  # noqa: BLE001 - raised by ``until``, which would wait in vain for what was in it
             self._fail(f"a report of {name} cannot be taken: {type(error).__name__}: {error}", error)
             while await process.stdout.read(MAX_REPORT):
-                pass  # a process that nobody listens to could not end
+                pass  # a process whose output is not read could not end
         if not self._stopping:
             self._fail(f"{name} ended early{self._reason(name)}")
 
     def _fail(self, why: str, cause: Exception | None = None) -> None:
-        """The first failure is what went wrong; others follow from it."""
+        """Keep the first failure, which is what went wrong; others follow from it."""
         self._failure = self._failure or (why, cause)
         self._news.set()
 
@@ -109,9 +109,9 @@ class Processes:
         stdin.write(order.encode() + b"\n")
 
     async def until(self, reached: Callable[[], bool], seconds: float, what: str) -> bool:
-        """Wait for reports until ``reached`` holds; False when ``seconds`` were not enough.
+        """Wait for reports until ``reached`` holds; False if ``seconds`` were not enough.
 
-        Raises ``DemoError`` when a process ends early, or says what cannot be taken.
+        Raises ``DemoError`` if a process ends early, or sends a report that cannot be processed.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -150,7 +150,8 @@ class Processes:
 
 
 def _environment() -> dict[str, str]:
-    """The parent's, less what would make a validator of the demo one of the operator's, and one thread for each."""
+    """The parent's environment, without the settings that would make a demo validator one of the operator's, and with
+    one thread for each process."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("MESH_")}
     ours.pop("BLOCKCHAIN_RPC", None)
     return {**ours, **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")}

@@ -23,21 +23,21 @@ RESULT = "result"
 
 @dataclass(slots=True)
 class Announcement:
-    """One message of gossip by the coordinator, and what came of it."""
+    """One gossip message of the coordinator, and what came of it."""
 
     name: str
     announced_at: float = math.nan
-    """Monotonic seconds; NaN while somebody who heard it was read sooner than who announced it."""
+    """Monotonic seconds; NaN while a report of hearing it was read sooner than the coordinator's own."""
     heard_at: dict[str, float] = field(default_factory=dict)
     """By validator, monotonic seconds."""
     deltas: list[str] = field(default_factory=list)
-    """Validators whose delta reached the coordinator, in that order."""
+    """Validators whose delta reached the coordinator, in order of arrival."""
     accuracy: float | None = None
     """Of the averaged model, on the held-out digits."""
     messages: int = 0
-    """Messages of gossip that validators received from this announcement on, until the next."""
+    """Gossip messages that validators received from this announcement on, until the next."""
     duplicates: int = 0
-    """Further copies of those, meanwhile."""
+    """Further copies that they received meanwhile."""
 
     @property
     def delays(self) -> list[float]:
@@ -60,28 +60,28 @@ class _Count:
 
 
 class Score:
-    """Of one run. The first of the validators coordinates."""
+    """The score of one run. The first validator coordinates."""
 
     def __init__(self, validators: Sequence[str], rounds: int) -> None:
         self.validators = tuple(validators)
         self.coordinator, *others = self.validators
         self.others = tuple(others)
-        """All but the coordinator, who need not send to itself."""
+        """All but the coordinator, which need not send to itself."""
         self.rounds = rounds
         self.ports: dict[str, int] = {}
         self.linked: dict[str, int] = {}
         self.stopped: set[str] = set()
         self.announcements: list[Announcement] = []
         self.alone = 0.0
-        """Mean accuracy of those who only learn from their own pictures."""
+        """Mean accuracy of validators that learn only from their own pictures."""
         self.judge: Callable[[Model], float] = lambda model: 0.0
-        """Tells the accuracy of a model, 0 to 1; the stage knows the held-out digits."""
+        """Returns the accuracy of a model, 0 to 1; the stage knows the held-out digits."""
         self._counted: dict[str, _Count] = {}
 
     # ------------------------------------------------------------ gathering
 
     def take(self, validator: str, report: Mapping[str, Any]) -> None:
-        """One report."""
+        """Process one report."""
         take = getattr(self, f"_{report['event']}", None)
         if take is not None:
             take(validator, report)
@@ -102,8 +102,8 @@ class Score:
         self._counted[validator] = _Count(announcement, report["seen"], report["duplicates"])
 
     def _count(self, validator: str, report: Mapping[str, Any], *, last: bool) -> None:
-        """Credit what came since the announcement before. It was counted then; unless this is the ``last`` report, the
-        one that was heard now takes its place."""
+        """Credit what came since the previous announcement to that one. Its own message was counted then; the one heard
+        now stands in for it, unless this is the ``last`` report."""
         before = self._counted.get(validator)
         if before is not None:
             before.announcement.messages += report["seen"] - before.seen + last
@@ -123,18 +123,18 @@ class Score:
         for announcement in self.announcements:
             if announcement.name == name:
                 return announcement
-        # Pipes are read in no order: what was said of it may be read before it was.
+        # Pipes are read in no fixed order: a report about an announcement may be read before the announcement's own.
         self.announcements.append(Announcement(name))
         return self.announcements[-1]
 
     # ------------------------------------------------------------ how far it is
 
     def all_linked(self) -> bool:
-        """Is every link live, as both its ends see it?"""
+        """Whether every link is live, as both its ends see it."""
         return len(self.linked) == len(self.validators)
 
     def all_heard(self) -> bool:
-        """Did everybody hear of the last model?"""
+        """Whether all validators heard of the last model."""
         last = self.announcements[-1] if self.announcements else None
         return last is not None and last.name == RESULT and len(last.heard_at) == len(self.others)
 
@@ -162,13 +162,13 @@ class Score:
         return 1 + sum(one.duplicates for one in self.announcements) / messages if messages else 0.0
 
     def delay(self, percent: float) -> float:
-        """Seconds from announcement to handler that ``percent`` of all deliveries stayed within; NaN without any."""
+        """Seconds from announcement to handler that ``percent`` of all deliveries did not exceed; NaN without any."""
         delays = sorted(delay for one in self.announcements for delay in one.delays)
         return delays[math.ceil(percent / 100 * len(delays)) - 1] if delays else math.nan
 
     @property
     def problems(self) -> list[str]:
-        """What went wrong, a sentence each; empty when all is well."""
+        """What went wrong, one sentence each; empty if all is well."""
         found = []
         for one in self.announcements:
             deaf = [name for name in self.others if name not in one.heard_at]

@@ -2,7 +2,7 @@
 
 Rules
  1. Nothing is shown that was not measured.
- 2. The plain form says the same, a line for each round, and works in a log.
+ 2. The plain form says the same, one line per round, and works in a log.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 NAMED = 12
-"""Validators up to which each is shown by its number, so that the table fits a terminal of 80 columns."""
+"""Number of validators up to which each is shown by its number, so that the table fits a terminal of 80 columns."""
 
 
 class Screen(Protocol):
@@ -36,19 +36,19 @@ class Screen(Protocol):
     ) -> None: ...
 
     def show(self, score: Score, now: str) -> None:
-        """Something happened; ``now`` is what is being done."""
+        """Show the present state; ``now`` is what is being done."""
         ...
 
 
 def screen(plain: bool) -> Screen:
-    """A table where there is a terminal for it."""
+    """A table if there is a terminal for it, else lines."""
     if plain or not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
         return Lines()
     return Table()
 
 
 class Lines:
-    """Plain text, a line when something is complete."""
+    """Plain text: one line whenever something is complete."""
 
     def __init__(self) -> None:
         self._said: list[str] = []
@@ -93,7 +93,7 @@ class Silence:
         return
 
     def show(self, score: Score, now: str) -> None:
-        """Do not."""
+        """Show nothing."""
 
 
 class Table:
@@ -120,7 +120,7 @@ class Table:
 
 
 def screen_table(score: Score, now: str) -> RenderableType:
-    """The table as it is now; ``now`` says what is being done."""
+    """The table as it is now; ``now`` is what is being done."""
     from rich.table import Table as Grid
 
     others = len(score.others)
@@ -167,7 +167,7 @@ def _heard(one: Announcement, score: Score) -> str:
 
 
 def summary(score: Score) -> str:
-    """The end of the story, a few lines of plain text."""
+    """The result, in a few lines of plain text."""
     heard, should_hear = score.gossiped
     sent, should_send = score.sent_back
     lines = [

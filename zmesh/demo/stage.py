@@ -1,8 +1,9 @@
 """The demo from beginning to end: folders, processes, rounds, and the referee.
 
 Rules
- 1. Everything is made for this run, in a folder that goes with it: keys (0600), pictures, whatever says who belongs.
- 2. Nothing waits without a deadline; each says what it waited for.
+ 1. Everything is made for this run, in a folder that is deleted with it: keys (0600), pictures, whatever says who
+    belongs.
+ 2. Nothing waits without a deadline; each one says what it waited for.
 """
 
 from __future__ import annotations
@@ -23,22 +24,23 @@ from zmesh.demo.validator import ROUND_SECONDS, SHARD_FILE
 from zmesh.identity import create_key_file
 
 START_SECONDS = 30.0
-"""Seconds until every process listens, and again until every link is live; for ten. More get more."""
+"""Seconds until every process listens, and again until every link is live, for ten validators; more get more."""
 LAST_SECONDS = 10.0
-"""Seconds until the last model was heard of: twice what repair takes at worst."""
+"""Seconds until all have heard of the last model: twice what repair takes at worst."""
 
 Watch = Callable[[Score, str], None]
 
 
 async def perform(validators: int, rounds: int, lay: Callable[[Path], Ground], watch: Watch) -> Score:
-    """Run the demo; ``watch(score, now)`` is called at every report, with what happens now in a few words.
+    """Run the demo; ``watch(score, now)`` is called at every report, where ``now`` says in a few words what is being
+    done.
 
     ``lay`` makes the ground in the demo's folder.
 
-    Raises ``DemoError`` when it could not go on. A lost message does not raise: it shows in the score.
+    Raises ``DemoError`` if it cannot go on. A lost message does not raise: it shows in the score.
     """
     task = asyncio.current_task()
-    assert task is not None  # a coroutine that runs is in one
+    assert task is not None  # a running coroutine is in one
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, task.cancel)
     try:
@@ -63,7 +65,7 @@ class _Stage:
         self._patience = START_SECONDS * max(1.0, len(score.validators) / 10)
 
     def _deal(self) -> None:
-        """Pictures and a key for everybody, and for the referee what nobody else gets."""
+        """Deal pictures and a key to every validator, and keep for the referee what none of them gets."""
         score = self._score
         try:
             shards, held_out = digits.deal(len(score.validators))

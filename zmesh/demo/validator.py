@@ -1,13 +1,13 @@
 """One validator of the demo: a process of its own, which embeds zmesh as any service would.
 
 The parent runs it as ``python -m zmesh.demo.validator FOLDER OTHERS ROUNDS SETTINGS``. The folder's name is the
-validator's, and it holds its key and its pictures; there are so many OTHERS; the one that is told to lead some ROUNDS
-coordinates, for all others it is 0; SETTINGS is a JSON object, arguments of its client.
+validator's, and the folder holds its key and its pictures. OTHERS is the number of other validators. ROUNDS is the
+number of rounds to lead, and 0 for all but the coordinator. SETTINGS is a JSON object, arguments for its client.
 
 Rules
  1. Lines on stdin are orders (``meet``, ``begin``), lines on stdout are reports, one JSON object each.
- 2. The end of stdin is the end of this process, however the parent came to its own.
- 3. Times are the monotonic clock, which all processes of a machine share.
+ 2. When stdin ends, this process ends, however the parent came to its own end.
+ 3. Times are of the monotonic clock, which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ROUND_SECONDS = 30.0
 
 
 def report(event: str, **fields: Any) -> None:
-    """Tell the parent. Raises ``BrokenPipeError`` when there is none any more."""
+    """Send a report to the parent. Raises ``BrokenPipeError`` if the parent is gone."""
     sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
     sys.stdout.flush()
 
@@ -81,11 +81,11 @@ class Validator:
         self.heard(message)
 
     def heard(self, message: MeshMessage) -> None:
-        """Note when gossip came, and how many copies of everything so far."""
+        """Report when gossip came, and how many copies of everything have come so far."""
         report("heard", round=message.payload["round_id"], at=time.monotonic(), **self.copies())
 
     def copies(self) -> dict[str, int]:
-        """Messages of gossip this node has seen, and how often it was sent one that it had already."""
+        """Gossip messages that this node has seen, and how often it got one that it had already."""
         duplicates = 0
         for line in self.mesh.metrics().splitlines():
             if line.startswith('zmesh_frames_dropped_total{reason="duplicate"}'):
@@ -93,13 +93,13 @@ class Validator:
         return {"seen": len(self.mesh.seen_messages), "duplicates": duplicates}
 
     async def meet(self) -> None:
-        """Wait until a link to everybody is live."""
-        await self.mesh.wait_for_links(self.others, None)  # how long is for the parent to say
+        """Wait until the links to all others are live."""
+        await self.mesh.wait_for_links(self.others, None)  # the parent limits the time
         report("linked", peers=len(self.mesh.peers))
 
 
 class Coordinator(Validator):
-    """Leads the rounds, and takes part in them like everybody else."""
+    """Leads the rounds, and takes part in them like every other validator."""
 
     def __init__(self, mesh: MeshNetworkClient, shard: Shard, others: int) -> None:
         super().__init__(mesh, shard, others)
@@ -109,7 +109,7 @@ class Coordinator(Validator):
         mesh.register_handler(MessageType.MODEL_DELTA_TRANSFER, self.on_delta)
 
     async def on_delta(self, message: MeshMessage) -> None:
-        """Somebody sent what it learnt."""
+        """A validator sent what it learnt."""
         if message.payload["round_id"] != self.round_id:
             return
         self.deltas[message.sender_id] = (from_bytes(message.payload["delta"]), int(message.payload["pictures"]))
@@ -118,7 +118,7 @@ class Coordinator(Validator):
             self.complete.set()
 
     async def lead(self, rounds: int) -> None:
-        """Announce, train, collect, average; and tell everybody the last model."""
+        """Announce, train, collect, average; at the end, send everybody the last model."""
         model = blank()
         for number in range(1, rounds + 1):
             self.round_id = f"round_{number:03}"
@@ -139,7 +139,7 @@ class Coordinator(Validator):
                 async with asyncio.timeout(ROUND_SECONDS):
                     await self.complete.wait()
             everybody = {self.mesh.peer_id: (trained - model, len(self.shard)), **self.deltas}
-            # In the order of their names, so that rounding does not depend on who was first.
+            # In order of name, so that rounding does not depend on who was first.
             model = model + average(everybody[name] for name in sorted(everybody))
             report("averaged", round=self.round_id, model=base64.b64encode(to_bytes(model)).decode())
         report("announced", round="result", at=time.monotonic())
@@ -176,7 +176,7 @@ async def live(folder: Path, others: int, rounds: int, settings: Mapping[str, An
 
 
 class _ParentLeftError(Exception):
-    """There are no more orders: whatever is under way ends."""
+    """There are no more orders: all work under way ends."""
 
 
 async def _orders() -> asyncio.StreamReader:

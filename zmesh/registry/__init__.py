@@ -1,7 +1,7 @@
-"""Who is a validator: the port, which an application may stand behind too, and what stands behind it.
+"""Who is a validator: the registry port, which an application may implement, too, and zmesh's own implementations.
 
-A registry of one's own is an object with the methods of ``Registry``, handed to ``MeshNetworkClient(registry=...)``;
-``port.py`` says what it promises.
+An application's own registry is an object with the methods of ``Registry``, passed as
+``MeshNetworkClient(registry=...)``; ``port.py`` says what it must promise.
 """
 
 from zmesh.registry.port import Account, OnChange, Registry, RegistryStatus, ValidatorSet

@@ -1,9 +1,9 @@
-"""The last good set of a chain, on disk: a node that starts while its chain is away still knows whom it belongs to.
+"""The last good set of a chain, on disk: a node that starts while its chain is away still knows who belongs.
 
 Rules
- 1. One file, replaced whole; what is damaged, foreign or too large is warned about and counts for nothing.
- 2. It says of which chain it is and when that agreed: an old set is better than none, and never passes for a new one.
- 3. Blocking: called in a thread.
+ 1. One file, replaced as a whole; one that is damaged, foreign or too large is warned about and ignored.
+ 2. It says which chain it is from and when that agreed: an old set is better than none, and never passes for a new one.
+ 3. Blocking: call it in a thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from zmesh.registry.codec import MAX_FRAME, Snapshot, packed, plain_of, snapshot
 FILE = "validators.msgpack"
 VERSION = 1
 _HEAD = 4
-"""Bytes of the length in front of a frame; a file knows its own."""
+"""Bytes of the length in front of a frame, which a file does not need."""
 
 _log = get_logger(__name__)
 
@@ -34,13 +34,13 @@ class Cached(NamedTuple):
 
 
 class Cache:
-    """``folder`` None keeps nothing; it must exist otherwise."""
+    """If ``folder`` is None, nothing is kept; otherwise it must exist."""
 
     def __init__(self, folder: Path | None) -> None:
         self._path = None if folder is None else folder / FILE
 
     def load(self) -> Cached | None:
-        """The set as last stored, if there is one that can be read."""
+        """The set as last stored, if it can be read."""
         if self._path is None or not self._path.exists():
             return None
         try:
@@ -60,7 +60,7 @@ class Cache:
         return Cached(found, wall)
 
     def store(self, snapshot: Snapshot, wall: float) -> str | None:
-        """Keep the set; why that was not possible, if it was not."""
+        """Store the set; returns why that was not possible, if it was not."""
         if self._path is None:
             return None
         try:

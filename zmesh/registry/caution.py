@@ -1,14 +1,15 @@
-"""How far one answer of a chain is believed: a set that lost many members has to be said twice.
+"""How far a single answer from a chain is believed: a set that lost many members must be confirmed.
 
 Rules
- 1. An empty set is never taken.
- 2. A set without more than a third of those in force is taken only once another block, or another endpoint, agrees:
-    one that has most of what was claimed, that is, loses no more than a third of the claim in turn. A later claim
-    that disagrees takes the place of the first.
- 3. Everything else is taken at once, and ends the doubt. Newcomers are no reason for doubt: their delegations are.
+ 1. An empty set is never accepted.
+ 2. A set that lacks more than a third of the members in force is accepted only once another block, or another endpoint,
+    agrees. To agree is to have most of what was claimed, that is, to lose no more than a third of the claim in turn. A
+    later claim that disagrees replaces the first.
+ 3. Everything else is accepted at once, and ends the doubt. Newcomers are no reason for doubt: each must still bring a
+    delegation.
 
-Pure: sets in, a verdict out. The third is Byzantine fault tolerance's: a chain whose validators change faster has lost
-what it promises in any case.
+Pure: sets in, a verdict out. The third is that of Byzantine fault tolerance: a chain whose validators change faster has
+lost what it promises in any case.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from collections.abc import Collection, Set
 from dataclasses import dataclass
 
 SHARE = 3
-"""More than one in so many lost is too many for one answer."""
+"""Losing more than one member in this many is too much for one answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What one endpoint said of one block."""
+    """What one endpoint said about one block."""
 
     members: Set[bytes]
     """Account ids."""
@@ -33,7 +34,7 @@ class Claim:
 
 
 def too_few(before: Collection[bytes], after: Set[bytes]) -> bool:
-    """Does ``after`` lack more than a third of ``before``?"""
+    """Whether ``after`` lacks more than a third of ``before``."""
     return lost(before, after) * SHARE > len(before)
 
 
@@ -43,13 +44,13 @@ def lost(before: Collection[bytes], after: Set[bytes]) -> int:
 
 
 class Caution:
-    """Remembers the one claim that waits for another to agree."""
+    """Remembers the one claim that waits for confirmation."""
 
     def __init__(self) -> None:
         self._doubted: Claim | None = None
 
     def judge(self, in_force: Set[bytes], claim: Claim) -> str | None:
-        """Why the claim is not taken, in one sentence; None to take it in the place of ``in_force``."""
+        """Why the claim is not accepted, in one sentence; None to put it in the place of ``in_force``."""
         if not claim.members:
             return f"{claim.source} names no validator at block {claim.block}: an empty set is never accepted"
         if not too_few(in_force, claim.members) or self._agrees(claim):
@@ -61,7 +62,8 @@ class Caution:
         return f"{missing} at block {claim.block} of {claim.source}: another block or endpoint must confirm it"
 
     def _agrees(self, claim: Claim) -> bool:
-        """A claim of the same block from the same endpoint is the same claim, not a second one."""
+        """Whether the claim confirms the doubted one. The same block from the same endpoint is the same claim, not a
+        second one."""
         before = self._doubted
         return before is not None and not self._repeats(claim) and not too_few(before.members, claim.members)
 

@@ -1,15 +1,15 @@
-"""A Substrate chain as the registry: a worker process asks it, and this keeps the set that is in force.
+"""A Substrate chain as the registry: a worker process reads it, and this module keeps the set in force.
 
 Rules
- 1. The chain never disturbs the node: an unreachable, silent or lying one costs a warning, said once for each reason,
-    and the last good set stays in force; ``repeats`` keeps one that lies in turns from flooding the log. Starting
-    waits for a first answer, but not long.
+ 1. The chain never disturbs the node: one that is unreachable, silent or lying costs a warning, logged once for each
+    reason, and the last good set stays in force. ``repeats`` keeps a chain that lies on and off from flooding the log.
+    Starting waits for a first answer, but not long.
  2. One endpoint at a time, all in turn. After a round without success the wait doubles from ``backoff_min`` to
-    ``backoff_max`` seconds, with jitter, so that a chain that comes back is not met by all its nodes at once.
- 3. A worker that says nothing for ``silence`` seconds is ended and started anew: it beats every few seconds, unless
-    it or the chain hangs.
- 4. ``caution`` says which sets are believed. The chain itself is known by its genesis: an endpoint of another chain
-    is refused. Only a set from the disk gives way to it, with a warning.
+    ``backoff_max`` seconds, with jitter, so that a chain that comes back is not hit by all its nodes at once.
+ 3. A worker that is silent for ``silence`` seconds is ended and replaced: it sends a beat every few seconds, unless it
+    or the chain hangs.
+ 4. ``caution`` decides which sets are believed. The chain itself is identified by its genesis: an endpoint of another
+    chain is refused. Only a set from the disk gives way to another chain, with a warning.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from zmesh.registry.probe import probe_rpc, rpc_endpoint
 from zmesh.registry.repeats import Repeats
 
 SAVE_SECONDS = 600.0
-"""Seconds between saves of a set that stays the same: a set from the disk then says its age to ten minutes."""
+"""Seconds between saves of a set that stays the same: the age of a set from the disk is right to ten minutes."""
 ANSWERS = frozenset({"set", "same"})
 """Kinds of frames that end a reading."""
 SAVE_GAP = 5.0
-"""Seconds between any two: an endpoint could name another set with every block, and wear out the disk."""
+"""Minimum seconds between any two saves: an endpoint could name another set with every block, and wear out the disk."""
 
 _log = get_logger(__name__)
 
@@ -49,17 +49,18 @@ class Patience:
     """How long a chain may take, in seconds."""
 
     first: float = 5.0
-    """That ``start`` waits for the first answer: a worker's imports and a near chain's metadata take two to four."""
+    """How long ``start`` waits for the first answer: a worker's imports and a nearby chain's metadata take two to
+    four."""
     read: float = 5.0
-    """That ``read`` waits."""
+    """How long ``read`` waits."""
     call: float = 10.0
-    """For one call of the chain."""
+    """For one call to the chain."""
     poll: float = 2.0
-    """Between looks at the finalized head, where no subscription tells of it."""
+    """Between checks of the finalized head, for when no subscription reports it."""
     silence: float = 30.0
-    """Of the worker: longer than a call, and than a busy machine needs to import and decode."""
+    """How long the worker may be silent: longer than a call, and than a busy machine needs to import and decode."""
     reading: float = 180.0
-    """For a whole reading: 100,000 validators take half a minute, and an endpoint could drip for ever."""
+    """For a whole reading: 100,000 validators take half a minute, and an endpoint could dribble its answer for ever."""
     backoff_min: float = 1.0
     backoff_max: float = 30.0
 
@@ -67,8 +68,8 @@ class Patience:
 class ChainRegistry:
     """The ``Registry`` behind a Substrate chain.
 
-    ``urls``: its RPC endpoints (ws, wss, http or https), at least one, checked before. ``kind``: what
-    ``MESH_REGISTRY`` says (``substrate``, ``substrate:session`` ...). ``folder``: where the last good set is kept; None
+    ``urls``: its RPC endpoints (ws, wss, http or https), at least one, already checked. ``kind``: the value of
+    ``MESH_REGISTRY`` (``substrate``, ``substrate:session`` ...). ``folder``: where the last good set is kept; None
     keeps none. ``genesis``: 32 bytes if the operator says which chain it has to be. Raises ``ConfigError``.
     """
 
@@ -88,7 +89,7 @@ class ChainRegistry:
         self._rng = rng or random.Random()
         self._cache = Cache(folder)
         self._caution = Caution()
-        # Which chain it is: from the operator, or from the first set that was taken.
+        # Which chain it is: from the operator, or from the first set that was accepted.
         self._genesis = genesis
         self._set = ValidatorSet(genesis=genesis)
         self._snapshot: Snapshot | None = None
@@ -96,7 +97,7 @@ class ChainRegistry:
         self._wall = time.time
         self._task: asyncio.Task[None] | None = None
         self._child: Child | None = None
-        # What the present worker said last, taken or not.
+        # The last set from the present worker, accepted or not.
         self._said: Snapshot | None = None
         self._agreed_at: float | None = None
         self._saved_at: float | None = None
@@ -104,14 +105,14 @@ class ChainRegistry:
         self._counters: Counter[str] = Counter()
         self._begin(lambda found: None)
         self.command: Sequence[str] = COMMAND
-        """What is started as the worker."""
+        """The command that starts the worker."""
 
     # ---------------------------------------------------------------- the port
 
     async def start(self, on_change: OnChange) -> None:
-        """Hand over the last good set, if there is one, and begin to ask the chain. Never raises for the chain's sake.
+        """Hand over the last good set, if there is one, and start asking the chain. Never raises because of the chain.
 
-        That set is the one of the life before, or else the stored one.
+        That set is the previous life's, else the stored one.
         """
         self._begin(on_change)
         if self._snapshot is None:
@@ -123,7 +124,7 @@ class ChainRegistry:
         await self._await_answer(0, self._patience.first)
 
     async def read(self) -> ValidatorSet:
-        """Have the chain read now, unless it is known to be away; gives the set in force after that."""
+        """Have the chain read now, unless it is known to be away; returns the set then in force."""
         self._asked += 1
         if self._child is not None:
             self._child.say({"ask": self._asked})
@@ -131,7 +132,7 @@ class ChainRegistry:
         return self._set
 
     async def stop(self) -> None:
-        """End the worker, and ask no longer."""
+        """End the worker, and stop asking."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -140,29 +141,29 @@ class ChainRegistry:
             await self._save()
 
     def describe(self) -> str:
-        """The endpoint in use without password and path, for people; and how it is read, once that is known."""
+        """The endpoint in use, without password and path, and the reader once it is known: human-readable."""
         scheme = urlsplit(self._url).scheme
         how = f" ({self._snapshot.reader})" if self._snapshot is not None else ""
         return f"chain {scheme}://{rpc_endpoint(self._url)}{how}"
 
     def status(self) -> RegistryStatus:
-        """How the chain agrees with the set in force."""
-        counted = {"subscription_ended": 0, **self._counters}  # told before it happens: a rate begins with 0
+        """The state of the registry: how far the chain agrees with the set in force."""
+        counted = {"subscription_ended": 0, **self._counters}  # exposed before it happens: a rate starts at 0
         return RegistryStatus(self.describe(), len(self._set), self._age(), self._problem, self._set.block, counted)
 
     def _begin(self, on_change: OnChange) -> None:
-        """A new life: the set in force outlives the last one; questions, answers and reasons do not."""
+        """Start a new life: the set in force is kept; questions, answers and reasons are not."""
         self._on_change = on_change
         self._url = self._urls[0]
-        # Of the last attempt: is it still under way, or did it bring an answer?
+        # Whether the last attempt is still under way, and so may bring an answer.
         self._hopeful = False
         self._asked = 0
         self._answer = -1
         self._news = asyncio.Event()
         self._problem: str | None = None
         self._warnings = Repeats()
-        self._ended = Repeats()  # subscriptions, which are never well for good
-        self._changes = LogLimit()  # an endpoint that lies may say another set as often as it is asked
+        self._ended = Repeats()  # of subscriptions, none of which lasts for good
+        self._changes = LogLimit()  # a lying endpoint may give another set each time it is asked
 
     # ---------------------------------------------------------------- the worker's life
 
@@ -179,16 +180,16 @@ class ChainRegistry:
             await asyncio.sleep(self._pause(failures // len(self._urls)))
 
     async def _survive(self, url: str) -> tuple[bool, str]:
-        """``_attempt``, whatever comes of it: nobody else would ask the chain again."""
+        """``_attempt``, whatever it raises: nothing else would ask the chain again."""
         try:
             return await self._attempt(url)
-        except Exception as error:  # noqa: BLE001 - a fault of ours, logged whole; the next attempt may do better
+        except Exception as error:  # noqa: BLE001 - our own bug, logged in full; the next attempt may do better
             _log.error("registry_attempt_failed", exc_info=error)
             return False, f"asking the chain at {rpc_endpoint(url)} failed: {type(error).__name__}"
 
     async def _attempt(self, url: str) -> tuple[bool, str]:
-        """Ask one endpoint until that fails: whether a set was taken from it, and why it ended."""
-        # A chain that is away costs no process.
+        """Ask one endpoint until that fails; returns whether a set was accepted from it, and why it ended."""
+        # An unreachable chain costs no process.
         problem = await probe_rpc(url, self._patience.call)
         if problem is not None:
             return False, problem
@@ -205,7 +206,7 @@ class ChainRegistry:
         return self._agreed_at != before, problem
 
     async def _serve(self, child: Child, url: str) -> str:
-        """Take what the worker says, until it stops or says nonsense: why."""
+        """Process what the worker sends until it stops or sends nonsense; returns why."""
         wait = self._patience
         child.say({"url": url, "reader": self._reader, "timeout": wait.call, "poll": wait.poll})
         if self._asked > self._answer:
@@ -215,7 +216,7 @@ class ChainRegistry:
         try:
             while True:
                 body = await child.hear(wait.silence)
-                # A large set takes longer to unpack than the loop may be kept waiting.
+                # Unpacking a large set takes longer than the event loop may be blocked.
                 frame = await asyncio.to_thread(unpacked, body)
                 problem = await self._take(frame, source)
                 if problem is not None:
@@ -239,7 +240,7 @@ class ChainRegistry:
     # ---------------------------------------------------------------- what it says
 
     async def _take(self, frame: dict[str, object], source: str) -> str | None:
-        """Act on a frame; why the endpoint should be left, if it should. Raises ``ValueError``."""
+        """Act on a frame; returns why the endpoint should be left, if it should. Raises ``ValueError``."""
         kind = frame.get("kind")
         if kind == "beat":
             return None
@@ -264,7 +265,7 @@ class ChainRegistry:
         return problem
 
     def _judge(self, found: Snapshot, source: str) -> str | None:
-        """Take the set if it may be believed; why the endpoint should be left, if it should."""
+        """Accept the set if it may be believed; returns why the endpoint should be left, if it should."""
         if self._genesis and found.genesis != self._genesis:
             return f"{source} is a different chain: its genesis is 0x{found.genesis.hex()}, not 0x{self._genesis.hex()}"
         claim = Claim(found.accounts.keys(), found.block, found.hash, source)
@@ -279,7 +280,7 @@ class ChainRegistry:
         return None
 
     def _agree(self, found: Snapshot) -> None:
-        """The chain says so now, and it is believed."""
+        """Put in force what the chain says now."""
         if self._is_foreign(found):
             _log.warning("registry_cache_of_another_chain", genesis=found.genesis, cached=self._set.genesis)
         changed = (self._set.genesis, self._set.accounts) != (found.genesis, found.accounts)
@@ -295,19 +296,19 @@ class ChainRegistry:
             self._hand_over()
 
     def _is_foreign(self, found: Snapshot) -> bool:
-        """Is the set in force of another chain?"""
+        """Whether the set in force is another chain's."""
         return self._set.genesis not in (b"", found.genesis)
 
     def _hand_over(self) -> None:
         try:
             self._on_change(self._set)
-        except Exception as error:  # noqa: BLE001 - a fault of whoever took the change must not end the watch
+        except Exception as error:  # noqa: BLE001 - a bug in the callback must not end the watch
             _log.error("registry_change_not_taken", exc_info=error)
 
     # ---------------------------------------------------------------- the disk
 
     async def _restore(self) -> None:
-        """Begin with the stored set."""
+        """Start with the stored set."""
         cached = await asyncio.to_thread(self._cache.load)
         if cached is None:
             return
@@ -338,7 +339,7 @@ class ChainRegistry:
         return None if self._agreed_at is None else self._mono() - self._agreed_at
 
     def _warn(self, problem: str) -> None:
-        """Log it as ``Repeats`` has it: two endpoints that are away take turns, and one may lie in turns."""
+        """Log it as ``Repeats`` allows: two endpoints that are away take turns, and one may lie on and off."""
         held_back = self._warnings.take(self._url, problem, self._mono())
         if held_back is not None:
             others = {"held_back": held_back} if held_back else {}
@@ -352,29 +353,29 @@ class ChainRegistry:
             _log.info("registry_changed", source=self.describe(), members=len(self._set), block=block, **others)
 
     def _note_ended(self, problem: str, source: str) -> None:
-        """A subscription ended. No problem of the registry: it is looked at the finalized head all the same."""
+        """A subscription ended. This is no problem of the registry: the finalized head is polled all the same."""
         self._counters["subscription_ended"] += 1
         if self._ended.take(source, problem, self._mono()) is not None:
             effect = f"changes are noticed up to {self._patience.poll:g} s later until it is renewed"
             _log.info("registry_subscription_ended", source=source, problem=problem, effect=effect)
 
     def _notify(self) -> None:
-        """Let those who wait look again."""
+        """Wake everything that waits for an answer."""
         self._news.set()
         self._news = asyncio.Event()
 
     async def _await_answer(self, number: int, seconds: float) -> None:
-        """Until the chain has answered this question, is known to be away, or the time is up."""
+        """Wait until the chain has answered this question, is known to be away, or the time is up."""
         try:
             async with asyncio.timeout(seconds):
                 while self._task is not None and self._hopeful and self._answer < number:
                     await self._news.wait()
-        except TimeoutError:  # the set in force has to do, and ``status`` tells its age
+        except TimeoutError:  # the set in force has to do, and ``status`` reports its age
             return
 
 
 def again(said: Snapshot, frame: Mapping[str, object]) -> Snapshot:
-    """What a worker said before, of the block that it says it of now. Raises ``ValueError``."""
+    """A worker's previous set, moved to the block for which it was now confirmed. Raises ``ValueError``."""
     found = frame.get("hash")
     if not isinstance(found, bytes) or len(found) != HASH_BYTES:
         raise ValueError("a block without its hash")

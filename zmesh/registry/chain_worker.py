@@ -1,18 +1,19 @@
 """The process that asks the chain: ``python -m zmesh.registry.chain_worker``, started by ``chain.ChainRegistry``.
 
-It is a process because decoding a chain's metadata holds Python's lock for a second, in which no node may be deaf.
+It is a separate process because decoding a chain's metadata holds Python's lock for a second, and no node may be deaf
+that long.
 
 Rules
- 1. Frames (``codec``) on the socket that is its standard input, both ways. Standard output leads nowhere, so that
+ 1. Frames (``codec``) travel both ways on the socket that is its standard input. Standard output is discarded, so that
     nothing a library prints gets between them. The first frame in says what to read (``Orders``); each later one asks
     for a reading now.
- 2. One endpoint, one life: whatever goes wrong is told in one sentence, and the process ends. Trying again, and
-    where, is the parent's business.
- 3. Finalized heads only, looked for every ``poll`` seconds and whenever a subscription says so. A set is sent whole
-    when it changed, else that it is the same; beats fill the time of a long reading. A head may have a lower number
-    than the one before: the chain was rolled back, and what it says now counts. That a subscription ended is told,
-    and ends nothing else: the poll stands in for it.
- 4. It ends when the socket does, and when its parent is another than at its start. Its memory is bounded.
+ 2. One endpoint, one life: any error is reported in one sentence, and the process ends. Whether and where to try again
+    is the parent's business.
+ 3. Finalized heads only, checked every ``poll`` seconds and whenever a subscription reports one. A set is sent whole if
+    it changed, else only that it is the same; beats fill the time of a long reading. A head may have a lower number
+    than the one before: the chain was rolled back, and what it says now counts. The end of a subscription is reported,
+    and ends nothing else: polling stands in for it.
+ 4. It ends when the socket does, and when its parent is no longer the one it started with. Its memory is bounded.
 """
 
 from __future__ import annotations
@@ -38,34 +39,34 @@ from zmesh.registry.port import Account
 BEAT = 1.0
 """Seconds between beats while a long reading makes progress."""
 RESUBSCRIBE = 5.0
-"""Seconds until a subscription that ended is tried again; the poll finds what it would have told."""
+"""Seconds until an ended subscription is tried again; polling finds what it would have reported."""
 QUIET = 60.0
-"""Seconds without a finalized block after which a subscription is made anew: it may have died in silence."""
+"""Seconds without a finalized block after which a subscription is renewed: it may have died silently."""
 MAX_PROBLEM = 300
 """Characters of a problem: an HTTP error carries whole pages."""
 MAX_MEMORY = 4 * 1024**3
-"""Bytes of addresses that the process may use, several times what 100,000 validators need: the library reads answers
-of any size, and what an endpoint sends without end must not take the node's memory."""
+"""Bytes of address space that the process may use, several times what 100,000 validators need: the library reads
+answers of any size, and an endpoint that never stops sending must not take the node's memory."""
 MAX_ENDS = 8
-"""Ends of subscriptions that wait to be told: as many as fall into half a minute of reading."""
+"""Ended subscriptions that wait to be reported: as many as fit into half a minute of reading."""
 HEAD_GAP = 0.5
-"""Seconds between heads that a subscription is heard to tell of: chains finalize every few seconds, a liar whenever it
+"""Seconds between two heads that a subscription may report: chains finalize every few seconds, a liar whenever it
 likes, and each head may cost a reading."""
 MIN_SECRET = 4
-"""Letters from which on a part of a URL is cut out of a problem: providers put keys into paths and queries."""
+"""Characters from which a part of a URL is cut out of a problem: providers put keys into paths and queries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What to read, as the first frame says it."""
+    """What to read, from the first frame."""
 
     url: str
     reader: str
-    """A reader's name, or empty for what suits the chain."""
+    """A reader's name, or empty for the one that suits the chain."""
     timeout: float
     """Seconds that one call may take."""
     poll: float
-    """Seconds between looks at the finalized head."""
+    """Seconds between checks of the finalized head."""
 
 
 class Worker:
@@ -82,16 +83,17 @@ class Worker:
         self._said = 0.0
 
     def ask(self, number: int) -> None:
-        """Read again now; the answer carries this number. From any thread."""
+        """Read again now; the answer carries this number. May be called from any thread."""
         self._asked = number
         self._wake.set()
 
     def ended(self, error: Exception) -> None:
-        """A subscription ended so; told after the next look at the head. From any thread."""
+        """A subscription ended with ``error``; reported after the next check of the head. May be called from any
+        thread."""
         self._ends.append(problem_of(error, self._orders.url))
 
     def run(self) -> NoReturn:
-        """Raises whatever ended it."""
+        """Read until something goes wrong, and raise that."""
         from zmesh.registry.substrate import SubstrateChain
 
         self._say({"kind": "beat"})
@@ -130,7 +132,7 @@ class Worker:
         return Snapshot(genesis, prefix, number, block, reader.name, MappingProxyType(accounts))
 
     def _tell(self, found: Snapshot, asked: int) -> None:
-        """The whole set if it is another one, else only that the chain agrees with it."""
+        """Send the whole set if it changed, else only that the chain agrees with it."""
         before, self._last = self._last, found
         if before is not None and (before.prefix, before.accounts) == (found.prefix, found.accounts):
             self._say_same(asked)
@@ -138,11 +140,11 @@ class Worker:
             self._say({"kind": "set", "asked": asked, **plain_of(found)})
 
     def _say_same(self, asked: int) -> None:
-        assert self._last is not None  # said by then
+        assert self._last is not None  # a set was sent by then
         self._say({"kind": "same", "block": self._last.block, "hash": self._last.hash, "asked": asked})
 
     def _subscribe(self) -> None:
-        """Once the first set is out, for it needs the processor; HTTP has no subscriptions."""
+        """Called once the first set is out, since subscribing needs the processor, too; HTTP has no subscriptions."""
         if self._orders.url.startswith("ws"):
             ports = (self._orders.url, self._wake.set, self.ended)
             threading.Thread(target=subscribe, args=ports, daemon=True).start()
@@ -158,29 +160,29 @@ class Worker:
 
 
 def subscribe(url: str, wake: Callable[[], None], ended: Callable[[Exception], None]) -> NoReturn:
-    """Call ``wake`` for each finalized head, for ever; on a connection of its own, because a subscription occupies it.
+    """Call ``wake`` for each finalized head, for ever, on a connection of its own, because a subscription occupies it.
 
-    The plain RPC of ``subscribe_block_headers``, which would decode the chain's metadata a second time. ``ended`` gets
-    whatever ends one; a new one is made soon.
+    Uses plain RPC instead of ``subscribe_block_headers``, which would decode the chain's metadata a second time.
+    ``ended`` gets whatever ends a subscription; a new one is made soon.
     """
     from substrateinterface import SubstrateInterface
 
     def told(message: object, number: int, subscription: str) -> None:
         wake()
-        # Here: what it tells meanwhile stays on its side of the connection.
+        # Sleeping here leaves what it reports meanwhile on its side of the connection.
         time.sleep(HEAD_GAP)
 
     while True:
         try:
             with SubstrateInterface(url=url, ws_options={"timeout": QUIET}, auto_reconnect=False) as client:
                 client.rpc_request("chain_subscribeFinalizedHeads", [], result_handler=told)
-        except Exception as error:  # noqa: BLE001 - told; the library's errors have no common base
+        except Exception as error:  # noqa: BLE001 - reported; the library's errors have no common base
             ended(error)
         time.sleep(RESUBSCRIBE)
 
 
 def listen(stream: BinaryIO, ask: Callable[[int], None]) -> NoReturn:
-    """Hand on what the parent asks, and end the process with its pipe, whatever the main thread waits for."""
+    """Pass on what the parent asks, and end the process when its pipe ends, whatever the main thread waits for."""
     try:
         while True:
             ask(int(read_frame(stream)["ask"]))
@@ -189,7 +191,7 @@ def listen(stream: BinaryIO, ask: Callable[[int], None]) -> NoReturn:
 
 
 def problem_of(error: BaseException, url: str) -> str:
-    """An error in one sentence without the URL or a part of it, which may be a password or a key."""
+    """An error in one sentence without the URL or any part of it, which may be a password or a key."""
     if isinstance(error, ChainError):
         text = str(error)
     elif isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
@@ -205,7 +207,7 @@ def problem_of(error: BaseException, url: str) -> str:
 
 
 def secrets_of(url: str) -> list[str]:
-    """Whatever of a URL is nobody's business, longest first: all but its scheme, host and port."""
+    """The parts of a URL that must not be shown, longest first: all but its scheme, host and port."""
     parts = urlsplit(url)
     said = [url, parts.path, parts.query, parts.username, parts.password, parts.fragment]
     said += [*parts.path.split("/"), *(value for _, value in parse_qsl(parts.query))]
@@ -214,7 +216,7 @@ def secrets_of(url: str) -> list[str]:
 
 
 def bound_memory(size: int) -> None:
-    """Let this process have so many bytes of addresses at most; more is a ``MemoryError`` of its own."""
+    """Limit this process to ``size`` bytes of address space; beyond that it gets a ``MemoryError``."""
     # Not every system has this limit; there the parent's patience is the only one.
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
@@ -233,13 +235,13 @@ def main() -> int:
     threading.Thread(target=listen, args=(sys.stdin.buffer, worker.ask), daemon=True).start()
     try:
         worker.run()
-    except Exception as error:  # noqa: BLE001 - told to the parent, who warns about it
+    except Exception as error:  # noqa: BLE001 - reported to the parent, which warns about it
         try:
             out.write(packed({"kind": "problem", "problem": problem_of(error, orders.url)}))
             out.flush()
         except OSError:  # the parent is gone too
             return 0
-    # Not by the interpreter's own end, which would wait for threads that wait for the chain.
+    # Not by a normal exit of the interpreter, which would wait for threads that wait for the chain.
     os._exit(1)
 
 

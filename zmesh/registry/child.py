@@ -1,10 +1,10 @@
 """The worker process as the registry sees it: orders in, frames out, and an end that is certain.
 
 Rules
- 1. It gets no setting of the node by its environment: the mesh key may be one of them. What it needs, the URL with its
-    password too, goes through the socket and never through a command line that others can list.
- 2. Its standard input is one end of a socket, for both ways; it has no other stream that it could fill or spoil.
- 3. ``close`` leaves neither a process nor a zombie, and ends this process's own child only.
+ 1. It gets none of the node's settings through its environment: the mesh key may be among them. What it needs,
+    including the URL with its password, goes through the socket, and never through a command line that others can list.
+ 2. Its standard input is one end of a socket, used both ways; it has no other stream that it could fill or corrupt.
+ 3. ``close`` leaves neither a process nor a zombie, and ends only this process's own child.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from zmesh.registry.codec import next_body, packed
 
 COMMAND = (sys.executable, "-m", "zmesh.registry.chain_worker")
 SETTINGS = ("MESH_", "BLOCKCHAIN_RPC")
-"""How the variables of a node's settings begin."""
+"""Prefixes of the environment variables of a node's settings."""
 FAREWELL = 1.0
-"""Seconds in which a worker ends by itself when its pipe does; one that is stopped or hangs is killed then."""
+"""Seconds in which a worker exits on its own once its pipe ends; one that is stopped or hangs is then killed."""
 
 
 class Child:
@@ -39,7 +39,7 @@ class Child:
 
     @classmethod
     async def start(cls, command: Sequence[str]) -> Child:
-        """Raises ``OSError`` when no process can be started."""
+        """Start a worker. Raises ``OSError`` if no process can be started."""
         ours, theirs = socket.socketpair()
         try:
             # A session of its own: Ctrl-C is for the node, which ends its worker itself.
@@ -60,11 +60,11 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The id of the process."""
         return self._process.pid
 
     def say(self, frame: Mapping[str, Any]) -> None:
-        """Send a small frame; nothing if the worker is gone already."""
+        """Send a small frame; does nothing if the worker is gone already."""
         if not self._writer.is_closing():
             self._writer.write(packed(frame))
 
@@ -79,7 +79,7 @@ class Child:
 
     async def close(self) -> None:
         """End it, by force if need be."""
-        # Not ``close``, which would wait for a stopped worker to read what is left to write.
+        # Not ``close``, which would wait for a stopped worker to read what is still buffered.
         self._writer.transport.abort()
         with suppress(OSError):
             await self._writer.wait_closed()
@@ -92,7 +92,7 @@ class Child:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without the node's settings, and with the place that zmesh was imported from."""
+    """This process's environment, without the node's settings, and with the place that zmesh was imported from."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
     root = str(Path(__file__).parents[2])
     path = [*filter(None, kept.get("PYTHONPATH", "").split(os.pathsep)), root]

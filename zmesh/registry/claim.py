@@ -1,4 +1,4 @@
-"""What an account claims: that a mesh key speaks for it, as the highest delegation that was seen to hold says."""
+"""An account's claim that a mesh key speaks for it: the highest delegation of the account that was seen to hold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from zmesh.delegation import Delegation
 
 
 class Claim(NamedTuple):
-    """A delegation that holds, the highest of its account."""
+    """The highest delegation of an account that was seen to hold."""
 
     delegation: Delegation
     image: bytes
@@ -17,20 +17,21 @@ class Claim(NamedTuple):
 
     @property
     def rank(self) -> tuple[int, bytes]:
-        """The highest one of several with one image counts."""
+        """Of several claims to one image, the one with the highest rank counts."""
         return self.delegation.statement.sequence, self.delegation.statement.account
 
     def holds_at(self, wall: float) -> bool:
-        """Has it begun, and not ended, at ``wall`` Unix seconds?"""
+        """Whether it has begun, and not ended, at ``wall`` Unix seconds."""
         return self.delegation.statement.not_before <= wall < self.delegation.statement.not_after + 1
 
     def turn_after(self, wall: float) -> float:
-        """Unix seconds when it begins or ends next; the clock may have been set back since it was seen to hold."""
+        """Unix seconds when it begins or ends next, infinity if never; the clock may have been set back since it was
+        seen to hold."""
         statement = self.delegation.statement
         ahead = (float(at) for at in (statement.not_before, statement.not_after + 1) if at > wall)
         return next(ahead, inf)
 
     def precedes(self, other: Delegation) -> bool:
-        """Does it end the other one, of the same account?"""
+        """Whether it supersedes ``other``, which is of the same account."""
         ours, theirs = self.delegation.statement, other.statement
         return (ours.sequence, theirs.text) > (theirs.sequence, ours.text)

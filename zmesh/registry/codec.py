@@ -1,10 +1,10 @@
 """A chain's set of validators as bytes: for the pipe from the worker, and for the disk.
 
 Rules
- 1. What is read is checked value by value, for the other process decodes what a stranger sent and a disk forgets:
-    ``ValueError`` with one sentence, and nothing else, whatever the bytes.
+ 1. What is read is checked value by value, since the other process decodes what a stranger sent, and disks fail. Bad
+    data raises ``ValueError`` with one sentence and nothing else, whatever the bytes.
  2. A frame on the pipe is its length (4 bytes, big-endian) and a msgpack map; none is larger than ``MAX_FRAME``.
- 3. Balances are u128 and msgpack's numbers end at 64 bits: a stake is 16 bytes, big-endian.
+ 3. Balances are u128 and msgpack's integers end at 64 bits: a stake is 16 bytes, big-endian.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from zmesh.registry.chains.port import ACCOUNT_BYTES, MAX_ACCOUNTS
 from zmesh.registry.port import Account
 
 MAX_FRAME = 32 * 1024 * 1024
-"""Bytes: 100,000 accounts of 150 bytes, twice."""
+"""Bytes: twice 100,000 accounts of 150 bytes."""
 STAKE_BYTES = 16
 HASH_BYTES = 32
 MAX_BLOCK = 2**63
@@ -46,13 +46,13 @@ class Snapshot:
     hash: bytes
     """32 bytes, of the block."""
     reader: str
-    """Which of ``chains.READERS`` read it."""
+    """The name of the reader in ``chains.READERS`` that read it."""
     accounts: Mapping[bytes, Account]
-    """By account id; never empty where it came from ``snapshot_of``."""
+    """By account id. ``snapshot_of`` accepts an empty one; ``caution`` and ``cache`` refuse it."""
 
 
 def plain_of(snapshot: Snapshot) -> dict[str, Any]:
-    """The snapshot as values that msgpack knows."""
+    """The snapshot as values that msgpack can pack."""
     return {
         "genesis": snapshot.genesis,
         "prefix": snapshot.prefix,
@@ -64,7 +64,7 @@ def plain_of(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def snapshot_of(value: object) -> Snapshot:
-    """The snapshot that these plain values are. Raises ``ValueError``."""
+    """The snapshot that these plain values stand for. Raises ``ValueError``."""
     if not isinstance(value, Mapping):
         raise ValueError("a set of validators must be a map")
     listed = value.get("accounts")
@@ -127,7 +127,7 @@ def _bytes(value: object, size: int, what: str) -> bytes:
 
 
 def number(value: object, limit: int, what: str) -> int:
-    """``value``, if it is a whole number from 0 on and below ``limit``. Raises ``ValueError``."""
+    """``value`` if it is a whole number, at least 0 and below ``limit``. Raises ``ValueError``."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit:
         return value
     raise ValueError(f"{what} must be a whole number below {limit}")

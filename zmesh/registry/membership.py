@@ -1,20 +1,21 @@
-"""Who may take part: what the registry says, what accounts signed for mesh keys, and what the operator lets in besides.
+"""Who may take part: combines what the registry says, what accounts signed for mesh keys, and what the operator allows.
 
 Rules
- 1. Who is in the roster is a function of the registry's set, of the delegations that were seen to hold, and of the
-    time: the order in which records came changes nothing. So all nodes that saw the same agree. Seen is what was seen
-    since the start; of the time before, the highest sequences alone are known.
- 2. Of an account the highest sequence counts, and ends all others for ever, also once it has expired itself. Of two
-    with one sequence the one whose text sorts first counts; both are kept as evidence.
+ 1. The roster is a function of the registry's set, of the delegations that were seen to hold, and of the time: the
+    order in which records came changes nothing. So all nodes that saw the same agree. "Seen" is what was seen since the
+    start; of the time before, only the highest sequences are known.
+ 2. An account's highest sequence counts, and ends all its others for ever, even once it has expired itself. Of two
+    delegations with one sequence, the one whose text sorts first counts; both are kept as evidence.
  3. One key speaks for one account: of several accounts that it agreed to speak for, the one with the highest sequence.
-    A key and its negative share one CURVE image and count as one key. Whom the registry names by key goes before all.
+    A key and its negative share one CURVE image and count as one key. Keys that the registry itself names take
+    precedence.
  4. A delegation proves itself, whoever brings it and in whatever record: ``judge`` remembers one that holds, and no
-    other. A member it becomes when its own record was taken (``took``), which says its name.
- 5. Removal and expiry take effect with the next roster; ``deadline`` says when that is due. It is in wall seconds, as
-    delegations are.
- 6. The cheap questions come first: nothing is verified for an account that the registry does not name, but for a key
-    that it or the operator names. Such a key needs no delegation; one that is false for everybody is refused all the
-    same, for whoever passes it on is blamed by those who do not name the key (yet, or any more).
+    other. Its key becomes a member once its own record, which gives its name, was accepted (``took``).
+ 5. Removal and expiry take effect with the next roster; ``deadline`` says when that is due, in wall seconds, as in
+    delegations.
+ 6. The cheap checks come first: nothing is verified for an account that the registry does not name, unless the registry
+    or the operator names the key itself. Such a key needs no delegation. One that is false for every node is refused
+    all the same, since nodes that do not name the key (yet, or any more) blame whoever passes it on.
 """
 
 from __future__ import annotations
@@ -40,26 +41,26 @@ from zmesh.registry.port import Account, ValidatorSet
 from zmesh.registry.standing import MAX_GUESTS, Refusals, Standing, statement_of
 
 Admission = Literal["registry", "open"]
-"""``open`` lets in any key that has a record of its own, as a guest without stake or vote: for demos and tests."""
+"""``open`` admits any key that has a record of its own, as a guest without stake or vote: for demos and tests."""
 
 MAX_NAMES: Final = 16_384
 """Keys whose names are remembered, about 8 MiB: as many as records are kept of."""
 MAX_FORMER: Final = 16_384
-"""Accounts that left and whose delegation is remembered, about 24 MiB; of more, the sequence alone."""
+"""Accounts that left and whose delegation is remembered, about 24 MiB; beyond that, only the sequence is."""
 MAX_SEQUENCES: Final = 100_000
 """Accounts whose highest sequence is remembered, about 10 MiB: as many as a registry may name."""
 MAX_PROOFS: Final = 256
 """Pairs of contradicting delegations kept as evidence, 256 KiB at most."""
 SLOW_BURST: Final = 20
-"""ECDSA signatures, forged or of unknown accounts, looked at in one go: each costs 10 ms, and its maker nothing."""
+"""ECDSA signatures, forged or of unknown accounts, checked in one burst: each costs 10 ms, and its maker nothing."""
 SLOW_RATE: Final = 2.0
-"""The same a second after that: at most 2 % of a core."""
+"""The same per second after that: at most 2 % of a core."""
 RENEWAL_BURST: Final = 64
-"""New delegations of one account that are looked at in one go: it signs one a month."""
+"""New delegations of one account that are checked in one burst: it signs one a month."""
 RENEWAL_RATE: Final = 0.1
-"""The same a second after that: each may cost 10 ms, a roster, and a connection with every other node."""
+"""The same per second after that: each may cost 10 ms, a roster, and a connection with every other node."""
 MAX_SIGNED: Final = 16_384
-"""Signatures of accounts remembered as good, about 2 MiB: showing an old one again costs a hash."""
+"""Signatures of accounts remembered as good, about 2 MiB: presenting an old one again costs a hash."""
 
 _log = get_logger(__name__)
 
@@ -78,18 +79,19 @@ class Membership:
     def __init__(
         self, network: str, admission: Admission = "registry", takes_local: Callable[[], bool] = lambda: False
     ) -> None:
-        """``network``: the mesh's name. ``takes_local``: may accounts be on this machine, as in a mesh on one?"""
+        """``network``: the mesh's name. ``takes_local``: whether accounts may have local addresses, as in a mesh on one
+        machine."""
         self._takes_local = takes_local
         self._network = network
         self._open = admission == "open"
         self._found = ValidatorSet()
         self._static_images: dict[bytes, PeerKey] = {}
-        # The highest delegation of each account that was seen to hold, and who claims which image.
+        # The highest delegation of each account that was seen to hold, and which accounts claim which image.
         self._claims: dict[bytes, Claim] = {}
         self._images: dict[bytes, set[bytes]] = {}
-        # Accounts that changed their key, and no record of the new one was taken yet.
+        # Accounts that changed their key and whose new key has no accepted record yet.
         self._changed: dict[bytes, Statement] = {}
-        # Sequences of claims that are not in memory, after a restart for one; another chain counts anew.
+        # Sequences of claims that are not in memory, for example after a restart; another chain starts afresh.
         self._sequences: dict[bytes, int] = {}
         self._sequences_of = b""
         self._said: dict[PeerKey, _Said] = {}
@@ -111,7 +113,7 @@ class Membership:
     # ------------------------------------------------------------ what comes in
 
     def registered(self, found: ValidatorSet, now: Now) -> None:
-        """A new set from the registry: those who are not in it are out at once."""
+        """A new set from the registry: keys and accounts that are not in it are out at once."""
         self._now = now
         before, self._found = self._found, found
         if found.genesis != before.genesis:
@@ -122,10 +124,10 @@ class Membership:
         self._stale = True
 
     def judge(self, record: Record, now: Now, *, by_hand: bool = False) -> Standing:
-        """May the key of this record take part? The record's own signature is not looked at.
+        """Whether the key of this record may take part. The record's own signature is not checked.
 
-        A delegation that is seen to hold is remembered, as rule 4 has it; ``deadline`` is then due at once.
-        ``by_hand``: the operator vouches for the key, which then needs nobody else's word.
+        A delegation that is seen to hold is remembered (rule 4); ``deadline`` is then due at once. ``by_hand``: the
+        operator vouches for the key, which then needs no other word.
         """
         self._now = now
         standing = self._as_named(record) if by_hand else self._standing(record)
@@ -135,15 +137,16 @@ class Membership:
         return standing
 
     def standing_of(self, record: Record, now: Now) -> Standing:
-        """``judge`` of a node's own record: neither counted nor logged."""
+        """``judge`` for this node's own record: neither counted nor logged."""
         self._now = now
         return self._standing(record)
 
     def took(self, record: Record, now: Now) -> bool:
-        """This is the newest record of its key, and verified: if its key may take part, it is a member by that name.
+        """The newest record of its key was accepted and verified: if the key may take part, it is a member by that
+        name.
 
-        True for the first one with which an account speaks with another key than before: one half of the mesh that
-        heard of it and one that did not would let both keys vote.
+        True for the first record with which an account speaks through another key than before: if only half of the mesh
+        heard of it, both keys could vote.
         """
         self._now = now
         if self._standing(record) is not Standing.ADMITTED:
@@ -173,9 +176,9 @@ class Membership:
             del self._said[next((key for key in self._said if key not in members), next(iter(self._said)))]
 
     def wake(self, now: Now) -> None:
-        """Let what is due take effect."""
+        """Apply what is due."""
         self._now = now
-        # Set back, the clock may have put somebody in again whose time seemed to be over.
+        # A clock that was set back may re-admit a delegation that seemed to be over.
         if self._stale or self._due <= now.wall or now.wall < self._made_at:
             self._rebuild()
 
@@ -183,21 +186,21 @@ class Membership:
 
     @property
     def deadline(self) -> float | None:
-        """Unix seconds when to ``wake`` it next: 0 is at once. Reading it costs nothing."""
+        """Unix seconds when to call ``wake`` next: 0 is at once, None never. Reading it costs nothing."""
         if self._stale:
             return 0.0
         return None if self._due == inf else self._due
 
     @property
     def roster(self) -> Roster:
-        """Who takes part now; another object whenever that changed. Made when it is read: linear in its size."""
+        """Who takes part now; a new object whenever that changed. Made when it is read: linear in its size."""
         if self._stale:
             self._rebuild()
         return self._roster
 
     @property
     def contested(self) -> frozenset[str]:
-        """Names that more than one member claims: each keeps it, and it means nobody."""
+        """Names that more than one member claims: each keeps it, but it stands for none of them."""
         return self._contested
 
     @property
@@ -206,23 +209,23 @@ class Membership:
         return tuple(self._proofs.values())
 
     def export(self) -> dict[str, Any]:
-        """What must outlive a restart, or a superseded delegation would count again; plain values for JSON."""
+        """What must outlive a restart, or superseded delegations would count again; plain values for JSON."""
         present = {account: claim.rank[0] for account, claim in self._claims.items()}
         former = {account: number for account, number in self._sequences.items() if account not in present}
-        sequences = dict(islice((present | former).items(), MAX_SEQUENCES))  # or the file would outgrow what is read
+        sequences = dict(islice((present | former).items(), MAX_SEQUENCES))  # else the file would outgrow what is read
         return {
             "genesis": self._sequences_of.hex(),
             "sequences": {account.hex(): sequence for account, sequence in sequences.items()},
         }
 
     def restore(self, exported: Mapping[str, Any]) -> None:
-        """Before the first set of the registry. Raises ``ConfigError`` for what ``export`` did not make."""
+        """Load what ``export`` made, before the registry's first set. Raises ``ConfigError`` for anything else."""
         try:
             genesis = bytes.fromhex(exported["genesis"])
             sequences = {bytes.fromhex(account): int(number) for account, number in exported["sequences"].items()}
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ConfigError(f"the saved sequences of delegations cannot be read: {type(error).__name__}") from None
-        if self._found.genesis in (b"", genesis):  # those of another chain count nothing here
+        if self._found.genesis in (b"", genesis):  # another chain's sequences count for nothing here
             self._sequences_of = genesis
             self._sequences = dict(list(sequences.items())[:MAX_SEQUENCES])
 
@@ -236,12 +239,12 @@ class Membership:
         return self._as_guest(record) if self._open and standing is not Standing.ADMITTED else standing
 
     def _as_named(self, record: Record) -> Standing:
-        """As rule 6 has it for a key that is named itself."""
+        """Rule 6, for a key that is named itself."""
         if record.delegation is None:
             return Standing.ADMITTED
         standing = self._by_delegation(record)
         if standing not in (Standing.ADMITTED, *_SIGNED_WRONG):
-            # Its text means nothing here, and may mean something elsewhere: are the signatures good?
+            # Its text means nothing here, and may mean something elsewhere, so the signatures are checked, too.
             standing = self._by_signatures(decode_delegation(record.delegation))
         return standing if standing in _SIGNED_WRONG else Standing.ADMITTED
 
@@ -256,7 +259,7 @@ class Membership:
             return Standing.NOT_HELD
         standing = self._by_statement(delegation)
         known = self._claims.get(delegation.statement.account)
-        # Byte for byte: whoever comes with junk beside a text that is known must not be passed on as if it had held.
+        # Compared byte for byte: a known text with junk signatures must not be passed on as if it had held.
         if standing is Standing.ADMITTED and (known is None or known.delegation.encoded != delegation.encoded):
             standing = self._by_signatures(delegation)
             if standing is Standing.ADMITTED:
@@ -264,7 +267,7 @@ class Membership:
         return self._against_others(delegation) if standing is Standing.ADMITTED else standing
 
     def _by_statement(self, delegation: Delegation) -> Standing:
-        """What its text alone says."""
+        """The verdict on its text alone."""
         said = delegation.statement
         if said.genesis != self._found.genesis:
             return Standing.OTHER_CHAIN
@@ -286,18 +289,18 @@ class Membership:
         return Standing.SUPERSEDED if superseded else Standing.ADMITTED
 
     def _by_signatures(self, delegation: Delegation) -> Standing:
-        """What both signatures say, if there is time to look at them."""
+        """The verdict on both signatures, if there is time to check them."""
         said, mono = delegation.statement, self._now.mono
         if not delegation.held_by_key():
             return Standing.NOT_HELD
         try:
             curve_image(said.key)
-        except ConfigError:  # a point of mixed order can sign, and nobody can connect with it
+        except ConfigError:  # a point of mixed order can sign, and no peer can connect with it
             return Standing.MALFORMED
         if not delegation.is_of_account():
             return Standing.FORGED
-        # What is new of an account only the account can make: whoever stole its mesh key cannot use up its share.
-        # The mark covers all that verifying depends on: another scheme's label on a true one makes it a false one.
+        # Only the account itself can make something new of its own: a thief of its mesh key cannot use up its share.
+        # The mark covers all that verification depends on: a good signature under another scheme's label is a bad one.
         how = bytes([delegation.scheme, delegation.wrapped]) + delegation.public
         mark = blake2b(said.text + how + delegation.account_signature, digest_size=32).digest()
         if mark in self._signed:
@@ -306,7 +309,7 @@ class Membership:
         if not self._renewals.has(said.account, mono) or (slow and not self._forgeries.has(None, mono)):
             return Standing.BUSY
         is_signed = delegation.signed_by_account()
-        if slow and not (is_signed and said.account in self._found.accounts):  # accounts cost nothing elsewhere
+        if slow and not (is_signed and said.account in self._found.accounts):  # unnamed accounts cost nothing
             self._forgeries.take(None, mono)
         if not is_signed:
             return Standing.FORGED
@@ -336,7 +339,7 @@ class Membership:
         self._stale = True
 
     def _against_others(self, delegation: Delegation) -> Standing:
-        """Who else has the key that the account speaks with?"""
+        """The verdict on who else claims the key that the account speaks through."""
         said = delegation.statement
         claim = self._claims[said.account]
         if not self._is_live(claim):
@@ -350,7 +353,7 @@ class Membership:
         return Standing.KEY_TAKEN if speaker.delegation.statement.key == said.key else Standing.COLLIDES
 
     def _speaker(self, image: bytes) -> Claim | None:
-        """The highest of those who claim this image and may, now."""
+        """The highest live claim to this image."""
         claims = [self._claims[account] for account in self._images.get(image, ())]
         return max(filter(self._is_live, claims), key=lambda claim: claim.rank, default=None)
 
@@ -392,7 +395,7 @@ class Membership:
                 taken.add(image)
                 accounts.add(key.hex())
                 chosen += self._member(key, Account(key, key.hex(), is_validator=False))
-        # In the order of keys: nothing about it tells who came first.
+        # Sorted by key: nothing in the order tells who came first.
         chosen.sort()
         members = [*self._found.roster.members, *(self._renamed(member, accounts) for member in chosen)]
         self._note_names(members)
@@ -401,7 +404,7 @@ class Membership:
             self._roster = Roster(tuple(members))
 
     def _member(self, key: PeerKey, account: Account) -> list[Member]:
-        """One, or none while its record is still to come."""
+        """One member, or none while its record has not arrived."""
         said = self._said.get(key)
         if said is None:
             return []
@@ -410,7 +413,8 @@ class Membership:
                 key,
                 account.address,
                 said.peer_id,
-                # Each account writes its own into the chain, and could have everybody knock at services of theirs.
+                # Each account writes its own addresses into the chain, and could make every node knock at services on
+                # its own machine.
                 tuple(place for place in account.endpoints if not is_local(place.host) or self._takes_local()),
                 account.stake,
                 account.is_validator,
@@ -421,7 +425,7 @@ class Membership:
 
     @staticmethod
     def _renamed(member: Member, accounts: set[str]) -> Member:
-        """A name that is somebody else's account, or could be a key, would catch what is meant for that one."""
+        """A name that is another member's account, or could be a key, would catch what is meant for that one."""
         name = member.peer_id
         misleads = name != member.account and (name in accounts or _KEY.fullmatch(name) is not None)
         return member._replace(peer_id=member.account) if misleads else member
@@ -435,7 +439,7 @@ class Membership:
         self._contested = contested
 
     def _forget_chain(self, genesis: bytes) -> None:
-        """Sequences and accounts are another chain's."""
+        """Forget the sequences and accounts of another chain."""
         self._claims.clear()
         self._images.clear()
         self._changed.clear()
@@ -445,7 +449,7 @@ class Membership:
         self._sequences_of = genesis
 
     def _forget_former(self) -> None:
-        """Of accounts that left long ago the sequence is enough; they have to show their delegation again."""
+        """For accounts that left long ago the sequence is enough; they have to present their delegation again."""
         former = [account for account in self._claims if account not in self._found.accounts]
         for account in former[: max(0, len(former) - MAX_FORMER)]:
             claim = self._claims.pop(account)
@@ -456,7 +460,8 @@ class Membership:
             del self._sequences[next(iter(self._sequences))]
 
     def _convict(self, known: Delegation, other: Delegation) -> None:
-        """Two with one sequence: is the second one genuine, too? Asked once for each sequence of an account."""
+        """Two delegations with one sequence: check whether the second is genuine, too, once for each sequence of an
+        account."""
         pair = (known.statement.account, known.statement.sequence)
         if pair not in self._proofs and self._by_signatures(other) is Standing.ADMITTED:
             self._note_proof(known, other)
@@ -472,5 +477,5 @@ class Membership:
 
 
 _SIGNED_WRONG: Final = frozenset({Standing.MALFORMED, Standing.NOT_HELD, Standing.FORGED, Standing.BUSY})
-"""False for everybody, or too much came to tell whether it is."""
+"""Wrong at every node, or too much came to tell whether it is."""
 _KEY: Final = re.compile(r"[0-9A-Fa-f]{64}")

@@ -62,7 +62,7 @@ class RegistryStatus:
     """The state of the registry, for ``/health``."""
 
     source: str
-    """Where the set comes from, for people."""
+    """Where the set comes from, in human-readable form."""
     members: int
     """How many the set in force has."""
     age: float | None
@@ -94,7 +94,7 @@ class Registry(Protocol):
         ...
 
     def describe(self) -> str:
-        """Where the set comes from, for people."""
+        """Where the set comes from, in human-readable form."""
         ...
 
     def status(self) -> RegistryStatus:

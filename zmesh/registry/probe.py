@@ -1,4 +1,4 @@
-"""Whether the chain's RPC endpoint answers, so that a node can say so once; it never needs one to run."""
+"""Whether the chain's RPC endpoint answers, so that a node can report it once; a node never needs one to run."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _PORTS = {"ws": 80, "http": 80, "wss": 443, "https": 443}
 
 
 def rpc_endpoint(url: str) -> Endpoint:
-    """Where ``url`` (as ``config.Settings.blockchain_rpc`` has checked it) leads, without the password it may carry."""
+    """The host and port of ``url`` (already checked by ``config.Settings.blockchain_rpc``), without a password."""
     parts = urlsplit(url)
     return Endpoint(parts.hostname or "", parts.port or _PORTS[parts.scheme])
 
 
 async def probe_rpc(url: str, timeout: float) -> str | None:  # noqa: ASYNC109 - the caller wants an answer, no exception
-    """Why nothing answers at ``url``, in one sentence, or None when a connection stands within ``timeout`` seconds.
+    """Why nothing answers at ``url``, in one sentence, or None if a connection is made within ``timeout`` seconds.
 
     Connects and hangs up; says nothing about what the endpoint serves. Raises nothing.
     """
@@ -38,7 +38,7 @@ async def probe_rpc(url: str, timeout: float) -> str | None:  # noqa: ASYNC109 -
 
 
 def _reason(error: OSError) -> str:
-    """The system's words; asyncio puts its own in their place, and one for each address of a name."""
+    """The operating system's words: asyncio replaces them with its own, one for each address of a name."""
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return error.strerror or "none of its addresses accepts a connection"

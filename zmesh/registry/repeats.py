@@ -1,10 +1,10 @@
-"""Which of many reports of trouble are logged: what comes again and again is said once, and never in a flood.
+"""Decides which of many reports of trouble are logged: a recurring one once, and never a flood.
 
 Rules
- 1. A kind is logged once, until all is well again; and once in ``GAP`` seconds, however often all was well between:
-    an endpoint that lies in turns would write lines for ever. How many were held back is said with the next one.
- 2. Two reports of one source are of one kind if they differ in their numbers only: blocks, hashes, counts.
- 3. Whoever is read words some reports, so what is remembered of them is bounded; beyond it they are held back.
+ 1. A kind is logged once until all is well again, and at most once in ``GAP`` seconds, however often all was well in
+    between: an endpoint that lies on and off would write lines for ever. The next line says how many were held back.
+ 2. Two reports from one source are of one kind if they differ only in their numbers: blocks, hashes, counts.
+ 3. The endpoint words some of the reports itself, so memory of them is bounded; reports beyond the bound are held back.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Final
 GAP: Final = 60.0
 """Seconds between two logged reports of one kind: an operator learns nothing from more."""
 MAX_KINDS: Final = 32
-"""Kinds remembered, and so the lines a minute at worst: a few for each of a few endpoints."""
+"""Kinds remembered, and so the most lines a minute: a few for each of a few endpoints."""
 
 _NUMBERS: Final = re.compile(r"0x[0-9a-f]+|[0-9]+")
 
 
 class Repeats:
-    """Counts what is held back. Pure: it is told the time, in seconds of a clock that never goes back."""
+    """Counts what is held back. Pure: the caller passes the time, in seconds of a monotonic clock."""
 
     def __init__(self) -> None:
         # Kind -> when it was logged last; and those that were logged since all was well.
@@ -30,7 +30,7 @@ class Repeats:
         self._held_back = 0
 
     def take(self, source: str, report: str, mono: float) -> int | None:
-        """To log it: how many were held back since the last one that was logged. None to hold it back."""
+        """If the report should be logged, how many were held back since the last logged one; None to hold it back."""
         kind = (source, _NUMBERS.sub("#", report))
         if kind in self._current:
             return None
@@ -43,7 +43,7 @@ class Repeats:
         return held_back
 
     def end(self) -> bool:
-        """All is well: was anything logged since the last time that it was?"""
+        """All is well: returns whether anything was logged since the last time that it was."""
         was_told = bool(self._current)
         self._current.clear()
         return was_told

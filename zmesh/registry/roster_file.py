@@ -12,12 +12,13 @@ cannot be dialled), ``stake``, ``capabilities`` and ``is_validator`` may be left
     capabilities = ["train"]
     is_validator = true
 
-``account`` is the SS58 of the chain that the mesh belongs to, or, where there is none, any name.
+``account`` is an SS58 address of the chain that the mesh belongs to or, if there is none, any name.
 
 Rules
  1. All or nothing: the first fault refuses the whole file, with one sentence that names the file and the entry
     (counted from 1).
- 2. An account that looks like SS58 must have its checksum: votes, limits and reputation would belong to a mistyped one.
+ 2. An account that looks like SS58 must have its checksum: otherwise votes, limits and reputation would belong to a
+    mistyped one.
  3. Pure: bytes in, roster out; ``static.py`` reads and watches.
 """
 
@@ -47,7 +48,8 @@ MAX_CAPABILITIES = 32
 
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _LIKE_SS58 = re.compile(f"[{_BASE58}]{{46,49}}")
-"""How long 32 bytes are with a prefix and a checksum: no name is, and a key in hexadecimal has 64 digits."""
+"""The length of 32 bytes with a prefix and a checksum: no name looks like that, and a key in hexadecimal has 64
+digits."""
 
 _REQUIRED = ("peer_id", "account", "public_key", "address")
 _OPTIONAL = ("stake", "capabilities", "is_validator")
@@ -127,7 +129,7 @@ def _member(entry: object) -> Member:
 
 
 def _text(field: str, value: object) -> str:
-    """A name: printable, so that it can stand in a log, and no longer than the wire takes."""
+    """A name: printable, so that it can appear in a log, and no longer than the wire allows."""
     if isinstance(value, str) and _is_name(value):
         return value
     raise ConfigError(f"{field} must be a printable string of 1 to {MAX_NAME} bytes, not {shown(value)}")
@@ -145,16 +147,17 @@ def _account(value: object) -> str:
 
 
 def _has_checksum(ss58: str) -> bool:
-    """Is it a prefix, 32 bytes, and the first two of their hash? As Substrate's ``sp_core::crypto::Ss58Codec``.
+    """Whether it is a prefix, 32 bytes, and the first two bytes of their hash, as in Substrate's
+    ``sp_core::crypto::Ss58Codec``.
 
-    Not the chain's library, which takes a tenth of a second to import where there may be no chain.
+    Does not use the chain's library: its import takes a tenth of a second, and there may be no chain.
     """
     number = 0
     for digit in ss58:
         number = number * 58 + _BASE58.index(digit)
     zeros = len(ss58) - len(ss58.lstrip("1"))
     raw = bytes(zeros) + number.to_bytes((number.bit_length() + 7) // 8, "big")
-    # From 64 on the prefix has two bytes.
+    # Prefixes from 64 on have two bytes.
     if len(raw) != (35 if raw[0] < 64 else 36):
         return False
     return blake2b(b"SS58PRE" + raw[:-2]).digest()[:2] == raw[-2:]

@@ -1,8 +1,8 @@
-"""Whether a key may take part, the reason if it may not, and who is told of it.
+"""Whether a key may take part, why it may not, and how that is logged.
 
 Rules
  1. Every refusal has one name, which is its counter, and one sentence for the log.
- 2. It is logged once for each key and reason. Keys cost a stranger nothing, so what is remembered of them is bounded.
+ 2. A refusal is logged once for each key and reason. Keys cost a stranger nothing, so memory of them is bounded.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from zmesh.log import get_logger
 from zmesh.registry.port import Account
 
 MAX_GUESTS: Final = 1000
-"""Members that an open mesh takes without an account: keys cost nothing, and each one costs memory and links."""
+"""Members that an open mesh admits without an account: keys cost nothing, and each one costs memory and links."""
 MAX_TOLD: Final = 1024
-"""Refusals remembered as logged; beyond it they are only counted."""
+"""Refusals remembered as logged; any more are only counted."""
 TOLD_FOR: Final = 3600.0
-"""Seconds after which they are logged again."""
+"""Seconds after which refusals are logged again."""
 
 _log = get_logger(__name__)
 
 
 @unique
 class Standing(StrEnum):
-    """May the key of this record take part? Each reason is a counter; PROTOCOL.md ("Delegations") explains them."""
+    """The verdict on the key of a record. Each reason is a counter; PROTOCOL.md ("Delegations") explains them."""
 
     ADMITTED = "admitted"
     UNKNOWN_KEY = "unknown_key"
     """The registry does not name it, and its record carries no delegation."""
     MALFORMED = "malformed"
-    """What it carries is no delegation, or no Ed25519 key is behind it."""
+    """What the record carries is not a delegation, or the key is not a usable Ed25519 key."""
     OTHER_CHAIN = "other_chain"
     OTHER_NETWORK = "other_network"
     UNKNOWN_ACCOUNT = "unknown_account"
@@ -46,7 +46,7 @@ class Standing(StrEnum):
     NOT_YET = "not_yet"
     EXPIRED = "expired"
     SUPERSEDED = "superseded"
-    """The account signed another one with a higher sequence."""
+    """The account signed another delegation with a higher sequence."""
     NOT_HELD = "not_held"
     """The key did not sign that it speaks for the account, or the delegation is for another key."""
     FORGED = "forged"
@@ -54,24 +54,25 @@ class Standing(StrEnum):
     KEY_TAKEN = "key_taken"
     """The key speaks for another account."""
     COLLIDES = "collides"
-    """The key's negative is a member, and both have one CURVE key."""
+    """The key's negative is a member, and the two share one CURVE key."""
     FULL = "full"
-    """The mesh is open, and has as many guests as it takes."""
+    """The mesh is open, and already has as many guests as it takes."""
     BUSY = "busy"
-    """Too many new ones of its account, or forged ones of anybody, came to look at it now: it may come again."""
+    """Too many new delegations of its account, or forged ones of any account, came to check it now: it may come
+    again."""
 
     __hash__ = str.__hash__
 
 
 class Refusals:
-    """Logs refusals, as rule 2 has it."""
+    """Logs refusals, following rule 2."""
 
     def __init__(self) -> None:
         self._told: set[tuple[PeerKey, Standing]] = set()
         self._since = float("-inf")
 
     def tell(self, record: Record, standing: Standing, accounts: Mapping[bytes, Account], now: Now) -> None:
-        """``accounts``: those that the registry names, by account id."""
+        """Log a refusal if it is due. ``accounts``: those that the registry names, by account id."""
         if now.mono - self._since >= TOLD_FOR:
             self._told.clear()
             self._since = now.mono
@@ -96,7 +97,7 @@ class Refusals:
 
 
 def statement_of(record: Record) -> Statement | None:
-    """What the delegation of a record says, if it carries one: a guest of an open mesh may do without."""
+    """The statement in a record's delegation, if it carries one: a guest of an open mesh may do without."""
     try:
         return None if record.delegation is None else decode_delegation(record.delegation).statement
     except WireError:

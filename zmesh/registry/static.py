@@ -1,12 +1,11 @@
-"""A file of validators, watched for change: the registry of a mesh without a chain.
+"""A file of validators, watched for changes: the registry of a mesh without a chain.
 
 Rules
- 1. The file is looked at every ``interval`` seconds in a worker thread, so that neither a slow disk nor a large file
+ 1. The file is checked every ``interval`` seconds in a worker thread, so that neither a slow disk nor a large file
     delays the event loop.
- 2. New content counts once two looks in a row found it the same: an editor that writes in place would otherwise
-    cut off every validator below the line it has reached.
- 3. New content that is malformed, and a file that is gone, leave the last good set in force; each is warned
-    about once.
+ 2. New content counts once two checks in a row found it the same: an editor that writes in place would otherwise cut
+    off every validator below the line it has reached.
+ 3. If new content is malformed, or the file is gone, the last good set stays in force; each is warned about once.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from zmesh.registry.port import OnChange, RegistryStatus, ValidatorSet
 from zmesh.registry.roster_file import MAX_FILE, parse_roster
 
 INTERVAL = 1.0
-"""Seconds between looks: one ``stat``, and a removed validator is out within two of them."""
+"""Seconds between checks: one ``stat`` each, and a removed validator is out within two of them."""
 SETTLING = 2.0
-"""Seconds after its time of change in which a file may change again without showing it: the coarsest clock of a
+"""Seconds after its modification time within which a file may change again without showing it: the coarsest clock of a
 file system in use (FAT, 2 s)."""
 
 Signature = tuple[int, int, int]
-"""Time of change in ns, size and inode: unchanged together means an unchanged file."""
+"""Modification time in ns, size and inode: if all are unchanged, so is the file."""
 
 _log = get_logger(__name__)
 
@@ -56,7 +55,7 @@ class StaticRegistry:
         self._on_change: OnChange = lambda found: None
         self._watch: asyncio.Task[None] | None = None
         self._look = asyncio.Lock()
-        # Digests of the content in force, of what the last look found, and of what was refused, with the reason.
+        # Digests of the content in force, of what the last check found, and of what was refused, with the reason.
         self._in_force = b""
         self._seen = b""
         self._refused = (b"", "")
@@ -67,7 +66,7 @@ class StaticRegistry:
 
     async def start(self, on_change: OnChange) -> None:
         """Read the file, hand its set to ``on_change``, and watch from then on. Raises ``ConfigError``."""
-        self._look = asyncio.Lock()  # whoever had to wait for the last one bound it to another life's event loop
+        self._look = asyncio.Lock()  # a caller that waited for the old lock bound it to another life's event loop
         content, signature = await self._read()
         self._set = await self._parse(content)
         self._in_force = self._seen = _digest(content)
@@ -77,28 +76,28 @@ class StaticRegistry:
         self._watch = asyncio.create_task(self._poll_for_ever(), name=f"zmesh registry {self._path}")
 
     async def stop(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
 
     async def read(self) -> ValidatorSet:
-        """Look at the file now; gives the set in force after that."""
+        """Check the file now; returns the set then in force."""
         await self.poll()
         return self._set
 
     def describe(self) -> str:
-        """The file, for people."""
+        """The file, in human-readable form."""
         return f"registry {self._path}"
 
     def status(self) -> RegistryStatus:
-        """How the file agrees with the set in force."""
+        """The state of the registry: how far the file agrees with the set in force."""
         age = self._mono() - self._agreed_at
         return RegistryStatus(self.describe(), len(self._set), age, self._problem)
 
     async def poll(self) -> None:
-        """One look at the file, as rules 2 and 3 have it. Raises nothing but what ``on_change`` raises."""
+        """One check of the file, following rules 2 and 3. Raises only what ``on_change`` raises."""
         async with self._look:
             try:
                 await self._poll()
@@ -138,7 +137,7 @@ class StaticRegistry:
             await asyncio.sleep(self._interval)
             try:
                 await self.poll()
-            except Exception as error:  # noqa: BLE001 - a fault of whoever took the change must not end the watch
+            except Exception as error:  # noqa: BLE001 - a bug in the callback must not end the watch
                 _log.error("registry_change_not_taken", exc_info=error)
 
     async def _read(self) -> tuple[bytes, Signature]:

@@ -2,9 +2,10 @@
 
 Rules
  1. Only the worker process imports this module: decoding a chain's metadata holds Python's lock for a second.
- 2. Finalized heads only, and every answer is of the block that ``at`` chose.
- 3. Maps are read in pages of ``PAGE`` keys, and an item whose bytes are those of the block before is not decoded again.
- 4. Accounts come as hexadecimal: SS58 is written once, at the end, in the chain's own prefix.
+ 2. Finalized heads only, and every answer is about the block that ``at`` chose.
+ 3. Maps are read in pages of ``PAGE`` keys. An item whose bytes are the same as at the block before is not decoded
+    again.
+ 4. Accounts come as hexadecimal: SS58 is written once, at the end, with the chain's own prefix.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from zmesh.core.sentence import shown
 from zmesh.registry.chains.port import ACCOUNT_BYTES, MAX_ACCOUNTS, ChainError
 
 PAGE = 500
-"""Keys asked for at once: nodes refuse more than 1,000, and an answer stays below 1 MB."""
+"""Keys requested at once: nodes refuse more than 1,000, and an answer stays below 1 MB."""
 DEFAULT_PREFIX = 42
 """Substrate's generic SS58 prefix."""
 MAX_PREFIX = 16_383
@@ -35,27 +36,28 @@ _HASHERS: Mapping[str, tuple[Callable[[bytes], bytes], int]] = {
     "Twox64Concat": (two_x64_concat, 8),
     "Identity": (identity, 0),
 }
-"""Those that leave the key readable, as every map does that is meant to be listed: the function, and the bytes of the
-hash in front of the key."""
+"""The hashers that leave the key readable, as in every map that is meant to be listed: the function, and the bytes of
+the hash in front of the key."""
 
 
 class SubstrateChain:
-    """Raises ``ChainError`` where the chain lacks something, and whatever the library raises where it does not answer.
+    """Raises ``ChainError`` if the chain lacks something, and whatever the library raises if it does not answer.
 
     ``url``: ws, wss, http or https. ``timeout``: seconds for each call. ``progress`` is called after each answer.
     """
 
     def __init__(self, url: str, timeout: float, progress: Callable[[], None]) -> None:
-        # JSON checks UTF-8 again, in C: the websocket library's own check takes a second for one chain's metadata.
+        # The JSON parser checks UTF-8, too, in C: the websocket library's own check takes a second for one chain's
+        # metadata.
         options = {"timeout": timeout, "skip_utf8_validation": True}
         self._client = SubstrateInterface(url=url, ws_options=options, auto_reconnect=False)
         session = getattr(self._client.transport, "session", None)
-        if session is not None:  # over HTTP, where the library leaves out the timeout
+        if session is not None:  # over HTTP, where the library omits the timeout
             session.request = partial(session.request, timeout=timeout)
         self._progress = progress
         self._block = ""
         self._spec: object = None
-        # Bytes -> value, of the block before and of this one.
+        # Bytes -> decoded value, of the block before and of this one.
         self._known: dict[tuple[str, str], Any] = {}
         self._fresh: dict[tuple[str, str], Any] = {}
 
@@ -89,7 +91,7 @@ class SubstrateChain:
         self._spec = self._client.runtime_version
 
     def prefix(self) -> int:
-        """The SS58 prefix: of the chain's properties, else of its runtime, else Substrate's own."""
+        """The SS58 prefix: from the chain's properties, else from its runtime, else Substrate's own."""
         properties = self._call("system_properties")
         constant = self._client.get_constant("System", "SS58Prefix", block_hash=self._block)
         told = properties.get("ss58Format") if isinstance(properties, dict) else None
@@ -174,7 +176,7 @@ class SubstrateChain:
         name = (kind, raw)
         if name not in self._fresh:
             value = self._known.get(name, self)
-            if value is self:  # no value is
+            if value is self:  # the sentinel: no value is this object
                 thing = self._client.runtime_config.create_scale_object(
                     kind, data=ScaleBytes(raw), metadata=self._client.metadata
                 )
@@ -196,7 +198,7 @@ def address(account: bytes, prefix: int) -> str:
 
 
 def _hasher(item: Any) -> tuple[Callable[[bytes], bytes], int]:
-    """Of the last key of a map."""
+    """The hasher of a map's last key."""
     hashers = item.get_param_hashers()
     found = _HASHERS.get(hashers[-1]) if hashers else None
     if found is None:

@@ -1,4 +1,5 @@
-"""The kinds of chains that zmesh can read, most specific first. A new one: its file, and its line in ``READERS``."""
+"""The kinds of chains that zmesh can read, most specific first. To add one, write its file and list it in
+``READERS``."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ def reader_name(setting: str) -> str:
 
 
 def choose(chain: Chain, name: str) -> Reader:
-    """The reader of that name, or with an empty one the first that suits the chain.
+    """The reader of that name, or if the name is empty, the first one that suits the chain.
 
     Raises ``ChainError`` if the chain does not offer what it needs.
     """
@@ -46,7 +47,8 @@ def choose(chain: Chain, name: str) -> Reader:
 
 
 def read_all(reader: Reader, chain: Chain) -> list[Found]:
-    """Everybody whom the reader finds. Raises ``ChainError``, also for too many and for an account twice."""
+    """All accounts that the reader finds. Raises ``ChainError``, also for too many and for an account that appears
+    twice."""
     found = list(islice(reader.read(chain), MAX_ACCOUNTS + 1))
     if len(found) > MAX_ACCOUNTS:
         raise ChainError(f"the chain names more than {MAX_ACCOUNTS} accounts: a set of validators must not be larger")

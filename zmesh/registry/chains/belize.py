@@ -10,7 +10,7 @@ SCORES = ("compliance_score", "quality_score", "timeliness_score", "honesty_scor
 
 
 class BelizeReader:
-    """The least of a validator's scores is where its reputation starts: none of them makes up for another."""
+    """A validator's reputation starts at the lowest of its scores: none of them makes up for another."""
 
     name = "belize"
     needs = "Staking.Validators with stake and scores"

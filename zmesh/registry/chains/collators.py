@@ -1,4 +1,4 @@
-"""Parachains: the collators that are invulnerable, and those who stand for the next session."""
+"""Parachains: the invulnerable collators, and the candidates for the next session."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class CollatorReader:
     needs = "CollatorSelection.Invulnerables"
 
     def suits(self, chain: Chain) -> bool:
-        """Every chain with ``pallet-collator-selection`` does."""
+        """Every chain with ``pallet-collator-selection`` suits."""
         return chain.offers("CollatorSelection", "Invulnerables")
 
     def read(self, chain: Chain) -> Iterable[Found]:
-        """The invulnerable, then the candidates."""
+        """The invulnerables, then the candidates."""
         invulnerable = account_ids(chain.value("CollatorSelection", "Invulnerables"))
         present = account_ids(chain.value("Session", "Validators")) if chain.offers("Session", "Validators") else []
         yield from (Found(account) for account in invulnerable)

@@ -1,4 +1,4 @@
-"""A chain that also knows where its validators are: a map ``Staking.ValidatorMetadata`` beside the session's set."""
+"""A chain that also knows where its validators are: a map ``Staking.ValidatorMetadata`` on top of the session's set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zmesh.registry.chains.session import SessionReader
 
 
 class MetadataMapReader:
-    """``{network_address, public_key, stake}`` by account. The key is not taken: a delegation has to prove it."""
+    """``{network_address, public_key, stake}`` by account. The key is not used: a delegation has to prove it."""
 
     name = "metadata"
     needs = "Staking.ValidatorMetadata"
@@ -22,7 +22,7 @@ class MetadataMapReader:
         return {"network_address", "stake"} <= chain.fields("Staking", "ValidatorMetadata")
 
     def read(self, chain: Chain) -> Iterable[Found]:
-        """Those of the session with what the map adds; all of the map where there are no sessions."""
+        """The session's validators with what the map adds; the whole map if there are no sessions."""
         known = {account_id(account): value for account, value in chain.entries("Staking", "ValidatorMetadata")}
         session = SessionReader()
         everybody = session.read(chain) if session.suits(chain) else [Found(account) for account in known]
@@ -32,7 +32,7 @@ class MetadataMapReader:
 
 
 def _where(value: object) -> tuple[Endpoint, ...]:
-    """Each validator writes its own address, so that a bad one must cost nobody else: it is none."""
+    """Each validator writes its own address, and a bad one must not harm the others: it counts as none."""
     text = field(value, "network_address")
     try:
         return (parse_endpoint(text.rstrip("\0")),) if isinstance(text, str) else ()

@@ -1,10 +1,9 @@
-"""What a reader sees of a chain, and what it gives: a new chain is one small file between these two.
+"""What a reader sees of a chain, and what it returns: a new chain is one small file between these two.
 
 Rules
- 1. A reader is told nothing but names of pallets and items, and asks at one finalized block: what it reads belongs
-    together.
- 2. What a chain says is somebody else's word: accounts are 32 bytes, scores are bounded, stakes are refused outside
-    of u128, and no list is longer than ``MAX_ACCOUNTS``.
+ 1. A reader knows only names of pallets and items, and asks at one finalized block: what it reads is consistent.
+ 2. What a chain says is not trusted: accounts are 32 bytes, scores are clamped, stakes outside of u128 are refused, and
+    no list is longer than ``MAX_ACCOUNTS``.
  3. Pure: no IO of its own, and no substrate-interface; ``zmesh.registry.substrate`` has both.
 """
 
@@ -22,11 +21,11 @@ MAX_ACCOUNTS = 100_000
 MAX_STAKE = 2**128 - 1
 """A chain's balance: u128."""
 ACCOUNT_BYTES = 32
-"""An AccountId32; a chain of 20-byte accounts (Ethereum's) signs otherwise than a delegation knows."""
+"""An AccountId32; a chain of 20-byte accounts (Ethereum's) signs in ways that a delegation does not know."""
 
 
 class ChainError(Exception):
-    """What a chain says cannot be taken as a set of validators; one sentence says why."""
+    """What a chain says cannot be used as a set of validators; one sentence says why."""
 
 
 class Found(NamedTuple):
@@ -41,7 +40,7 @@ class Found(NamedTuple):
     reputation: float = 100.0
     """0 to 100, the chain's opinion."""
     endpoints: tuple[Endpoint, ...] = ()
-    """Where the chain says it is, if it does."""
+    """Its addresses according to the chain, if any."""
 
 
 class Chain(Protocol):
@@ -52,11 +51,11 @@ class Chain(Protocol):
     """
 
     def offers(self, pallet: str, item: str) -> bool:
-        """Is there such a storage item in the chain's metadata?"""
+        """Whether the chain's metadata has this storage item."""
         ...
 
     def fields(self, pallet: str, item: str) -> frozenset[str]:
-        """The fields of the item's value if that is a struct; empty if it is none, or there is no such item."""
+        """The fields of the item's value if it is a struct; empty if it is not, or if there is no such item."""
         ...
 
     def value(self, pallet: str, item: str, *keys: Any) -> Any:
@@ -64,16 +63,16 @@ class Chain(Protocol):
         ...
 
     def entries(self, pallet: str, item: str, *keys: Any) -> Iterator[tuple[bytes, Any]]:
-        """All of a map: its last key as the chain encodes it (an account: its 32 bytes), and the value.
+        """All entries of a map: the last key as the chain encodes it (an account: its 32 bytes), and the value.
 
-        ``keys`` are all but the last. At most ``MAX_ACCOUNTS``.
+        ``keys`` are all keys but the last. At most ``MAX_ACCOUNTS`` entries.
         """
         ...
 
     def values(self, pallet: str, item: str, accounts: Sequence[bytes], *keys: Any) -> Mapping[bytes, Any]:
         """The values of a map at these accounts, its last keys; those without one are left out.
 
-        ``keys`` are all but the last. Cheaper than ``entries`` where the accounts are known.
+        ``keys`` are all keys but the last. Cheaper than ``entries`` if the accounts are known.
         """
         ...
 
@@ -84,14 +83,14 @@ class Reader(Protocol):
     name: str
     """What ``MESH_REGISTRY=substrate:NAME`` calls it."""
     needs: str
-    """The storage it reads, for people."""
+    """The storage it reads, in human-readable form."""
 
     def suits(self, chain: Chain) -> bool:
-        """Does this chain's metadata offer what ``read`` asks for?"""
+        """Whether this chain's metadata offers what ``read`` asks for."""
         ...
 
     def read(self, chain: Chain) -> Iterable[Found]:
-        """Everybody who belongs. Raises ``ChainError``."""
+        """All accounts that belong. Raises ``ChainError``."""
         ...
 
 
@@ -118,7 +117,7 @@ def account_ids(values: object) -> list[bytes]:
 
 
 def refuse_twice(accounts: Sequence[bytes]) -> None:
-    """Raise ``ChainError`` if an account stands twice among these: a set has each once, so the answer is broken."""
+    """Raise ``ChainError`` if an account appears twice: a set has each once, so the answer is broken."""
     if len(set(accounts)) == len(accounts):
         return
     seen: set[bytes] = set()
@@ -136,7 +135,7 @@ def stake(value: object) -> int:
 
 
 def score(value: object) -> float:
-    """``value`` as a score, bounded to 0 to 100. Raises ``ChainError`` for one that is no number."""
+    """``value`` as a score, clamped to 0 to 100. Raises ``ChainError`` for anything that is not a number."""
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(min(100, max(0, value)))
     raise ChainError(f"the chain gives the score {shown(value)}, which must be a number from 0 to 100")

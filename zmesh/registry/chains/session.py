@@ -15,7 +15,7 @@ class SessionReader:
     needs = "Session.Validators"
 
     def suits(self, chain: Chain) -> bool:
-        """Every chain with ``pallet-session`` does."""
+        """Every chain with ``pallet-session`` suits."""
         return chain.offers("Session", "Validators")
 
     def read(self, chain: Chain) -> Iterable[Found]:

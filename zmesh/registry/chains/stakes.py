@@ -1,8 +1,8 @@
-"""What accounts have at stake, from whichever of its maps a chain's ``Staking`` pallet offers.
+"""The stakes of accounts, from whichever of its maps a chain's ``Staking`` pallet offers.
 
 Rules
- 1. Newest layout first: exposure of the era in pages (``ErasStakersOverview``), in one piece (``ErasStakers``), and
-    for those who are in neither, what their ledger holds.
+ 1. Newest layout first: the era's exposure in pages (``ErasStakersOverview``), then in one piece (``ErasStakers``),
+    then, for accounts in neither, what their ledger holds.
  2. Stake informs and never decides who belongs: an account without one has 0.
 """
 
