@@ -33,6 +33,8 @@ from zmesh.delegation import Delegation
 from zmesh.dialer import Dialer, resolve
 from zmesh.dispatch import Dispatcher
 from zmesh.handlers import Description, Offer, Record, RecordPorts, Taken, default_handlers
+from zmesh.http import Answers
+from zmesh.http_client import fetch_record, post_record
 from zmesh.identity import Identity, verify
 from zmesh.log import get_logger
 from zmesh.messages import MeshMessage
@@ -96,11 +98,11 @@ class Running:
             router_port=settings.router_port,
             gossip_port=settings.gossip_port,
         )
-        self.server = Server(settings, self.health, self.metrics, self._record, self._post)
+        self.server = Server(settings, Answers(self.health, self.metrics, self._record, self._post))
         self._dialer = Dialer(
             self._transport,
             self.belonging.network,
-            self.server.fetch,
+            fetch_record,
             self._learnt,
             self._submit,
             lambda: self.handlers.records.takes_local,
@@ -108,8 +110,8 @@ class Running:
         self._rng = random.Random()  # for choosing peers and waiting times, not for secrets
         ports = BootstrapPorts(
             resolve,
-            self.server.fetch,
-            self.server.post,
+            fetch_record,
+            post_record,
             own=lambda: self._record() if setup.registry is None or self.belonging.is_told else b"",
             offer=self._offer,
             located=lambda key, places: self.node.submit(Located(key, places)),
