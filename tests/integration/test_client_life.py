@@ -30,6 +30,7 @@ from tests.support import (
     until,
 )
 from zmesh import ConfigError, MeshNetworkClient, MessageType, NotRunningError, Settings
+from zmesh.core.bounds import AHEAD
 from zmesh.core.types import Fault
 from zmesh.core.wire import network_id
 from zmesh.node import read_clocks
@@ -324,6 +325,13 @@ async def test_the_epoch_grows_with_every_start_and_outlives_the_process(tmp_pat
         async with client("a", state_dir=tmp_path / "state"):
             epochs.append(int((tmp_path / "state" / "epoch").read_text()))
     assert epochs == sorted(set(epochs))
+
+
+async def test_a_start_after_many_in_a_row_waits_until_peers_take_its_epoch(tmp_path: Path) -> None:
+    """Each takes an epoch of its own: without that the twelfth in one second was refused, by peers or by itself."""
+    (tmp_path / "epoch").write_text(f"{int(time.time()) + 5}\n")
+    async with client("a", state_dir=tmp_path):
+        assert int((tmp_path / "epoch").read_text()) - time.time() <= AHEAD / 2
 
 
 async def test_reputation_outlives_a_restart(tmp_path: Path) -> None:
