@@ -32,7 +32,7 @@ class LinkState(Enum):
 class Holder:
     """A neighbour as one who offers us messages, and how it keeps its word. ``wants.py`` writes here."""
 
-    __slots__ = ("asked", "offered", "queue", "served_at", "silences", "silent_at", "unsent_at")
+    __slots__ = ("asked", "blamed_at", "offered", "queue", "served_at", "silences", "silent_at", "unsent_at")
 
     def __init__(self) -> None:
         self.offered: dict[bytes, None] = {}
@@ -49,6 +49,8 @@ class Holder:
         """How often in a row offers of this link ended in its silence."""
         self.silent_at = float("-inf")
         """When they last did."""
+        self.blamed_at = float("-inf")
+        """When this link was last blamed for a broken offer."""
 
     def reset(self) -> None:
         """Its offers are void; how it kept its word stays known."""
