@@ -23,7 +23,7 @@ from zmesh.belonging import Belonging
 from zmesh.bootstrap import Bootstrap
 from zmesh.bootstrap import Ports as BootstrapPorts
 from zmesh.core.actions import Deliver, Resolved
-from zmesh.core.bounds import AHEAD, Bounds
+from zmesh.core.bounds import AHEAD, AHEAD_MS, PAST_MS, Bounds
 from zmesh.core.engine import Engine
 from zmesh.core.errors import NotRunningError
 from zmesh.core.events import LinkClosed, Located, SendDirect, Start, Wake
@@ -54,6 +54,12 @@ NETWORK_DIGITS = 16
 LEAD = AHEAD / 2
 """Seconds that the epoch of a start may be ahead of the clock: each start takes a higher one, so that several in one
 second run ahead. Half of what peers take, for their clocks may be behind this one."""
+
+TWIN = (
+    "this node's key was used by a process that started later, and two minutes after that others refuse what this one"
+    " says: end the other, if it still runs, and restart this one"
+)
+"""Of a node that was started twice, or before with a clock that was ahead."""
 
 _log = get_logger(__name__)
 
@@ -266,7 +272,9 @@ class Running:
         if len(found) == 1:
             outcome = await self._send(SendDirect(found[0].key, message_type, payload, timeout, self._token + 1))
             if outcome.skew_ms is not None:
-                _log.warning("refused_for_clock", recipient=recipient_id, our_clock_ahead_ms=outcome.skew_ms)
+                is_clock = not -PAST_MS < outcome.skew_ms < AHEAD_MS
+                event = "refused_for_clock" if is_clock else "refused_for_epoch"
+                _log.warning(event, recipient=recipient_id, our_clock_ahead_ms=outcome.skew_ms)
             return outcome.result
         result = SendResult.AMBIGUOUS if found else SendResult.UNREACHABLE
         self._results[result] += 1
@@ -374,7 +382,7 @@ class Running:
         status = None if registry is None else self._registry_status(registry)
         bootstrap = self._bootstrap.status() if self._setup.settings.bootstrap else None
         troubles = Troubles(
-            [*self._broken, *self._clock_trouble(), *self.belonging.troubles()],
+            [*self._broken, *self._clock_trouble(), *self._twin_trouble(), *self.belonging.troubles()],
             [*([] if self._expects_somebody() else [NOBODY]), *self.belonging.warnings()],
         )
         said = health(self._setup.settings.peer_id, self.engine, len(self._setup.peers), status, bootstrap, troubles)
@@ -398,6 +406,10 @@ class Running:
             f"this machine's clock was set back by {ahead:.0f} s after this node was started: it and its peers refuse"
             " each other's messages until it is restarted"
         ]
+
+    def _twin_trouble(self) -> list[str]:
+        """Links stay up, and nobody takes what comes over them."""
+        return [TWIN] if self.engine.is_outlived else []
 
     def _registry_status(self, registry: Registry) -> RegistryStatus:
         """One of the application's own may raise: heartbeats say how this node is, and must go on.

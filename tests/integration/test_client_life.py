@@ -35,6 +35,7 @@ from zmesh.core.types import Fault
 from zmesh.core.wire import network_id
 from zmesh.node import read_clocks
 from zmesh.registry.static import StaticRegistry
+from zmesh.running import TWIN
 from zmesh.status import NOBODY
 
 
@@ -275,6 +276,24 @@ async def test_a_clock_that_was_ahead_at_the_start_and_is_right_now_is_told(monk
     await a.stop()
     async with a:
         assert a.health()["status"] == "healthy"
+
+
+async def test_a_node_whose_key_a_later_one_uses_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two minutes later nobody takes what it says, though all its links are up."""
+    seed, real = "11" * 32, time.time
+    second = client("first", private_key=seed)
+    async with mesh("a", "b") as (a, b), client("first", private_key=seed) as first:
+        introduce(b, first)
+        with monkeypatch.context() as later:
+            later.setattr(time, "time", lambda: real() + 2.0)
+            await second.start()
+        introduce(a, second)
+        await linked(a, b, first, second)
+        await second.broadcast(MessageType.GOSSIP, {"n": 1})
+        await until(lambda: first.health()["status"] == "degraded", first)
+        assert first.health()["why"] == [TWIN]
+        assert second.health()["status"] == "healthy"
+        await second.stop()
 
 
 async def test_the_front_door_serves_metrics_and_nothing_unasked() -> None:

@@ -36,6 +36,7 @@ class Context:
         "live",
         "network",
         "out",
+        "outlived",
         "peers",
         "rates",
         "rng",
@@ -61,6 +62,8 @@ class Context:
         """Links that messages flow over, ascending by key."""
         self.late_at = float("-inf")
         """When this node last fell behind its own timers, in monotonic seconds: what it lacks may lie unread then."""
+        self.outlived = False
+        """Has something come that our key signed in a life which others take for newer than this one?"""
         self.out: list[Action] = []
         self.drops: dict[DropReason, int] = dict.fromkeys(DropReason, 0)
         self.faults: dict[Fault, int] = dict.fromkeys(Fault, 0)

@@ -128,6 +128,11 @@ class Engine:
         return len(self._wants)
 
     @property
+    def is_outlived(self) -> bool:
+        """Does anybody else speak with this node's key, as of a later start than this one's?"""
+        return self._context.outlived
+
+    @property
     def direct_pending(self) -> int:
         """Own direct messages that are not acknowledged yet."""
         return len(self._outbox)
