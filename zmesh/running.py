@@ -235,6 +235,8 @@ class Running:
             await self._ends.aclose()
         finally:
             self.is_open = False  # also where a start failed half way
+            if self._node is not None:
+                self.engine.seen.clear()  # what is left of a life is freed some time later: not with all its messages
             self.links_changed()
 
     async def _end_background(self) -> None:
