@@ -23,7 +23,7 @@ from zmesh.belonging import Belonging
 from zmesh.bootstrap import Bootstrap
 from zmesh.bootstrap import Ports as BootstrapPorts
 from zmesh.core.actions import Deliver, Resolved
-from zmesh.core.bounds import AHEAD, Bounds
+from zmesh.core.bounds import AHEAD, AHEAD_MS, PAST_MS, Bounds
 from zmesh.core.engine import Engine
 from zmesh.core.errors import NotRunningError
 from zmesh.core.events import HandlersChanged, LinkClosed, Located, SendDirect, Start
@@ -52,6 +52,16 @@ if TYPE_CHECKING:
 
 NETWORK_DIGITS = 16
 """Hexadecimal digits of a network id that are logged: enough to tell one mesh from another."""
+
+LEAD = AHEAD / 2
+"""Seconds that the epoch of a start may be ahead of the clock: each start takes a higher one, so several starts within
+one second run ahead of it. Half of what peers accept, since their clocks may be behind this one."""
+
+TWIN = (
+    "this node's key was used by a process that started later, and two minutes after that peers refuse this node's"
+    " messages: stop the other process, if it still runs, and restart this one"
+)
+"""Of a node that was started twice, or was started before with a clock that was ahead."""
 
 _log = get_logger(__name__)
 
@@ -144,6 +154,7 @@ class Running:
         setup, settings, identity, ends = self._setup, self._setup.settings, self._setup.identity, self._ends
         self._started = time.time()
         self._epoch = epoch = await asyncio.to_thread(setup.state.next_epoch, self._started)
+        await asyncio.sleep(epoch - LEAD - self._started)  # after many starts in a row: peers refuse one far ahead
         if settings.admission == "open":
             _log.warning("open_admission", effect="anybody who makes a key can join: for demos and tests only")
         await asyncio.to_thread(self.belonging.restore, setup.state)
@@ -227,6 +238,9 @@ class Running:
             await self._ends.aclose()
         finally:
             self.is_open = False  # also if a start failed half-way
+            if self._node is not None:
+                # A life that is over sits in reference cycles until Python collects it: not with all its messages.
+                self.engine.seen.clear()
             self.links_changed()
 
     async def _end_background(self) -> None:
@@ -264,7 +278,9 @@ class Running:
         if len(found) == 1:
             outcome = await self._send(SendDirect(found[0].key, message_type, payload, timeout, self._token + 1))
             if outcome.skew_ms is not None:
-                _log.warning("refused_for_clock", recipient=recipient_id, our_clock_ahead_ms=outcome.skew_ms)
+                is_clock = not -PAST_MS < outcome.skew_ms < AHEAD_MS
+                event = "refused_for_clock" if is_clock else "refused_for_epoch"
+                _log.warning(event, recipient=recipient_id, our_clock_ahead_ms=outcome.skew_ms)
             return outcome.result
         result = SendResult.AMBIGUOUS if found else SendResult.UNREACHABLE
         self._results[result] += 1
@@ -372,7 +388,7 @@ class Running:
         status = None if registry is None else self._registry_status(registry)
         bootstrap = self._bootstrap.status() if self._setup.settings.bootstrap else None
         troubles = Troubles(
-            [*self._broken, *self._clock_trouble(), *self.belonging.troubles()],
+            [*self._broken, *self._clock_trouble(), *self._twin_trouble(), *self.belonging.troubles()],
             [*([] if self._expects_somebody() else [NOBODY]), *self.belonging.warnings()],
         )
         said = health(self._setup.settings.peer_id, self.engine, len(self._setup.peers), status, bootstrap, troubles)
@@ -396,6 +412,10 @@ class Running:
             f"this machine's clock was set back by {ahead:.0f} s after this node was started: it and its peers refuse"
             " each other's messages until it is restarted"
         ]
+
+    def _twin_trouble(self) -> list[str]:
+        """Links stay up, but peers refuse what comes over them."""
+        return [TWIN] if self.engine.is_outlived else []
 
     def _registry_status(self, registry: Registry) -> RegistryStatus:
         """The registry's status, even if one of the application's own raises: heartbeats report this node's health, and

@@ -130,6 +130,11 @@ class Engine:
         return len(self._wants)
 
     @property
+    def is_outlived(self) -> bool:
+        """Whether a process that started later than this one signs with the same key."""
+        return self._context.outlived
+
+    @property
     def direct_pending(self) -> int:
         """Own direct messages that are not acknowledged yet."""
         return len(self._outbox)
