@@ -329,11 +329,10 @@ class Dispatcher:
         self._complain("handler_raised", lane, message, exc_info=error)
 
     def _complain(self, event: str, lane: _Lane, message: MeshMessage, **fields: Any) -> None:
-        held_back = self._log_limit.take((event, lane.label, message.account_id), time.monotonic())
-        if held_back is None:
+        more = self._log_limit.take((event, lane.label, message.account_id), time.monotonic())
+        if more is None:
             return
-        if held_back:
-            fields["held_back"] = held_back
+        fields.update(more)
         _log.error(
             event,
             message_id=message.message_id,

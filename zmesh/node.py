@@ -300,9 +300,9 @@ class Node:
 
     def _tell(self, write: Callable[..., None], event: str, told_apart_by: str, /, **fields: Any) -> None:
         """Log a line that others can cause as often as they like."""
-        held_back = self._log_limit.take((event, told_apart_by), time.monotonic())
-        if held_back is not None:
-            write(event, **fields, **({"held_back": held_back} if held_back else {}))
+        more = self._log_limit.take((event, told_apart_by), time.monotonic())
+        if more is not None:
+            write(event, **fields, **more)
 
     def _log_offence(self, action: Offence) -> None:
         peer, fault = self._name(action.culprit), action.fault.value
