@@ -382,15 +382,24 @@ class Dispatcher:
                 await asyncio.sleep(0)
             else:
                 break
-        for lanes in self._lanes.values():
-            for lane in lanes:
-                self.counters["lost_at_stop"] += lane.queue.clear()
-        if workers := self._working(waiting):
+        lanes = [lane for lanes in self._lanes.values() for lane in lanes]
+        lost = {lane: count for lane in lanes if (count := lane.queue.clear())}
+        workers = self._working(waiting)
+        self._tell_lost(lost, list(workers.values()))
+        if workers:
             await self._cancel(workers, max(0.0, over - time.monotonic()))
+
+    def _tell_lost(self, lost: Mapping[_Lane, int], cancelled: Sequence[_Lane]) -> None:
+        """Count and log what no handler finished: nobody reads the counters of a node that has stopped."""
+        if not lost and not cancelled:
+            return
+        self.counters["lost_at_stop"] += (count := sum(lost.values()))
+        self.counters["cancelled_at_stop"] += len(cancelled)
+        handlers = sorted({lane.label for lane in (*lost, *cancelled)})
+        _log.warning("messages_lost_at_stop", lost=count, cancelled=len(cancelled), handlers=handlers)
 
     async def _cancel(self, workers: Mapping[asyncio.Task[None], _Lane], seconds: float) -> None:
         """Cancel these workers, and log those that do not end."""
-        self.counters["cancelled_at_stop"] += len(workers)
         for worker in workers:
             worker.cancel()
         _, left = await asyncio.wait(workers, timeout=seconds)

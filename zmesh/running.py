@@ -3,8 +3,8 @@
 Rules
  1. As ``start`` gets to a part, it registers how to end it. ``stop`` ends the parts in reverse order, however far
     ``start`` got, and goes on to the next whatever one of them raises.
- 2. Handlers end first, while the node can still send their answers: acknowledged messages are processed. The door ends
-    after the node, whose goodbyes may go through it.
+ 2. Handlers end first, while the node can still send their answers: acknowledged messages are processed, as far as
+    ``stop_timeout`` allows. The door ends after the node, whose goodbyes may go through it.
  3. ``Setup`` holds what outlives a stop: settings, key, registered handlers, peers added by hand.
 """
 
