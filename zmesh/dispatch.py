@@ -35,6 +35,9 @@ from zmesh.messages import MeshMessage
 MessageHandler = Callable[[MeshMessage], Awaitable[None] | None]
 """What an application registers: a coroutine function or a plain callable."""
 
+OWN_TYPES = frozenset({MessageType.HEARTBEAT, MessageType.PEER_ANNOUNCE, MessageType.PEER_DISCOVERY})
+"""What zmesh itself sends and answers. No application needs a handler for these, so none is missed."""
+
 BLOCKING_SECONDS = 0.1
 """Seconds after which a plain callable is logged: it holds up heartbeats and verification."""
 
@@ -236,8 +239,9 @@ class Dispatcher:
         """Queue a message for every handler and iterator of its type that has room; the next ``turn`` starts the calls.
 
         False only if there are listeners and none had room: the sender of a direct message is then answered with busy
-        and sends it again; gossip is lost to this application, and counted. A single listener whose queue is full
-        misses the message, which is counted too, so that one that hangs harms no other.
+        and sends it again; gossip is lost to this application. Both count once as ``refused_queue_full``. If only some
+        listeners have room, each of the others misses the message (``missed_queue_full``), so that one that hangs harms
+        no other.
         """
         if self._closed:
             self.counters["refused_closed"] += 1
@@ -251,9 +255,14 @@ class Dispatcher:
         for reader in self._reading() if self._readers else ():
             wanted += 1
             taken += reader.offer(message)
-        if taken < wanted:
-            self.counters["missed_queue_full"] += wanted - taken
-        self.counters["queued" if taken else "unhandled" if not wanted else "refused_queue_full"] += 1
+        if taken:
+            self.counters["queued"] += 1
+            if taken < wanted:
+                self.counters["missed_queue_full"] += wanted - taken
+        elif wanted:
+            self.counters["refused_queue_full"] += 1
+        elif message.message_type not in OWN_TYPES:
+            self.counters["unhandled"] += 1
         return taken > 0 or wanted == 0
 
     def wants_turn(self, lane: _Lane) -> None:
