@@ -136,6 +136,7 @@ def run(
 async def _run_until_told(settings: Settings) -> None:
     from zmesh.client import MeshNetworkClient
     from zmesh.log import get_logger
+    from zmesh.status import NOBODY
 
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -150,8 +151,8 @@ async def _run_until_told(settings: Settings) -> None:
             starting.cancel()
         with suppress(asyncio.CancelledError):
             await starting
-            for sentence in mesh.health().get("warnings", ()):
-                get_logger(__name__).warning("health_warning", problem=sentence)
+            if NOBODY in mesh.health().get("warnings", ()):  # every other warning has a log line of its own
+                get_logger(__name__).warning("health_warning", problem=NOBODY)
             await waiting
     finally:
         waiting.cancel()
