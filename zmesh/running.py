@@ -43,7 +43,7 @@ from zmesh.peer_table import PeerTable
 from zmesh.registry.port import RegistryStatus
 from zmesh.server import Server
 from zmesh.state import State
-from zmesh.status import NOBODY, Levels, Troubles, health, metrics
+from zmesh.status import NOBODY, Gauges, Troubles, health, metrics
 from zmesh.version import VERSION
 
 if TYPE_CHECKING:
@@ -433,7 +433,7 @@ class Running:
         """The text of GET /metrics."""
         registry = self._setup.registry
         status = None if registry is None else self._registry_status(registry)
-        levels = Levels(
+        gauges = Gauges(
             self.health()["status"] == "healthy",
             self._started,
             len(self._setup.peers),
@@ -450,7 +450,7 @@ class Running:
             "registry": {} if status is None else status.counters,
             "node": self.node.counters,
         }
-        return metrics(self.engine, levels, self._results, layers)
+        return metrics(self.engine, gauges, self._results, layers)
 
     def _record(self) -> bytes:
         own = self.handlers.records.own

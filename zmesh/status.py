@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from zmesh.core.bounds import AHEAD
 from zmesh.core.engine import LATE, Engine
-from zmesh.core.link import LinkState
+from zmesh.core.link import Link, LinkState
 from zmesh.core.types import SendResult
 from zmesh.counted import EVENTS
 from zmesh.registry.port import RegistryStatus
@@ -42,23 +42,22 @@ class Troubles(NamedTuple):
     """What soon will, or would if the node expected any peer."""
 
 
-NO_TROUBLES = Troubles((), ())
-
-
 def health(
     peer_id: str,
     engine: Engine,
     known: int,
     registry: RegistryStatus | None,
-    bootstrap: Mapping[str, Any] | None = None,
-    troubles: Troubles = NO_TROUBLES,
+    bootstrap: Mapping[str, Any] | None,
+    troubles: Troubles,
 ) -> dict[str, Any]:
     """The answer of GET /health. ``known``: peers listed. ``bootstrap``: its progress, if there are seeds to meet."""
     live = [link for link in engine.links.values() if link.state is LinkState.LIVE]
     away = [link for link in engine.links.values() if link.state is not LinkState.LIVE]
-    reasons = Counter(link.why for link in away if link.why)
+    skewed = [link for link in live if abs(link.skew) > AHEAD]
+    why = [*troubles.now, *([] if live else _isolation(known, away, bootstrap)), *_missing(registry)]
+    warnings = [*troubles.soon, *_stale(registry), *_own_clock(len(skewed), len(live))]
     said: dict[str, Any] = {
-        "status": "healthy",
+        "status": "degraded" if why else "healthy",
         "peer_id": peer_id,
         "peers_count": known,
         "running": True,
@@ -66,44 +65,69 @@ def health(
         "links_away": len(away),
         "messages_seen": len(engine.seen),
     }
-    why, soon = [*troubles.now], [*troubles.soon]
-    if known and not live:
-        why.append(f"none of {known} known peers is connected")
-        why += [f"{count} peer(s): {reason}" for reason, count in reasons.most_common(MAX_REASONS)]
-    if bootstrap is not None and not live:
-        why += bootstrap["problems"][:MAX_REASONS]
-    if registry is not None and registry.age is None:
-        why.append(registry.problem or "the registry has not been read yet")
-    elif registry is not None and registry.problem is not None:
-        soon.append(f"the set of members is {registry.age:.0f} s old: {registry.problem}")
-    skewed = [link for link in live if abs(link.skew) > AHEAD]
-    if 2 * len(skewed) > len(live):
-        soon.append(f"the clocks of {len(skewed)} of {len(live)} peers differ from this one by over {AHEAD:g} s")
     if why:
-        said.update(status="degraded", why=why)
-    if soon:
-        said["warnings"] = soon
+        said["why"] = why
+    if warnings:
+        said["warnings"] = warnings
     if registry is not None:
-        said["registry"] = {
-            "source": registry.source,
-            "members": registry.members,
-            "age_seconds": None if registry.age is None else round(registry.age, 1),
-            "block": registry.block,
-            "problem": registry.problem,
-        }
+        said["registry"] = _registry_part(registry)
     if bootstrap is not None:
         said["bootstrap"] = dict(bootstrap)
     if skewed:
-        named = {link.key: engine.peers.get(link.key) for link in skewed}
-        said["clocks_ahead_seconds"] = {
-            link.key.hex() if (member := named[link.key]) is None else member.peer_id: round(link.skew, 3)
-            for link in skewed
-        }
+        said["clocks_ahead_seconds"] = {_name(engine, link): round(link.skew, 3) for link in skewed}
     return said
 
 
+def _isolation(known: int, away: Sequence[Link], bootstrap: Mapping[str, Any] | None) -> list[str]:
+    """Why no link is live, if any peer is known or any seed should have answered."""
+    found = []
+    if known:
+        reasons = Counter(link.why for link in away if link.why)
+        found.append(f"none of {known} known peers is connected")
+        found += [f"{count} peer(s): {reason}" for reason, count in reasons.most_common(MAX_REASONS)]
+    if bootstrap is not None:
+        found += bootstrap["problems"][:MAX_REASONS]
+    return found
+
+
+def _missing(registry: RegistryStatus | None) -> list[str]:
+    """Why the registry has not named any member yet."""
+    if registry is None or registry.age is not None:
+        return []
+    return [registry.problem or "the registry has not been read yet"]
+
+
+def _stale(registry: RegistryStatus | None) -> list[str]:
+    """Why the set of members in force may be out of date."""
+    if registry is None or registry.age is None or registry.problem is None:
+        return []
+    return [f"the set of members is {registry.age:.0f} s old: {registry.problem}"]
+
+
+def _own_clock(skewed: int, live: int) -> list[str]:
+    """If most clocks differ from this one, this one is probably wrong."""
+    if 2 * skewed <= live:
+        return []
+    return [f"the clocks of {skewed} of {live} peers differ from this one by over {AHEAD:g} s"]
+
+
+def _registry_part(registry: RegistryStatus) -> dict[str, Any]:
+    return {
+        "source": registry.source,
+        "members": registry.members,
+        "age_seconds": None if registry.age is None else round(registry.age, 1),
+        "block": registry.block,
+        "problem": registry.problem,
+    }
+
+
+def _name(engine: Engine, link: Link) -> str:
+    member = engine.peers.get(link.key)
+    return link.key.hex() if member is None else member.peer_id
+
+
 @dataclass(frozen=True, slots=True)
-class Levels:
+class Gauges:
     """Current values, as opposed to counters; None if there is no such thing."""
 
     is_healthy: bool
@@ -121,26 +145,26 @@ class Levels:
 
 
 def metrics(
-    engine: Engine, levels: Levels, sends: Mapping[SendResult, int], others: Mapping[str, Mapping[str, int]]
+    engine: Engine, gauges: Gauges, sends: Mapping[SendResult, int], others: Mapping[str, Mapping[str, int]]
 ) -> str:
     """Prometheus text. ``sends``: how direct sends ended. ``others``: counters of the other layers by their names."""
     live = sum(link.state is LinkState.LIVE for link in engine.links.values())
     lines = [
         *_family("zmesh_build_info", "gauge", "The version that runs.", [(f'{{version="{VERSION}"}}', 1)]),
-        *_level("zmesh_start_time_seconds", "Unix time at which this node was started.", levels.started),
-        *_level("zmesh_healthy", "1 if /health says healthy, 0 if it says degraded.", int(levels.is_healthy)),
-        *_level("zmesh_peers", "Peers listed.", levels.peers),
-        *_level("zmesh_links_live", "Links that messages flow over.", live),
-        *_level("zmesh_messages_seen", "Messages remembered, own ones included.", len(engine.seen)),
-        *_level("zmesh_messages_wanted", "Messages that others offered and that are not here yet.", engine.wanted),
-        *_level("zmesh_direct_pending", "Own direct messages that are not yet acknowledged.", engine.direct_pending),
-        *_level("zmesh_handler_queue", "Messages that wait in the longest handler queue.", levels.handler_queue),
-        *_level(
+        *_gauge("zmesh_start_time_seconds", "Unix time at which this node was started.", gauges.started),
+        *_gauge("zmesh_healthy", "1 if /health says healthy, 0 if it says degraded.", int(gauges.is_healthy)),
+        *_gauge("zmesh_peers", "Peers listed.", gauges.peers),
+        *_gauge("zmesh_links_live", "Links that messages flow over.", live),
+        *_gauge("zmesh_messages_seen", "Messages remembered, own ones included.", len(engine.seen)),
+        *_gauge("zmesh_messages_wanted", "Messages that others offered and that are not here yet.", engine.wanted),
+        *_gauge("zmesh_direct_pending", "Own direct messages that are not yet acknowledged.", engine.direct_pending),
+        *_gauge("zmesh_handler_queue", "Messages that wait in the longest handler queue.", gauges.handler_queue),
+        *_gauge(
             "zmesh_registry_age_seconds",
             "Seconds since the registry agreed with the set in force.",
-            levels.registry_age,
+            gauges.registry_age,
         ),
-        *_level("zmesh_delegation_left_seconds", "Seconds until this node's delegation ends.", levels.delegation_left),
+        *_gauge("zmesh_delegation_left_seconds", "Seconds until this node's delegation ends.", gauges.delegation_left),
         *_family(
             "zmesh_late_wakes_total",
             "counter",
@@ -173,7 +197,7 @@ def metrics(
     return "\n".join(lines) + "\n"
 
 
-def _level(name: str, text: str, value: float | None) -> list[str]:
+def _gauge(name: str, text: str, value: float | None) -> list[str]:
     return [] if value is None else _family(name, "gauge", text, [("", value)])
 
 

@@ -14,9 +14,11 @@ from zmesh.core.link import Link, LinkState
 from zmesh.core.types import Member, SendResult
 from zmesh.counted import EVENTS
 from zmesh.registry.port import RegistryStatus
-from zmesh.status import Levels, Troubles, health, metrics
+from zmesh.status import Gauges, Troubles, metrics
+from zmesh.status import health as health_of
 
 ROOT = Path(__file__).parents[2]
+NONE = Troubles((), ())
 
 
 def link(number: int, *, why: str = "", skew: float = 0.0) -> Link:
@@ -31,6 +33,18 @@ def engine_with(*links: Link) -> Any:
     """As much of an engine as health looks at; its members are called peer_1, peer_2 ..."""
     named = {one.key: Member(one.key, f"account {one.key[0]}", f"peer_{one.key[0]}") for one in links}
     return SimpleNamespace(links={one.key: one for one in links}, peers=named, seen=[b"one", b"two"])
+
+
+def health(
+    peer_id: str,
+    engine: Any,
+    known: int,
+    registry: RegistryStatus | None,
+    bootstrap: dict[str, Any] | None = None,
+    troubles: Troubles = NONE,
+) -> dict[str, Any]:
+    """What health says of a node without further troubles."""
+    return health_of(peer_id, engine, known, registry, bootstrap, troubles)
 
 
 def test_one_link_is_enough_to_be_healthy() -> None:
@@ -94,7 +108,7 @@ def samples(is_healthy: bool, sends: dict[SendResult, int], others: dict[str, di
     """What metrics say of an engine without links, by name and labels."""
     counts = {"drops": {}, "faults": {}, "late_wakes": 0, "wanted": 0, "direct_pending": 0}
     engine: Any = SimpleNamespace(links={}, seen=[], **counts)
-    text = metrics(engine, Levels(is_healthy, 1_700_000_000.5, 0, 0, None, None), sends, others)
+    text = metrics(engine, Gauges(is_healthy, 1_700_000_000.5, 0, 0, None, None), sends, others)
     return dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
 
 
