@@ -248,12 +248,12 @@ class Belonging:
         due = self._membership.deadline
         self._sleep(MAX_SLEEP if due is None else min(MAX_SLEEP, max(0.0, due - now.wall)))
 
-    def _sleep(self, delay: float | None) -> None:
-        """Set the timer to ``delay`` seconds from now, in place of the previous one; None sets none."""
+    def _sleep(self, delay: float) -> None:
+        """Set the timer to ``delay`` seconds from now, in place of the previous one."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if delay is not None and not self._is_over:
+        if not self._is_over:
             self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
 
     def _wake(self) -> None:

@@ -231,7 +231,7 @@ class Dispatcher:
 
     def qsize(self) -> int:
         """Messages that wait in the longest queue of all handlers and iterators."""
-        queues = [lane.queue for lanes in self._lanes.values() for lane in lanes]
+        queues = [lane.queue for lane in self._all_lanes()]
         queues += [reader.queue for reader in self._reading()]
         return max((len(queue.messages) for queue in queues), default=0)
 
@@ -367,8 +367,10 @@ class Dispatcher:
 
     def _working(self, but: Collection[asyncio.Task[Any]]) -> dict[asyncio.Task[None], _Lane]:
         """The workers under way except those in ``but``, with their lanes."""
-        lanes = [lane for lanes in self._lanes.values() for lane in lanes]
-        return {worker: lane for lane in lanes for worker in lane.workers if worker not in but}
+        return {worker: lane for lane in self._all_lanes() for worker in lane.workers if worker not in but}
+
+    def _all_lanes(self) -> list[_Lane]:
+        return [lane for lanes in self._lanes.values() for lane in lanes]
 
     async def close(self, seconds: float, waiting: Collection[asyncio.Task[Any]] = ()) -> None:
         """Accept no more, let handlers finish what is queued, then cancel them: within ``seconds``, whatever they do.
@@ -391,8 +393,7 @@ class Dispatcher:
                 await asyncio.sleep(0)
             else:
                 break
-        lanes = [lane for lanes in self._lanes.values() for lane in lanes]
-        lost = {lane: count for lane in lanes if (count := lane.queue.clear())}
+        lost = {lane: count for lane in self._all_lanes() if (count := lane.queue.clear())}
         workers = self._working(waiting)
         self._tell_lost(lost, list(workers.values()))
         if workers:
@@ -419,6 +420,5 @@ class Dispatcher:
     def reopen(self) -> None:
         """Accept messages, at first or again after ``close``."""
         self._closed = False
-        for lanes in self._lanes.values():
-            for lane in lanes:
-                lane.reopen()
+        for lane in self._all_lanes():
+            lane.reopen()

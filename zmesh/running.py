@@ -32,7 +32,7 @@ from zmesh.core.types import Endpoint, MessageType, SendResult
 from zmesh.delegation import Delegation
 from zmesh.dialer import Dialer, resolve
 from zmesh.dispatch import Dispatcher
-from zmesh.handlers import Description, Offer, Record, RecordPorts, Taken, default_handlers
+from zmesh.handlers import Description, Offer, RecordPorts, Taken, default_handlers
 from zmesh.http import Answers
 from zmesh.http_client import fetch_record, post_record
 from zmesh.identity import Identity, verify
@@ -113,7 +113,7 @@ class Running:
             self._transport,
             self.belonging.network,
             fetch_record,
-            self._learnt,
+            self._offer,
             self._submit,
             lambda: self.handlers.records.takes_local,
         )
@@ -324,12 +324,8 @@ class Running:
             await self._link_news.wait()
         return live
 
-    def _learnt(self, record: Record) -> None:
-        """A dial fetched a record."""
-        self.handlers.records.offer(record.encoded)
-
     def _offer(self, encoded: bytes) -> Offer:
-        """A seed served its record."""
+        """A seed, or a peer that was dialled, served its record."""
         return self.handlers.records.offer(encoded)
 
     def _post(self, encoded: bytes) -> Offer:
@@ -372,11 +368,11 @@ class Running:
 
     def facts(self) -> dict[str, Any]:
         """What an operator wants to know about a node that has started, for the log."""
-        registry, gossip = self._setup.registry, self._bound.gossip
+        status, gossip = self._registry_status(), self._bound.gossip
         return {
             "version": VERSION,
             "network": self.belonging.network.hex()[:NETWORK_DIGITS],
-            "registry": None if registry is None else self._registry_status(registry).source,
+            "registry": None if status is None else status.source,
             "listen_port": self.server.port,
             "router_port": self._bound.direct.port,
             "gossip_port": None if gossip is None else gossip.port,
@@ -384,14 +380,13 @@ class Running:
 
     def health(self) -> dict[str, Any]:
         """The content of GET /health."""
-        registry = self._setup.registry
-        status = None if registry is None else self._registry_status(registry)
         bootstrap = self._bootstrap.status() if self._setup.settings.bootstrap else None
         troubles = Troubles(
             [*self._broken, *self._clock_trouble(), *self._twin_trouble(), *self.belonging.troubles()],
             [*([] if self._expects_somebody() else [NOBODY]), *self.belonging.warnings()],
         )
-        said = health(self._setup.settings.peer_id, self.engine, len(self._setup.peers), status, bootstrap, troubles)
+        peer_id, known = self._setup.settings.peer_id, len(self._setup.peers)
+        said = health(peer_id, self.engine, known, self._registry_status(), bootstrap, troubles)
         left = self.belonging.ends_in()
         if left is not None:
             said["delegation_ends_in_seconds"] = round(left)
@@ -417,12 +412,15 @@ class Running:
         """Links stay up, but peers refuse what comes over them."""
         return [TWIN] if self.engine.is_outlived else []
 
-    def _registry_status(self, registry: Registry) -> RegistryStatus:
-        """The registry's status, even if one of the application's own raises: heartbeats report this node's health, and
-        must go on.
+    def _registry_status(self) -> RegistryStatus | None:
+        """The registry's status if there is one, even if it is the application's own and raises: heartbeats report this
+        node's health, and must go on.
 
         An error is counted and shown in health. It is not logged, or anyone who asks for health could fill the log.
         """
+        registry = self._setup.registry
+        if registry is None:
+            return None
         try:
             return registry.status()
         except Exception as error:  # noqa: BLE001 - see above
@@ -431,8 +429,7 @@ class Running:
 
     def metrics(self) -> str:
         """The text of GET /metrics."""
-        registry = self._setup.registry
-        status = None if registry is None else self._registry_status(registry)
+        status = self._registry_status()
         gauges = Gauges(
             self.health()["status"] == "healthy",
             self._started,
