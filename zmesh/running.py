@@ -99,6 +99,7 @@ class Running:
         """Background tasks that ended, one sentence each."""
         self._started = 0.0
         self._results: Counter[SendResult] = Counter()
+        self._delivered: Counter[MessageType] = Counter()
         self._sends: dict[int, asyncio.Future[Resolved]] = {}
         self._token = 0
         self.belonging = Belonging(settings.network, setup.genesis, identity.public, settings.admission)
@@ -300,7 +301,11 @@ class Running:
 
     def deliver(self, action: Deliver) -> bool:
         """Queue a message for the application's handlers."""
-        return self._setup.dispatcher.offer(MeshMessage.of(action.envelope, action.sender, action.payload))
+        message = MeshMessage.of(action.envelope, action.sender, action.payload)
+        is_accepted = self._setup.dispatcher.offer(message)
+        if is_accepted:
+            self._delivered[message.message_type] += 1
+        return is_accepted
 
     def stepped(self) -> None:
         """Call handlers now and not a round of the event loop later: nothing else starts what was queued."""
@@ -435,6 +440,7 @@ class Running:
             self._started,
             len(self._setup.peers),
             self._setup.dispatcher.qsize(),
+            None if status is None else status.members,
             None if status is None else status.age,
             self.belonging.ends_in(),
         )
@@ -447,7 +453,7 @@ class Running:
             "registry": {} if status is None else status.counters,
             "node": self.node.counters,
         }
-        return metrics(self.engine, gauges, self._results, layers)
+        return metrics(self.engine, gauges, self._delivered, self._results, layers)
 
     def _record(self) -> bytes:
         own = self.handlers.records.own

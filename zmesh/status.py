@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from zmesh.core.bounds import AHEAD
 from zmesh.core.engine import LATE, Engine
 from zmesh.core.link import Link, LinkState
-from zmesh.core.types import SendResult
+from zmesh.core.types import MessageType, SendResult
 from zmesh.counted import EVENTS
 from zmesh.registry.port import RegistryStatus
 from zmesh.version import VERSION
@@ -138,6 +138,8 @@ class Gauges:
     """Peers listed."""
     handler_queue: int
     """Messages that wait for the slowest handler or iterator."""
+    registry_members: int | None
+    """Members of the set in force, this node included."""
     registry_age: float | None
     """Seconds since the registry was last seen to agree with the set in force."""
     delegation_left: float | None
@@ -145,9 +147,18 @@ class Gauges:
 
 
 def metrics(
-    engine: Engine, gauges: Gauges, sends: Mapping[SendResult, int], others: Mapping[str, Mapping[str, int]]
+    engine: Engine,
+    gauges: Gauges,
+    delivered: Mapping[MessageType, int],
+    sends: Mapping[SendResult, int],
+    others: Mapping[str, Mapping[str, int]],
 ) -> str:
-    """Prometheus text. ``sends``: how direct sends ended. ``others``: counters of the other layers by their names."""
+    """Prometheus text.
+
+    ``delivered``: messages that the application accepted. ``sends``: how direct sends ended. ``others``: counters of
+    the other layers by their names.
+    """
+    messages = {"sent": engine.sent, "delivered": delivered}
     live = sum(link.state is LinkState.LIVE for link in engine.links.values())
     lines = [
         *_family("zmesh_build_info", "gauge", "The version that runs.", [(f'{{version="{VERSION}"}}', 1)]),
@@ -159,6 +170,7 @@ def metrics(
         *_gauge("zmesh_messages_wanted", "Messages that others offered and that are not here yet.", engine.wanted),
         *_gauge("zmesh_direct_pending", "Own direct messages that are not yet acknowledged.", engine.direct_pending),
         *_gauge("zmesh_handler_queue", "Messages that wait in the longest handler queue.", gauges.handler_queue),
+        *_gauge("zmesh_registry_members", "Members of the set in force.", gauges.registry_members),
         *_gauge(
             "zmesh_registry_age_seconds",
             "Seconds since the registry agreed with the set in force.",
@@ -170,6 +182,16 @@ def metrics(
             "counter",
             f"Times that this node was over {LATE:g} s behind its own timers, because its process was busy.",
             [("", engine.late_wakes)],
+        ),
+        *_family(
+            "zmesh_messages_total",
+            "counter",
+            "Messages of this node that left it, and messages of others that its application accepted, by type.",
+            [
+                (f'{{direction="{direction}",type="{kind.value}"}}', counts.get(kind, 0))
+                for direction, counts in messages.items()
+                for kind in MessageType
+            ],
         ),
         *_family(
             "zmesh_direct_sends_total",

@@ -199,6 +199,7 @@ async def test_what_the_registry_counts_and_what_time_is_left_is_among_the_metri
     async with delegated("a", Told(accounts("a"))) as a:
         said = dict(line.rsplit(" ", 1) for line in a.metrics().splitlines() if line[0] != "#")
         assert said['zmesh_registry_events_total{event="subscription_ended"}'] == "3"
+        assert said["zmesh_registry_members"] == "1"
         assert float(said["zmesh_registry_age_seconds"]) >= 0.0
         assert DAY - 60 < float(said["zmesh_delegation_left_seconds"]) <= DAY + 1
 

@@ -106,9 +106,9 @@ def test_seeds_that_do_not_answer_degrade_a_node_that_reaches_nobody() -> None:
 
 def samples(is_healthy: bool, sends: dict[SendResult, int], others: dict[str, dict[str, int]]) -> dict[str, str]:
     """What metrics say of an engine without links, by name and labels."""
-    counts = {"drops": {}, "faults": {}, "late_wakes": 0, "wanted": 0, "direct_pending": 0}
+    counts = {"sent": {}, "drops": {}, "faults": {}, "late_wakes": 0, "wanted": 0, "direct_pending": 0}
     engine: Any = SimpleNamespace(links={}, seen=[], **counts)
-    text = metrics(engine, Gauges(is_healthy, 1_700_000_000.5, 0, 0, None, None), sends, others)
+    text = metrics(engine, Gauges(is_healthy, 1_700_000_000.5, 0, 0, None, None, None), {}, sends, others)
     return dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
 
 
