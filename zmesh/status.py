@@ -12,7 +12,7 @@ Rules
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from zmesh.core.bounds import AHEAD
 from zmesh.core.engine import LATE, Engine
 from zmesh.core.link import Link, LinkState
 from zmesh.core.types import MessageType, SendResult
-from zmesh.counted import EVENTS
+from zmesh.counted import LAYERS
 from zmesh.registry.port import RegistryStatus
 from zmesh.version import VERSION
 
@@ -155,73 +155,61 @@ def metrics(
 ) -> str:
     """Prometheus text.
 
-    ``delivered``: messages that the application accepted. ``sends``: how direct sends ended. ``others``: counters of
-    the other layers by their names.
+    ``delivered``: messages that the application accepted. ``sends``: how direct sends ended. ``others``: the
+    counters of each of ``LAYERS``, by its name.
     """
-    messages = {"sent": engine.sent, "delivered": delivered}
-    live = sum(link.state is LinkState.LIVE for link in engine.links.values())
-    lines = [
-        *_family("zmesh_build_info", "gauge", "The version that runs.", [(f'{{version="{VERSION}"}}', 1)]),
-        *_gauge("zmesh_start_time_seconds", "Unix time at which this node was started.", gauges.started),
-        *_gauge("zmesh_healthy", "1 if /health says healthy, 0 if it says degraded.", int(gauges.is_healthy)),
-        *_gauge("zmesh_peers", "Peers listed.", gauges.peers),
-        *_gauge("zmesh_links_live", "Links that messages flow over.", live),
-        *_gauge("zmesh_messages_seen", "Messages remembered, own ones included.", len(engine.seen)),
-        *_gauge("zmesh_messages_wanted", "Messages that others offered and that are not here yet.", engine.wanted),
-        *_gauge("zmesh_direct_pending", "Own direct messages that are not yet acknowledged.", engine.direct_pending),
-        *_gauge("zmesh_handler_queue", "Messages that wait in the longest handler queue.", gauges.handler_queue),
-        *_gauge("zmesh_registry_members", "Members of the set in force.", gauges.registry_members),
-        *_gauge(
-            "zmesh_registry_age_seconds",
-            "Seconds since the registry agreed with the set in force.",
-            gauges.registry_age,
-        ),
-        *_gauge("zmesh_delegation_left_seconds", "Seconds until this node's delegation ends.", gauges.delegation_left),
-        *_family(
-            "zmesh_late_wakes_total",
-            "counter",
-            f"Times that this node was over {LATE:g} s behind its own timers, because its process was busy.",
-            [("", engine.late_wakes)],
-        ),
-        *_family(
-            "zmesh_messages_total",
-            "counter",
-            "Messages of this node that left it, and messages of others that its application accepted, by type.",
-            [
-                (f'{{direction="{direction}",type="{kind.value}"}}', counts.get(kind, 0))
-                for direction, counts in messages.items()
-                for kind in MessageType
-            ],
-        ),
-        *_family(
-            "zmesh_direct_sends_total",
-            "counter",
-            "Own direct messages that ended, by result.",
-            [(f'{{result="{result.value}"}}', sends.get(result, 0)) for result in SendResult],
-        ),
-        *_family(
-            "zmesh_frames_dropped_total",
-            "counter",
-            "Frames that ended without a delivery, by reason.",
-            [(f'{{reason="{reason.value}"}}', count) for reason, count in engine.drops.items()],
-        ),
-        *_family(
-            "zmesh_offences_total",
-            "counter",
-            "Faults charged to peers.",
-            [(f'{{fault="{fault.value}"}}', count) for fault, count in engine.faults.items()],
-        ),
-    ]
-    for layer, counters in others.items():
-        counted = {**dict.fromkeys(EVENTS.get(layer, ()), 0), **counters}
-        rows = [(f'{{event="{name}"}}', count) for name, count in sorted(counted.items())]
-        lines += _family(f"zmesh_{layer}_events_total", "counter", f"Events of the {layer}, by name.", rows)
+    lines = [*_gauges(engine, gauges), *_counters(engine, delivered, sends)]
+    for name, layer in LAYERS.items():
+        counted = {**dict.fromkeys(layer.events, 0), **others.get(name, {})}
+        lines += _counter(f"zmesh_{name}_events_total", layer.help, "event", dict(sorted(counted.items())))
     return "\n".join(lines) + "\n"
 
 
-def _gauge(name: str, text: str, value: float | None) -> list[str]:
-    return [] if value is None else _family(name, "gauge", text, [("", value)])
+def _gauges(engine: Engine, gauges: Gauges) -> Iterator[str]:
+    live = sum(link.state is LinkState.LIVE for link in engine.links.values())
+    yield from _family("zmesh_build_info", "gauge", "The version that runs.", [(f'{{version="{VERSION}"}}', 1)])
+    for name, text, value in (
+        ("zmesh_start_time_seconds", "Unix time at which this node was started, in seconds.", gauges.started),
+        ("zmesh_healthy", "1 if /health says healthy, 0 if it says degraded.", int(gauges.is_healthy)),
+        ("zmesh_peers", "Peers listed: members that were heard from within MESH_PEER_FORGET.", gauges.peers),
+        ("zmesh_links_live", "Peers that messages flow to and from now.", live),
+        ("zmesh_messages_seen", "Ids of messages remembered, for two minutes, own ones included.", len(engine.seen)),
+        ("zmesh_messages_wanted", "Messages that peers offered and that have not arrived yet.", engine.wanted),
+        ("zmesh_direct_pending", "Own direct messages neither acknowledged nor given up yet.", engine.direct_pending),
+        ("zmesh_handler_queue", "Messages that wait in the longest queue of all handlers.", gauges.handler_queue),
+        ("zmesh_registry_members", "Members that the registry names, this node included.", gauges.registry_members),
+        ("zmesh_registry_age_seconds", "Seconds since the registry confirmed the set in force.", gauges.registry_age),
+        ("zmesh_delegation_left_seconds", "Seconds until this node's own delegation expires.", gauges.delegation_left),
+    ):
+        if value is not None:
+            yield from _family(name, "gauge", text, [("", value)])
 
 
-def _family(name: str, kind: str, text: str, rows: Iterable[tuple[str, float]]) -> list[str]:
-    return [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *(f"{name}{labels} {value}" for labels, value in rows)]
+def _counters(engine: Engine, delivered: Mapping[MessageType, int], sends: Mapping[SendResult, int]) -> Iterator[str]:
+    text = f"Times that this node was over {LATE:g} s behind its own timers, because its process was busy."
+    yield from _family("zmesh_late_wakes_total", "counter", text, [("", engine.late_wakes)])
+    flows = [
+        (f'{{direction="{direction}",type="{kind.value}"}}', counts.get(kind, 0))
+        for direction, counts in (("sent", engine.sent), ("delivered", delivered))
+        for kind in MessageType
+    ]
+    text = "Own messages that were sent, and messages of others that the application accepted, by type."
+    yield from _family("zmesh_messages_total", "counter", text, flows)
+    results = {result: sends.get(result, 0) for result in SendResult}
+    yield from _counter("zmesh_direct_sends_total", "Own direct messages that are over, by result.", "result", results)
+    text = "Frames and offers that led to no delivery, by reason; duplicate is normal in gossip."
+    yield from _counter("zmesh_frames_dropped_total", text, "reason", engine.drops)
+    text = "Faults charged to peers, by fault: a peer is broken, or hostile."
+    yield from _counter("zmesh_offences_total", text, "fault", engine.faults)
+
+
+def _counter(name: str, text: str, label: str, counts: Mapping[Any, int]) -> Iterator[str]:
+    """Counters that differ in one label; its values are strings, or members of an enumeration of strings."""
+    rows = [(f'{{{label}="{getattr(key, "value", key)}"}}', count) for key, count in counts.items()]
+    yield from _family(name, "counter", text, rows)
+
+
+def _family(name: str, kind: str, text: str, rows: Iterable[tuple[str, float]]) -> Iterator[str]:
+    yield f"# HELP {name} {text}"
+    yield f"# TYPE {name} {kind}"
+    yield from (f"{name}{labels} {value}" for labels, value in rows)

@@ -298,7 +298,7 @@ def flow(of: MeshNetworkClient, kind: MessageType) -> dict[str, int]:
 
 
 async def test_messages_are_counted_by_type_where_they_are_sent_and_where_they_arrive() -> None:
-    """A relay between the two counts nothing; neither does a message that was refused."""
+    """A message that its author is refused counts nowhere."""
     async with mesh("a", "b") as (a, b):
         inbox = Inbox(b, MessageType.GOSSIP, MessageType.MODEL_DELTA_TRANSFER)
         for n in range(3):

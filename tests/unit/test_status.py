@@ -12,7 +12,7 @@ import zmesh
 from zmesh.core.bounds import Bounds
 from zmesh.core.link import Link, LinkState
 from zmesh.core.types import Member, SendResult
-from zmesh.counted import EVENTS
+from zmesh.counted import LAYERS
 from zmesh.registry.port import RegistryStatus
 from zmesh.status import Gauges, Troubles, metrics
 from zmesh.status import health as health_of
@@ -123,8 +123,9 @@ def test_what_was_never_counted_stands_at_0_so_that_a_rate_sees_the_first() -> N
     said = samples(True, {SendResult.TIMEOUT: 2}, {"handler": {"queued": 3, "new_here": 1}, "node": {}})
     sends = {result.value: said[f'zmesh_direct_sends_total{{result="{result.value}"}}'] for result in SendResult}
     assert sends == {**dict.fromkeys((result.value for result in SendResult), "0"), "timeout": "2"}
-    events = {name: said[f'zmesh_handler_events_total{{event="{name}"}}'] for name in (*EVENTS["handler"], "new_here")}
-    assert events == {**dict.fromkeys(EVENTS["handler"], "0"), "queued": "3", "new_here": "1"}
+    names = LAYERS["handler"].events
+    events = {name: said[f'zmesh_handler_events_total{{event="{name}"}}'] for name in (*names, "new_here")}
+    assert events == {**dict.fromkeys(names, "0"), "queued": "3", "new_here": "1"}
     assert said['zmesh_node_events_total{event="background_ended"}'] == "0"
 
 
@@ -148,9 +149,9 @@ def counted_by_name() -> Iterator[str]:
 
 
 def test_every_name_that_is_counted_is_known_before_it_happens() -> None:
-    known = {name for names in EVENTS.values() for name in names}
+    known = {name for layer in LAYERS.values() for name in layer.events}
     pieces = {"door_", "http_", "_over_limit_of_", "_"}  # of names that are put together
-    assert set(counted_by_name()) - known - pieces == {"subscription_ended"}  # a registry's own
+    assert set(counted_by_name()) - known - pieces == set()
     assert len(known & set(counted_by_name())) > 30
 
 

@@ -148,8 +148,9 @@ class ChainRegistry:
 
     def status(self) -> RegistryStatus:
         """The state of the registry: how far the chain agrees with the set in force."""
-        counted = {"subscription_ended": 0, **self._counters}  # exposed before it happens: a rate starts at 0
-        return RegistryStatus(self.describe(), len(self._set), self._age(), self._problem, self._set.block, counted)
+        return RegistryStatus(
+            self.describe(), len(self._set), self._age(), self._problem, self._set.block, dict(self._counters)
+        )
 
     def _begin(self, on_change: OnChange) -> None:
         """Start a new life: the set in force is kept; questions, answers and reasons are not."""
