@@ -278,10 +278,11 @@ class Running:
         found = self.engine.peers.named(recipient_id)
         if len(found) == 1:
             outcome = await self._send(SendDirect(found[0].key, message_type, payload, timeout, self._token + 1))
-            if outcome.skew_ms is not None:
-                is_clock = not -PAST_MS < outcome.skew_ms < AHEAD_MS
-                event = "refused_for_clock" if is_clock else "refused_for_epoch"
-                _log.warning(event, recipient=recipient_id, our_clock_ahead_ms=outcome.skew_ms)
+            if (skew := outcome.skew_ms) is not None:
+                if -PAST_MS < skew < AHEAD_MS:
+                    _log.warning("refused_for_epoch", recipient=recipient_id, our_clock_ahead_ms=skew)
+                else:
+                    _log.warning("refused_for_clock", recipient=recipient_id, our_clock_ahead_ms=skew)
             return outcome.result
         result = SendResult.AMBIGUOUS if found else SendResult.UNREACHABLE
         self._results[result] += 1
