@@ -25,8 +25,8 @@ PROTOCOL = Path(__file__).parents[1] / "PROTOCOL.md"
 TOP = """# Metrics
 
 Everything that `GET /metrics` shows, in Prometheus text format. [operations.md](operations.md#get-metrics) says what to
-alert on. Counters start at 0 with each start of the node, and each label value is there before its first event. This
-page is made from the code and PROTOCOL.md by `python docs/metrics.py`.
+alert on, and [alerts.yml](alerts.yml) has it as rules. Counters start at 0 with each start of the node, and each label
+value is there before its first event. This page is made from the code and PROTOCOL.md by `python docs/metrics.py`.
 
 | metric | type | labels | |
 | --- | --- | --- | --- |
