@@ -127,14 +127,14 @@ class Link:
         """Seconds by which their clock is ahead of ours."""
         self.idle_at: float | None = None
         """For a link kept only for direct sends: when it may be closed."""
-        self.bucket = TokenBucket(bounds.link_rate, bounds.link_burst, now)
-        self.refusals = TokenBucket(bounds.direct_rate, bounds.direct_burst, now)
+        self.bucket = TokenBucket(bounds.link_rate, bounds.link_burst)
+        self.refusals = TokenBucket(bounds.direct_rate, bounds.direct_burst)
         """Direct messages refused with an answer before they were verified: each answer costs a signature."""
-        self.digests = TokenBucket(bounds.compare_rate, bounds.compare_burst, now)
+        self.digests = TokenBucket(bounds.compare_rate, bounds.compare_burst)
         """DIGESTs that are compared."""
-        self.lists = TokenBucket(bounds.compare_rate, bounds.compare_burst, now)
+        self.lists = TokenBucket(bounds.compare_rate, bounds.compare_burst)
         """LISTs that are answered."""
-        self.want_bucket = TokenBucket(bounds.want_bytes_rate, bounds.want_bytes_burst, now)
+        self.want_bucket = TokenBucket(bounds.want_bytes_rate, bounds.want_bytes_burst)
         """Bytes that it may make us serve and list."""
         self.holder = Holder()
         self.differed: dict[tuple[int, bool], int] = {}
