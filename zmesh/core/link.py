@@ -92,14 +92,14 @@ class Link:
         "why",
     )
 
-    def __init__(self, key: PeerKey, bounds: Bounds, now: float, *, wanted: bool) -> None:
+    def __init__(self, key: PeerKey, bounds: Bounds) -> None:
         self.key = key
-        self.wanted = wanted
+        self.wanted = False
         """Whether this node chose it as a neighbour. Only those are dialled again and again."""
         self.state = LinkState.AWAY
         self.inbound = False
         self.outbound = False
-        self.outbound_at = now
+        self.outbound_at = float("-inf")
         """When the connection that we dialled last opened."""
         self.dialling = False
         """Whether a dial of ours is in progress. There is never more than one."""
@@ -111,13 +111,15 @@ class Link:
         """When it was last dialled out of turn."""
         self.why = "not dialled yet"
         """Why it is not live, human-readable."""
-        self.opened_at = now
-        self.heard_at = now
+        self.opened_at = float("-inf")
+        """When it last became OPEN."""
+        self.heard_at = float("-inf")
+        """When a frame last came, or a connection opened."""
         self.hello_id: MessageId | None = None
         """Our last HELLO, until an answer to it is verified."""
         self.awaits_answer = False
         """Whether nothing that looks like its answer has come yet."""
-        self.hello_at = now
+        self.hello_at = float("-inf")
         """When our last HELLO left."""
         self.greeted_at = float("-inf")
         """When a HELLO that was no answer to ours was last let through to verification."""

@@ -68,7 +68,7 @@ class Links:
             link = context.links.get(key)
             is_news = link is None or not link.wanted
             if link is None:
-                link = context.links[key] = Link(key, context.bounds, now.mono, wanted=True)
+                link = context.links[key] = Link(key, context.bounds)
             link.wanted = True
             link.idle_at = None
             if not link.outbound:
@@ -94,7 +94,7 @@ class Links:
         context = self._context
         link = context.links.get(key)
         if link is None:
-            link = context.links[key] = Link(key, context.bounds, now.mono, wanted=False)
+            link = context.links[key] = Link(key, context.bounds)
         if not link.wanted:
             link.idle_at = now.mono + context.bounds.direct_idle
         if link.state is LinkState.LIVE:
@@ -170,7 +170,7 @@ class Links:
                 context.out.append(Hangup(event.link, "no room for more links"))
                 context.out.append(Notice("link_refused", {"peer": event.link.hex(), "why": "max_peers reached"}))
                 return
-            link = context.links[event.link] = Link(event.link, context.bounds, now.mono, wanted=False)
+            link = context.links[event.link] = Link(event.link, context.bounds)
         if event.inbound:
             link.inbound = True
         else:
