@@ -488,7 +488,7 @@ class Simulation:
         if not life.engine.links and len(self.roster) > 1:
             return False
         return all(
-            link.state.value == "live" or not self._may_link(life, key)
+            key in life.engine.live or not self._may_link(life, key)
             for key, link in life.engine.links.items()
             if link.wanted
         )

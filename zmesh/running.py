@@ -27,7 +27,6 @@ from zmesh.core.bounds import AHEAD, AHEAD_MS, PAST_MS, Bounds
 from zmesh.core.engine import Engine
 from zmesh.core.errors import NotRunningError
 from zmesh.core.events import HandlersChanged, LinkClosed, Located, SendDirect, Start
-from zmesh.core.link import Link, LinkState
 from zmesh.core.types import Endpoint, MessageType, SendResult
 from zmesh.delegation import Delegation
 from zmesh.dialer import Dialer, resolve
@@ -128,7 +127,7 @@ class Running:
             located=lambda key, places: self.node.submit(Located(key, places)),
             toward=self._toward,
             withdraw=self._withdraw,
-            links=lambda: len(self._live()),
+            links=lambda: len(self.engine.live),
             known=self._records_known,
         )
         self._bootstrap = Bootstrap(settings.seeds(), identity.public, ports, self._rng, time.monotonic)
@@ -326,7 +325,7 @@ class Running:
 
     async def links(self, count: int) -> int:
         """Wait for ``count`` live links, or for the end of this life; returns how many there are."""
-        while (live := len(self._live())) < count and self.is_open:
+        while (live := len(self.engine.live)) < count and self.is_open:
             await self._link_news.wait()
         return live
 
@@ -362,9 +361,6 @@ class Running:
         """How many other nodes' records are held, and how many other nodes belong."""
         held = self.handlers.records.records.keys() - {self._setup.identity.public}
         return len(held), len(self.engine.peers) + len(self.belonging.strangers())
-
-    def _live(self) -> list[Link]:
-        return [link for link in self.engine.links.values() if link.state is LinkState.LIVE]
 
     def _submit(self, event: LinkClosed) -> None:
         if self._node is not None:

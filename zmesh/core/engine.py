@@ -127,6 +127,11 @@ class Engine:
         return self._context.network
 
     @property
+    def live(self) -> tuple[PeerKey, ...]:
+        """Links that carry messages, ascending by key."""
+        return self._context.live
+
+    @property
     def wanted(self) -> int:
         """Messages that others offered and that have not arrived yet."""
         return len(self._wants)
