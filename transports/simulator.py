@@ -49,7 +49,7 @@ from zmesh.core import actions as act
 from zmesh.core import events as ev
 from zmesh.core import wire
 from zmesh.core.engine import Engine
-from zmesh.core.envelope import Envelope
+from zmesh.core.envelope import Composer, Envelope
 from zmesh.core.now import Now
 from zmesh.core.types import DropReason, Fault, Frames, MessageId, MessageType, Roster, SendResult
 from zmesh.transports import faults as wrongs
@@ -473,8 +473,8 @@ class Simulation:
 
     def _born(self, seat: Seat, epoch: int) -> Life:
         rng = Random(f"{self.seed}/node/{seat.number}/{epoch}")
-        handlers = self.settings.handlers(seat)
-        engine = Engine(seat.signer, self._network, epoch, rng, bounds=self.settings.bounds, handlers=handlers)
+        bounds, handlers = self.settings.bounds, self.settings.handlers(seat)
+        engine = Engine(Composer(seat.signer, self._network, epoch), rng, bounds=bounds, handlers=handlers)
         return Life(seat, engine, tuple(handlers), epoch, self._skew.get(seat.number, 0.0))
 
     def _begin(self, life: Life) -> None:

@@ -22,7 +22,7 @@ from zmesh.core.bounds import MAX_DIRECT_TIMEOUT
 from zmesh.core.errors import ConfigError, NotRunningError, PayloadError
 from zmesh.core.events import Broadcast, Compose
 from zmesh.core.sentence import shown
-from zmesh.core.types import Member, MessageType, PeerKey, SendResult
+from zmesh.core.types import MessageType, PeerKey, SendResult
 from zmesh.dispatch import Dispatcher, MessageHandler
 from zmesh.handlers import Handlers
 from zmesh.handlers.rounds import MAX_AMOUNT
@@ -116,8 +116,6 @@ class MeshNetworkClient:
         self._ending: asyncio.Task[None] | None = None
         self._waiting: set[asyncio.Task[Any]] = set()
         """Tasks that wait for ``stop`` to finish, handlers among them."""
-        self._unlisted = Member(identity.public, identity.public.hex(), self.peer_id)
-        """This node, for when no registry lists it."""
         self._broadcasts = 0
         self._pause = 0.0
         self._clear_at = 0.0
@@ -279,8 +277,9 @@ class MeshNetworkClient:
         """
         key = None if recipient is None else self._resolve(recipient)
         event = Compose(_kind(message_type), payload, ttl, key)
-        composed = next(action for action in self._here().node.ask(event) if isinstance(action, Composed))
-        return MeshMessage.of(composed.envelope, self._myself(), payload)
+        node = self._here().node
+        composed = next(action for action in node.ask(event) if isinstance(action, Composed))
+        return MeshMessage.of(composed.envelope, node.engine.peers.myself, payload)
 
     async def broadcast(
         self, message_type: MessageType, payload: Mapping[str, Any], ttl: int | None = None
@@ -301,7 +300,7 @@ class MeshNetworkClient:
         node = self._here().node
         actions = node.ask(Broadcast(kind, payload, ttl))
         published = next(action for action in actions if isinstance(action, Published))
-        message = MeshMessage.of(published.envelope, self._myself(), payload)
+        message = MeshMessage.of(published.envelope, node.engine.peers.myself, payload)
         if published.pause:
             self._clear_at = time.monotonic() + published.pause
         self._broadcasts += 1
@@ -461,9 +460,6 @@ class MeshNetworkClient:
         life = self._running()
         life.refuse_elsewhere()
         return life
-
-    def _myself(self) -> Member:
-        return self._running().engine.peers.roster.by_key.get(self._unlisted.key) or self._unlisted
 
     def _resolve(self, name: str) -> PeerKey:
         found = self._running().engine.peers.named(name)

@@ -25,6 +25,7 @@ from zmesh.bootstrap import Ports as BootstrapPorts
 from zmesh.core.actions import Deliver, Resolved
 from zmesh.core.bounds import AHEAD, AHEAD_MS, PAST_MS, Bounds
 from zmesh.core.engine import Engine
+from zmesh.core.envelope import Composer
 from zmesh.core.errors import NotRunningError
 from zmesh.core.events import HandlersChanged, LinkClosed, Located, SendDirect, Start
 from zmesh.core.types import Endpoint, MessageType, SendResult
@@ -170,7 +171,8 @@ class Running:
             heartbeat_interval=settings.heartbeat_interval,
             phase=self._rng.random(),
         )
-        engine = Engine(identity, network, epoch, self._rng, bounds=setup.bounds, handlers=self.handlers)
+        composer, peer_id = Composer(identity, network, epoch), settings.peer_id
+        engine = Engine(composer, self._rng, peer_id=peer_id, bounds=setup.bounds, handlers=self.handlers)
         self.handlers.votes.members = lambda: (engine.peers.myself, *engine.peers)
         self._node = node = Node(engine, self._transport, self, self._dialer, verify_threads=settings.verify_threads)
         ends.push_async_callback(self._save)

@@ -34,7 +34,6 @@ class Context:
         "late_at",
         "links",
         "live",
-        "network",
         "out",
         "outlived",
         "peers",
@@ -44,15 +43,14 @@ class Context:
         "started_ms",
     )
 
-    def __init__(self, composer: Composer, network: bytes, bounds: Bounds, rng: Rng) -> None:
+    def __init__(self, composer: Composer, peer_id: str | None, bounds: Bounds, rng: Rng) -> None:
         self.composer = composer
-        self.network = network
         self.started_ms = 0
         """Unix milliseconds at the start of this node."""
         self.bounds = bounds
         self.rng = rng
         self.timers = Timers()
-        self.peers = Peers(composer.public, bounds)
+        self.peers = Peers(composer.public, bounds, peer_id)
         self.rates = AuthorRates(bounds)
         self.seen = SeenStore(bounds)
         self.links: dict[PeerKey, Link] = {}
@@ -69,10 +67,6 @@ class Context:
         self.faults: dict[Fault, int] = dict.fromkeys(Fault, 0)
         self.fallen: list[PeerKey] = []
         """Peers whose reputation just fell so low that their links must be cut."""
-
-    def join(self, network: bytes) -> None:
-        """From now on this node sends to that mesh, and accepts from it, alone."""
-        self.network = self.composer.network = network
 
     def drop(self, reason: DropReason, link: PeerKey, identifier: MessageId | None = None) -> None:
         """Count and report a frame from ``link`` that ends here."""

@@ -21,7 +21,7 @@ from zmesh.core.behaviours import Behaviours
 from zmesh.core.bounds import MAX_DIRECT_TIMEOUT, MAX_TTL, Bounds
 from zmesh.core.context import Context
 from zmesh.core.direct import Outbox
-from zmesh.core.envelope import Composer, Envelope, Signer
+from zmesh.core.envelope import Composer, Envelope
 from zmesh.core.errors import PayloadError, PayloadTooLargeError
 from zmesh.core.events import (
     AddPeer,
@@ -62,21 +62,20 @@ LATE = 0.5
 class Engine:
     """One node's protocol state. ``intake.py`` documents what ``handle`` does with a frame.
 
-    ``epoch``: Unix seconds of this start, never used before. ``network``: 32 bytes, see ``wire.network_id``.
-    ``rng``: the source of every random choice, so that a seed replays a run.
+    ``composer`` signs as this node. ``rng``: the source of every random choice, so that a seed replays a run.
+    ``peer_id``: the name of this node where no registry lists it; by default its key in hex.
     """
 
     def __init__(
         self,
-        signer: Signer,
-        network: bytes,
-        epoch: int,
+        composer: Composer,
         rng: Rng,
         *,
+        peer_id: str | None = None,
         bounds: Bounds | None = None,
         handlers: Sequence[Handler] = (),
     ) -> None:
-        context = Context(Composer(signer, network, epoch), network, bounds or Bounds(), rng)
+        context = Context(composer, peer_id, bounds or Bounds(), rng)
         self._context = context
         self._out = context.out
         self._gossip = Gossip(context)
@@ -87,7 +86,7 @@ class Engine:
         self._intake = Intake(context, self._gossip, self._wants, self._links, self._outbox, self._behaviours)
         self._timers = context.timers
         self._wake_at = NEVER
-        self.me: PeerKey = signer.public
+        self.me = composer.public
         self.bounds = context.bounds
         self.peers = context.peers
         self.seen = context.seen
@@ -124,7 +123,7 @@ class Engine:
     @property
     def network(self) -> bytes:
         """32 bytes: the mesh that this node speaks in now."""
-        return self._context.network
+        return self._context.composer.network
 
     @property
     def live(self) -> tuple[PeerKey, ...]:
@@ -262,7 +261,7 @@ class Engine:
             self._links.readmitted(now)
 
     def _join_network(self, event: JoinNetwork, now: Now) -> None:
-        self._context.join(event.network)
+        self._context.composer.network = event.network
         self.seen.clear()
 
     def _add_peer(self, event: AddPeer, now: Now) -> None:

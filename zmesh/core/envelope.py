@@ -98,14 +98,17 @@ class Envelope:
 
 
 class Composer:
-    """Builds and signs this node's messages: one epoch for its life, sequences from 1 without a gap."""
+    """Builds and signs this node's messages: one epoch for its life, sequences from 1 without a gap.
+
+    ``network``: 32 bytes, see ``wire.network_id``. ``epoch``: Unix seconds of this start, never used before.
+    """
 
     __slots__ = ("_sequence", "_signer", "epoch", "network")
 
     def __init__(self, signer: Signer, network: bytes, epoch: int) -> None:
         self._signer = signer
         self.network = network
-        """The mesh that the next message is for; changes at most once, when the node learns its chain."""
+        """The mesh that this node sends to and accepts from; changes at most once, when the node learns its chain."""
         self._sequence = 0
         self.epoch = epoch
 
