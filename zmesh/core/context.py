@@ -24,11 +24,10 @@ class Context:
     """The state that gossip, links and direct messages have in common."""
 
     __slots__ = (
-        "timers",
+        "banned",
         "bounds",
         "composer",
         "drops",
-        "fallen",
         "faults",
         "full_mesh",
         "late_at",
@@ -41,6 +40,7 @@ class Context:
         "rng",
         "seen",
         "started_ms",
+        "timers",
     )
 
     def __init__(self, composer: Composer, peer_id: str | None, bounds: Bounds, rng: Rng) -> None:
@@ -65,8 +65,8 @@ class Context:
         self.out: list[Action] = []
         self.drops: dict[DropReason, int] = dict.fromkeys(DropReason, 0)
         self.faults: dict[Fault, int] = dict.fromkeys(Fault, 0)
-        self.fallen: list[PeerKey] = []
-        """Peers whose reputation just fell so low that their links must be cut."""
+        self.banned: list[PeerKey] = []
+        """Peers whose reputation just fell below ``drop_below``: their links must still be cut."""
 
     def drop(self, reason: DropReason, link: PeerKey, identifier: MessageId | None = None) -> None:
         """Count and report a frame from ``link`` that ends here."""
@@ -86,4 +86,4 @@ class Context:
         left = self.peers.charge(member, fault, now.mono)
         self.out.append(Offence(key, fault, left))
         if left < self.bounds.drop_below:
-            self.fallen.append(key)
+            self.banned.append(key)

@@ -163,19 +163,19 @@ class Engine:
         An exception is therefore a bug of ours, or of a port that the application supplied. It is reported as
         ``Failed``, and affects neither the other events nor the timer.
         """
-        dispatch, fallen = self._dispatch, self._context.fallen
+        dispatch, banned = self._dispatch, self._context.banned
         for event in events:
             try:
                 dispatch[type(event)](event, now)
             except Exception as error:  # noqa: BLE001 - see above
                 self._context.failed(type(event).__name__, error)
-            if fallen:  # before any more of their frames are processed
-                self._links.cut_fallen(now)
+            if banned:  # before any more of their frames are processed
+                self._links.cut_banned(now)
         return self._actions(now)
 
     def _actions(self, now: Now) -> list[Action]:
-        if self._context.fallen:
-            self._links.cut_fallen(now)
+        if self._context.banned:
+            self._links.cut_banned(now)
         if self._timers.next < self._wake_at:
             self._wake_at = self._timers.next
             self._out.append(WakeAt(self._wake_at))
