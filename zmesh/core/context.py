@@ -69,7 +69,7 @@ class Context:
         """Peers whose reputation just fell below ``drop_below``: their links must still be cut."""
 
     def drop(self, reason: DropReason, link: PeerKey, identifier: MessageId | None = None) -> None:
-        """Count and report a frame from ``link`` that ends here."""
+        """Count and report a frame that ends here; ``link`` as in ``Dropped``."""
         self.drops[reason] += 1
         self.out.append(Dropped(reason, link, identifier))
 

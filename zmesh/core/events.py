@@ -76,7 +76,10 @@ class SendRefused:
 
 @dataclass(slots=True)
 class Receipt:
-    """The answer to ``Deliver``: whether the application's queue took the message. A refusal comes even unasked."""
+    """The answer to ``Deliver``: whether the application's queue took the message. A refusal comes even unasked.
+
+    ``author``: the message's, whom ``Dropped`` names if it was refused.
+    """
 
     message_id: MessageId
     author: PeerKey
