@@ -79,11 +79,6 @@ class Envelope:
         self.kind = wire.KINDS.get(self.code)
 
     @property
-    def hex_id(self) -> str:
-        """The human-readable id, as in logs: 64 hex digits."""
-        return self.id.hex()
-
-    @property
     def slot(self) -> int:
         """The second of signed time it belongs to, see ``seen.py``."""
         return self.timestamp_ms // bounds.DIGEST_SLOT_MS
@@ -94,7 +89,7 @@ class Envelope:
 
     def __repr__(self) -> str:
         kind = self.kind.value if self.kind else f"kind {self.code}"
-        return f"<Envelope {kind} {self.hex_id[:12]} by {self.author.hex()[:12]}>"
+        return f"<Envelope {kind} {self.id.hex()[:12]} by {self.author.hex()[:12]}>"
 
 
 class Composer:

@@ -287,7 +287,7 @@ class Links:
         banned = self._context.banned
         while banned:
             link = self._context.links.get(banned.pop())
-            if link is not None and (link.is_open or link.state is not LinkState.AWAY):
+            if link is not None and link.state is not LinkState.AWAY:
                 self._context.out.append(Hangup(link.key, BANNED))
                 self._down(link, BANNED, now)
 
