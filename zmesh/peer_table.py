@@ -9,6 +9,8 @@ Rules
  5. A peer that was silent for ``bounds.forget`` seconds is no longer listed. It still belongs, and is listed again as
     soon as it speaks.
  6. Names are worked out when the membership changes, not for each lookup.
+ 7. This node is never listed. Assigning an entry with its own key gives it its account and stake, for as long as the
+    registry does not list it: in a mesh of peers added by hand, all nodes then count its vote alike.
 """
 
 from __future__ import annotations
@@ -44,13 +46,15 @@ class PeerTable(MutableMapping[str, PeerInfo]):
         self._bounds = bounds
         self._clocks = clocks
         self._manual: dict[str, tuple[Member, float]] = {}
+        self._card: Member | None = None
+        """This node itself, as the operator describes it."""
         self._engine: Running | None = None
         self._submit: Callable[[Event], None] | None = None
         self._refuse_elsewhere: Callable[[], None] = _anywhere
         self._since = 0.0
         self._named: dict[str, Member] = {}
-        self._named_for: tuple[Roster, tuple[Member, ...]] | None = None
-        """The roster and the manual members that ``_named`` was made from."""
+        self._named_for: tuple[Roster, tuple[Member, ...], str] | None = None
+        """The roster, the manual members and the own account that ``_named`` was made from."""
 
     def attach(self, engine: Running, submit: Callable[[Event], None], refuse_elsewhere: Callable[[], None]) -> None:
         """The node runs: hand over the peers that the operator added, and from now on every change.
@@ -61,7 +65,7 @@ class PeerTable(MutableMapping[str, PeerInfo]):
         self._submit = submit
         self._refuse_elsewhere = refuse_elsewhere
         self._since = self._clocks().mono
-        for member, _ in self._manual.values():
+        for member in self._by_hand():
             submit(AddPeer(member))
 
     def detach(self) -> None:
@@ -103,35 +107,51 @@ class PeerTable(MutableMapping[str, PeerInfo]):
             raise ConfigError(f"{where}: peer_id must be the name it is stored under, not {info.peer_id!r}")
         member = info.member(where)
         self._refuse_clash(where, member)
+        if member.key == self._own_key:
+            self._card = member
+            self._tell(AddPeer(member))
+            return
         previous = self._manual.get(peer_id)
         self._manual[peer_id] = (member, info.last_seen)
-        if self._submit is not None:
-            if previous is not None and previous[0].key != member.key:
-                self._submit(RemovePeer(previous[0].key))
-            self._submit(AddPeer(member))
+        if previous is not None and previous[0].key != member.key:
+            self._tell(RemovePeer(previous[0].key))
+        self._tell(AddPeer(member))
 
     def __delitem__(self, peer_id: str) -> None:
         self._refuse_elsewhere()
+        if peer_id == self._own_name and self._card is not None:
+            self._card = None
+            self._tell(RemovePeer(self._own_key))
+            return
         if peer_id not in self._manual:
             if peer_id in self:
                 raise ConfigError(f"peers[{peer_id!r}] is in the registry: only the registry can remove it")
             raise KeyError(peer_id)
         member, _ = self._manual.pop(peer_id)
+        self._tell(RemovePeer(member.key))
+
+    def _tell(self, event: Event) -> None:
+        """Tell the engine, if there is one; the next one is told by ``attach``."""
         if self._submit is not None:
-            self._submit(RemovePeer(member.key))
+            self._submit(event)
 
     def _refuse_clash(self, where: str, member: Member) -> None:
         """One name, one key, one account, one CURVE image: each must stand for one peer."""
-        if member.key == self._own_key:
-            raise ConfigError(f"{where}: public_key must be the other peer's key, not this node's own")
-        if member.peer_id == self._own_name:
+        is_own = member.key == self._own_key
+        if is_own and member.peer_id != self._own_name:
+            raise ConfigError(f"{where}: public_key is this node's own, so peer_id must be {self._own_name!r}")
+        if member.peer_id == self._own_name and not is_own:
             raise ConfigError(f"{where}: this node has the same peer_id, which must be unique")
+        if member.account == self._own_account() and not is_own:
+            raise ConfigError(f"{where}: this node has the same account, which must be unique")
+        # Any member may call itself what this node is called, and must not keep it from its own account by that.
+        unique = ("account",) if is_own else ("peer_id", "key", "account")
         image = curve_image(member.key)
         for other in self._everybody():
             by_hand = other.peer_id in self._manual and self._manual[other.peer_id][0].key == other.key
             if by_hand and other.peer_id == member.peer_id:
                 continue  # replaced by this assignment
-            for name in ("peer_id", "key", "account"):
+            for name in unique:
                 if getattr(other, name) == getattr(member, name) and (name != "key" or other.peer_id != member.peer_id):
                     raise ConfigError(f"{where}: {other.peer_id!r} has the same {name}, which must be unique")
             if other.key != member.key and curve_image(other.key) == image:
@@ -147,6 +167,15 @@ class PeerTable(MutableMapping[str, PeerInfo]):
             return list(self._engine.peers)
         return [member for member, _ in self._manual.values()]
 
+    def _own_account(self) -> str:
+        if self._engine is not None:
+            return self._engine.peers.myself.account
+        return self._own_key.hex() if self._card is None else self._card.account
+
+    def _by_hand(self) -> list[Member]:
+        """All that the operator added, this node included."""
+        return [*([] if self._card is None else [self._card]), *(member for member, _ in self._manual.values())]
+
     def _is_listed(self) -> Callable[[Member], bool]:
         """A test of whether a member was heard from, or could have been, within ``bounds.forget`` seconds."""
         horizon = self._clocks().mono - self._bounds.forget
@@ -160,11 +189,13 @@ class PeerTable(MutableMapping[str, PeerInfo]):
         roster, manual = EMPTY_ROSTER, tuple(member for member, _ in self._manual.values())
         if self._engine is not None:
             roster, manual = self._engine.peers.roster, tuple(self._engine.peers.manual.values())
-        if self._named_for is None or self._named_for[0] is not roster or self._named_for[1] != manual:
+        mine = self._own_account()
+        if self._named_for is None or self._named_for[0] is not roster or self._named_for[1:] != (manual, mine):
             everybody = self._everybody()
-            claimed = Counter([self._own_name, *(name for each in everybody for name in {each.peer_id, each.account})])
+            own = {self._own_name, mine}
+            claimed = Counter([*own, *(name for each in everybody for name in {each.peer_id, each.account})])
             self._named = {(m.peer_id if claimed[m.peer_id] == 1 else m.account): m for m in everybody}
-            self._named_for = roster, manual
+            self._named_for = roster, manual, mine
         return self._named
 
     def entries(self) -> Iterator[tuple[str, Member]]:

@@ -265,12 +265,16 @@ class Engine:
         self.seen.clear()
 
     def _add_peer(self, event: AddPeer, now: Now) -> None:
-        if event.member.key != self.me:
+        if event.member.key == self.me:
+            self.peers.card = event.member
+        else:
             self.peers.manual[event.member.key] = event.member
             self._membership_changed(now)
 
     def _remove_peer(self, event: RemovePeer, now: Now) -> None:
-        if self.peers.manual.pop(event.key, None) is not None:
+        if event.key == self.me:
+            self.peers.card = None
+        elif self.peers.manual.pop(event.key, None) is not None:
             self._membership_changed(now)
 
     def _membership_changed(self, now: Now) -> None:

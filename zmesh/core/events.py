@@ -147,7 +147,7 @@ class JoinNetwork:
 
 @dataclass(slots=True)
 class AddPeer:
-    """The operator vouches for this peer by hand."""
+    """The operator vouches for this peer by hand or, if the key is this node's own, says what account it speaks for."""
 
     member: Member
 

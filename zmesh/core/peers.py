@@ -44,6 +44,7 @@ class Peers:
         "_ignored_at",
         "_me",
         "_unlisted",
+        "card",
         "manual",
         "reputation",
         "roster",
@@ -59,6 +60,8 @@ class Peers:
         self._ignored_at = float("-inf")
         self.roster: Roster = EMPTY_ROSTER
         self.manual: dict[PeerKey, Member] = {}
+        self.card: Member | None = None
+        """What the operator says about this node itself."""
         self.reputation = Reputation(bounds.heal)
 
     # ------------------------------------------------------------ membership
@@ -69,8 +72,8 @@ class Peers:
 
     @property
     def myself(self) -> Member:
-        """This node, even if no registry lists it."""
-        return self.roster.by_key.get(self._me) or self._unlisted
+        """This node: what the registry says, else what the operator says, else its key without stake."""
+        return self.roster.by_key.get(self._me) or self.card or self._unlisted
 
     def author(self, key: PeerKey) -> Member | None:
         """The member that may have written with this key, or this node itself; None if it does not belong."""
