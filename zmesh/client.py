@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from zmesh.core.actions import Composed, Published
 from zmesh.core.bounds import MAX_DIRECT_TIMEOUT
@@ -36,6 +36,7 @@ from zmesh.seen_view import SeenView
 from zmesh.state import State
 
 if TYPE_CHECKING:
+    from zmesh.arguments import SettingsArguments
     from zmesh.config import Settings
     from zmesh.registry.port import Registry
 
@@ -78,7 +79,7 @@ class MeshNetworkClient:
         *,
         registry: Registry | str | Path | None = None,
         settings: Settings | None = None,
-        **others: Any,
+        **others: Unpack[SettingsArguments],
     ) -> None:
         source = None if registry is None or isinstance(registry, str | Path) else registry
         if source is not None and not all(hasattr(source, name) for name in _REGISTRY_PORT):

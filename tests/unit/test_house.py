@@ -26,6 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "transport",
             "version",
+            "arguments",
             "log",
             "log_limit",
             "files",
