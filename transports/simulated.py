@@ -77,7 +77,7 @@ USUAL: Final = Bounds()
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class SimulationSettings:
     """What stays fixed for a whole run."""
 
     latency: Latency = EVEN
@@ -232,7 +232,7 @@ def _rank(ascending: Sequence[float], share: float) -> float:
 class Keys:
     """Seats whose keys are derived from the seed, and verification with a cache."""
 
-    def __init__(self, seed: int, settings: Settings) -> None:
+    def __init__(self, seed: int, settings: SimulationSettings) -> None:
         self._seed = seed
         self._settings = settings
         self._known: dict[tuple[bytes, bytes, bytes], bool] = {}

@@ -4,29 +4,11 @@ What is real: ``zmesh.core.engine.Engine``, every handler, every byte of every f
 What is simulated: clocks, randomness, and the connections between nodes. Its arguments alone determine a run: the same
 seed gives the same ``digest()`` on any machine and under any PYTHONHASHSEED.
 
-Does a strategy survive when a fifth of all messages is lost and a third of all relays is silent? Announce a round, let
-every node answer, and see which were missed:
-
->>> from zmesh.core.types import MessageType
->>> from zmesh.transports.faults import Loss, Silent
->>> from zmesh.transports.simulator import Simulation
->>> sim = Simulation(seed=7, nodes=20, faults=[Loss(0.2), Silent(share=0.3)])
->>> @sim.on(MessageType.FL_ROUND_START)
-... def train(sim, told):
-...     delta = {"round_id": told.payload["round_id"], "model_cid": f"cid-{told.node}", "quality_score": 90.0}
-...     sim.send_direct(told.node, told.author, MessageType.MODEL_DELTA_TRANSFER, delta)
->>> sim.settle()
-True
->>> announced = sim.broadcast(0, MessageType.FL_ROUND_START, {"round_id": "r1", "deadline": sim.wall + 60})
->>> sim.run_for(20)
->>> sim.report().missed
-()
->>> sorted(told.author for told in sim.deliveries if told.kind is MessageType.MODEL_DELTA_TRANSFER) == [*range(1, 20)]
-True
+README.md, "Try a strategy before it goes live", has an example.
 
 Rules
- 1. Time stands still while an engine works. Only verifying a signature takes time, ``Settings.verify_seconds``, one
-    after the other on each node.
+ 1. Time stands still while an engine works. Only verifying a signature takes time, ``verify_seconds`` of the settings,
+    one after the other on each node.
  2. Every link has one fixed latency each way, so it preserves the order of messages, as a TCP connection does. Only
     faults (``transports/faults.py``) lose, repeat, reorder or change anything.
  3. Events at the same time run in the order in which they were scheduled, and nothing iterates over a set.
@@ -53,7 +35,25 @@ from zmesh.core.envelope import Composer, Envelope
 from zmesh.core.now import Now
 from zmesh.core.types import DropReason, Fault, Frames, MessageId, MessageType, Roster, SendResult
 from zmesh.transports import faults as wrongs
-from zmesh.transports.simulated import Delivery, Keys, Life, Offence, Publication, Report, Seat, Settings, summarise
+from zmesh.transports.simulated import (
+    Delivery,
+    Keys,
+    Life,
+    Offence,
+    Publication,
+    Report,
+    Seat,
+    SimulationSettings,
+    all_handlers,
+    line,
+    quiet_handlers,
+    regions,
+    summarise,
+    uniform,
+)
+
+__all__ = ["Callback", "Delivery", "Life", "Offence", "Publication", "Report", "Simulation", "SimulationSettings"]
+__all__ += ["all_handlers", "line", "quiet_handlers", "regions", "uniform"]
 
 EPOCH: Final = 1_700_000_000.0
 """Unix seconds at virtual time 0."""
@@ -65,6 +65,7 @@ INBOUND: Final = 2
 _WAKE: Final = ev.Wake()
 _MARK: Final = Struct(">QIB")
 Callback = Callable[["Simulation", Delivery], object]
+"""What ``Simulation.on`` registers."""
 
 
 class Simulation:
@@ -74,7 +75,7 @@ class Simulation:
         seed: determines every random choice of the run.
         nodes: the number of nodes.
         faults: what goes wrong, see ``transports/faults.py``.
-        settings: latency, bounds, topology, cryptography and handlers, see ``Settings``.
+        settings: latency, bounds, topology, cryptography and handlers.
 
     Raises ``ValueError`` if a rate, node number or count is out of range.
     """
@@ -84,12 +85,12 @@ class Simulation:
         seed: int = 0,
         nodes: int = 10,
         faults: Sequence[wrongs.Trouble] = (),
-        settings: Settings | None = None,
+        settings: SimulationSettings | None = None,
     ) -> None:
         if nodes < 1:
             raise ValueError(f"a simulation must have at least 1 node, not {nodes}")
         self.seed = seed
-        self.settings = settings = settings or Settings()
+        self.settings = settings = settings or SimulationSettings()
         self.time = 0.0
         """Virtual seconds since the start; every node's monotonic clock."""
         self.deliveries: list[Delivery] = []
@@ -241,8 +242,7 @@ class Simulation:
     def remove(self, node: int) -> None:
         """Remove this node from the registry; all others are notified at once."""
         key = self._seats[node].member.key
-        left = Roster.of(member for member in self.roster.members if member.key != key)
-        self.roster = left
+        self.roster = left = Roster.of(member for member in self.roster.members if member.key != key)
         self.set_roster(left, [number for number in range(len(self._lives)) if number != node])
 
     def crash(self, node: int) -> None:

@@ -14,7 +14,14 @@ from zmesh.version import VERSION as __version__  # noqa: N811 - the name by whi
 if TYPE_CHECKING:
     from zmesh.client import MeshNetworkClient
     from zmesh.config import Settings
-    from zmesh.core.errors import ConfigError, NotRunningError, PayloadError, SelfHarmError, ZmeshError
+    from zmesh.core.errors import (
+        ConfigError,
+        NotRunningError,
+        PayloadError,
+        PayloadTooLargeError,
+        SelfHarmError,
+        ZmeshError,
+    )
     from zmesh.core.types import MessageType, SendResult
     from zmesh.dispatch import MessageHandler
     from zmesh.identity import Identity
@@ -30,6 +37,7 @@ _HOMES = {
     "MessageType": "zmesh.core.types",
     "NotRunningError": "zmesh.core.errors",
     "PayloadError": "zmesh.core.errors",
+    "PayloadTooLargeError": "zmesh.core.errors",
     "PeerInfo": "zmesh.messages",
     "SelfHarmError": "zmesh.core.errors",
     "SendResult": "zmesh.core.types",
@@ -47,6 +55,7 @@ __all__ = [
     "MessageType",
     "NotRunningError",
     "PayloadError",
+    "PayloadTooLargeError",
     "PeerInfo",
     "SelfHarmError",
     "SendResult",

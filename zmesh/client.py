@@ -290,9 +290,9 @@ class MeshNetworkClient:
         Waits first while this account has sent more than others accept from it: ``author_burst`` messages at once and
         ``author_rate`` per second, of 2 KiB each. On return the message is on its way, or kept to be offered again. If
         every link refused it, the call returns up to 50 ms later, so that a flood does not outrun its links. Raises
-        ``PayloadError`` for a payload that cannot be sent, is over 64 KiB or lacks what its type requires,
-        ``SelfHarmError`` for one that contradicts what this account said before, as far as this node knows,
-        ``ConfigError`` for an unknown type, and ``NotRunningError`` before ``start``.
+        ``PayloadError`` for a payload that cannot be sent or lacks what its type requires, ``PayloadTooLargeError`` for
+        one over 64 KiB, ``SelfHarmError`` for one that contradicts what this account said before, as far as this node
+        knows, ``ConfigError`` for an unknown type, and ``NotRunningError`` before ``start``.
         """
         kind = _kind(message_type)
         while (wait := self._clear_at - time.monotonic()) > 0:
