@@ -98,9 +98,12 @@ class MeshMessage(NamedTuple):
         return message
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class PeerInfo:
-    """One peer, as known when it was asked for. Assign one to ``mesh.peers[peer_id]`` to vouch for a peer by hand."""
+    """One peer, as known when it was asked for. Assign one to ``mesh.peers[peer_id]`` to vouch for a peer by hand.
+
+    It is a snapshot and cannot be changed: ``dataclasses.replace`` makes another one.
+    """
 
     peer_id: str
     """The name that it chose; its account while no record of it has arrived."""
@@ -162,7 +165,14 @@ class PeerInfo:
 
     @classmethod
     def of(
-        cls, member: Member, endpoints: tuple[Endpoint, ...], *, last_seen: float, reputation: float, is_linked: bool
+        cls,
+        member: Member,
+        endpoints: tuple[Endpoint, ...],
+        *,
+        last_seen: float,
+        reputation: float,
+        is_linked: bool,
+        alive_for: float,
     ) -> PeerInfo:
         """What is known about a member now."""
         return cls(
@@ -176,6 +186,7 @@ class PeerInfo:
             reputation=reputation,
             capabilities=member.capabilities,
             is_linked=is_linked,
+            alive_for=alive_for,
         )
 
     @classmethod

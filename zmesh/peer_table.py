@@ -1,7 +1,7 @@
 """``mesh.peers``: all known peers, as a mapping that can be written to.
 
 Rules
- 1. Reading returns a fresh ``PeerInfo`` each time: nothing stored here can go stale, and changing one changes nothing.
+ 1. Reading returns a fresh ``PeerInfo`` each time, a snapshot that cannot be changed: nothing stored here goes stale.
  2. Assigning vouches for a peer by hand and connects; deleting takes that back. Neither can override the registry.
  3. A bad entry is refused before anything changes.
  4. A name that several peers claim, or that is another's account, stands for none of them: each is listed under its
@@ -205,17 +205,17 @@ class PeerTable(MutableMapping[str, PeerInfo]):
 
     def describe(self, member: Member) -> PeerInfo:
         """All that is known about a member now."""
-        info = self._describe(member)
-        info.alive_for = self._bounds.alive
-        return info
-
-    def _describe(self, member: Member) -> PeerInfo:
-        now = self._clocks()
+        now, alive = self._clocks(), self._bounds.alive
         manual = self._manual.get(member.peer_id)
         last_seen = 0.0 if manual is None or manual[0].key != member.key else manual[1]
         if self._engine is None:
             return PeerInfo.of(
-                member, member.endpoints, last_seen=last_seen, reputation=member.reputation, is_linked=False
+                member,
+                member.endpoints,
+                last_seen=last_seen,
+                reputation=member.reputation,
+                is_linked=False,
+                alive_for=alive,
             )
         peers, link = self._engine.peers, self._engine.links.get(member.key)
         heard = peers.last_heard(member.key)
@@ -225,6 +225,7 @@ class PeerTable(MutableMapping[str, PeerInfo]):
             last_seen=last_seen if heard is None else now.wall - (now.mono - heard),
             reputation=peers.reputation.score(member, now.mono),
             is_linked=link is not None and link.state is LinkState.LIVE,
+            alive_for=alive,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,16 @@ async def test_peers_can_be_added_before_the_start_and_stay_over_a_restart() -> 
                 assert (known.account_id, known.stake_amount, known.is_validator) == ("5Grw", 7, False)
                 assert known.is_alive()
             assert list(a.peers) == ["b"]
+
+
+def test_what_is_known_of_a_peer_is_a_snapshot() -> None:
+    """An assignment to one of its fields would change nothing at the node."""
+    a = client("a")
+    a.peers["b"] = card(client("b"))
+    with pytest.raises(FrozenInstanceError):
+        a.peers["b"].reputation = 0  # type: ignore[misc]
+    a.peers["b"] = replace(a.peers["b"], stake_amount=7)
+    assert a.peers["b"].stake_amount == 7
 
 
 def test_how_long_a_silent_peer_is_alive_is_a_setting() -> None:
