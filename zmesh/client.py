@@ -333,7 +333,7 @@ class MeshNetworkClient:
             raise ConfigError(f"timeout must be above 0 and at most {MAX_DIRECT_TIMEOUT:g} s, not {timeout} s")
         return await life.send(recipient_id, _kind(message_type), payload, timeout)
 
-    async def announce_fl_round(  # noqa: PLR0913  # the guide's own signature
+    async def announce_fl_round(  # noqa: PLR0913  # one for each field of the payload
         self,
         round_id: str,
         dataset_name: str,
@@ -378,7 +378,7 @@ class MeshNetworkClient:
         payload = {"round_id": round_id, "model_cid": model_cid, "quality_score": quality_score, **extra}
         return await self.send(recipient_id, MessageType.MODEL_DELTA_TRANSFER, payload, timeout)
 
-    # The guide's names.
+    # Aliases, for services written against these names.
     _broadcast_message = broadcast
     _create_message = create_message
 

@@ -18,6 +18,8 @@ from zmesh.core.bounds import MAX_TTL
 from zmesh.core.envelope import Envelope
 from zmesh.core.errors import ConfigError
 from zmesh.core.types import Endpoint, Member, MessageType, PeerKey
+from zmesh.handlers.rounds import ROUND_ID, START
+from zmesh.handlers.schema import objection_to
 from zmesh.identity import curve_image
 from zmesh.multiaddr import parse_endpoint, to_multiaddr
 from zmesh.registry.port import Account
@@ -204,30 +206,41 @@ class PeerInfo:
 
 @dataclass(frozen=True, slots=True)
 class FLRoundAnnouncement:
-    """The content of an FL_ROUND_START. Amounts are in Mahogany, as in the guide."""
+    """The payload of an FL_ROUND_START.
+
+    Every field but ``round_id`` may be left out on the wire: its default then stands for "not said".
+    """
 
     round_id: str
-    dataset_name: str
-    target_participants: int
-    deadline: float
+    """1 to 256 bytes in UTF-8. Another coordinator may use the same id for a round of its own."""
+    dataset_name: str = ""
+    """At most 256 bytes in UTF-8."""
+    target_participants: int | None = None
+    """How many participants the coordinator wants."""
+    deadline: float | None = None
     """Unix seconds: the moment itself, so that a late reader need not know when it was sent."""
-    deadline_seconds: float
+    deadline_seconds: float | None = None
     """Seconds from the announcement, as the coordinator gave it."""
     reward_pool: float = 0
+    """The rewards of all participants together, in the chain's smallest unit."""
     min_stake: float = 0
+    """The stake that a participant needs, in the chain's smallest unit; recorded, not enforced."""
     model_hash: str = ""
+    """The hash or CID of the model to start from, at most 256 bytes in UTF-8."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The payload."""
-        return asdict(self)
+        """The payload, without what is None."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_dict(cls, payload: Mapping[str, Any]) -> FLRoundAnnouncement:
-        """From the payload of a message. Raises ``ValueError`` if a field without a default is missing."""
-        try:
-            return cls(**{name: payload[name] for name in cls.__slots__ if name in payload})
-        except TypeError as error:
-            raise ValueError(f"not an FL round announcement: {error}") from None
+        """From the payload of a message; further keys are ignored.
+
+        Raises ``ValueError`` naming the field that is missing or wrong, which no message from the mesh has.
+        """
+        if objection := objection_to(payload, ROUND_ID, START):
+            raise ValueError(f"not an FL round announcement: {objection}")
+        return cls(**{name: payload[name] for name in cls.__slots__ if payload.get(name) is not None})
 
 
 def parse_public_key(text: object, where: str) -> PeerKey:

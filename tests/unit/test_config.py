@@ -16,7 +16,7 @@ from zmesh.core.types import Endpoint
 from zmesh.identity import Identity, create_key_file
 from zmesh.transport import MAX_LINKS
 
-GUIDE = {
+VARIABLES = {
     "MESH_LISTEN_PORT": ("9191", "listen_port", 9191),
     "MESH_PEER_ID": ("validator_belizecity_01", "peer_id", "validator_belizecity_01"),
     "BLOCKCHAIN_RPC": ("ws://blockchain:9944", "blockchain_rpc", "ws://blockchain:9944"),
@@ -45,7 +45,7 @@ def refusal(**explicit: Any) -> str:
     return str(caught.value)
 
 
-def test_the_defaults_are_the_guides() -> None:
+def test_the_defaults_are_those_that_operators_rely_on() -> None:
     settings = Settings(peer_id="me")
     assert settings.listen_port == 9090
     assert settings.blockchain_rpc == "ws://localhost:9944"
@@ -56,11 +56,11 @@ def test_the_defaults_are_the_guides() -> None:
     assert (settings.bounds().alive, settings.bounds().forget) == (300, 600)
 
 
-@pytest.mark.parametrize("variable", GUIDE)
+@pytest.mark.parametrize("variable", VARIABLES)
 def test_an_argument_beats_the_environment_which_beats_the_default(
     variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text, field, value = GUIDE[variable]
+    text, field, value = VARIABLES[variable]
     monkeypatch.setenv("MESH_PEER_ID", "default")
     default = getattr(Settings(), field)
     assert default != value

@@ -63,7 +63,7 @@ FULL = {
         (REQUEST, {"round_id": 5}, Verdict.REJECT),
     ],
 )
-def test_the_schema_is_what_the_guide_needs_and_no_stricter(
+def test_the_schema_is_what_applications_need_and_no_stricter(
     kind: MessageType, payload: dict[str, Any], verdict: Verdict
 ) -> None:
     assert take(Rounds(), ALICE.says(kind, payload)) is verdict
