@@ -45,7 +45,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"belonging"}),
     frozenset({"running"}),
     frozenset({"client", ""}),
-    frozenset({"cli", "cli_keys", "demo", "__main__"}),
+    frozenset({"cli", "cli_keys", "demo", "testing", "__main__"}),
 )
 
 # What the pure parts may import besides zmesh.core: values and arithmetic, no clock, no chance, no IO.

@@ -21,6 +21,7 @@ PUBLIC = {
     "zmesh": {"MeshNetworkClient", "MessageHandler", "PayloadTooLargeError", "Settings"},
     "zmesh.handlers": {"Delta", "Equivocation", "Proposal", "Round", "RoundState", "Tally"},
     "zmesh.registry": {*("EMPTY_ROSTER", "Account", "Endpoint", "Member", "PeerKey", "Roster", "ValidatorSet")},
+    "zmesh.testing": {"Nodes", "Validators", "mesh"},
     "zmesh.transports.simulator": {"Delivery", "Offence", "Publication", "Report", "Simulation", "SimulationSettings"},
 }
 """Public modules, with names that must be among those that they export."""
