@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from zmesh.construction import named_registry, own_registry, settings_of
 from zmesh.core.actions import Composed, Published
 from zmesh.core.bounds import MAX_DIRECT_TIMEOUT
 from zmesh.core.errors import ConfigError, NotRunningError, PayloadError
@@ -52,7 +53,6 @@ YIELD_EVERY = 16
 """Broadcasts after which a loop that only broadcasts also lets the node read."""
 
 _FROM_NOW = number(0, MAX_AMOUNT)
-_REGISTRY_PORT = ("start", "read", "stop", "describe", "status")
 
 _log = get_logger(__name__)
 
@@ -81,12 +81,7 @@ class MeshNetworkClient:
         settings: Settings | None = None,
         **others: Unpack[SettingsArguments],
     ) -> None:
-        source = None if registry is None or isinstance(registry, str | Path) else registry
-        if source is not None and not all(hasattr(source, name) for name in _REGISTRY_PORT):
-            raise ConfigError(
-                "registry must be a path, substrate, or an object that implements zmesh.registry.Registry, "
-                f"not a value of type {type(source).__name__}"
-            )
+        source = own_registry(registry)
         given = {
             "peer_id": peer_id,
             "listen_port": listen_port,
@@ -95,7 +90,7 @@ class MeshNetworkClient:
             "registry": registry if source is None else None,
             **others,
         }
-        self.settings = _settings(settings, {name: value for name, value in given.items() if value is not None})
+        self.settings = settings_of(settings, {name: value for name, value in given.items() if value is not None})
         bounds, identity = self.settings.bounds(), self.settings.identity()
         delegation = self.settings.delegated(identity.public)
         genesis = self.settings.chain(delegation)
@@ -105,7 +100,7 @@ class MeshNetworkClient:
             identity=identity,
             delegation=delegation,
             genesis=genesis,
-            registry=source if source is not None else self._named_registry(genesis),
+            registry=source if source is not None else named_registry(self.settings, genesis),
             state=State(self.settings.state_dir),
             dispatcher=Dispatcher(
                 self.settings.handler_queue, self.settings.handler_concurrency, self.settings.handler_timeout
@@ -121,19 +116,6 @@ class MeshNetworkClient:
         self._pause = 0.0
         self._clear_at = 0.0
         """Monotonic seconds from which others accept the next broadcast."""
-
-    def _named_registry(self, genesis: bytes) -> Registry | None:
-        """The registry that the settings name, if any."""
-        file, chain = self.settings.registry_file(), self.settings.registry_chain()
-        if file is not None:
-            from zmesh.registry.static import StaticRegistry
-
-            return StaticRegistry(file)
-        if chain is not None:
-            from zmesh.registry.chain import ChainRegistry
-
-            return ChainRegistry(self.settings.rpc_urls(), chain, self.settings.state_dir, genesis=genesis)
-        return None
 
     def __repr__(self) -> str:
         state = "running" if self.is_running else "stopped"
@@ -475,19 +457,6 @@ def _kind(value: MessageType) -> MessageType:
         return MessageType(value)
     except ValueError:
         raise ConfigError(f"message type must be one of {', '.join(MessageType)}, not {shown(value)}") from None
-
-
-def _settings(made: Settings | None, given: Mapping[str, Any]) -> Settings:
-    """The ready-made settings, or new ones from the arguments and the environment."""
-    from zmesh.config import Settings  # its import takes longer than all others together
-
-    if made is None:
-        return Settings(**given)
-    if not isinstance(made, Settings):
-        raise ConfigError(f"settings must be a zmesh.Settings, not a value of type {type(made).__name__}")
-    if given:
-        raise ConfigError(f"settings and {', '.join(given)} must not both be given: put everything into Settings")
-    return made
 
 
 def _is_cancelled() -> bool:

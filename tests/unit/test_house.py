@@ -41,7 +41,20 @@ LAYERS: tuple[frozenset[str], ...] = (
         {"transports", "handlers", "registry", "config", "http", "http_client", "http_limits", "messages", "state"}
     ),
     frozenset({"fair_queue"}),
-    frozenset({"node", "dialer", "bootstrap", "dispatch", "peer_table", "seen_view", "server", "counted", "status"}),
+    frozenset(
+        {
+            "construction",
+            "node",
+            "dialer",
+            "bootstrap",
+            "dispatch",
+            "peer_table",
+            "seen_view",
+            "server",
+            "counted",
+            "status",
+        }
+    ),
     frozenset({"belonging"}),
     frozenset({"running"}),
     frozenset({"client", ""}),
