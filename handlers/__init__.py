@@ -16,7 +16,7 @@ from zmesh.handlers.offers import Judge, Offer, RecordPorts, Taken
 from zmesh.handlers.record import Description, Record, decode_record, encode_record, is_local, verify_record
 from zmesh.handlers.records import Records
 from zmesh.handlers.rounds import Delta, Round, Rounds, RoundState
-from zmesh.handlers.votes import Equivocation, Proposal, Tally, Votes
+from zmesh.handlers.votes import Equivocation, Proposal, Signed, Tally, Votes
 
 __all__ = [
     "Delta",
@@ -33,6 +33,7 @@ __all__ = [
     "Round",
     "RoundState",
     "Rounds",
+    "Signed",
     "Taken",
     "Tally",
     "Votes",

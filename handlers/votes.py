@@ -74,18 +74,25 @@ class Signed:
     """A message as evidence: anyone can verify ``signature`` by ``key`` over ``body`` (PROTOCOL.md, "Signing")."""
 
     key: PeerKey
+    """32 bytes: the author's Ed25519 public key."""
     body: bytes
+    """The envelope's body as it travelled, at most 1,024 bytes."""
     signature: bytes
+    """64 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Equivocation:
-    """Proof that one account voted twice."""
+    """Proof that one account voted twice, for different choices."""
 
     account: str
+    """The account whose vote is void."""
     proposal_id: str
+    """What it voted on."""
     first: Signed
+    """The vote that was signed first."""
     second: Signed
+    """A vote for another choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +100,11 @@ class Proposal:
     """An account's claim to a proposal_id."""
 
     account: str
+    """The account that signed it."""
     message_id: bytes
-    """32 bytes."""
+    """32 bytes: BLAKE2b-256 of what was signed."""
     timestamp_ms: int
+    """Unix milliseconds, as signed by its author."""
     terms: bytes
     """32 bytes, BLAKE2b-256 of the payload."""
     contradicted: bool = False
@@ -113,6 +122,7 @@ class Tally:
     whatever order either arrived."""
 
     proposal_id: str
+    """What was voted on."""
     counts: Mapping[str, int]
     """Voters for each choice."""
     stake: Mapping[str, int]
@@ -135,7 +145,7 @@ class _Vote:
 
 
 class Votes:
-    """Counts the votes of the mesh.
+    """``mesh.handlers.votes``: counts the votes of the mesh.
 
     Args:
         members: returns the current members, this node included, each account once; called only by ``tally``. None if

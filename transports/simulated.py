@@ -105,8 +105,11 @@ class Life:
 
     def __init__(self, seat: Seat, engine: Engine, handlers: tuple[Handler, ...], epoch: int, skew: float) -> None:
         self.seat = seat
+        """Its number, key and account, which outlive it."""
         self.engine = engine
+        """The real one."""
         self.handlers = handlers
+        """What the settings made for this life."""
         self.epoch = epoch
         self.skew = skew
         """Seconds by which its wall clock is ahead."""
@@ -123,21 +126,32 @@ class Delivery(NamedTuple):
     """One message handed to one application."""
 
     time: float
+    """Virtual seconds since the start."""
     node: int
+    """The node that got it."""
     author: int
+    """The node that signed it."""
     kind: MessageType
+    """What it is about."""
     message_id: MessageId
+    """32 bytes."""
     payload: Mapping[str, Any]
+    """As decoded; all applications share it."""
     direct: bool
+    """True for a direct message, False for gossip."""
 
 
 class Offence(NamedTuple):
     """One node blamed another."""
 
     time: float
+    """Virtual seconds since the start."""
     node: int
+    """The node that charged it."""
     culprit: int
+    """The node that was charged."""
     fault: Fault
+    """For what."""
     reputation: float
     """The culprit's remaining reputation at that node."""
 
@@ -176,9 +190,11 @@ class Report:
     """How some messages spread. Seconds; ``p50`` and ``p99`` are over all deliveries of all messages."""
 
     messages: int
+    """How many were sent."""
     expected: int
     """Expected deliveries: every message to every node that runs now, except its author."""
     delivered: int
+    """Those of the expected deliveries that happened."""
     missed: tuple[tuple[str, int], ...]
     """(message id in hex, node) of each missing delivery."""
     repeats: int
@@ -188,7 +204,9 @@ class Report:
     arrived_per_delivery: float
     """Copies that arrived per delivery."""
     p50: float
+    """The time within which half of the deliveries happened."""
     p99: float
+    """The same for 99 % of them."""
     last: float
     """The time until the last node had a message, as the median over all messages."""
     worst: float

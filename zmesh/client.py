@@ -145,7 +145,12 @@ class MeshNetworkClient:
 
     @property
     def peers(self) -> PeerTable:
-        """Known peers, by peer_id. Assigning a ``PeerInfo`` vouches for a peer and connects; deleting undoes that."""
+        """All other known peers, by peer_id: a mapping that can be written to, before ``start`` as well.
+
+        Assigning a ``PeerInfo`` vouches for a peer by hand and connects; deleting takes that back. An entry with this
+        node's own key tells it its own account and stake. ``PeerTable`` says what is refused. The table itself cannot
+        be replaced: that raises ``ConfigError``.
+        """
         return self._setup.peers
 
     @peers.setter
@@ -210,9 +215,12 @@ class MeshNetworkClient:
         self._setup = replace(self._setup, delegation=delegation)
 
     async def stop(self) -> None:
-        """Let handlers finish what is queued, say goodbye and close, within ``stop_timeout``. Safe to call twice.
+        """Let handlers finish what is queued, say goodbye and close, within ``stop_timeout`` seconds.
 
-        All callers wait for the same shutdown, which completes even if they give up waiting.
+        Safe to call twice: all callers wait for the same shutdown, which completes even if they give up waiting. May be
+        called from a handler, which is then not waited for. A registry of your own may take half as long again; what
+        its ``stop`` raises is raised here, once everything is closed. Raises ``NotRunningError`` on another event loop
+        than that of ``start``.
         """
         if self._life is None:
             return
@@ -255,8 +263,10 @@ class MeshNetworkClient:
     ) -> MeshMessage:
         """Build and sign a message without sending it.
 
-        Raises ``PayloadError`` for a payload that cannot be sent, ``ConfigError`` for an unknown type or recipient,
-        ``NotRunningError`` before ``start``.
+        ``ttl``: hops, 1 to 255, or None to choose by the size of the mesh; it does not apply to a direct message.
+        ``recipient``: the peer_id, account or public key of one known peer, for a direct message; None for gossip.
+        Raises ``PayloadError`` for a payload or ttl that cannot be sent, ``ConfigError`` for an unknown type or
+        recipient, and ``NotRunningError`` before ``start``.
         """
         key = None if recipient is None else self._resolve(recipient)
         event = Compose(_kind(message_type), payload, ttl, key)
@@ -267,7 +277,7 @@ class MeshNetworkClient:
     async def broadcast(
         self, message_type: MessageType, payload: Mapping[str, Any], ttl: int | None = None
     ) -> MeshMessage:
-        """Sign a message and gossip it to all peers; ``ttl``: hops, or None to choose by the size of the mesh.
+        """Sign a message and gossip it to all peers; ``ttl``: 1 to 255 hops, or None to choose by the size of the mesh.
 
         Waits first while this account has sent more than others accept from it: ``author_burst`` messages at once and
         ``author_rate`` per second, of 2 KiB each. On return the message is on its way, or kept to be offered again. If
@@ -327,10 +337,12 @@ class MeshNetworkClient:
         model_hash: str = "",
         **extra: Any,
     ) -> MeshMessage:
-        """Announce a federated-learning round to all peers; ``deadline`` in seconds from now.
+        """Announce a federated-learning round to all peers.
 
-        The payload also carries the deadline as Unix seconds, and everything in ``extra``. Raises what ``broadcast``
-        raises.
+        ``deadline``: seconds from now; the payload carries it as Unix seconds, too. ``reward_pool``, for all together,
+        and ``min_stake``, of each participant: amounts in the chain's smallest unit. ``target_participants``: a number
+        of accounts. ``round_id``, ``dataset_name`` and ``model_hash``: at most 256 bytes each. ``extra``: further
+        fields of the payload. Raises what ``broadcast`` raises.
         """
         if not _FROM_NOW(deadline):
             raise PayloadError(f"deadline must be a number of seconds from now, 0 or more, not {shown(deadline)}")
@@ -356,7 +368,11 @@ class MeshNetworkClient:
         timeout: float = DIRECT_SECONDS,  # noqa: ASYNC109  # see ``send``
         **extra: Any,
     ) -> SendResult:
-        """Send a model delta (by reference, or in ``extra``) straight to one peer; see ``send``."""
+        """Send a model delta (by reference, or in ``extra``) straight to one peer.
+
+        ``model_cid``: where the delta is stored, at most 256 bytes. ``quality_score``: 0 to 100. ``timeout``: seconds,
+        at most 110. Returns and raises what ``send`` does.
+        """
         payload = {"round_id": round_id, "model_cid": model_cid, "quality_score": quality_score, **extra}
         return await self.send(recipient_id, MessageType.MODEL_DELTA_TRANSFER, payload, timeout)
 
@@ -381,16 +397,21 @@ class MeshNetworkClient:
         self._setup.dispatcher.register(_kind(message_type), handler)
 
     def receive_messages(self) -> AsyncGenerator[MeshMessage]:
-        """``async for message in mesh.receive_messages()``: all types, from this call until ``stop``."""
+        """``async for message in mesh.receive_messages()``: all types, from this call until ``stop``.
+
+        At most ``handler_queue`` messages wait for an iterator: one that reads too
+        slowly misses some, which are counted as ``missed_queue_full``.
+        """
         return self._setup.dispatcher.iterate()
 
     async def discover_peers(self) -> list[PeerInfo]:
-        """Ask the registry now, and return all members, including peers added by hand.
+        """Ask the registry now, and return all members but this node, including peers added by hand.
 
         For validators whose signed record has not arrived yet, only the account and what the chain says about it are
         known: their ``public_key`` is empty, and their account stands in for their name.
 
-        A registry that cannot be read is warned about once; the answer is then the peers known so far.
+        A registry that cannot be read is warned about once; the answer is then the peers known so far. Raises
+        ``NotRunningError`` before ``start`` or if the node is stopped meanwhile.
         """
         life = self._here()
         if self._setup.registry is not None:

@@ -53,7 +53,10 @@ class MeshMessage(NamedTuple):
 
     @classmethod
     def of(cls, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> MeshMessage:
-        """The application's view of a verified envelope."""
+        """The application's view of a verified envelope, by the member that signed it.
+
+        Raises ``ValueError`` for an envelope between the two ends of a link (HELLO, ACK), which no application sees.
+        """
         if envelope.kind is None:
             raise ValueError(f"kind {envelope.code} is not an application message")
         return cls(

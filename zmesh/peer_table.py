@@ -38,7 +38,11 @@ class Running(Protocol):
 
 
 class PeerTable(MutableMapping[str, PeerInfo]):
-    """Works before the start, too: ``attach`` hands over what was assigned by then."""
+    """``mesh.peers``: a mapping from names to ``PeerInfo``, of all peers but this node.
+
+    Entries may be assigned and deleted before the start, too, and outlive a restart. While the node runs, only its own
+    event loop may change the table.
+    """
 
     def __init__(self, own_key: PeerKey, own_name: str, bounds: Bounds, clocks: Callable[[], Now]) -> None:
         self._own_key = own_key
@@ -76,6 +80,7 @@ class PeerTable(MutableMapping[str, PeerInfo]):
     # ------------------------------------------------------------ the mapping
 
     def __getitem__(self, peer_id: str) -> PeerInfo:
+        """What is known about a peer now. Raises ``KeyError`` if none is listed under that name."""
         member = self._names().get(peer_id)
         if member is None or not self._is_listed()(member):
             raise KeyError(peer_id)
@@ -99,6 +104,15 @@ class PeerTable(MutableMapping[str, PeerInfo]):
         return _Values(self)
 
     def __setitem__(self, peer_id: str, info: PeerInfo) -> None:
+        """Vouch for a peer by hand and connect to it, or replace what was said about it.
+
+        An entry with this node's own key and name gives this node its account, its stake and its right to vote, unless
+        the registry lists it. It is not listed here.
+
+        Raises ``ConfigError`` for an entry that is malformed, stored under another name than its ``peer_id``, or shares
+        its name, key, account or CURVE key with another peer, and ``NotRunningError`` on another event loop than the
+        node's. Nothing has changed then.
+        """
         self._refuse_elsewhere()
         where = f"peers[{peer_id!r}]"
         if not isinstance(info, PeerInfo):
@@ -118,6 +132,11 @@ class PeerTable(MutableMapping[str, PeerInfo]):
         self._tell(AddPeer(member))
 
     def __delitem__(self, peer_id: str) -> None:
+        """Take back what was assigned under that name; the peer is cut off unless the registry lists it.
+
+        Raises ``KeyError`` for an unknown name, ``ConfigError`` for a peer that only the registry can remove, and
+        ``NotRunningError`` on another event loop than the node's.
+        """
         self._refuse_elsewhere()
         if peer_id == self._own_name and self._card is not None:
             self._card = None

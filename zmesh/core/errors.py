@@ -25,7 +25,7 @@ class PayloadError(ZmeshError, ValueError):
 
 
 class PayloadTooLargeError(PayloadError):
-    """The one ``PayloadError`` that is about size."""
+    """A payload of more than ``bounds.MAX_PAYLOAD``, 64 KiB, once encoded: send a reference to it instead."""
 
 
 class SelfHarmError(PayloadError):
@@ -33,7 +33,7 @@ class SelfHarmError(PayloadError):
 
 
 class NotRunningError(ZmeshError, RuntimeError):
-    """The client was asked to send before ``start()`` or after ``stop()``."""
+    """The client cannot do that now: it is not running, is running already, or runs on another event loop."""
 
 
 class WireError(Exception):
