@@ -385,10 +385,11 @@ class MeshNetworkClient:
     def register_handler(self, message_type: MessageType, handler: MessageHandler) -> None:
         """Call ``handler(message)`` for every message of this type, in addition to earlier handlers.
 
-        An awaitable that it returns is awaited; any other result is ignored. A plain callable must not block. A call
-        that waits for longer than ``handler_timeout`` is cancelled: long work belongs in a task of the application's
-        own. All handlers of a message share one payload, and must only read it. Register before ``start``: messages
-        that arrive earlier are not kept. Raises ``ConfigError`` for an unknown type or an object that is not callable.
+        Takes coroutine functions and plain callables, which run on the event loop and must not block. An awaitable that
+        one returns is awaited; any other result is ignored. A call that waits for longer than ``handler_timeout`` is
+        cancelled: long work belongs in a task of the application's own. All handlers of a message share one payload,
+        and must only read it. Register before ``start``: messages that arrive earlier are not kept. Raises
+        ``ConfigError`` for an unknown type or an object that is not callable.
         """
         if not callable(handler):
             raise ConfigError(
