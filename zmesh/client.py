@@ -400,8 +400,8 @@ class MeshNetworkClient:
     def receive_messages(self) -> AsyncGenerator[MeshMessage]:
         """``async for message in mesh.receive_messages()``: all types, from this call until ``stop``.
 
-        At most ``handler_queue`` messages wait for an iterator: one that reads too
-        slowly misses some, which are counted as ``missed_queue_full``.
+        At most ``handler_queue`` messages wait for an iterator: one that reads too slowly misses some. They count as
+        ``missed_queue_full``, or as ``refused_queue_full`` if no handler had room for them either.
         """
         return self._setup.dispatcher.iterate()
 
