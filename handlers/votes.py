@@ -130,7 +130,6 @@ class _Vote:
     word: str
     """The choice."""
     timestamp_ms: int
-    sender: Member
     signed: Signed
 
 
@@ -138,15 +137,13 @@ class Votes:
     """Counts the votes of the mesh.
 
     Args:
-        members: returns the current members, this node included, each account once; called only by ``tally``. None if
-            the members are not known: then each voter counts as it was when it voted.
+        members: returns the current members, this node included, each account once; called only by ``tally``.
     """
 
     kinds: frozenset[MessageType] = frozenset({MessageType.CONSENSUS_PROPOSE, MessageType.CONSENSUS_VOTE})
 
-    def __init__(self, members: Callable[[], Iterable[Member]] | None = None) -> None:
-        self.members = members
-        """May be set later: handlers are made before the engine that knows the members."""
+    def __init__(self, members: Callable[[], Iterable[Member]]) -> None:
+        self._members = members
         self._votes: Ledger[_Vote] = Ledger(VOTES_PER_ACCOUNT)
         self._proposals: Ledger[Proposal] = Ledger(PROPOSALS_PER_ACCOUNT)
         self.deadline: float | None = None
@@ -158,7 +155,8 @@ class Votes:
         votes = self._votes.of(proposal_id)
         void = tuple(account for account, said in votes.items() if _contradiction(said))
         valid = {account: said[0] for account, said in votes.items() if not _contradiction(said)}
-        voters = self._voters(vote.sender for account, vote in valid.items() if not self._votes.has_flooded(account))
+        now = {member.account: member for member in self._members() if member.is_validator}
+        voters = [now[account] for account in valid if account in now and not self._votes.has_flooded(account)]
         for voter in voters:
             choice = valid[voter.account].word
             counts[choice] = counts.get(choice, 0) + 1
@@ -240,7 +238,7 @@ class Votes:
         account, proposal_id, time = sender.account, payload["proposal_id"], envelope.timestamp_ms
         if envelope.kind is MessageType.CONSENSUS_VOTE:
             signed = Signed(envelope.author, envelope.body, envelope.signature)
-            self._votes.note(account, proposal_id, _Vote(_as_text(payload["choice"]), time, sender, signed))
+            self._votes.note(account, proposal_id, _Vote(_as_text(payload["choice"]), time, signed))
         else:
             self._proposals.note(account, proposal_id, Proposal(account, envelope.id, time, terms_of(envelope)))
         return ()
@@ -248,15 +246,6 @@ class Votes:
     def wake(self, now: Now) -> Sequence[Command]:
         """Never called: there is no deadline."""
         return ()
-
-    # ------------------------------------------------------------ within
-
-    def _voters(self, senders: Iterable[Member]) -> list[Member]:
-        """Those of the senders that may vote now, with their current stake."""
-        if self.members is None:
-            return [sender for sender in senders if sender.is_validator]
-        now = {member.account: member for member in self.members() if member.is_validator}
-        return [now[sender.account] for sender in senders if sender.account in now]
 
 
 def _schema(envelope: Envelope) -> Schema:

@@ -154,11 +154,11 @@ class Running:
             self._heartbeat,
             RecordPorts(identity, network, verify, self.belonging.judge, self.belonging.took),
             account=lambda: self.engine.peers.myself.account,
+            members=lambda: (self.engine.peers.myself, *self.engine.peers),
             heartbeat_interval=settings.heartbeat_interval,
             phase=self._rng.random(),
         )
         engine = Engine(identity, network, epoch, self._rng, bounds=setup.bounds, handlers=self.handlers)
-        self.handlers.votes.members = lambda: (engine.peers.myself, *engine.peers)
         self._node = node = Node(engine, self._transport, self, self._dialer, verify_threads=settings.verify_threads)
         ends.push_async_callback(self._save)
         ends.push_async_callback(self.server.stop)
