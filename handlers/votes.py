@@ -24,7 +24,8 @@ Rules
     moment, and messages hit that moment at one node and not at another. Guests have no vote; the vote of a member that
     left counts again if it returns.
  9. Only gossip counts. A direct message is for the application: no other node hears of it.
-10. Choices are compared and counted as text: a string as it is, True and 1 as JSON writes them ("true", "1").
+10. What this node pledged (``pledges``) keeps it from contradicting itself, and counts nowhere.
+11. Choices are compared and counted as text: a string as it is, True and 1 as JSON writes them ("true", "1").
 
 Payloads (any further key is allowed)
     CONSENSUS_PROPOSE  proposal_id
@@ -42,6 +43,7 @@ from zmesh.core.events import Command
 from zmesh.core.now import Now
 from zmesh.core.types import Member, MessageType, PeerKey, Verdict
 from zmesh.handlers.ledger import Ledger, W
+from zmesh.handlers.pledges import Pledge, Pledges
 from zmesh.handlers.schema import Check, Schema, flaw, objection_to, size_objection, terms_of, text, whole
 
 MAX_ID: Final = 256
@@ -146,6 +148,8 @@ class Votes:
         self._members = members
         self._votes: Ledger[_Vote] = Ledger(VOTES_PER_ACCOUNT)
         self._proposals: Ledger[Proposal] = Ledger(PROPOSALS_PER_ACCOUNT)
+        self.pledges = Pledges()
+        """What this node has on disk of what it said, if anything. They do not count: only what was heard does."""
         self.deadline: float | None = None
 
     def tally(self, proposal_id: str) -> Tally:
@@ -212,17 +216,18 @@ class Votes:
         return objection_to(payload, _schema(envelope), {})
 
     def harm(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> str:
-        """A contradiction of what its account said, or a flood, as far as this node remembers."""
+        """A contradiction of what its account said, or a flood, as far as this node heard or pledged itself."""
         if envelope.recipient is not None:
             return ""
-        account, proposal_id, time = sender.account, payload["proposal_id"], envelope.timestamp_ms
-        is_vote = envelope.kind is MessageType.CONSENSUS_VOTE
+        mine = self.pledge(envelope, sender, payload)
+        account, proposal_id = mine.account, mine.proposal_id
+        is_vote = mine.kind is MessageType.CONSENSUS_VOTE
         ledger: Ledger[Any] = self._votes if is_vote else self._proposals
-        if ledger.would_flood(account, proposal_id, time):
-            most = VOTES_PER_ACCOUNT if is_vote else PROPOSALS_PER_ACCOUNT
+        if ledger.would_flood(account, proposal_id, mine.timestamp_ms, self.pledges.spoken_of(mine)):
+            most = _most(mine.kind)
             return f"its account would speak of more than {most} proposals in ten minutes, and then none of that counts"
-        word = _as_text(payload["choice"]) if is_vote else terms_of(envelope).hex()
-        other = next((said.word for said in ledger.by(account, proposal_id) if said.word != word), None)
+        words = [*(said.word for said in ledger.by(account, proposal_id)), *self.pledges.words(mine)]
+        other = next((word for word in words if word != mine.word), None)
         if other is None:
             return ""
         if is_vote:
@@ -230,6 +235,18 @@ class Votes:
         return (
             f"its account has already proposed {proposal_id!r}, with other bytes: everybody would see a contradiction"
         )
+
+    def pledge(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> Pledge:
+        """What its author undertakes with a sound message of its own."""
+        kind = envelope.kind
+        assert kind is not None
+        word = _as_text(payload["choice"]) if kind is MessageType.CONSENSUS_VOTE else terms_of(envelope).hex()
+        proposal_id, time = payload["proposal_id"], envelope.timestamp_ms
+        return Pledge(kind, envelope.network, sender.account, envelope.author, proposal_id, word, time)
+
+    def pledges_with(self, pledge: Pledge) -> Pledges:
+        """``pledges`` and this one, which is not among them before somebody puts it there."""
+        return self.pledges.plus(pledge, _most(pledge.kind))
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Count it, or void it; a direct message counts nowhere."""
@@ -246,6 +263,10 @@ class Votes:
     def wake(self, now: Now) -> Sequence[Command]:
         """Never called: there is no deadline."""
         return ()
+
+
+def _most(kind: MessageType) -> int:
+    return VOTES_PER_ACCOUNT if kind is MessageType.CONSENSUS_VOTE else PROPOSALS_PER_ACCOUNT
 
 
 def _schema(envelope: Envelope) -> Schema:
