@@ -14,7 +14,7 @@ from zmesh.version import VERSION as __version__  # noqa: N811 - the name by whi
 if TYPE_CHECKING:
     from zmesh.client import MeshNetworkClient
     from zmesh.config import Settings
-    from zmesh.core.errors import ConfigError, NotRunningError, PayloadError, SelfHarmError, ZmeshError
+    from zmesh.core.errors import ConfigError, NotPledgedError, NotRunningError, PayloadError, SelfHarmError, ZmeshError
     from zmesh.core.types import MessageType, SendResult
     from zmesh.dispatch import MessageHandler
     from zmesh.identity import Identity
@@ -28,6 +28,7 @@ _HOMES = {
     "MeshNetworkClient": "zmesh.client",
     "MessageHandler": "zmesh.dispatch",
     "MessageType": "zmesh.core.types",
+    "NotPledgedError": "zmesh.core.errors",
     "NotRunningError": "zmesh.core.errors",
     "PayloadError": "zmesh.core.errors",
     "PeerInfo": "zmesh.messages",
@@ -45,6 +46,7 @@ __all__ = [
     "MeshNetworkClient",
     "MessageHandler",
     "MessageType",
+    "NotPledgedError",
     "NotRunningError",
     "PayloadError",
     "PeerInfo",
