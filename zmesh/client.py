@@ -298,14 +298,14 @@ class MeshNetworkClient:
         while (wait := self._clear_at - time.monotonic()) > 0:
             self._here()
             await asyncio.sleep(min(wait, MAX_WAIT))
-        node = self._here().node
-        actions = node.ask(Broadcast(kind, payload, ttl))
+        life = self._here()
+        actions = await life.publish(Broadcast(kind, payload, ttl))
         published = next(action for action in actions if isinstance(action, Published))
         message = MeshMessage.of(published.envelope, self._myself(), payload)
         if published.pause:
             self._clear_at = time.monotonic() + published.pause
         self._broadcasts += 1
-        if published.links and node.refused_of(published.envelope.id) >= len(published.links):
+        if published.links and life.node.refused_of(published.envelope.id) >= len(published.links):
             self._pause = min(MAX_PAUSE, max(0.001, self._pause * 2))
             await asyncio.sleep(self._pause)
         else:

@@ -41,7 +41,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"fair_queue"}),
     frozenset({"node", "dialer", "bootstrap", "dispatch", "peer_table", "seen_view", "server", "counted", "status"}),
-    frozenset({"belonging"}),
+    frozenset({"belonging", "pledging"}),
     frozenset({"running"}),
     frozenset({"client", ""}),
     frozenset({"cli", "cli_keys", "demo", "__main__"}),
