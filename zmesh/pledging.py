@@ -22,7 +22,7 @@ from zmesh.log import get_logger
 from zmesh.node import Node
 from zmesh.state import State
 
-_REFUSED = (PayloadError, NotRunningError, NotPledgedError, asyncio.CancelledError)
+_REFUSED = (ConfigError, PayloadError, NotRunningError, asyncio.CancelledError)
 """What is raised only before the message leaves."""
 
 _log = get_logger(__name__)
@@ -48,12 +48,16 @@ class Pledging:
             try:
                 # Again after each write: meanwhile time passed, news may have come, and the payload may have changed.
                 while (pledge := self._rehearse(event)) not in self._votes.pledges:
+                    more = self._with(pledge)
                     is_written = True
-                    self._votes.pledges = await self._adding(pledge)
+                    await self._write(more)
+                    self._votes.pledges = more
                 return self._node.ask(event)
-            except _REFUSED:
+            except _REFUSED as error:
                 if is_written:
                     await self._take_back(before)
+                if isinstance(error, ConfigError):
+                    raise NotPledgedError(f"nothing was sent, because a restart would forget it: {error}") from None
                 raise
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - what is waited for must go on
@@ -75,17 +79,12 @@ class Pledging:
         payload = wire.decode_payload(envelope.payload)
         return self._votes.pledge(envelope, self._node.engine.peers.myself, payload)
 
-    async def _adding(self, pledge: Pledge) -> Pledges:
-        """The pledges with this one, once they are on disk."""
+    def _with(self, pledge: Pledge) -> Pledges:
+        """All pledges and this one. Raises ``SelfHarmError``."""
         more = self._votes.pledges_with(pledge)
         if pledge not in more:
             hint = "set the clock, or delete the pledges if it was wrong when they were made"
             raise SelfHarmError(f"this {pledge.kind.value} is older than what its account said before: {hint}")
-        try:
-            await self._write(more)
-        except ConfigError as error:
-            why = f"this {pledge.kind.value} was not sent, because a restart would forget it"
-            raise NotPledgedError(f"{why}: {error}") from None
         return more
 
     async def _take_back(self, before: Pledges) -> None:
