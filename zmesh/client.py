@@ -288,10 +288,10 @@ class MeshNetworkClient:
         """Sign a message and gossip it to all peers; ``ttl``: hops, or None to choose by the size of the mesh.
 
         Waits first while this account has sent more than others accept from it: ``author_burst`` messages at once and
-        ``author_rate`` per second, of 2 KiB each. On return the message is on its way, or kept to be offered again. If
-        every link refused it, the call returns up to 50 ms later, so that a flood does not outrun its links. Raises
-        ``PayloadError`` for a payload that cannot be sent, is over 64 KiB or lacks what its type requires,
-        ``SelfHarmError`` for one that contradicts what this account said before, as far as this node knows,
+        ``author_rate`` per second, of 2 KiB each. A vote or proposal waits until it is in ``state_dir``, if there is
+        one. On return the message is on its way, or kept to be offered again; 50 ms later if every link refused it.
+        Raises ``PayloadError`` for a payload that cannot be sent, is over 64 KiB or lacks what its type requires,
+        ``SelfHarmError`` for one that contradicts what this account said before, ``NotPledgedError`` if the disk fails,
         ``ConfigError`` for an unknown type, and ``NotRunningError`` before ``start``.
         """
         kind = _kind(message_type)

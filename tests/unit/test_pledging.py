@@ -132,6 +132,23 @@ async def test_a_crash_between_disk_and_mesh_allows_the_same_vote_and_no_other()
     assert len(after.sent) == 1
 
 
+async def test_what_never_left_pushes_out_nothing_that_others_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three crashes as three votes were about to leave: to others this account has said one thing, long ago."""
+    monkeypatch.setattr(module, "VOTES_PER_ACCOUNT", 3)
+    disk = Disk()
+    await Life(disk).vote("yes")
+    for proposal in "abc":
+        crashing = Life(disk, 2)
+        crashing.now, disk.fault = later(600), "power"
+        with pytest.raises(PowerCutError):
+            await crashing.vote("yes", proposal)
+    after = Life(disk, 3)
+    after.now = later(1200)
+    await after.vote("yes", "d")
+    with pytest.raises(SelfHarmError, match=VOTED):
+        await after.vote("no")
+
+
 async def test_a_caller_that_gives_up_sends_nothing_and_leaves_no_pledge() -> None:
     life = Life(Disk())
     life.disk.open.clear()
