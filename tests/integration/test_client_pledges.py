@@ -36,11 +36,11 @@ VOTE, PROPOSE = MessageType.CONSENSUS_VOTE, MessageType.CONSENSUS_PROPOSE
 VOTED = "its account has already voted 'true' on 'p'"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _amid_ten_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever time it is: votes that are counted together belong to the same ten minutes."""
     read_clocks, period = node_module.read_clocks, PERIOD_MS / 1000
-    shift = period / 2 - read_clocks().wall % period
+    shift = (period / 2 - read_clocks().wall) % period  # never back: the epoch of a start must not be ahead
 
     def shifted() -> Now:
         now = read_clocks()
@@ -89,6 +89,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     made.open.set()
 
 
+@pytest.mark.usefixtures("_amid_ten_minutes")
 async def test_a_restarted_validator_says_nothing_else(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "VOTES_PER_ACCOUNT", 3)
     async with validator(key) as a:
