@@ -120,10 +120,8 @@ class Pledges:
         account may speak of in a period."""
         held = [*self, pledge]
         last = newest_forgotten(Counter(each.period for each in held if each.speaker == pledge.speaker), 2 * most)
-        newest: dict[Speaker, int] = {}
-        for each in held:
-            newest[each.speaker] = max(each.timestamp_ms, newest.get(each.speaker, 0))
-        kept = {pledge.speaker, *sorted(newest, key=lambda speaker: -newest[speaker])[: MAX_SPEAKERS - 1]}
+        by_age = sorted(held, key=lambda each: (each.speaker == pledge.speaker, each.timestamp_ms), reverse=True)
+        kept = list(dict.fromkeys(each.speaker for each in by_age))[:MAX_SPEAKERS]
         return Pledges(
             each for each in held if each.speaker in kept and (each.speaker != pledge.speaker or each.period > last)
         )

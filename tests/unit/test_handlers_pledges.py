@@ -138,6 +138,8 @@ def test_of_too_many_speakers_the_one_that_was_silent_for_longest_is_forgotten()
     held = Votes(list)
     for number in range(MAX_SPEAKERS):
         pledge(held, vote(ALICE, now=later(MAX_SPEAKERS - number)), account=f"account {number}")
+    pledge(held, vote(ALICE, proposal="q", now=later(MAX_SPEAKERS)), account="account 0")
+    assert len(held.pledges) == MAX_SPEAKERS + 1
     pledge(held, vote(ALICE, now=later(-1)), account="new")
 
     accounts = {each.account for each in held.pledges}
