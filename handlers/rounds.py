@@ -153,13 +153,13 @@ class Rounds:
     """``mesh.handlers.rounds``: tracks the rounds of the mesh, at most 32 of each coordinator and 8,192 in all.
 
     Args:
-        account: returns this node's own account, which the registry may know only while the node runs; None for a node
-            that never coordinates. Deltas for the rounds of this account are recorded in ``offered`` and ``delivered``.
+        account: returns this node's own account, which the registry may know only while the node runs. Deltas for the
+            rounds of this account are recorded in ``offered`` and ``delivered``.
     """
 
     kinds: frozenset[MessageType] = frozenset(_SCHEMAS)
 
-    def __init__(self, account: Callable[[], str] | None = None) -> None:
+    def __init__(self, account: Callable[[], str]) -> None:
         self._account = account
         self._rounds: dict[tuple[str, str], Round] = {}
         self._by_coordinator: dict[str, list[str]] = {}
@@ -264,7 +264,7 @@ class Rounds:
         known.state = max(known.state, _STATES.get(payload.get("state", ""), known.state))
 
     def _note(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], *, delivered: bool) -> None:
-        known = None if self._account is None else self.round(self._account(), payload["round_id"])
+        known = self.round(self._account(), payload["round_id"])
         if known is None:
             return
         notes = known.delivered if delivered else known.offered

@@ -7,7 +7,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import ceil
@@ -56,20 +56,23 @@ class Seat(NamedTuple):
     verify: Callable[[PeerKey, bytes, bytes], bool]
     """``(key, data, signature)``; for handlers that verify signatures themselves."""
     network: bytes
+    members: Callable[[], Iterable[Member]]
+    """Everybody at the table."""
 
 
 def quiet_handlers(seat: Seat) -> Sequence[Handler]:
     """Rounds and votes, which send nothing unprompted."""
-    return (Rounds(lambda: seat.member.account), Votes())
+    return (Rounds(lambda: seat.member.account), Votes(seat.members))
 
 
 def all_handlers(seat: Seat) -> Handlers:
     """The handlers of a real node. Heartbeats and records of N nodes cause about N * N deliveries a minute."""
     ports = RecordPorts(seat.signer, seat.network, seat.verify, judge=lambda record: None)
-    own = Description(seat.member.peer_id, seat.member.endpoints)
     # The golden ratio spreads any number of phases evenly.
     phase = seat.number * 0.618034 % 1
-    return default_handlers(dict, ports, own, account=lambda: seat.member.account, phase=phase)
+    made = default_handlers(dict, ports, account=lambda: seat.member.account, members=seat.members, phase=phase)
+    made.records.describe(Description(seat.member.peer_id, seat.member.endpoints))
+    return made
 
 
 EVEN: Final = uniform()
@@ -256,7 +259,7 @@ class Keys:
         self._known: dict[tuple[bytes, bytes, bytes], bool] = {}
         self._check = _check_hash if settings.crypto == "hash" else _check_ed25519
 
-    def seat(self, number: int, network: bytes) -> Seat:
+    def seat(self, number: int, network: bytes, members: Callable[[], Iterable[Member]]) -> Seat:
         """The seat with that number."""
         secret = blake2b(f"{self._seed}/key/{number}".encode(), digest_size=32).digest()
         signer: Signer = _HashSigner(secret) if self._settings.crypto == "hash" else _Ed25519Signer(secret)
@@ -267,7 +270,7 @@ class Keys:
             endpoints=(Endpoint(f"node-{number}.sim", 9090),),
             stake=self._settings.stake(number),
         )
-        return Seat(number, member, signer, self.verify, network)
+        return Seat(number, member, signer, self.verify, network, members)
 
     def verify(self, key: PeerKey, data: bytes, signature: bytes) -> bool:
         """True if ``key`` signed ``data``."""

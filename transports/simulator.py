@@ -111,7 +111,7 @@ class Simulation:
         self._drops: Counter[DropReason] = Counter()
         self._keys = Keys(seed, settings)
         self._network = wire.network_id(f"simulation {seed}")
-        self._seats = [self._keys.seat(number, self._network) for number in range(nodes)]
+        self._seats = [self._keys.seat(number, self._network, lambda: self.roster.members) for number in range(nodes)]
         self._number = {seat.member.key: seat.number for seat in self._seats}
         self._lives: list[Life] = []
         self._edges = None if settings.edges is None else {frozenset(edge) for edge in settings.edges}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from zmesh.config import Settings
     from zmesh.core.errors import (
         ConfigError,
+        NotPledgedError,
         NotRunningError,
         PayloadError,
         PayloadTooLargeError,
@@ -35,6 +36,7 @@ _HOMES = {
     "MeshNetworkClient": "zmesh.client",
     "MessageHandler": "zmesh.dispatch",
     "MessageType": "zmesh.core.types",
+    "NotPledgedError": "zmesh.core.errors",
     "NotRunningError": "zmesh.core.errors",
     "PayloadError": "zmesh.core.errors",
     "PayloadTooLargeError": "zmesh.core.errors",
@@ -53,6 +55,7 @@ __all__ = [
     "MeshNetworkClient",
     "MessageHandler",
     "MessageType",
+    "NotPledgedError",
     "NotRunningError",
     "PayloadError",
     "PayloadTooLargeError",

@@ -280,24 +280,26 @@ class MeshNetworkClient:
         """Sign a message and gossip it to all peers; ``ttl``: 1 to 255 hops, or None to choose by the size of the mesh.
 
         Waits first while this account has sent more than others accept from it: ``author_burst`` messages at once and
-        ``author_rate`` per second, of 2 KiB each. On return the message is on its way, or kept to be offered again. If
-        every link refused it, the call returns up to 50 ms later, so that a flood does not outrun its links. Raises
-        ``PayloadError`` for a payload that cannot be sent or lacks what its type requires, ``PayloadTooLargeError`` for
-        one over 64 KiB, ``SelfHarmError`` for one that contradicts what this account said before, as far as this node
-        knows, ``ConfigError`` for an unknown type, and ``NotRunningError`` before ``start``.
+        ``author_rate`` per second, of 2 KiB each. A vote or proposal waits until it is in ``state_dir``, if there is
+        one. On return the message is on its way, or kept to be offered again. If every link refused it, the call
+        returns up to 50 ms later, so that a flood does not outrun its links. Raises ``PayloadError`` for a payload that
+        cannot be sent or lacks what its type requires, ``PayloadTooLargeError`` for one over 64 KiB, ``SelfHarmError``
+        for one that contradicts what this account said before, as far as this node knows, ``NotPledgedError`` if it
+        cannot be written to ``state_dir``, ``ConfigError`` for an unknown type, and ``NotRunningError`` before
+        ``start``.
         """
         kind = _kind(message_type)
         while (wait := self._clear_at - time.monotonic()) > 0:
             self._here()
             await asyncio.sleep(min(wait, MAX_WAIT))
-        node = self._here().node
-        actions = node.ask(Broadcast(kind, payload, ttl))
+        life = self._here()
+        actions = await life.publish(Broadcast(kind, payload, ttl))
         published = next(action for action in actions if isinstance(action, Published))
-        message = MeshMessage.of(published.envelope, node.engine.peers.myself, payload)
+        message = MeshMessage.of(published.envelope, life.engine.peers.myself, payload)
         if published.pause:
             self._clear_at = time.monotonic() + published.pause
         self._broadcasts += 1
-        if published.links and node.refused_of(published.envelope.id) >= len(published.links):
+        if published.links and life.node.refused_of(published.envelope.id) >= len(published.links):
             self._pause = min(MAX_PAUSE, max(0.001, self._pause * 2))
             await asyncio.sleep(self._pause)
         else:

@@ -302,7 +302,8 @@ class Settings(BaseSettings):
     # ---------------------------------------------------------------- on disk and in the log
 
     state_dir: PathLike | None = _setting(None, "the path of a folder")
-    """Folder for what outlives a restart (epoch, reputations, records, validators); if not given, nothing is kept."""
+    """Folder for what outlives a restart (votes, epoch, reputations, records, validators); if not given, nothing is
+    kept, and a validator that restarts can contradict its own votes."""
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = _setting(
         "INFO", "DEBUG, INFO, WARNING or ERROR"
     )

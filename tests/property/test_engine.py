@@ -113,8 +113,12 @@ events = st.one_of(
 
 def among_others() -> Bench:
     handlers = default_handlers(
-        lambda: {"status": "healthy"}, RecordPorts(ME, NETWORK, verify, lambda key: None), Description("me")
+        lambda: {"status": "healthy"},
+        RecordPorts(ME, NETWORK, verify, lambda key: None),
+        account=lambda: ME.member.account,
+        members=lambda: [ME.member],
     )
+    handlers.records.describe(Description("me"))
     # New people each time: how far they have counted must not depend on the examples before.
     others = [Person(number) for number in (2, 3, 4)]
     bench = Bench(others, handlers=handlers)

@@ -55,7 +55,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "status",
         }
     ),
-    frozenset({"belonging"}),
+    frozenset({"belonging", "pledging"}),
     frozenset({"running"}),
     frozenset({"client", ""}),
     frozenset({"cli", "cli_keys", "demo", "testing", "__main__"}),

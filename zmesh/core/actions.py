@@ -117,7 +117,7 @@ class Deliver:
 
 @dataclass(slots=True)
 class Composed:
-    """The answer to ``Compose``."""
+    """The answer to ``Compose`` and ``Rehearse``."""
 
     envelope: Envelope
 

@@ -12,7 +12,7 @@ application's commands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from zmesh.core import wire
@@ -36,6 +36,7 @@ from zmesh.core.events import (
     LinkOpened,
     Located,
     Receipt,
+    Rehearse,
     RemovePeer,
     RosterChanged,
     SendDirect,
@@ -108,6 +109,7 @@ class Engine:
             LinkClosed: self._links.closed,
             Wake: self._wake,
             Broadcast: self._broadcast,
+            Rehearse: self._rehearse,
             SendDirect: self._send_direct,
             Located: self._located,
             Compose: self._compose,
@@ -148,7 +150,8 @@ class Engine:
     def handle(self, event: Event, now: Now) -> list[Action]:
         """Process one event; returns the actions to carry out, in order.
 
-        Raises ``PayloadError`` for a ``Compose``, ``Broadcast`` or ``SendDirect`` that cannot travel, and nothing else.
+        Raises ``PayloadError`` for a ``Compose``, ``Broadcast``, ``Rehearse`` or ``SendDirect`` that cannot travel, and
+        nothing else.
         """
         try:
             self._dispatch[type(event)](event, now)
@@ -200,14 +203,21 @@ class Engine:
         return self._context.composer.compose(wire.KIND_CODES[event.kind], payload, now, ttl=ttl, recipient=recipient)
 
     def _broadcast(self, event: Broadcast, now: Now) -> None:
-        envelope = self._build(event, now)
-        me = self.peers.myself
-        payload = self._behaviours.as_others_read(envelope, event.payload)
-        self._behaviours.check_own(envelope, me, payload, now)
+        envelope, payload = self._checked(event, now)
         links = self._gossip.publish(envelope, now)
         self.sent[event.kind] += 1
         self._out.append(Published(envelope, links, self._context.rates.sent(envelope, now)))
-        self._behaviours.received(envelope, me, payload, now)
+        self._behaviours.received(envelope, self.peers.myself, payload, now)
+
+    def _rehearse(self, event: Rehearse, now: Now) -> None:
+        self._out.append(Composed(self._checked(event.broadcast, now)[0]))
+
+    def _checked(self, event: Broadcast, now: Now) -> tuple[Envelope, Mapping[str, Any]]:
+        """The message, and its payload as others read it. Raises ``PayloadError``."""
+        envelope = self._build(event, now)
+        payload = self._behaviours.as_others_read(envelope, event.payload)
+        self._behaviours.check_own(envelope, self.peers.myself, payload, now)
+        return envelope, payload
 
     def _send_direct(self, event: SendDirect, now: Now) -> None:
         timeout = min(max(event.timeout, 0.0), MAX_DIRECT_TIMEOUT)

@@ -32,6 +32,10 @@ class SelfHarmError(PayloadError):
     """A valid payload that would void what its own account said before: a second, different vote, for instance."""
 
 
+class NotPledgedError(ZmeshError):
+    """A vote or proposal could not be written to disk before it would have left, so it did not leave."""
+
+
 class NotRunningError(ZmeshError, RuntimeError):
     """The client cannot do that now: it is not running, is running already, or runs on another event loop."""
 

@@ -117,6 +117,13 @@ class Broadcast:
 
 
 @dataclass(slots=True)
+class Rehearse:
+    """Everything that this broadcast needs short of sending it; answered by ``Composed``, or refused as it would be."""
+
+    broadcast: Broadcast
+
+
+@dataclass(slots=True)
 class SendDirect:
     """Sign a message and send it to one peer until it acknowledges; answered by ``Resolved`` with ``token``.
 
@@ -197,6 +204,7 @@ Event = (
     | Wake
     | Compose
     | Broadcast
+    | Rehearse
     | SendDirect
     | RosterChanged
     | JoinNetwork
