@@ -50,7 +50,7 @@ SECTIONS = (
         "Errors",
         "zmesh",
         (
-            *("ZmeshError", "ConfigError", "NotRunningError"),
+            *("ZmeshError", "ConfigError", "NotRunningError", "NotPledgedError"),
             *("PayloadError", "PayloadTooLargeError", "SelfHarmError"),
         ),
     ),
