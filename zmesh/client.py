@@ -51,7 +51,7 @@ YIELD_EVERY = 16
 """Broadcasts after which a loop that only broadcasts also lets the node read."""
 
 _FROM_NOW = number(0, MAX_AMOUNT)
-_REGISTRY_PORT = ("start", "read", "stop", "describe", "status")
+_REGISTRY_PORT = ("start", "read", "stop", "status")
 
 _log = get_logger(__name__)
 

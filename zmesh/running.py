@@ -246,7 +246,7 @@ class Running:
             async with asyncio.timeout(self._setup.settings.stop_timeout / 2):
                 await registry.stop()
         except TimeoutError:
-            _log.error("registry_not_stopped", registry=registry.describe())
+            _log.error("registry_not_stopped", registry=self._registry_status(registry).source)
 
     # ------------------------------------------------------------ sending to one peer
 

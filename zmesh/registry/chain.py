@@ -120,7 +120,7 @@ class ChainRegistry:
         if self._snapshot is not None:
             self._hand_over()
         self._hopeful = True
-        self._task = asyncio.create_task(self._run_for_ever(), name=f"zmesh registry {self.describe()}")
+        self._task = asyncio.create_task(self._run_for_ever(), name=f"zmesh registry {self._source()}")
         await self._await_answer(0, self._patience.first)
 
     async def read(self) -> ValidatorSet:
@@ -140,16 +140,10 @@ class ChainRegistry:
             self._notify()
             await self._save()
 
-    def describe(self) -> str:
-        """The endpoint in use, without password and path, and the reader once it is known: human-readable."""
-        scheme = urlsplit(self._url).scheme
-        how = f" ({self._snapshot.reader})" if self._snapshot is not None else ""
-        return f"chain {scheme}://{rpc_endpoint(self._url)}{how}"
-
     def status(self) -> RegistryStatus:
         """The state of the registry: how far the chain agrees with the set in force."""
         counted = {"subscription_ended": 0, **self._counters}  # exposed before it happens: a rate starts at 0
-        return RegistryStatus(self.describe(), len(self._set), self._age(), self._problem, self._set.block, counted)
+        return RegistryStatus(self._source(), len(self._set), self._age(), self._problem, self._set.block, counted)
 
     def _begin(self, on_change: OnChange) -> None:
         """Start a new life: the set in force is kept; questions, answers and reasons are not."""
@@ -289,7 +283,7 @@ class ChainRegistry:
         self._agreed_at = self._mono()
         self._problem = None
         if self._warnings.end():
-            _log.info("registry_well_again", source=self.describe(), block=found.block)
+            _log.info("registry_well_again", source=self._source(), block=found.block)
         if changed:
             self._saved_at = None
             self._tell_change(found.block)
@@ -334,6 +328,12 @@ class ChainRegistry:
 
     # ---------------------------------------------------------------- small things
 
+    def _source(self) -> str:
+        """The endpoint in use, without password and path, and the reader once it is known: human-readable."""
+        scheme = urlsplit(self._url).scheme
+        how = f" ({self._snapshot.reader})" if self._snapshot is not None else ""
+        return f"chain {scheme}://{rpc_endpoint(self._url)}{how}"
+
     def _age(self) -> float | None:
         """Seconds since the chain last agreed with the set in force."""
         return None if self._agreed_at is None else self._mono() - self._agreed_at
@@ -350,7 +350,7 @@ class ChainRegistry:
         held_back = self._changes.take(("registry_changed",), self._mono())
         if held_back is not None:
             others = {"held_back": held_back} if held_back else {}
-            _log.info("registry_changed", source=self.describe(), members=len(self._set), block=block, **others)
+            _log.info("registry_changed", source=self._source(), members=len(self._set), block=block, **others)
 
     def _note_ended(self, problem: str, source: str) -> None:
         """A subscription ended. This is no problem of the registry: the finalized head is polled all the same."""

@@ -93,10 +93,6 @@ class Registry(Protocol):
         """Stop watching. Safe to call twice, and before ``start``."""
         ...
 
-    def describe(self) -> str:
-        """Where the set comes from, in human-readable form."""
-        ...
-
     def status(self) -> RegistryStatus:
         """The state of the registry now."""
         ...
