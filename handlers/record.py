@@ -121,11 +121,6 @@ class Record:
     encoded: bytes
 
     @property
-    def multiaddrs(self) -> tuple[str, ...]:
-        """The endpoints as ``/ip4/HOST/tcp/PORT`` and the like."""
-        return tuple(f"/{_protocol(host)}/{host}/tcp/{port}" for host, port in self.endpoints)
-
-    @property
     def has_local_endpoint(self) -> bool:
         """True if an endpoint leads back to the machine that dials it, or never leaves one network segment."""
         return any(is_local(endpoint.host) for endpoint in self.endpoints)
@@ -238,13 +233,6 @@ def is_local(host: str) -> bool:
 
 def _signing_input(body: bytes) -> bytes:
     return SIGN_TAG + blake2b(body, digest_size=32).digest()
-
-
-def _protocol(host: str) -> str:
-    try:
-        return f"ip{ip_address(host).version}"
-    except ValueError:
-        return "dns"
 
 
 def _unpack(data: bytes) -> Any:

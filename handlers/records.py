@@ -86,25 +86,15 @@ class Records:
     Args:
         ports: what it needs from its node.
         own: what to announce; with None it only listens, until ``describe`` is called.
-        allow_local: accept records with loopback or link-local addresses; None: only if all of this node's own
-            addresses are local, as in a mesh on one machine.
         phase: 0 to below 1, spreads the announcements of nodes that started together.
     """
 
     kinds: frozenset[MessageType] = frozenset({MessageType.PEER_ANNOUNCE, MessageType.PEER_DISCOVERY})
 
-    def __init__(
-        self,
-        ports: RecordPorts,
-        own: Description | None = None,
-        *,
-        allow_local: bool | None = None,
-        phase: float = 0.5,
-    ) -> None:
+    def __init__(self, ports: RecordPorts, own: Description | None = None, *, phase: float = 0.5) -> None:
         self._ports = ports
         self._network = ports.network
         self._own = own
-        self._allow_local = allow_local
         self._spread = 0.9 + 0.2 * phase
         self._records: dict[PeerKey, Record] = {}
         self._proofs: dict[tuple[PeerKey, int], tuple[Record, Record]] = {}
@@ -221,10 +211,6 @@ class Records:
         return commands
 
     # ------------------------------------------------------------ for the node
-
-    def question(self) -> Broadcast:
-        """A question to the mesh for the records that this node lacks, one range of keys after the other."""
-        return self._questions.next(self._records)
 
     def offer(self, encoded: bytes) -> Offer:
         """Consider a record, wherever it came from.
@@ -404,9 +390,7 @@ class Records:
 
     @property
     def takes_local(self) -> bool:
-        """True if local addresses of others are accepted: as configured, else if all own addresses are local."""
-        if self._allow_local is not None:
-            return self._allow_local
+        """True if local addresses of others are accepted: if all own addresses are, as in a mesh on one machine."""
         own = self.own
         return own is not None and own.is_all_local
 

@@ -191,7 +191,6 @@ def test_a_name_that_two_claim_stays_with_both_and_is_counted_once() -> None:
     offer(members, record(SECOND, delegation(BOB, SECOND), "validator"))
 
     assert [member.peer_id for member in members.roster.members] == ["validator"] * 2
-    assert members.contested == {"validator"}
     members.registered(ValidatorSet(accounts=SET.accounts, genesis=GENESIS, block=2), NOON)
     assert len(members.roster) == 2
     assert members.counters["name_contested"] == 1

@@ -5,7 +5,7 @@ Rules
     order in which records came changes nothing. So all nodes that saw the same agree. "Seen" is what was seen since the
     start; of the time before, only the highest sequences are known.
  2. An account's highest sequence counts, and ends all its others for ever, even once it has expired itself. Of two
-    delegations with one sequence, the one whose text sorts first counts; both are kept as evidence.
+    delegations with one sequence, the one whose text sorts first counts; both are logged as evidence.
  3. One key speaks for one account: of several accounts that it agreed to speak for, the one with the highest sequence.
     A key and its negative share one CURVE image and count as one key. Keys that the registry itself names take
     precedence.
@@ -49,8 +49,8 @@ MAX_FORMER: Final = 16_384
 """Accounts that left and whose delegation is remembered, about 24 MiB; beyond that, only the sequence is."""
 MAX_SEQUENCES: Final = 100_000
 """Accounts whose highest sequence is remembered, about 10 MiB: as many as a registry may name."""
-MAX_PROOFS: Final = 256
-"""Pairs of contradicting delegations kept as evidence, 256 KiB at most."""
+MAX_CONVICTED: Final = 256
+"""Contradictions remembered as logged: an account may sign a new one whenever it likes."""
 SLOW_BURST: Final = 20
 """ECDSA signatures, forged or of unknown accounts, checked in one burst: each costs 10 ms, and its maker nothing."""
 SLOW_RATE: Final = 2.0
@@ -103,7 +103,8 @@ class Membership:
         self._made_at = -inf
         self._due = inf
         self._contested: frozenset[str] = frozenset()
-        self._proofs: dict[tuple[bytes, int], tuple[Delegation, Delegation]] = {}
+        # Accounts and sequences whose contradiction is proven and logged.
+        self._convicted: dict[tuple[bytes, int], None] = {}
         self._refusals = Refusals()
         self._forgeries = Limits(SLOW_RATE, SLOW_BURST)
         self._renewals = Limits(RENEWAL_RATE, RENEWAL_BURST)
@@ -197,16 +198,6 @@ class Membership:
         if self._stale:
             self._rebuild()
         return self._roster
-
-    @property
-    def contested(self) -> frozenset[str]:
-        """Names that more than one member claims: each keeps it, but it stands for none of them."""
-        return self._contested
-
-    @property
-    def proofs(self) -> Sequence[tuple[Delegation, Delegation]]:
-        """Pairs of delegations that one account signed with one sequence."""
-        return tuple(self._proofs.values())
 
     def export(self) -> dict[str, Any]:
         """What must outlive a restart, or superseded delegations would count again; plain values for JSON."""
@@ -443,7 +434,7 @@ class Membership:
         self._claims.clear()
         self._images.clear()
         self._changed.clear()
-        self._proofs.clear()
+        self._convicted.clear()
         if genesis != self._sequences_of:
             self._sequences.clear()
         self._sequences_of = genesis
@@ -463,17 +454,18 @@ class Membership:
         """Two delegations with one sequence: check whether the second is genuine, too, once for each sequence of an
         account."""
         pair = (known.statement.account, known.statement.sequence)
-        if pair not in self._proofs and self._by_signatures(other) is Standing.ADMITTED:
+        if pair not in self._convicted and self._by_signatures(other) is Standing.ADMITTED:
             self._note_proof(known, other)
 
     def _note_proof(self, known: Delegation, other: Delegation) -> None:
         pair = (known.statement.account, known.statement.sequence)
-        if pair not in self._proofs:
-            if len(self._proofs) >= MAX_PROOFS:
-                del self._proofs[next(iter(self._proofs))]
-            self._proofs[pair] = (known, other)
+        if pair not in self._convicted:
+            if len(self._convicted) >= MAX_CONVICTED:
+                del self._convicted[next(iter(self._convicted))]
+            self._convicted[pair] = None
             self.counters["delegation_equivocation"] += 1
-            _log.warning("membership_contradiction", account=pair[0].hex(), sequence=pair[1])
+            signed = {"one": known.encoded, "other": other.encoded}
+            _log.warning("membership_contradiction", account=pair[0], sequence=pair[1], **signed)
 
 
 _SIGNED_WRONG: Final = frozenset({Standing.MALFORMED, Standing.NOT_HELD, Standing.FORGED, Standing.BUSY})
