@@ -75,7 +75,7 @@ def refused() -> Vectors:
 
 
 def widest(body: bytes, around: int, payload: int = 300) -> bytes:
-    """The body with a thirteenth field, a blob that makes it ``around`` bytes beside its payload."""
+    """The body with a thirteenth field, a blob that makes it ``around`` bytes besides its payload."""
     blob = around + payload - len(body) - 3
     return b"\x9d" + body[1:] + b"\xc5" + blob.to_bytes(2) + bytes(blob)
 

@@ -16,7 +16,7 @@ A message is 2 or 3 frames::
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from itertools import pairwise, product
 from typing import Any, Final, NamedTuple
@@ -136,14 +136,18 @@ def malformed(detail: str) -> WireError:
     return WireError(DropReason.MALFORMED, detail)
 
 
+def digest32(data: bytes) -> bytes:
+    """32 bytes: BLAKE2b-256 (RFC 7693)."""
+    return blake2b(data, digest_size=32).digest()
+
+
 def network_id(name: str, genesis: bytes = b"") -> bytes:
-    """32 bytes that tell one mesh from another: BLAKE2b-256 of genesis hash (32 B, or none) and mesh name."""
-    return blake2b(NETWORK_TAG + genesis + name.encode(), digest_size=32).digest()
+    """32 bytes that tell one mesh from another: ``digest32`` of genesis hash (32 B, or none) and mesh name."""
+    return digest32(NETWORK_TAG + genesis + name.encode())
 
 
-def message_id(body: bytes) -> MessageId:
-    """The id of a message: BLAKE2b-256 (RFC 7693) of its body. It covers everything but head and signature."""
-    return blake2b(body, digest_size=ID_SIZE).digest()
+message_id: Final[Callable[[bytes], MessageId]] = digest32
+"""The id of a message, from its body. It covers everything but head and signature."""
 
 
 def signing_input(identifier: MessageId) -> bytes:
@@ -205,7 +209,7 @@ def _check_around(data: bytes) -> None:
     width = _BLOBS.get(data[start], 0)
     size = int.from_bytes(data[start + 1 : start + 1 + width])
     if len(data) - size > bounds.MAX_AROUND:
-        raise malformed(f"a body must have at most {bounds.MAX_AROUND} bytes beside its payload")
+        raise malformed(f"a body must have at most {bounds.MAX_AROUND} bytes besides its payload")
 
 
 def _check_fields(fields: list[Any]) -> None:
@@ -228,7 +232,7 @@ def _check_fields(fields: list[Any]) -> None:
             raise malformed("kinds 64 to 127 must name their recipient")
     elif len(recipient) != KEY_SIZE:
         raise malformed("a recipient must be 32 bytes or nil")
-    if correlation is not None and len(correlation) != KEY_SIZE:
+    if correlation is not None and len(correlation) != ID_SIZE:
         raise malformed("a correlation must be 32 bytes or nil")
     if len(payload) > bounds.MAX_PAYLOAD:
         raise malformed(f"a payload must have at most {bounds.MAX_PAYLOAD} bytes")
