@@ -16,14 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Final
 
 import msgpack
 
 from zmesh.core.bounds import MAX_ENDPOINTS, MAX_NAME
 from zmesh.core.errors import ConfigError
 from zmesh.core.types import Endpoint, PeerKey
-from zmesh.core.wire import KEY_SIZE, SIGNATURE_SIZE, malformed
+from zmesh.core.wire import KEY_SIZE, SIGNATURE_SIZE, malformed, unpack
 from zmesh.handlers.schema import Check, blob, items, text, whole
 
 VERSION: Final = 1
@@ -185,7 +185,7 @@ def decode_record(encoded: bytes) -> Record:
     """Parse a record without verifying its signature. Raises ``WireError`` (MALFORMED) and nothing else."""
     if not SIGNATURE_SIZE < len(encoded) <= MAX_RECORD:
         raise malformed(f"a record must have {SIGNATURE_SIZE + 1} to {MAX_RECORD} bytes, not {len(encoded)}")
-    fields = _unpack(encoded[:-SIGNATURE_SIZE])
+    fields = unpack(encoded[:-SIGNATURE_SIZE])
     if type(fields) is not list or len(fields) < len(_LAYOUT):
         raise malformed(f"a record must be an array of at least {len(_LAYOUT)} fields")
     for (name, check), value in zip(_LAYOUT, fields, strict=False):
@@ -233,11 +233,3 @@ def is_local(host: str) -> bool:
 
 def _signing_input(body: bytes) -> bytes:
     return SIGN_TAG + blake2b(body, digest_size=32).digest()
-
-
-def _unpack(data: bytes) -> Any:
-    # The same exceptions as in wire.py, for the reasons given there.
-    try:
-        return msgpack.unpackb(data, raw=False, strict_map_key=True)
-    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
-        raise malformed(f"not msgpack: {type(error).__name__}") from None

@@ -37,7 +37,7 @@ from zmesh.core.errors import WireError
 from zmesh.core.events import Broadcast, Command, Located
 from zmesh.core.now import Now
 from zmesh.core.types import Endpoint, Member, MessageType, PeerKey, Verdict
-from zmesh.core.wire import MAX_UINT, malformed
+from zmesh.core.wire import MAX_UINT, UNPACK_ERRORS, malformed
 from zmesh.handlers.answers import MAX_ANSWER, Answers
 from zmesh.handlers.introductions import Introductions, Repeats
 from zmesh.handlers.offers import FALSE, UNJUDGED, VERDICTS, Offer, RecordPorts, Taken
@@ -272,7 +272,7 @@ class Records:
         """
         try:
             kept = msgpack.unpackb(exported)
-        except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        except UNPACK_ERRORS as error:
             raise malformed(f"the saved records are not msgpack: {type(error).__name__}") from None
         if not items(blob(MAX_RECORD, 1), MAX_RECORDS)(kept):
             raise malformed(f"the saved records must be a list of at most {MAX_RECORDS}")

@@ -21,14 +21,14 @@ from dataclasses import dataclass
 from enum import IntEnum, unique
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgpack
 
 from zmesh.core.errors import ConfigError, WireError
 from zmesh.core.sentence import shown
 from zmesh.core.types import PeerKey
-from zmesh.core.wire import KEY_SIZE, MAX_UINT, SIGNATURE_SIZE, malformed, network_id
+from zmesh.core.wire import KEY_SIZE, MAX_UINT, SIGNATURE_SIZE, malformed, network_id, unpack
 from zmesh.files import read_regular
 from zmesh.identity import verify
 
@@ -195,7 +195,7 @@ def decode_delegation(encoded: bytes) -> Delegation:
     """Parse a delegation. Raises ``WireError`` (MALFORMED) and nothing else; does not check signatures."""
     if len(encoded) > MAX_DELEGATION:
         raise malformed(f"a delegation must have at most {MAX_DELEGATION} bytes, not {len(encoded)}")
-    fields = _unpack(encoded)
+    fields = unpack(encoded)
     # Exactly these fields and nothing more: bytes that no signature covers would let anyone make further versions of
     # it.
     if type(fields) is not list or [type(field) for field in fields] != _TYPES:
@@ -222,14 +222,6 @@ _TYPES: Final[list[type]] = [
     *(str, bytes, bytes, bytes, int, int, int),
     *(bytes, bytes, bytes),
 ]
-
-
-def _unpack(data: bytes) -> Any:
-    # The exceptions are those listed in wire.py, for the reasons given there.
-    try:
-        return msgpack.unpackb(data, raw=False, strict_map_key=True)
-    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
-        raise malformed(f"not msgpack: {type(error).__name__}") from None
 
 
 # ---------------------------------------------------------------- text

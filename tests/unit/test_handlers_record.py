@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -69,6 +70,18 @@ def test_every_truncation_is_malformed_and_a_trailing_field_is_ignored() -> None
     fields = msgpack.unpackb(made.encoded[:-64])
     grown = decode_record(msgpack.packb([*fields, "later", 1]) + made.encoded[-64:])
     assert replace(grown, encoded=made.encoded) == made
+
+
+def test_nested_arrays_that_claim_to_be_large_take_no_memory() -> None:
+    body = b"\xdc\x0b\x00" * 1000  # each claims 2,816 values
+    tracemalloc.start()
+    try:
+        with pytest.raises(WireError):
+            decode_record(body + bytes(64))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100_000
 
 
 @given(st.binary(max_size=300))

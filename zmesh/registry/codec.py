@@ -21,6 +21,7 @@ import msgpack
 
 from zmesh.core.bounds import MAX_ENDPOINTS, MAX_NAME
 from zmesh.core.types import Endpoint
+from zmesh.core.wire import UNPACK_ERRORS
 from zmesh.registry.chains.port import ACCOUNT_BYTES, MAX_ACCOUNTS
 from zmesh.registry.port import Account
 
@@ -154,7 +155,7 @@ def unpacked(body: bytes) -> dict[str, Any]:
     """The map in a frame's body. Raises ``ValueError``."""
     try:
         value = msgpack.unpackb(body)
-    except (ValueError, OverflowError, msgpack.UnpackException) as error:
+    except UNPACK_ERRORS as error:
         raise ValueError(f"a frame is not msgpack: {type(error).__name__}") from None
     if not isinstance(value, dict):
         raise ValueError("a frame must be a map")
