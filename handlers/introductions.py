@@ -18,6 +18,7 @@ from typing import Final
 from zmesh.core.envelope import Signer
 from zmesh.core.limits import Limits
 from zmesh.core.types import PeerKey
+from zmesh.core.wire import digest32
 from zmesh.handlers.record import Record
 
 INTRODUCER_RATE: Final = 8.0
@@ -42,7 +43,7 @@ class Repeats:
     """Picks a few nodes for a message. Others cannot foretell which, or an author could choose ids to suit."""
 
     def __init__(self, signer: Signer) -> None:
-        self._secret = blake2b(signer.sign(_LOT_TAG), digest_size=32).digest()
+        self._secret = digest32(signer.sign(_LOT_TAG))
 
     def picks(self, message: bytes, among: int) -> bool:
         """True if this node is picked for the message with this id, in a mesh of ``among``."""

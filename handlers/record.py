@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import blake2b
 from ipaddress import ip_address
 from typing import Final
 
@@ -23,7 +22,7 @@ import msgpack
 from zmesh.core.bounds import MAX_ENDPOINTS, MAX_NAME
 from zmesh.core.errors import ConfigError
 from zmesh.core.types import Endpoint, PeerKey
-from zmesh.core.wire import KEY_SIZE, SIGNATURE_SIZE, malformed, unpack
+from zmesh.core.wire import KEY_SIZE, SIGNATURE_SIZE, digest32, malformed, unpack
 from zmesh.handlers.schema import Check, blob, items, text, whole
 
 VERSION: Final = 1
@@ -232,4 +231,4 @@ def is_local(host: str) -> bool:
 
 
 def _signing_input(body: bytes) -> bytes:
-    return SIGN_TAG + blake2b(body, digest_size=32).digest()
+    return SIGN_TAG + digest32(body)

@@ -18,6 +18,7 @@ from zmesh.core.engine import Engine
 from zmesh.core.envelope import Signer
 from zmesh.core.handler import Handler
 from zmesh.core.types import Endpoint, Fault, Member, MessageId, MessageType, PeerKey
+from zmesh.core.wire import digest32
 from zmesh.handlers import Description, Handlers, RecordPorts, Rounds, Votes, default_handlers
 
 Latency = Callable[[int, int, float], float]
@@ -240,7 +241,7 @@ class Keys:
 
     def seat(self, number: int, network: bytes) -> Seat:
         """The seat with that number."""
-        secret = blake2b(f"{self._seed}/key/{number}".encode(), digest_size=32).digest()
+        secret = digest32(f"{self._seed}/key/{number}".encode())
         signer: Signer = _HashSigner(secret) if self._settings.crypto == "hash" else _Ed25519Signer(secret)
         member = Member(
             signer.public,

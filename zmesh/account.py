@@ -14,11 +14,12 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from typing import Any, Final, NoReturn
 
 from zmesh.core.errors import ConfigError
 from zmesh.core.sentence import shown
+from zmesh.core.wire import digest32
 from zmesh.delegation import Scheme
 from zmesh.identity import Identity
 
@@ -57,13 +58,13 @@ class AccountKey:
             self.account, self._sign = _sr25519(seed, junctions)
             return
         for _, chain_code in junctions:
-            seed = _hash(_scale(_TAGS[scheme]) + seed + chain_code)
+            seed = digest32(_scale(_TAGS[scheme]) + seed + chain_code)
         if scheme is Scheme.ED25519:
             identity = Identity.from_seed(seed)
             self.account, self._sign = identity.public, identity.sign
         else:
             self.public, self._sign = _ecdsa(seed)
-            self.account = _hash(self.public)
+            self.account = digest32(self.public)
 
     def sign(self, message: bytes) -> bytes:
         """The 64-byte signature over ``message``."""
@@ -135,7 +136,7 @@ def _chain_code(name: str) -> bytes:
     if it is long."""
     is_number = name.isascii() and name.isdigit() and int(name) < 2**64
     encoded = int(name).to_bytes(8, "little") if is_number else _scale(name.encode())
-    return (encoded if len(encoded) <= ACCOUNT_SIZE else _hash(encoded)).ljust(ACCOUNT_SIZE, b"\0")
+    return (encoded if len(encoded) <= ACCOUNT_SIZE else digest32(encoded)).ljust(ACCOUNT_SIZE, b"\0")
 
 
 def _scale(data: bytes) -> bytes:
@@ -164,10 +165,6 @@ def _ecdsa(seed: bytes) -> tuple[bytes, Callable[[bytes], bytes]]:
         raise ConfigError("the account's secret (not shown) is not a valid ECDSA key: its number is zero or too large")
 
     def sign(message: bytes) -> bytes:
-        return bytes(key.sign_digest_deterministic(_hash(message), hashfunc=sha256))
+        return bytes(key.sign_digest_deterministic(digest32(message), hashfunc=sha256))
 
     return bytes(key.verifying_key.to_string("compressed")), sign
-
-
-def _hash(data: bytes) -> bytes:
-    return blake2b(data, digest_size=32).digest()

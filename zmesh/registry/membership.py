@@ -23,7 +23,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import blake2b
 from itertools import islice
 from math import inf
 from typing import Any, Final, Literal, NamedTuple
@@ -32,6 +31,7 @@ from zmesh.core.errors import ConfigError, WireError
 from zmesh.core.limits import Limits
 from zmesh.core.now import Now
 from zmesh.core.types import EMPTY_ROSTER, Member, PeerKey, Roster
+from zmesh.core.wire import digest32
 from zmesh.delegation import Delegation, Scheme, Statement, decode_delegation
 from zmesh.handlers.record import Record, is_local
 from zmesh.identity import curve_image
@@ -293,7 +293,7 @@ class Membership:
         # Only the account itself can make something new of its own: a thief of its mesh key cannot use up its share.
         # The mark covers all that verification depends on: a good signature under another scheme's label is a bad one.
         how = bytes([delegation.scheme, delegation.wrapped]) + delegation.public
-        mark = blake2b(said.text + how + delegation.account_signature, digest_size=32).digest()
+        mark = digest32(said.text + how + delegation.account_signature)
         if mark in self._signed:
             return Standing.ADMITTED
         slow = delegation.scheme is Scheme.ECDSA

@@ -11,13 +11,13 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from zmesh.core.errors import ConfigError
+from zmesh.core.wire import digest32
 from zmesh.files import read_regular
 from zmesh.log import get_logger
 from zmesh.registry.port import OnChange, RegistryStatus, ValidatorSet
@@ -70,7 +70,7 @@ class StaticRegistry:
         self._look = asyncio.Lock()  # a caller that waited for the old lock bound it to another life's event loop
         content, signature = await self._read()
         self._set = await self._parse(content)
-        self._in_force = self._seen = _digest(content)
+        self._in_force = self._seen = digest32(content)
         self._agree(signature)
         self._on_change = on_change
         on_change(self._set)
@@ -106,7 +106,7 @@ class StaticRegistry:
             self._agree(self._settled)
             return
         content, signature = await self._read()
-        digest, before = _digest(content), self._seen
+        digest, before = digest32(content), self._seen
         self._seen = digest
         if digest == self._in_force:
             self._agree(signature)
@@ -158,10 +158,6 @@ class StaticRegistry:
             _log.warning("registry_kept", problem=problem, members=len(self._set))
         self._problem = problem
         self._settled = None
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=32).digest()
 
 
 def _signature(status: os.stat_result) -> Signature:
