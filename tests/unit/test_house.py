@@ -34,6 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "delegation",
             "account",
             "genesis",
+            "ss58",
         }
     ),
     frozenset(
