@@ -19,7 +19,7 @@ from typing import Final
 
 import msgpack
 
-from zmesh.core.bounds import MAX_ENDPOINTS, MAX_NAME
+from zmesh.core.bounds import MAX_DELEGATION, MAX_ENDPOINTS, MAX_HOST, MAX_NAME
 from zmesh.core.errors import ConfigError
 from zmesh.core.types import Endpoint, PeerKey
 from zmesh.core.wire import KEY_SIZE, SIGNATURE_SIZE, digest32, malformed, unpack
@@ -29,14 +29,10 @@ VERSION: Final = 1
 SIGN_TAG: Final = b"zmesh/1 record:"
 MAX_RECORD: Final = 4 * 1024
 """Bytes with signature: eight endpoints of the longest DNS name (2 KiB), sixteen capabilities (1 KiB), the rest."""
-MAX_HOST: Final = 253
-"""Bytes of a host: the longest DNS name (RFC 1035)."""
 MAX_CAPABILITIES: Final = 16
 """Words that a peer uses to describe itself: a record stays small enough for every node to gossip."""
 MAX_CAPABILITY: Final = 64
 """Bytes of one such word in UTF-8."""
-MAX_DELEGATION: Final = 512
-"""Bytes of what an account signed for this key: two signatures, two keys, and a few lines."""
 MAX_WIRE_VERSIONS: Final = 8
 """Wire versions that one node speaks: an upgrade needs two at once."""
 

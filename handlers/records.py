@@ -37,7 +37,7 @@ from zmesh.core.errors import WireError
 from zmesh.core.events import Broadcast, Command, Located
 from zmesh.core.now import Now
 from zmesh.core.types import Endpoint, Member, MessageType, PeerKey, Verdict
-from zmesh.core.wire import MAX_UINT, UNPACK_ERRORS, malformed
+from zmesh.core.wire import KEY_SIZE, MAX_UINT, UNPACK_ERRORS, malformed
 from zmesh.handlers.answers import MAX_ANSWER, Answers
 from zmesh.handlers.introductions import Introductions, Repeats
 from zmesh.handlers.offers import FALSE, UNJUDGED, VERDICTS, Offer, RecordPorts, Taken
@@ -61,7 +61,7 @@ MAX_PROOFS: Final = 1024
 MAX_EXPORT: Final = 8 * 1024 * 1024
 """Bytes of records that are written to disk: 20,000 of the typical 400 bytes."""
 
-_key = blob(32, 32)
+_key = blob(KEY_SIZE, KEY_SIZE)
 _sequence = whole()
 
 

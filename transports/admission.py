@@ -19,6 +19,7 @@ from typing import Protocol
 
 from zmesh.core.errors import ConfigError
 from zmesh.core.types import PeerKey
+from zmesh.core.wire import KEY_SIZE
 from zmesh.identity import curve_image
 
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
@@ -96,7 +97,7 @@ class Admission:
             request_id = bytes(request[1])[:MAX_REQUEST_ID]
             if len(request) != ZAP_FRAMES or request[0] != ZAP_VERSION:
                 raise ValueError("not a CURVE request of ZAP 1.0")
-            if request[2] != ZAP_DOMAIN or request[5] != b"CURVE" or len(request[6]) != 32:
+            if request[2] != ZAP_DOMAIN or request[5] != b"CURVE" or len(request[6]) != KEY_SIZE:
                 raise ValueError("not a CURVE request to this domain")
             user_id = self._user_ids.get(request[6])
         except (IndexError, TypeError, ValueError):

@@ -28,7 +28,7 @@ from zmesh.core.bounds import MAX_NAME, Bounds
 from zmesh.core.errors import ConfigError
 from zmesh.core.sentence import shown
 from zmesh.core.types import Endpoint, PeerKey
-from zmesh.delegation import Delegation, load_delegation
+from zmesh.delegation import MAX_NETWORK, Delegation, load_delegation
 from zmesh.identity import Identity, load_key
 from zmesh.multiaddr import parse_endpoint
 from zmesh.transport import MAX_LINKS
@@ -38,8 +38,6 @@ CHAIN = "substrate"
 """The value of ``registry`` that stands for the chain."""
 MAX_RPC_URLS = 8
 """Endpoints of a chain: enough to survive the loss of any, few enough to come back to the first one soon."""
-MAX_NETWORK_NAME = 64
-"""Bytes of a mesh name in UTF-8: people type it."""
 MAX_SEEDS = 64
 """Bootstrap addresses: people write them down."""
 
@@ -63,7 +61,7 @@ def _name(text: str) -> str:
 
 
 def _network(text: str) -> str:
-    if not text.isprintable() or text != text.strip() or len(text.encode()) > MAX_NETWORK_NAME:
+    if not text.isprintable() or text != text.strip() or len(text.encode()) > MAX_NETWORK:
         raise _BadValueError
     return text
 
@@ -211,7 +209,7 @@ class Settings(BaseSettings):
     )
     """The account's signed statement for this node's key; needed where the registry names accounts (a chain)."""
     network: Annotated[str, AfterValidator(_network)] = _setting(
-        "zmesh", f"a printable name of 1 to {MAX_NETWORK_NAME} bytes, without blanks around it", min_length=1
+        "zmesh", f"a printable name of 1 to {MAX_NETWORK} bytes, without blanks around it", min_length=1
     )
     """Name of the mesh; messages of a mesh with another name are refused, so test and production never mix."""
     listen_host: Annotated[str, AfterValidator(_interface)] = _setting(

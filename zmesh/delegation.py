@@ -24,6 +24,7 @@ from typing import Final, NamedTuple
 
 import msgpack
 
+from zmesh.core.bounds import MAX_DELEGATION
 from zmesh.core.errors import ConfigError, WireError
 from zmesh.core.sentence import shown
 from zmesh.core.types import PeerKey
@@ -34,10 +35,8 @@ from zmesh.identity import verify
 VERSION: Final = 1
 SIGN_TAG: Final = b"zmesh/1 delegation:"
 HEADING: Final = "zmesh delegation 1"
-MAX_DELEGATION: Final = 512
-"""Bytes on the wire: the longest one has 427, and a record of 4 KiB has to hold it."""
 MAX_NETWORK: Final = 64
-"""Bytes of a mesh's name in UTF-8."""
+"""Bytes of a mesh's name in UTF-8: people type it."""
 DAY: Final = 86_400
 MAX_DAYS: Final = 366
 """Days that one may be valid: a key that was stolen and forgotten is worth nothing after a year."""

@@ -24,11 +24,10 @@ from zmesh.core.bounds import AHEAD
 from zmesh.core.errors import ConfigError
 from zmesh.core.sentence import shown
 from zmesh.core.types import PeerKey
+from zmesh.core.wire import KEY_SIZE, SIGNATURE_SIZE
 from zmesh.files import create_private, read_regular, replace_private
 
-SEED_BYTES = 32
-KEY_BYTES = 32
-SIGNATURE_BYTES = 64
+SEED_SIZE = 32
 KEY_SUFFIX = ".key"
 """The usual suffix of key files."""
 MAX_KEY_FILE = 1024
@@ -56,8 +55,8 @@ class Identity:
 
     def __init__(self, seed: bytes) -> None:
         """``seed``: 32 bytes. Raises ``ConfigError`` for any other length."""
-        if len(seed) != SEED_BYTES:
-            raise ConfigError(f"the private key must be an Ed25519 seed of {SEED_BYTES} bytes, not {len(seed)}")
+        if len(seed) != SEED_SIZE:
+            raise ConfigError(f"the private key must be an Ed25519 seed of {SEED_SIZE} bytes, not {len(seed)}")
         self.public, self._secret = nacl.bindings.crypto_sign_seed_keypair(bytes(seed))
         self.curve_public = curve_image(self.public)
         self.curve_secret = nacl.bindings.crypto_sign_ed25519_sk_to_curve25519(self._secret)
@@ -65,7 +64,7 @@ class Identity:
     @classmethod
     def generate(cls) -> Identity:
         """A fresh identity from the system's randomness."""
-        return cls(os.urandom(SEED_BYTES))
+        return cls(os.urandom(SEED_SIZE))
 
     @classmethod
     def from_seed(cls, seed: bytes) -> Identity:
@@ -74,7 +73,7 @@ class Identity:
 
     def sign(self, data: bytes) -> bytes:
         """The 64-byte Ed25519 signature over ``data``."""
-        return nacl.bindings.crypto_sign(data, self._secret)[:SIGNATURE_BYTES]
+        return nacl.bindings.crypto_sign(data, self._secret)[:SIGNATURE_SIZE]
 
     def __repr__(self) -> str:
         return f"Identity({self.public.hex()})"
@@ -112,7 +111,7 @@ def create_key_file(path: Path) -> Identity:
 
     Raises ``ConfigError`` when the file exists or cannot be written; nothing is overwritten.
     """
-    seed = os.urandom(SEED_BYTES)
+    seed = os.urandom(SEED_SIZE)
     create_private(path, seed.hex().encode() + b"\n")
     return Identity.from_seed(seed)
 
@@ -122,7 +121,7 @@ def verify(key: PeerKey, data: bytes, signature: bytes) -> bool:
 
     Never raises on bytes of any length; releases the interpreter lock while it computes.
     """
-    if len(key) != KEY_BYTES or len(signature) != SIGNATURE_BYTES:
+    if len(key) != KEY_SIZE or len(signature) != SIGNATURE_SIZE:
         return False
     try:
         nacl.bindings.crypto_sign_open(signature + data, key)
@@ -137,7 +136,7 @@ def curve_image(public: PeerKey) -> bytes:
     A key and its negative share one image. Raises ``ConfigError`` for bytes that are not a point of the prime-order
     group: some of these can sign (``verify`` accepts points of mixed order), but none can connect.
     """
-    if len(public) == KEY_BYTES:
+    if len(public) == KEY_SIZE:
         try:
             return nacl.bindings.crypto_sign_ed25519_pk_to_curve25519(public)
         except CryptoError:
@@ -176,7 +175,7 @@ def _stored_epoch(path: Path) -> int:
 def _unhex(text: str) -> bytes | None:
     """The 32 bytes of 64 hexadecimal digits, or None."""
     digits = text.strip().removeprefix("0x")
-    return bytes.fromhex(digits) if len(digits) == 2 * SEED_BYTES and _HEX.issuperset(digits) else None
+    return bytes.fromhex(digits) if len(digits) == 2 * SEED_SIZE and _HEX.issuperset(digits) else None
 
 
 def _may_be_shown(text: str, path: Path) -> bool:

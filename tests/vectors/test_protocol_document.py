@@ -120,7 +120,7 @@ def test_a_delegation_is_spelt_out_as_it_is() -> None:
     assert written in [vector["text"] for vector in vectors if vector["fields"]["scheme"] == Scheme.SR25519]
     assert f"at most {delegation.MAX_DAYS} days" in told
     assert f"{delegation.USUAL_DAYS} days are usual" in told
-    assert f"at most {delegation.MAX_DELEGATION} bytes" in told
+    assert f"at most {bounds.MAX_DELEGATION} bytes" in told
 
 
 def test_answers_have_their_numbers() -> None:

@@ -28,8 +28,9 @@ from zmesh.log_limit import LogLimit
 from zmesh.registry.cache import Cache
 from zmesh.registry.caution import Caution, Claim
 from zmesh.registry.chains import AUTOMATIC, reader_name
+from zmesh.registry.chains.port import HASH_SIZE
 from zmesh.registry.child import COMMAND, Child
-from zmesh.registry.codec import HASH_BYTES, MAX_BLOCK, Snapshot, number, snapshot_of, unpacked
+from zmesh.registry.codec import MAX_BLOCK, Snapshot, number, snapshot_of, unpacked
 from zmesh.registry.port import OnChange, RegistryStatus, ValidatorSet
 from zmesh.registry.probe import probe_rpc, rpc_endpoint
 from zmesh.registry.repeats import Repeats
@@ -377,6 +378,6 @@ class ChainRegistry:
 def again(said: Snapshot, frame: Mapping[str, object]) -> Snapshot:
     """A worker's previous set, moved to the block for which it was now confirmed. Raises ``ValueError``."""
     found = frame.get("hash")
-    if not isinstance(found, bytes) or len(found) != HASH_BYTES:
+    if not isinstance(found, bytes) or len(found) != HASH_SIZE:
         raise ValueError("a block without its hash")
     return replace(said, block=number(frame.get("block"), MAX_BLOCK, "block"), hash=found)

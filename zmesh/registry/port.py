@@ -19,6 +19,9 @@ from typing import NamedTuple, Protocol
 
 from zmesh.core.types import EMPTY_ROSTER, Endpoint, Roster
 
+MAX_STAKE = 2**128 - 1
+"""A chain's balance: u128."""
+
 
 class Account(NamedTuple):
     """An account that belongs, but whose mesh key the registry does not know: a delegation names the key."""

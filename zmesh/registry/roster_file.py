@@ -32,16 +32,16 @@ from zmesh.core.bounds import MAX_ENDPOINTS, MAX_NAME
 from zmesh.core.errors import ConfigError
 from zmesh.core.sentence import shown
 from zmesh.core.types import Endpoint, Member, PeerKey, Roster
-from zmesh.identity import KEY_BYTES, curve_image
+from zmesh.core.wire import KEY_SIZE
+from zmesh.identity import curve_image
 from zmesh.multiaddr import parse_multiaddr
+from zmesh.registry.port import MAX_STAKE
 from zmesh.ss58 import is_mistyped
 
 MAX_FILE = 16 * 1024 * 1024
 """Bytes of a file: room for 100,000 entries of 160 bytes."""
 MAX_ENTRIES = 100_000
 """Entries of a file: ten times the largest mesh that was simulated."""
-MAX_STAKE = 2**128 - 1
-"""A chain's balance: u128."""
 MAX_CAPABILITIES = 32
 """Capabilities of one validator: words, not a database."""
 
@@ -145,7 +145,7 @@ def _key(value: object) -> PeerKey:
         key = bytes.fromhex(value) if isinstance(value, str) else b""
     except ValueError:
         key = b""
-    if len(key) != KEY_BYTES or not isinstance(value, str) or len(value) != 2 * KEY_BYTES:
+    if len(key) != KEY_SIZE or not isinstance(value, str) or len(value) != 2 * KEY_SIZE:
         raise ConfigError(f"public_key must be 64 hexadecimal digits, not {shown(value)}")
     curve_image(key)
     return key

@@ -20,7 +20,7 @@ from substrateinterface.storage import StorageKey
 from substrateinterface.utils.hasher import blake2_128_concat, identity, two_x64_concat
 
 from zmesh.core.sentence import shown
-from zmesh.registry.chains.port import ACCOUNT_BYTES, MAX_ACCOUNTS, ChainError
+from zmesh.registry.chains.port import HASH_SIZE, MAX_ACCOUNTS, ChainError
 from zmesh.ss58 import GENERIC_PREFIX
 
 PAGE = 500
@@ -208,6 +208,6 @@ def _hash(value: object) -> bytes:
         found = bytes.fromhex(value.removeprefix("0x")) if isinstance(value, str) else b""
     except ValueError:
         found = b""
-    if len(found) != ACCOUNT_BYTES:
+    if len(found) != HASH_SIZE:
         raise ChainError(f"the chain gives {shown(value)} where a block hash is expected")
     return found
