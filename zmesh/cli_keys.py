@@ -193,23 +193,22 @@ def _sign(terms: _Terms, address: str | None, by: AccountKey, identity: Identity
 
 def _join(statement: Statement, signature: str, scheme: Scheme, identity: Identity) -> Delegation:
     """The account signed elsewhere, the plain text or a wallet's wrapped form of it; the node signs here."""
+    from zmesh.core.wire import SIGNATURE_SIZE
     from zmesh.delegation import Scheme, encode_delegation, recover_public, wrap
+    from zmesh.identity import unhex
 
     if statement.key != identity.public:
         raise ConfigError(
             f"the text is for the key {statement.key.hex()}, not for --key, which is {identity.public.hex()}"
         )
-    digits = signature.strip().removeprefix("0x")
+    size = SIGNATURE_SIZE + (scheme is Scheme.ECDSA)
+    raw = unhex(signature, size)
+    if raw is None:
+        wanted = f"{2 * size} hexadecimal digits for {scheme.name.lower()}"
+        raise ConfigError(f"--signature must be {wanted}, not these {len(signature.strip())} characters")
     # The last byte of an ECDSA signature helps to recover the public key; the account's id identifies the key just as
     # well.
-    expected = 130 if scheme is Scheme.ECDSA else 128
-    if len(digits) != expected or not digits.isalnum():
-        wanted = f"{expected} hexadecimal digits for {scheme.name.lower()}"
-        raise ConfigError(f"--signature must be {wanted}, not these {len(digits)} characters")
-    try:
-        raw = bytes.fromhex(digits)[:64]
-    except ValueError:
-        raise ConfigError("--signature must be hexadecimal") from None
+    raw = raw[:SIGNATURE_SIZE]
     for wrapped in (False, True):
         message = wrap(statement.text) if wrapped else statement.text
         public = recover_public(statement.account, message, raw) if scheme is Scheme.ECDSA else b""
@@ -280,6 +279,9 @@ def _account_key(path: Path | None, scheme: Scheme) -> AccountKey:
 
 def _genesis(digits: str | None, url: str | None) -> bytes:
     """32 bytes, from the operator or from a node of the chain."""
+    from zmesh.identity import unhex
+    from zmesh.registry.port import HASH_SIZE
+
     if (digits is None) == (url is None):
         raise ConfigError("either --genesis or --rpc must be given: a delegation is valid on one chain only")
     source = "--genesis"
@@ -287,11 +289,8 @@ def _genesis(digits: str | None, url: str | None) -> bytes:
         from zmesh.genesis import ask_genesis
 
         source, digits = "the genesis hash from the chain", ask_genesis(url)
-    try:
-        found = bytes.fromhex((digits or "").strip().removeprefix("0x"))
-    except ValueError:
-        found = b""
-    if len(found) != 32:
+    found = unhex(digits, HASH_SIZE)
+    if found is None:
         raise ConfigError(f"{source} must be 0x and 64 hexadecimal digits")
     return found
 

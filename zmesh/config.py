@@ -28,9 +28,11 @@ from zmesh.core.bounds import MAX_NAME, Bounds
 from zmesh.core.errors import ConfigError
 from zmesh.core.sentence import shown
 from zmesh.core.types import Endpoint, PeerKey
+from zmesh.core.wire import KEY_SIZE
 from zmesh.delegation import MAX_NETWORK, Delegation, load_delegation
-from zmesh.identity import Identity, load_key
+from zmesh.identity import Identity, load_key, unhex
 from zmesh.multiaddr import parse_endpoint
+from zmesh.registry.port import HASH_SIZE
 from zmesh.transport import MAX_LINKS
 
 PREFIX = "MESH_"
@@ -42,7 +44,6 @@ MAX_SEEDS = 64
 """Bootstrap addresses: people write them down."""
 
 _BOUNDS = Bounds()
-_HEX = frozenset("0123456789abcdefABCDEF")
 
 
 class _BadValueError(ValueError):
@@ -55,7 +56,7 @@ def _name(text: str) -> str:
         raise ConfigError(f"{shown(text)} must consist of printable characters, without blanks around them")
     if len(text.encode()) > MAX_NAME:
         raise ConfigError(f"{shown(text)} has {len(text.encode())} bytes and must have at most {MAX_NAME}")
-    if len(text) == 64 and _HEX.issuperset(text):
+    if unhex(text, KEY_SIZE) is not None:
         raise ConfigError(f"{shown(text)} looks like a public key and must be a name of your own choice")
     return text
 
@@ -97,10 +98,10 @@ def split_list(text: str) -> list[str]:
 
 
 def _genesis(text: str) -> str:
-    digits = text.removeprefix("0x")
-    if len(digits) != 64 or not _HEX.issuperset(digits):
+    found = unhex(text, HASH_SIZE)
+    if found is None:
         raise _BadValueError
-    return digits.lower()
+    return found.hex()
 
 
 def _path(value: object) -> object:

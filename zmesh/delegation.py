@@ -15,7 +15,6 @@ Rules
 from __future__ import annotations
 
 import os
-import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum, unique
@@ -30,7 +29,7 @@ from zmesh.core.sentence import shown
 from zmesh.core.types import PeerKey
 from zmesh.core.wire import KEY_SIZE, MAX_UINT, SIGNATURE_SIZE, digest32, malformed, network_id, unpack
 from zmesh.files import read_regular
-from zmesh.identity import verify
+from zmesh.identity import unhex, verify
 
 VERSION: Final = 1
 SIGN_TAG: Final = b"zmesh/1 delegation:"
@@ -48,9 +47,8 @@ MAX_TEXT: Final = 1024
 MAX_FILE: Final = 2048
 """Bytes read of a file: 1,024 digits, and room to notice that it is something else."""
 
-_HEX: Final = frozenset(string.hexdigits)
-_LEAST_DIGITS: Final = 128
-"""The two signatures alone have twice as many digits, and no path looks like that."""
+_LEAST: Final = 64
+"""Bytes: the two signatures alone have twice as many, and no path looks like that."""
 _LABELS: Final = ("network", "genesis", "account", "mesh key", "not before", "not after", "sequence")
 _NO_GENESIS: Final = "none"
 _PLAIN: Final = frozenset(range(0x21, 0x7F)) - {ord("%")}
@@ -275,20 +273,17 @@ def load_delegation(value: str | Path) -> Delegation:
     Raises ``ConfigError`` with one sentence.
     """
     text = str(value).strip()
-    if not _is_hex(text):
+    encoded = unhex(text) or b""
+    if len(encoded) < _LEAST:
         named = f"delegation file {value}"
         text = read_regular(Path(os.path.expanduser(text)), named, MAX_FILE)[0].decode("ascii", "replace").strip()
-        if not _is_hex(text):
+        encoded = unhex(text) or b""
+        if len(encoded) < _LEAST:
             raise ConfigError(f"{named} must hold the hexadecimal digits that `zmesh key delegate` writes")
     try:
-        return decode_delegation(bytes.fromhex(text.removeprefix("0x")))
+        return decode_delegation(encoded)
     except WireError as error:
         raise ConfigError(f"{shown(text)} is not a delegation: {error.detail}") from None
-
-
-def _is_hex(text: str) -> bool:
-    digits = text.removeprefix("0x")
-    return len(digits) >= _LEAST_DIGITS and len(digits) % 2 == 0 and _HEX.issuperset(digits)
 
 
 # ---------------------------------------------------------------- signatures of accounts

@@ -94,7 +94,7 @@ def load_key(value: str | bytes | Path | None) -> Identity:
         return Identity.from_seed(bytes(value))
     if isinstance(value, Path):
         return _read_key_file(Path(os.path.expanduser(value)), str(value))
-    seed = _unhex(value)
+    seed = unhex(value, SEED_SIZE)
     if seed is not None:
         return Identity.from_seed(seed)
     path = Path(os.path.expanduser(value))
@@ -144,6 +144,25 @@ def curve_image(public: PeerKey) -> bytes:
     raise ConfigError(f"public key {public.hex()[:64]} is not an Ed25519 key: it must be the 32 bytes of a valid point")
 
 
+def parse_public_key(text: object) -> PeerKey:
+    """The key that 64 hexadecimal digits stand for, checked to be one that CURVE can use. Raises ``ConfigError``."""
+    key = unhex(text, KEY_SIZE)
+    if key is None:
+        raise ConfigError(f"public_key must be the 64 hex digits of an Ed25519 public key, not {shown(text)}")
+    curve_image(key)
+    return key
+
+
+def unhex(text: object, size: int | None = None) -> bytes | None:
+    """The bytes that hexadecimal digits stand for, with or without 0x in front; None for anything else.
+
+    ``size``: how many there must be; by default any number.
+    """
+    digits = text.strip().removeprefix("0x") if isinstance(text, str) else ""
+    is_hex = _HEX.issuperset(digits) and len(digits) % 2 == 0
+    return bytes.fromhex(digits) if is_hex and size in (None, len(digits) // 2) else None
+
+
 def next_epoch(state_file: Path | None, wall: float) -> int:
     """The epoch of this start: above every earlier one, and stored before it is returned.
 
@@ -172,12 +191,6 @@ def _stored_epoch(path: Path) -> int:
     return int(text)
 
 
-def _unhex(text: str) -> bytes | None:
-    """The 32 bytes of 64 hexadecimal digits, or None."""
-    digits = text.strip().removeprefix("0x")
-    return bytes.fromhex(digits) if len(digits) == 2 * SEED_SIZE and _HEX.issuperset(digits) else None
-
-
 def _may_be_shown(text: str, path: Path) -> bool:
     """Whether this is plainly a path, not a mistyped secret: it or its folder exists, or it looks like nothing else."""
     try:
@@ -198,7 +211,7 @@ def _read_key_file(path: Path, named: str) -> Identity:
         pass  # reported below, as for any file
     content, status = read_regular(path, f"key file {named}", MAX_KEY_FILE)
     refuse_exposed(status, f"key file {named}", named)
-    seed = _unhex(content.decode("ascii", "replace"))
+    seed = unhex(content.decode("ascii", "replace"), SEED_SIZE)
     if seed is None:
         raise ConfigError(
             f"key file {named} must hold 64 hexadecimal digits, not these {len(content)} bytes (not shown)"

@@ -28,10 +28,9 @@ from zmesh.log_limit import LogLimit
 from zmesh.registry.cache import Cache
 from zmesh.registry.caution import Caution, Claim
 from zmesh.registry.chains import AUTOMATIC, reader_name
-from zmesh.registry.chains.port import HASH_SIZE
 from zmesh.registry.child import COMMAND, Child
 from zmesh.registry.codec import MAX_BLOCK, Snapshot, number, snapshot_of, unpacked
-from zmesh.registry.port import OnChange, RegistryStatus, ValidatorSet
+from zmesh.registry.port import HASH_SIZE, OnChange, RegistryStatus, ValidatorSet
 from zmesh.registry.probe import probe_rpc, rpc_endpoint
 from zmesh.registry.repeats import Repeats
 

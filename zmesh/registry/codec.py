@@ -22,8 +22,8 @@ import msgpack
 from zmesh.core.bounds import MAX_ENDPOINTS, MAX_HOST, MAX_NAME
 from zmesh.core.types import Endpoint
 from zmesh.core.wire import UNPACK_ERRORS
-from zmesh.registry.chains.port import HASH_SIZE, MAX_ACCOUNTS
-from zmesh.registry.port import Account
+from zmesh.registry.chains.port import MAX_ACCOUNTS
+from zmesh.registry.port import HASH_SIZE, Account
 from zmesh.ss58 import ACCOUNT_SIZE
 
 MAX_FRAME = 32 * 1024 * 1024

@@ -19,6 +19,8 @@ from typing import NamedTuple, Protocol
 
 from zmesh.core.types import EMPTY_ROSTER, Endpoint, Roster
 
+HASH_SIZE = 32
+"""Bytes of the hash of a block, such as the genesis."""
 MAX_STAKE = 2**128 - 1
 """A chain's balance: u128."""
 

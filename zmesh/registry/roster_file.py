@@ -31,9 +31,8 @@ from typing import Any
 from zmesh.core.bounds import MAX_ENDPOINTS, MAX_NAME
 from zmesh.core.errors import ConfigError
 from zmesh.core.sentence import shown
-from zmesh.core.types import Endpoint, Member, PeerKey, Roster
-from zmesh.core.wire import KEY_SIZE
-from zmesh.identity import curve_image
+from zmesh.core.types import Endpoint, Member, Roster
+from zmesh.identity import parse_public_key
 from zmesh.multiaddr import parse_multiaddr
 from zmesh.registry.port import MAX_STAKE
 from zmesh.ss58 import is_mistyped
@@ -112,7 +111,7 @@ def _member(entry: object) -> Member:
     if unknown:
         raise ConfigError(f"each key must be one of {', '.join(_REQUIRED + _OPTIONAL)}, not {shown(unknown[0])}")
     return Member(
-        key=_key(entry["public_key"]),
+        key=parse_public_key(entry["public_key"]),
         account=_account(entry["account"]),
         peer_id=_text("peer_id", entry["peer_id"]),
         endpoints=_endpoints(entry["address"]),
@@ -138,17 +137,6 @@ def _account(value: object) -> str:
     if is_mistyped(account):
         raise ConfigError(f"account {shown(account)} looks like SS58, but its checksum is wrong: copy it again")
     return account
-
-
-def _key(value: object) -> PeerKey:
-    try:
-        key = bytes.fromhex(value) if isinstance(value, str) else b""
-    except ValueError:
-        key = b""
-    if len(key) != KEY_SIZE or not isinstance(value, str) or len(value) != 2 * KEY_SIZE:
-        raise ConfigError(f"public_key must be 64 hexadecimal digits, not {shown(value)}")
-    curve_image(key)
-    return key
 
 
 def _endpoints(value: object) -> tuple[Endpoint, ...]:

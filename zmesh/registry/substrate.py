@@ -20,7 +20,8 @@ from substrateinterface.storage import StorageKey
 from substrateinterface.utils.hasher import blake2_128_concat, identity, two_x64_concat
 
 from zmesh.core.sentence import shown
-from zmesh.registry.chains.port import HASH_SIZE, MAX_ACCOUNTS, ChainError
+from zmesh.registry.chains.port import MAX_ACCOUNTS, ChainError
+from zmesh.registry.port import HASH_SIZE
 from zmesh.ss58 import GENERIC_PREFIX
 
 PAGE = 500

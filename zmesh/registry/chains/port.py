@@ -20,8 +20,6 @@ from zmesh.ss58 import ACCOUNT_SIZE
 
 MAX_ACCOUNTS = 100_000
 """Accounts of one chain: ten times the largest mesh that was simulated."""
-HASH_SIZE = 32
-"""Bytes of the hash of a block."""
 
 
 class ChainError(Exception):
