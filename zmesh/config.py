@@ -19,7 +19,6 @@ from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, Secret, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -33,6 +32,7 @@ from zmesh.delegation import MAX_NETWORK, Delegation, load_delegation
 from zmesh.identity import Identity, load_key, unhex
 from zmesh.multiaddr import parse_endpoint
 from zmesh.registry.port import HASH_SIZE
+from zmesh.rpc import is_rpc
 from zmesh.transport import MAX_LINKS
 
 PREFIX = "MESH_"
@@ -79,17 +79,9 @@ def _rpc(text: str) -> str:
     urls = split_list(text)
     if len(urls) > MAX_RPC_URLS:
         raise ConfigError(f"{len(urls)} URLs are too many: there must be at most {MAX_RPC_URLS}")
-    if not urls or not all(map(_is_rpc, urls)):
+    if not urls or not all(map(is_rpc, urls)):
         raise ConfigError("each URL (not shown) must be of the form ws://HOST:PORT, such as ws://localhost:9944")
     return text
-
-
-def _is_rpc(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in {"ws", "wss", "http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
 
 
 def split_list(text: str) -> list[str]:

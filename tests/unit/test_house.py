@@ -34,6 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "delegation",
             "account",
             "genesis",
+            "rpc",
             "ss58",
         }
     ),

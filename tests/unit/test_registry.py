@@ -16,9 +16,9 @@ from zmesh.core.errors import ConfigError
 from zmesh.core.types import Endpoint, Member, Roster
 from zmesh.identity import Identity
 from zmesh.registry.port import Registry, ValidatorSet
-from zmesh.registry.probe import probe_rpc, rpc_endpoint
 from zmesh.registry.roster_file import MAX_FILE, parse_roster
 from zmesh.registry.static import StaticRegistry
+from zmesh.rpc import probe_rpc, rpc_endpoint
 
 KEYS = [Identity.from_seed(bytes([n]) * 32).public for n in range(5)]
 

@@ -20,7 +20,7 @@ from zmesh.registry.cache import Cache
 from zmesh.registry.chain import ChainRegistry
 from zmesh.registry.chains.port import ChainError
 from zmesh.registry.codec import Snapshot, packed, read_frame
-from zmesh.registry.probe import probe_rpc
+from zmesh.rpc import probe_rpc
 
 URL = "https://user:pass%21word@rpc.example:443/v3/0123456789abcdef?token=s3cr3t-token"
 

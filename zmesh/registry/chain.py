@@ -21,7 +21,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from zmesh.log import get_logger
 from zmesh.log_limit import LogLimit
@@ -31,8 +30,8 @@ from zmesh.registry.chains import AUTOMATIC, reader_name
 from zmesh.registry.child import COMMAND, Child
 from zmesh.registry.codec import MAX_BLOCK, Snapshot, number, snapshot_of, unpacked
 from zmesh.registry.port import HASH_SIZE, OnChange, RegistryStatus, ValidatorSet
-from zmesh.registry.probe import probe_rpc, rpc_endpoint
 from zmesh.registry.repeats import Repeats
+from zmesh.rpc import probe_rpc, rpc_endpoint, rpc_name
 
 SAVE_SECONDS = 600.0
 """Seconds between saves of a set that stays the same: the age of a set from the disk is right to ten minutes."""
@@ -330,9 +329,8 @@ class ChainRegistry:
 
     def _source(self) -> str:
         """The endpoint in use, without password and path, and the reader once it is known: human-readable."""
-        scheme = urlsplit(self._url).scheme
         how = f" ({self._snapshot.reader})" if self._snapshot is not None else ""
-        return f"chain {scheme}://{rpc_endpoint(self._url)}{how}"
+        return f"chain {rpc_name(self._url)}{how}"
 
     def _age(self) -> float | None:
         """Seconds since the chain last agreed with the set in force."""
