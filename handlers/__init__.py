@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from zmesh.handlers.heartbeat import Heartbeat
-from zmesh.handlers.offers import Judge, Offer, RecordPorts, Taken
+from zmesh.handlers.offers import Judge, Offer, RecordOutcome, RecordPorts
 from zmesh.handlers.record import Description, Record, decode_record, encode_record, is_local, verify_record
 from zmesh.handlers.records import Records
 from zmesh.handlers.rounds import Delta, Round, Rounds, RoundState
@@ -28,12 +28,12 @@ __all__ = [
     "Offer",
     "Proposal",
     "Record",
+    "RecordOutcome",
     "RecordPorts",
     "Records",
     "Round",
     "RoundState",
     "Rounds",
-    "Taken",
     "Tally",
     "Votes",
     "decode_record",

@@ -1,7 +1,8 @@
 """What becomes of an offered peer record, and what the code that offers or judges records needs to know.
 
 Rules
- 1. Every outcome has a name, which is also its counter: that of ``Taken``, or the reason why the key does not belong.
+ 1. Every outcome has a name, which is also its counter: that of ``RecordOutcome``, or the reason why the key does not
+    belong.
  2. A record that is false for every node is the fault of the peer that passed it on; one that only this node refuses,
     and only today, is no one's fault.
 """
@@ -19,7 +20,7 @@ from zmesh.handlers.record import Record, Verify
 
 
 @unique
-class Taken(StrEnum):
+class RecordOutcome(StrEnum):
     """What became of a record that was offered; each is also a counter."""
 
     NEW = "new"
@@ -39,9 +40,9 @@ class Taken(StrEnum):
 
 
 class Offer(NamedTuple):
-    """The outcome for a record, and its name: that of ``taken``, or the reason why its key does not belong."""
+    """The outcome for a record, and its name: that of ``outcome``, or the reason why its key does not belong."""
 
-    taken: Taken
+    outcome: RecordOutcome
     name: str
 
 
@@ -68,23 +69,23 @@ class RecordPorts:
     verify: Verify
     judge: Judge
     """Tells whether its key belongs: only members may have a record."""
-    took: Callable[[Record], bool] = _nobody
+    accepted: Callable[[Record], bool] = _nobody
     """Called with each record that became the newest of its key; the own record among them comes from another life.
     Returns True if its account now speaks with another key than before: then no node may miss this record."""
 
 
-UNJUDGED: Final = frozenset({Taken.OTHER_NETWORK, Taken.KNOWN, Taken.OLDER})
+UNJUDGED: Final = frozenset({RecordOutcome.OTHER_NETWORK, RecordOutcome.KNOWN, RecordOutcome.OLDER})
 """Outcomes that are clear without asking who belongs."""
 
-VERDICTS: Final[Mapping[Taken, Verdict]] = {
-    Taken.NEW: Verdict.ACCEPT,
-    Taken.KNOWN: Verdict.ACCEPT,  # announced again for peers that joined since
-    Taken.OLDER: Verdict.IGNORE,  # its author lost its disk, or a peer held an old one back
-    Taken.EQUIVOCATION: Verdict.RELAY,
-    Taken.REFUSED: Verdict.IGNORE,  # registries differ for a while
-    Taken.OTHER_NETWORK: Verdict.REJECT,
-    Taken.LOCAL_ADDRESS: Verdict.IGNORE,  # each node's own setting decides
-    Taken.BAD_SIGNATURE: Verdict.REJECT,  # the peer that brings a record must have checked it
-    Taken.MALFORMED: Verdict.REJECT,
-    Taken.FULL: Verdict.IGNORE,
+VERDICTS: Final[Mapping[RecordOutcome, Verdict]] = {
+    RecordOutcome.NEW: Verdict.ACCEPT,
+    RecordOutcome.KNOWN: Verdict.ACCEPT,  # announced again for peers that joined since
+    RecordOutcome.OLDER: Verdict.IGNORE,  # its author lost its disk, or a peer held an old one back
+    RecordOutcome.EQUIVOCATION: Verdict.RELAY,
+    RecordOutcome.REFUSED: Verdict.IGNORE,  # registries differ for a while
+    RecordOutcome.OTHER_NETWORK: Verdict.REJECT,
+    RecordOutcome.LOCAL_ADDRESS: Verdict.IGNORE,  # each node's own setting decides
+    RecordOutcome.BAD_SIGNATURE: Verdict.REJECT,  # the peer that brings a record must have checked it
+    RecordOutcome.MALFORMED: Verdict.REJECT,
+    RecordOutcome.FULL: Verdict.IGNORE,
 }

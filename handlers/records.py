@@ -40,7 +40,7 @@ from zmesh.core.types import Endpoint, Member, MessageType, PeerKey, Verdict
 from zmesh.core.wire import KEY_SIZE, MAX_UINT, UNPACK_ERRORS, malformed
 from zmesh.handlers.answers import MAX_ANSWER, Answers
 from zmesh.handlers.introductions import Introductions, Repeats
-from zmesh.handlers.offers import FALSE, UNJUDGED, VERDICTS, Offer, RecordPorts, Taken
+from zmesh.handlers.offers import FALSE, UNJUDGED, VERDICTS, Offer, RecordOutcome, RecordPorts
 from zmesh.handlers.questions import MAX_KNOWN, Questions
 from zmesh.handlers.record import (
     MAX_RECORD,
@@ -162,8 +162,8 @@ class Records:
         if self._is_limited(record, now):
             self.counters["news_limited"] += 1
             return Verdict.IGNORE
-        taken, name = self._weigh(record)
-        verdict = Verdict.REJECT if name in FALSE else VERDICTS[taken]
+        outcome, name = self._weigh(record)
+        verdict = Verdict.REJECT if name in FALSE else VERDICTS[outcome]
         if verdict in (Verdict.IGNORE, Verdict.REJECT):
             self.counters[name] += 1
         return verdict
@@ -220,14 +220,14 @@ class Records:
         try:
             record = decode_record(encoded)
         except WireError:
-            self.counters[Taken.MALFORMED.value] += 1
-            return Offer(Taken.MALFORMED, Taken.MALFORMED.value)
+            self.counters[RecordOutcome.MALFORMED.value] += 1
+            return Offer(RecordOutcome.MALFORMED, RecordOutcome.MALFORMED.value)
         return self._take(record)
 
     def post(self, encoded: bytes) -> Offer:
         """``offer`` for a record that came by HTTP: the next wake, due at once, introduces a newcomer to the mesh."""
         offer = self.offer(encoded)
-        if offer.taken is Taken.NEW:
+        if offer.outcome is RecordOutcome.NEW:
             self._introduce(decode_record(encoded))
         return offer
 
@@ -276,7 +276,7 @@ class Records:
             raise malformed(f"the saved records are not msgpack: {type(error).__name__}") from None
         if not items(blob(MAX_RECORD, 1), MAX_RECORDS)(kept):
             raise malformed(f"the saved records must be a list of at most {MAX_RECORDS}")
-        return _places(decode_record(encoded) for encoded in kept if self.offer(encoded).taken is Taken.NEW)
+        return _places(decode_record(encoded) for encoded in kept if self.offer(encoded).outcome is RecordOutcome.NEW)
 
     # ------------------------------------------------------------ within
 
@@ -307,13 +307,13 @@ class Records:
             try:
                 record = decode_record(encoded)
             except WireError:
-                self.counters[Taken.MALFORMED.value] += 1
+                self.counters[RecordOutcome.MALFORMED.value] += 1
                 break
             if self._is_limited(record, now):
                 self.counters["news_limited"] += 1
                 continue
-            taken, name = self._take(record, passes_on)
-            if taken in (Taken.NEW, Taken.EQUIVOCATION):
+            outcome, name = self._take(record, passes_on)
+            if outcome in (RecordOutcome.NEW, RecordOutcome.EQUIVOCATION):
                 self._introductions.charge_news(record.key, now.mono)
                 # Accepting it may change the roster, and its delegation may have expired since it was judged.
                 kept = self._records.get(record.key)
@@ -322,16 +322,16 @@ class Records:
                 if kept.key in learnt:
                     break
                 learnt[kept.key] = kept
-            elif taken is Taken.BAD_SIGNATURE or name in FALSE:
+            elif outcome is RecordOutcome.BAD_SIGNATURE or name in FALSE:
                 break
         return _places(learnt.values())
 
     def _take(self, record: Record, passes_on: bool = True) -> Offer:
         """Keep it if it counts; with ``passes_on``, introduce an account's change of key: others may not know it."""
         offer = self._weigh(record)
-        if offer.taken is Taken.NEW:
+        if offer.outcome is RecordOutcome.NEW:
             self._keep(record, passes_on)
-        elif offer.taken is Taken.EQUIVOCATION:
+        elif offer.outcome is RecordOutcome.EQUIVOCATION:
             self._convict(record, passes_on)
         self.counters[offer.name] += 1
         return offer
@@ -341,51 +341,52 @@ class Records:
 
         The first contradiction is heard at any time: it is also how an owner answers a thief of its key.
         """
-        standing = self._standing(record)
-        is_news = standing is Taken.NEW or (standing is Taken.EQUIVOCATION and self._is_convicted(record))
+        outcome = self._expected(record)
+        is_new = outcome is RecordOutcome.NEW
+        is_news = is_new or (outcome is RecordOutcome.EQUIVOCATION and self._is_convicted(record))
         return is_news and not self._introductions.allows_news(record.key, now.mono)
 
     def _weigh(self, record: Record) -> Offer:
         """What ``offer`` would do with it, without side effects; cheap checks come first."""
-        taken = self._standing(record)
-        if taken in UNJUDGED or record.key == self._ports.signer.public:
-            return self._verified(record, taken)
+        outcome = self._expected(record)
+        if outcome in UNJUDGED or record.key == self._ports.signer.public:
+            return self._verified(record, outcome)
         why = self._ports.judge(record)
-        return Offer(Taken.REFUSED, why) if why is not None else self._verified(record, taken)
+        return Offer(RecordOutcome.REFUSED, why) if why is not None else self._verified(record, outcome)
 
-    def _verified(self, record: Record, taken: Taken) -> Offer:
-        if taken in (Taken.NEW, Taken.EQUIVOCATION) and not verify_record(record, self._ports.verify):
-            taken = Taken.BAD_SIGNATURE
-        return Offer(taken, taken.value)
+    def _verified(self, record: Record, outcome: RecordOutcome) -> Offer:
+        if outcome in (RecordOutcome.NEW, RecordOutcome.EQUIVOCATION) and not verify_record(record, self._ports.verify):
+            outcome = RecordOutcome.BAD_SIGNATURE
+        return Offer(outcome, outcome.value)
 
-    def _standing(self, record: Record) -> Taken:
+    def _expected(self, record: Record) -> RecordOutcome:
         """The outcome if its key belongs and its signature holds; this verifies nothing."""
         if record.network != self._network:
-            return Taken.OTHER_NETWORK
+            return RecordOutcome.OTHER_NETWORK
         current = self._records.get(record.key)
         if current is not None:
             if record.encoded == current.encoded:
-                return Taken.KNOWN
+                return RecordOutcome.KNOWN
             if record.sequence < current.sequence:
-                return Taken.OLDER
+                return RecordOutcome.OLDER
             # One proof is enough; after that, only a record that changes something is worth verifying and relaying.
             is_equal = record.sequence == current.sequence
             if is_equal and self._is_convicted(record) and record.encoded > current.encoded:
-                return Taken.OLDER
+                return RecordOutcome.OLDER
         elif len(self._records) >= MAX_RECORDS:
-            return Taken.FULL
+            return RecordOutcome.FULL
         if record.has_local_endpoint and record.key != self._ports.signer.public and not self.takes_local:
-            return Taken.LOCAL_ADDRESS
+            return RecordOutcome.LOCAL_ADDRESS
         if current is not None and record.sequence == current.sequence:
-            return Taken.EQUIVOCATION
-        return Taken.NEW
+            return RecordOutcome.EQUIVOCATION
+        return RecordOutcome.NEW
 
     def _keep(self, record: Record, passes_on: bool) -> None:
         self._records[record.key] = record
         # Our own key, but not signed by this life: an earlier one had a faster clock. Outbid it.
         if record.key == self._ports.signer.public and self._own is not None:
             self._unsigned = True
-        if self._ports.took(record) and passes_on:
+        if self._ports.accepted(record) and passes_on:
             self._introduce(record)
 
     @property

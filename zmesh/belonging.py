@@ -174,7 +174,7 @@ class Belonging:
             records.join(self.network)
             self._submit(HandlersChanged())  # makes ``records`` sign our own record for the new mesh
         if records.own is not None:
-            self._membership.took(records.own, now)
+            self._membership.accepted(records.own, now)
         self._apply(now)
         if len(self._found) and self._saved is not None:
             self._read_saved(self._saved)
@@ -205,11 +205,11 @@ class Belonging:
             self._sleep(SETTLE)
         return None if standing is Standing.ADMITTED else standing.value
 
-    def took(self, record: Record) -> bool:
+    def accepted(self, record: Record) -> bool:
         """For ``Records``: this is now the newest record of its key. Returns whether it gives its account another
         key."""
         now = read_clocks()
-        succeeds = self._membership.took(record, now)
+        succeeds = self._membership.accepted(record, now)
         if record.endpoints:
             self._found_at[record.key] = record.endpoints
         self._apply_soon(now)

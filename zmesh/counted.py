@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from zmesh.handlers import Taken
+from zmesh.handlers import RecordOutcome
 from zmesh.registry.standing import Standing
 
 _ENDS = ("accepted", "refused_key", "not_zmtp", "no_greeting", "half_greeting")
@@ -44,7 +44,7 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
         *("lost_at_stop", "cancelled_at_stop", "left_running"),
     ),
     "record": (
-        *(taken.value for taken in Taken),
+        *(outcome.value for outcome in RecordOutcome),
         *(standing.value for standing in Standing if standing is not Standing.ADMITTED),
         *("introduced", "introduction_limited", "introduction_dropped", "news_limited", "answer_unasked"),
     ),

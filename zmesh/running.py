@@ -32,7 +32,7 @@ from zmesh.core.types import Endpoint, MessageType, SendResult
 from zmesh.delegation import Delegation
 from zmesh.dialer import Dialer, resolve
 from zmesh.dispatch import Dispatcher
-from zmesh.handlers import Description, Offer, Record, RecordPorts, Taken, default_handlers
+from zmesh.handlers import Description, Offer, Record, RecordOutcome, RecordPorts, default_handlers
 from zmesh.identity import Identity, verify
 from zmesh.log import get_logger
 from zmesh.messages import MeshMessage
@@ -152,7 +152,7 @@ class Running:
         network = self.belonging.network
         self.handlers = default_handlers(
             self._heartbeat,
-            RecordPorts(identity, network, verify, self.belonging.judge, self.belonging.took),
+            RecordPorts(identity, network, verify, self.belonging.judge, self.belonging.accepted),
             account=lambda: self.engine.peers.myself.account,
             heartbeat_interval=settings.heartbeat_interval,
             phase=self._rng.random(),
@@ -317,7 +317,7 @@ class Running:
     def _post(self, encoded: bytes) -> Offer:
         """A record was posted over HTTP: if it is new, wake its handler, which introduces the newcomer."""
         offer = self.handlers.records.post(encoded)
-        if offer.taken is Taken.NEW:
+        if offer.outcome is RecordOutcome.NEW:
             self.node.submit(HandlersChanged())
         return offer
 

@@ -86,7 +86,7 @@ class Arrival(RuleBasedStateMachine):
             for choice in data.draw(st.permutations(choices)):
                 offered, _ = record(choice)
                 if node.judge(offered, self.now) is Standing.ADMITTED:
-                    node.took(offered, self.now)
+                    node.accepted(offered, self.now)
                 if data.draw(st.booleans()):
                     assert node.roster is node.roster
         for choice in choices:

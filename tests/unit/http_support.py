@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from zmesh.core.types import Endpoint
-from zmesh.handlers import Offer, Taken
+from zmesh.handlers import Offer, RecordOutcome
 from zmesh.http import App, make_app, make_runner
 from zmesh.http_limits import HttpLimits
 
 HEALTH = {"status": "healthy", "peer_id": "validator_001", "peers_count": 5, "running": True}
-NEW = Offer(Taken.NEW, "new")
+NEW = Offer(RecordOutcome.NEW, "new")
 
 
 @asynccontextmanager

@@ -48,7 +48,7 @@ def offer(of: Membership, offered: Record, now: Now = NOON) -> Standing:
     """What a node does with a record whose own signature holds."""
     standing = of.judge(offered, now)
     if standing is Standing.ADMITTED:
-        of.took(offered, now)
+        of.accepted(offered, now)
     return standing
 
 

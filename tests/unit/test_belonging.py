@@ -64,7 +64,7 @@ class Told:
 
     def offer(self, offered: Record) -> None:
         assert self.belonging.judge(offered) is None
-        self.belonging.took(offered)
+        self.belonging.accepted(offered)
 
     def rosters(self) -> list[set[bytes]]:
         return [set(event.roster.keys) for event in self.events if isinstance(event, RosterChanged)]

@@ -82,7 +82,7 @@ async def test_a_mesh_in_which_rosters_take_long_makes_fewer_of_them(monkeypatch
     monkeypatch.setattr(membership, "wake", slow)
     told.offer(record(SIGNERS[0], NODES[0]))
     await told.rest(1)
-    told.belonging.took(record(SIGNERS[0], NODES[0], 2))
+    told.belonging.accepted(record(SIGNERS[0], NODES[0], 2))
     timer = cast(Any, told.belonging)._timer
 
     assert 3.0 * module.SHARE - 1 < timer.when() - loop.time() < 3.0 * module.SHARE + 1

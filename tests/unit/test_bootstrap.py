@@ -13,7 +13,7 @@ from tests.unit.virtual_time import in_virtual_time, moment
 from zmesh.bootstrap import ENOUGH, LONELY, LONGEST_PAUSE, MAX_PER_NAME, WATCH, Bootstrap, Ports
 from zmesh.core import wire
 from zmesh.core.types import Endpoint, PeerKey
-from zmesh.handlers import Description, Offer, Taken, decode_record, encode_record
+from zmesh.handlers import Description, Offer, RecordOutcome, decode_record, encode_record
 from zmesh.http_client import Posted
 from zmesh.identity import Identity
 
@@ -88,8 +88,8 @@ class World:
     def offer(self, encoded: bytes) -> Offer:
         key = decode_record(encoded).key
         if key in self.refused:
-            return Offer(Taken.REFUSED, self.refused[key])
-        taken = Taken.KNOWN if self.offered.get(key) == encoded else Taken.NEW
+            return Offer(RecordOutcome.REFUSED, self.refused[key])
+        taken = RecordOutcome.KNOWN if self.offered.get(key) == encoded else RecordOutcome.NEW
         self.offered[key] = encoded
         return Offer(taken, taken.value)
 

@@ -25,9 +25,9 @@ from zmesh.core.events import Broadcast, Located, SendDirect
 from zmesh.core.types import Endpoint, MessageType, PeerKey, Verdict
 from zmesh.handlers import (
     Description,
+    RecordOutcome,
     RecordPorts,
     Records,
-    Taken,
     decode_record,
     verify_record,
 )
@@ -76,7 +76,7 @@ def test_a_record_from_a_former_life_with_a_faster_clock_is_outbid() -> None:
     held.wake(NOON)
     former = record(BOB, NOON.wall_ms + 10_000)
 
-    assert held.offer(former.encoded).taken is Taken.NEW
+    assert held.offer(former.encoded).outcome is RecordOutcome.NEW
     announced = announcements(held.wake(later(1.0)))
 
     assert [each.sequence for each in announced] == [former.sequence + 1]

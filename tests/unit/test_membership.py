@@ -44,7 +44,7 @@ def test_a_delegated_key_becomes_the_member_that_the_registry_describes(scheme: 
 
     assert members.judge(record(FIRST, delegation(by, FIRST)), NOON) is Standing.ADMITTED
     assert len(members.roster) == 0  # its own record is still to be verified
-    members.took(record(FIRST, delegation(by, FIRST), "alice"), NOON)
+    members.accepted(record(FIRST, delegation(by, FIRST), "alice"), NOON)
     assert members.roster.members == (Member(FIRST.public, "5Alice", "alice", (), 10, True, 70.0, ("train",)),)
     assert members.counters == Counter(admitted=1)
 

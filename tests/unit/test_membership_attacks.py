@@ -73,7 +73,7 @@ def test_showing_an_old_delegation_again_costs_no_verification(monkeypatch: pyte
     members = members_of(by)
     old, new = (delegation(by, FIRST, sequence) for sequence in (1, 2))
     for made in (old, new):
-        members.took(record(FIRST, made), NOON)
+        members.accepted(record(FIRST, made), NOON)
 
     standings = Counter(members.judge(record(FIRST, old), NOON) for _ in range(50))
     assert standings == Counter({Standing.ADMITTED: 50})
@@ -162,7 +162,7 @@ def test_a_thief_of_the_mesh_key_cannot_use_up_the_share_of_its_account(monkeypa
 def test_a_clock_that_ran_ahead_and_is_set_right_throws_nobody_out_for_good() -> None:
     by = signer(1)
     members = members_of(by)
-    members.took(record(FIRST, delegation(by, FIRST)), NOON)
+    members.accepted(record(FIRST, delegation(by, FIRST)), NOON)
     members.wake(Now(1001.0, END + 1))
     assert len(members.roster) == 0
     assert members.deadline is None
@@ -189,5 +189,5 @@ def test_what_the_chain_says_leads_to_this_machine_only_in_a_mesh_on_one(host: s
     for takes_local, right in ((False, places[1:]), (True, places)):
         members = Membership(NETWORK, takes_local=lambda takes=takes_local: takes)  # type: ignore[misc]
         members.registered(found, NOON)
-        members.took(record(FIRST, delegation(by, FIRST)), NOON)
+        members.accepted(record(FIRST, delegation(by, FIRST)), NOON)
         assert members.roster.members[0].endpoints == right

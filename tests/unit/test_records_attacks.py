@@ -15,7 +15,7 @@ from tests.unit.records_support import ALICE, BOB, CAROL, PUBLIC, announce, reco
 from tests.unit.test_handlers_introductions import introduced
 from zmesh.core.types import MessageType, PeerKey, Verdict
 from zmesh.core.wire import MAX_UINT
-from zmesh.handlers import Record, RecordPorts, Records, Taken, encode_record, verify_record
+from zmesh.handlers import Record, RecordOutcome, RecordPorts, Records, encode_record, verify_record
 from zmesh.handlers.introductions import INTRODUCED_BURST, INTRODUCED_RATE
 from zmesh.identity import Identity
 from zmesh.registry.membership import Membership
@@ -31,7 +31,7 @@ def test_a_thief_who_signed_the_highest_sequence_is_contradicted_and_stops_nobod
     table = records(own=replace(PUBLIC, peer_id="bob"))
     table.wake(NOON)
     stolen = record(BOB, MAX_UINT)
-    assert table.post(stolen.encoded).taken is Taken.NEW
+    assert table.post(stolen.encoded).outcome is RecordOutcome.NEW
 
     table.wake(later(1))
     own = table.own
@@ -158,7 +158,7 @@ class Node:
         self.membership = Membership(accounts.NETWORK)
         found = {ACCOUNT.account: Account(ACCOUNT.account, "5Carol")}
         self.membership.registered(ValidatorSet(accounts=found, genesis=accounts.GENESIS), NOON)
-        ports = RecordPorts(BOB, NETWORK, verify, self._judge, lambda taken: self.membership.took(taken, NOON))
+        ports = RecordPorts(BOB, NETWORK, verify, self._judge, lambda taken: self.membership.accepted(taken, NOON))
         self.records = Records(ports)
         self.records.wake(NOON)
         self.records.wake(later(1))

@@ -10,7 +10,7 @@ Rules
     A key and its negative share one CURVE image and count as one key. Keys that the registry itself names take
     precedence.
  4. A delegation proves itself, whoever brings it and in whatever record: ``judge`` remembers one that holds, and no
-    other. Its key becomes a member once its own record, which gives its name, was accepted (``took``).
+    other. Its key becomes a member once its own record, which gives its name, was accepted (``accepted``).
  5. Removal and expiry take effect with the next roster; ``deadline`` says when that is due, in wall seconds, as in
     delegations.
  6. The cheap checks come first: nothing is verified for an account that the registry does not name, unless the registry
@@ -142,7 +142,7 @@ class Membership:
         self._now = now
         return self._standing(record)
 
-    def took(self, record: Record, now: Now) -> bool:
+    def accepted(self, record: Record, now: Now) -> bool:
         """The newest record of its key was accepted and verified: if the key may take part, it is a member by that
         name.
 
