@@ -1,8 +1,8 @@
 """What becomes of an offered peer record, and what the code that offers or judges records needs to know.
 
 Rules
- 1. Every outcome has a name, which is also its counter: that of ``RecordOutcome``, or the reason why the key does not
-    belong.
+ 1. Every outcome has a name, which is also its counter: that of ``RecordOutcome``, or of the ``Standing`` for which the
+    key does not belong.
  2. A record that is false for every node is the fault of the peer that passed it on; one that only this node refuses,
     and only today, is no one's fault.
 """
@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from zmesh.core.envelope import Signer
 from zmesh.core.types import Verdict
 from zmesh.handlers.record import Record, Verify
+from zmesh.handlers.standing import Standing
 
 
 @unique
@@ -30,7 +31,7 @@ class RecordOutcome(StrEnum):
     EQUIVOCATION = "equivocation"
     """It contradicts another record with the same sequence: the proof is kept."""
     REFUSED = "refused"
-    """Its key does not belong, for the reason returned by ``judge``; counted under that reason's name."""
+    """Its key does not belong, for the reason that ``judge`` gives; counted under that reason's name."""
     OTHER_NETWORK = "other_network"
     LOCAL_ADDRESS = "local_address"
     """It points at loopback or link-local addresses, which this node does not accept from others."""
@@ -40,18 +41,27 @@ class RecordOutcome(StrEnum):
 
 
 class Offer(NamedTuple):
-    """The outcome for a record, and its name: that of ``outcome``, or the reason why its key does not belong."""
+    """The outcome for a record."""
 
     outcome: RecordOutcome
-    name: str
+    standing: Standing = Standing.ADMITTED
+    """Of its key: the reason, if the outcome is REFUSED."""
+
+    @property
+    def name(self) -> str:
+        """The outcome's, or that of the reason why its key does not belong."""
+        return self.standing.value if self.outcome is RecordOutcome.REFUSED else self.outcome.value
+
+    @property
+    def is_false(self) -> bool:
+        """True if every node refuses it: whoever passes it on is to blame."""
+        return self.outcome is RecordOutcome.BAD_SIGNATURE or self.standing.is_false
 
 
-Judge = Callable[[Record], str | None]
-"""The name of the reason why the key of this record may not take part, or None if it may. Asks the registry first,
-checks the signatures of the delegation but not that of the record, and has no side effects."""
-
-FALSE: Final = frozenset({"forged", "not_held", "malformed"})
-"""Reasons that hold at every node: a peer that passes on such a record did not check it, and is to blame."""
+Judge = Callable[[Record], Standing]
+"""The standing of this record's key. Asks the registry first, and checks the signatures of the delegation but not that
+of the record. Not pure: it counts, logs, charges limits and remembers a delegation that holds, but nothing else of the
+record."""
 
 
 def _nobody(_record: Record) -> bool:

@@ -40,7 +40,7 @@ from zmesh.core.types import Endpoint, Member, MessageType, PeerKey, Verdict
 from zmesh.core.wire import KEY_SIZE, MAX_UINT, UNPACK_ERRORS, malformed
 from zmesh.handlers.answers import MAX_ANSWER, Answers
 from zmesh.handlers.introductions import Introductions, Repeats
-from zmesh.handlers.offers import FALSE, UNJUDGED, VERDICTS, Offer, RecordOutcome, RecordPorts
+from zmesh.handlers.offers import UNJUDGED, VERDICTS, Offer, RecordOutcome, RecordPorts
 from zmesh.handlers.questions import MAX_KNOWN, Questions
 from zmesh.handlers.record import (
     MAX_RECORD,
@@ -51,6 +51,7 @@ from zmesh.handlers.record import (
     verify_record,
 )
 from zmesh.handlers.schema import Check, blob, flaw, items, objection_to, whole
+from zmesh.handlers.standing import Standing
 
 ANNOUNCE_EVERY: Final = 600.0
 """Seconds between announcements of an unchanged record: for peers that joined without asking."""
@@ -162,10 +163,10 @@ class Records:
         if self._is_limited(record, now):
             self.counters["news_limited"] += 1
             return Verdict.IGNORE
-        outcome, name = self._weigh(record)
-        verdict = Verdict.REJECT if name in FALSE else VERDICTS[outcome]
+        offer = self._weigh(record)
+        verdict = Verdict.REJECT if offer.is_false else VERDICTS[offer.outcome]
         if verdict in (Verdict.IGNORE, Verdict.REJECT):
-            self.counters[name] += 1
+            self.counters[offer.name] += 1
         return verdict
 
     def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
@@ -221,7 +222,7 @@ class Records:
             record = decode_record(encoded)
         except WireError:
             self.counters[RecordOutcome.MALFORMED.value] += 1
-            return Offer(RecordOutcome.MALFORMED, RecordOutcome.MALFORMED.value)
+            return Offer(RecordOutcome.MALFORMED)
         return self._take(record)
 
     def post(self, encoded: bytes) -> Offer:
@@ -312,8 +313,8 @@ class Records:
             if self._is_limited(record, now):
                 self.counters["news_limited"] += 1
                 continue
-            outcome, name = self._take(record, passes_on)
-            if outcome in (RecordOutcome.NEW, RecordOutcome.EQUIVOCATION):
+            offer = self._take(record, passes_on)
+            if offer.outcome in (RecordOutcome.NEW, RecordOutcome.EQUIVOCATION):
                 self._introductions.charge_news(record.key, now.mono)
                 # Accepting it may change the roster, and its delegation may have expired since it was judged.
                 kept = self._records.get(record.key)
@@ -322,7 +323,7 @@ class Records:
                 if kept.key in learnt:
                     break
                 learnt[kept.key] = kept
-            elif outcome is RecordOutcome.BAD_SIGNATURE or name in FALSE:
+            elif offer.is_false:
                 break
         return _places(learnt.values())
 
@@ -351,13 +352,14 @@ class Records:
         outcome = self._expected(record)
         if outcome in UNJUDGED or record.key == self._ports.signer.public:
             return self._verified(record, outcome)
-        why = self._ports.judge(record)
-        return Offer(RecordOutcome.REFUSED, why) if why is not None else self._verified(record, outcome)
+        standing = self._ports.judge(record)
+        refused = standing is not Standing.ADMITTED
+        return Offer(RecordOutcome.REFUSED, standing) if refused else self._verified(record, outcome)
 
     def _verified(self, record: Record, outcome: RecordOutcome) -> Offer:
         if outcome in (RecordOutcome.NEW, RecordOutcome.EQUIVOCATION) and not verify_record(record, self._ports.verify):
             outcome = RecordOutcome.BAD_SIGNATURE
-        return Offer(outcome, outcome.value)
+        return Offer(outcome)
 
     def _expected(self, record: Record) -> RecordOutcome:
         """The outcome if its key belongs and its signature holds; this verifies nothing."""

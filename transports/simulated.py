@@ -20,6 +20,7 @@ from zmesh.core.handler import Handler
 from zmesh.core.types import Endpoint, Fault, Member, MessageId, MessageType, PeerKey
 from zmesh.core.wire import digest32
 from zmesh.handlers import Description, Handlers, RecordPorts, Rounds, Votes, default_handlers
+from zmesh.handlers.standing import Standing
 
 Latency = Callable[[int, int, float], float]
 """``(sender, receiver, chance) -> seconds one way``; ``chance`` in [0, 1) is drawn once per pair of nodes."""
@@ -66,7 +67,7 @@ def quiet_handlers(seat: Seat) -> Sequence[Handler]:
 
 def all_handlers(seat: Seat) -> Handlers:
     """The handlers of a real node. Heartbeats and records of N nodes cause about N * N deliveries a minute."""
-    ports = RecordPorts(seat.signer, seat.network, seat.verify, judge=lambda record: None)
+    ports = RecordPorts(seat.signer, seat.network, seat.verify, judge=lambda record: Standing.ADMITTED)
     own = Description(seat.member.peer_id, seat.member.endpoints)
     # The golden ratio spreads any number of phases evenly.
     phase = seat.number * 0.618034 % 1

@@ -20,11 +20,12 @@ from zmesh.core.events import Event, HandlersChanged, JoinNetwork, Located, Rost
 from zmesh.core.now import Now
 from zmesh.core.types import EMPTY_ROSTER, Endpoint, PeerKey
 from zmesh.handlers import Record, Records
+from zmesh.handlers.standing import Standing
 from zmesh.log import get_logger
 from zmesh.node import read_clocks
 from zmesh.registry.membership import Admission, Membership
 from zmesh.registry.port import Account, ValidatorSet
-from zmesh.registry.standing import Standing, own_trouble, statement_of
+from zmesh.registry.standing import own_trouble, statement_of
 from zmesh.state import DELEGATIONS_FILE, RECORDS_FILE, State
 
 MAX_SLEEP = 60.0
@@ -195,15 +196,15 @@ class Belonging:
         for command in located:
             self._submit(command)
 
-    def judge(self, record: Record) -> str | None:
-        """For ``Records``: why the key of this record may not take part, or None if it may."""
+    def judge(self, record: Record) -> Standing:
+        """For ``Records``: whether the key of this record may take part."""
         by_hand = self._engine is not None and record.key in self._engine.peers.manual
         standing = self._membership.judge(record, read_clocks(), by_hand=by_hand)
         if self._membership.deadline == 0.0 and not self._is_soon:
             # The delegation counts from now on, even if the record is refused: it may end another one.
             self._is_soon = True
             self._sleep(SETTLE)
-        return None if standing is Standing.ADMITTED else standing.value
+        return standing
 
     def accepted(self, record: Record) -> bool:
         """For ``Records``: this is now the newest record of its key. Returns whether it gives its account another

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from zmesh.handlers import RecordOutcome
-from zmesh.registry.standing import Standing
+from zmesh.handlers.standing import Standing
 
 _ENDS = ("accepted", "refused_key", "not_zmtp", "no_greeting", "half_greeting")
 _HANDSHAKES = ("bad_handshake", "handshake_timeout", "handshake_abandoned")

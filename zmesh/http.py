@@ -126,8 +126,8 @@ def make_app(
 
     async def post_record(request: web.BaseRequest) -> web.Response:
         assert post is not None
-        taken, name = post(await _body(request, allowed))
-        return json_answer({"taken": taken.value, "why": name}, STATUSES[taken])
+        offer = post(await _body(request, allowed))
+        return json_answer({"taken": offer.outcome.value, "why": offer.name}, STATUSES[offer.outcome])
 
     routes: dict[str, tuple[tuple[str, ...], App]] = {"/health": (GETS, get_health)}
     if metrics is not None:

@@ -20,6 +20,7 @@ from zmesh.core.errors import WireError
 from zmesh.core.events import Broadcast, LinkClosed, LinkOpened, SendDirect, SendRefused
 from zmesh.core.types import Frames, MessageType
 from zmesh.handlers import Description, RecordPorts, default_handlers, encode_record
+from zmesh.handlers.standing import Standing
 
 MALLORY, BOB, CAROL = Person(2), Person(3), Person(4)
 """Mallory has a key and a link. Bob and Carol are honest, and what they signed is in everybody's hands."""
@@ -112,9 +113,8 @@ events = st.one_of(
 
 
 def among_others() -> Bench:
-    handlers = default_handlers(
-        lambda: {"status": "healthy"}, RecordPorts(ME, NETWORK, verify, lambda key: None), Description("me")
-    )
+    ports = RecordPorts(ME, NETWORK, verify, lambda key: Standing.ADMITTED)
+    handlers = default_handlers(lambda: {"status": "healthy"}, ports, Description("me"))
     # New people each time: how far they have counted must not depend on the examples before.
     others = [Person(number) for number in (2, 3, 4)]
     bench = Bench(others, handlers=handlers)

@@ -15,10 +15,10 @@ from zmesh.core.types import PeerKey
 from zmesh.core.wire import network_id
 from zmesh.delegation import DAY, Delegation, Scheme
 from zmesh.handlers.record import Description, Record, encode_record
+from zmesh.handlers.standing import Standing
 from zmesh.identity import Identity
 from zmesh.registry.membership import Membership
 from zmesh.registry.port import Account, ValidatorSet
-from zmesh.registry.standing import Standing
 
 ACCOUNTS = [signer(number, Scheme.ED25519) for number in range(1, 5)]
 NODES = [Identity.from_seed(bytes([number]) * 32) for number in range(101, 105)]

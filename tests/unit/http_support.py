@@ -15,7 +15,7 @@ from zmesh.http import App, make_app, make_runner
 from zmesh.http_limits import HttpLimits
 
 HEALTH = {"status": "healthy", "peer_id": "validator_001", "peers_count": 5, "running": True}
-NEW = Offer(RecordOutcome.NEW, "new")
+NEW = Offer(RecordOutcome.NEW)
 
 
 @asynccontextmanager

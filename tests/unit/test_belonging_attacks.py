@@ -13,11 +13,15 @@ from zmesh import belonging as module
 from zmesh.core.now import Now
 from zmesh.core.wire import network_id
 from zmesh.handlers import Description, encode_record
+from zmesh.handlers.standing import Standing
 
 
-@pytest.mark.parametrize("carrying, why", [(None, None), ("a stranger's", None), ("another key's", "not_held")])
+@pytest.mark.parametrize(
+    "carrying, verdict",
+    [(None, Standing.ADMITTED), ("a stranger's", Standing.ADMITTED), ("another key's", Standing.NOT_HELD)],
+)
 async def test_whom_the_operator_vouches_for_cannot_have_us_pass_on_what_is_false(
-    monkeypatch: pytest.MonkeyPatch, carrying: str | None, why: str | None
+    monkeypatch: pytest.MonkeyPatch, carrying: str | None, verdict: Standing
 ) -> None:
     """It would be introduced to everybody, who would all blame this node."""
     told = Told(monkeypatch)
@@ -31,7 +35,7 @@ async def test_whom_the_operator_vouches_for_cannot_have_us_pass_on_what_is_fals
     described = Description("by hand", delegation=None if carrying is None else made.encoded)
     offered = encode_record(described, network_id(NETWORK, GENESIS), by_hand.public, 1, 0, by_hand.sign)
 
-    assert told.belonging.judge(offered) == why
+    assert told.belonging.judge(offered) is verdict
     told.belonging.detach()
 
 

@@ -12,6 +12,7 @@ from zmesh.core.events import Broadcast, Command, Located
 from zmesh.core.types import Endpoint, MessageType, PeerKey, Verdict
 from zmesh.handlers import Description, Record, RecordOutcome, RecordPorts, Records, encode_record
 from zmesh.handlers.introductions import INTRODUCED_BURST, INTRODUCER_BURST
+from zmesh.handlers.standing import Standing
 
 SEED, BOB, NEWCOMER = Someone(1), Someone(2), Someone(3)
 PUBLIC = Description("n", (Endpoint("203.0.113.7", 9090),))
@@ -22,7 +23,7 @@ def record(of: Someone, sequence: int = 1) -> Record:
 
 
 def records(of: Someone) -> Records:
-    held = Records(RecordPorts(of, NETWORK, verify, lambda _record: None))
+    held = Records(RecordPorts(of, NETWORK, verify, lambda _record: Standing.ADMITTED))
     held.wake(NOON)
     return held
 

@@ -32,6 +32,7 @@ from zmesh.handlers import (
     RecordPorts,
     Records,
 )
+from zmesh.handlers.standing import Standing
 
 # ---------------------------------------------------------------- who may have one, and which wins
 
@@ -163,9 +164,9 @@ def test_the_registry_is_asked_before_any_signature_and_says_why_not() -> None:
     def never(key: PeerKey, data: bytes, signature: bytes) -> bool:
         raise AssertionError("a stranger cost a verification")
 
-    def refuse(what: Record) -> str:
+    def refuse(what: Record) -> Standing:
         asked.append(what.key)
-        return "unknown_account"
+        return Standing.UNKNOWN_ACCOUNT
 
     held = Records(RecordPorts(BOB, NETWORK, never, refuse))
     assert held.offer(record(ALICE).encoded) == (RecordOutcome.REFUSED, "unknown_account")
@@ -175,8 +176,8 @@ def test_the_registry_is_asked_before_any_signature_and_says_why_not() -> None:
     assert (dict(held.records), held.counters) == ({}, {"unknown_account": 3})
 
 
-@pytest.mark.parametrize("why", ["forged", "not_held", "malformed"])
-def test_whoever_passes_on_what_is_false_for_everybody_is_to_blame(why: str) -> None:
+@pytest.mark.parametrize("why", [Standing.FORGED, Standing.NOT_HELD, Standing.MALFORMED])
+def test_whoever_passes_on_what_is_false_for_everybody_is_to_blame(why: Standing) -> None:
     held = having_asked(Records(RecordPorts(BOB, NETWORK, verify, lambda _record: why)))
     assert judge(held, announce(ALICE, record(ALICE))) is Verdict.REJECT
     answer = {"records": [record(each).encoded for each in (ALICE, CAROL)]}
@@ -191,7 +192,7 @@ def test_the_membership_is_told_of_what_became_the_newest() -> None:
         told.append(taken)
         return False
 
-    held = Records(RecordPorts(BOB, NETWORK, verify, lambda _record: None, accepted))
+    held = Records(RecordPorts(BOB, NETWORK, verify, lambda _record: Standing.ADMITTED, accepted))
     first, second, other = record(ALICE), record(ALICE, 2), record(ALICE, 2, replace(PUBLIC, peer_id="other"))
     for each in (first, first, second, first):
         held.offer(each.encoded)

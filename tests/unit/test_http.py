@@ -18,6 +18,7 @@ from aiohttp import ClientConnectionResetError, web
 from tests.unit.http_support import HEALTH, NEW, exchange, get, serving, taking
 from zmesh.core.types import Endpoint
 from zmesh.handlers import Offer, RecordOutcome
+from zmesh.handlers.standing import Standing
 from zmesh.http import MAX_BODY, MAX_LINE, STATUSES, App, make_app
 from zmesh.http_client import MAX_ANSWER, Posted, fetch_record, post_record
 from zmesh.http_limits import HttpLimits
@@ -228,7 +229,7 @@ async def test_a_door_that_never_answers_is_given_up() -> None:
 
 @pytest.mark.parametrize("taken", RecordOutcome)
 async def test_a_posted_record_is_answered_with_what_became_of_it(taken: RecordOutcome) -> None:
-    app, posted = taking(Offer(taken, "unknown_account" if taken is RecordOutcome.REFUSED else taken.value))
+    app, posted = taking(Offer(taken, Standing.UNKNOWN_ACCOUNT))
     async with serving(app) as endpoint:
         answer = await post_record(endpoint, b"\x9crecord", 10)
     why = "unknown_account" if taken is RecordOutcome.REFUSED else taken.value
@@ -265,7 +266,7 @@ async def test_a_body_that_tells_no_size_is_bounded_too() -> None:
 
 
 async def test_a_body_that_would_unpack_to_a_thousand_times_its_size_stays_packed() -> None:
-    app, posted = taking(Offer(RecordOutcome.MALFORMED, "malformed"))
+    app, posted = taking(Offer(RecordOutcome.MALFORMED))
     packed = zlib.compress(bytes(1_000_000))
     extra = f"Content-Encoding: deflate\r\nContent-Length: {len(packed)}\r\n"
     async with serving(app) as endpoint:

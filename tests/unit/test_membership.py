@@ -27,11 +27,11 @@ from tests.unit.membership_support import (
 from zmesh.core.types import Member, Roster
 from zmesh.delegation import DAY, Delegation, Scheme
 from zmesh.handlers.record import Record
+from zmesh.handlers.standing import Standing
 from zmesh.identity import Identity
 from zmesh.registry import membership as module
 from zmesh.registry import standing as standing_module
 from zmesh.registry.port import ValidatorSet
-from zmesh.registry.standing import Standing
 
 # ---------------------------------------------------------------- admitted
 

@@ -15,11 +15,11 @@ from zmesh.core.types import Endpoint, Member, Roster
 from zmesh.core.wire import network_id
 from zmesh.delegation import Delegation, Scheme
 from zmesh.handlers.record import Description, Record, encode_record
+from zmesh.handlers.standing import Standing
 from zmesh.identity import Identity, verify
 from zmesh.registry import membership as module
 from zmesh.registry.membership import Membership
 from zmesh.registry.port import Account, ValidatorSet
-from zmesh.registry.standing import Standing
 
 NOON = Now(1000.0, BEGIN + 1000.0)
 FIRST, SECOND = (Identity.from_seed(bytes([number]) * 32) for number in (101, 102))

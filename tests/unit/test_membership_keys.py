@@ -24,10 +24,10 @@ from zmesh.core.errors import ConfigError
 from zmesh.core.now import Now
 from zmesh.core.types import Member, Roster
 from zmesh.delegation import DAY
+from zmesh.handlers.standing import Standing
 from zmesh.registry import membership as module
 from zmesh.registry.membership import Membership
 from zmesh.registry.port import ValidatorSet
-from zmesh.registry.standing import Standing
 
 # ---------------------------------------------------------------- one key per account, one account per key
 

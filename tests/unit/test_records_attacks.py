@@ -17,10 +17,10 @@ from zmesh.core.types import MessageType, PeerKey, Verdict
 from zmesh.core.wire import MAX_UINT
 from zmesh.handlers import Record, RecordOutcome, RecordPorts, Records, encode_record, verify_record
 from zmesh.handlers.introductions import INTRODUCED_BURST, INTRODUCED_RATE
+from zmesh.handlers.standing import Standing
 from zmesh.identity import Identity
 from zmesh.registry.membership import Membership
 from zmesh.registry.port import Account, ValidatorSet
-from zmesh.registry.standing import Standing
 
 
 def records(of: Someone = BOB, **options: Any) -> Records:
@@ -119,7 +119,7 @@ def test_an_answer_that_nobody_asked_for_is_not_looked_at() -> None:
 
 def test_news_in_answers_is_limited_as_announced_news_is() -> None:
     """Each new record of a key costs every node two signatures, and perhaps a roster, whichever way it comes."""
-    table = Records(RecordPorts(BOB, NETWORK, verify, lambda _record: None))
+    table = Records(RecordPorts(BOB, NETWORK, verify, lambda _record: Standing.ADMITTED))
     table.wake(NOON)
     table.wake(later(1))
     friends = [Someone(number) for number in range(10, 30)]
@@ -158,14 +158,13 @@ class Node:
         self.membership = Membership(accounts.NETWORK)
         found = {ACCOUNT.account: Account(ACCOUNT.account, "5Carol")}
         self.membership.registered(ValidatorSet(accounts=found, genesis=accounts.GENESIS), NOON)
-        ports = RecordPorts(BOB, NETWORK, verify, self._judge, lambda taken: self.membership.accepted(taken, NOON))
+        member = self.membership
+        ports = RecordPorts(
+            BOB, NETWORK, verify, lambda one: member.judge(one, NOON), lambda one: member.accepted(one, NOON)
+        )
         self.records = Records(ports)
         self.records.wake(NOON)
         self.records.wake(later(1))
-
-    def _judge(self, offered: Record) -> str | None:
-        standing = self.membership.judge(offered, NOON)
-        return None if standing is Standing.ADMITTED else standing.value
 
     def hears(self, said: Any, at: float) -> list[bytes]:
         """Whom it introduces because of it."""

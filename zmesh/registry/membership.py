@@ -34,11 +34,12 @@ from zmesh.core.types import EMPTY_ROSTER, Member, PeerKey, Roster
 from zmesh.core.wire import digest32
 from zmesh.delegation import Delegation, Scheme, Statement, decode_delegation
 from zmesh.handlers.record import Record, is_local
+from zmesh.handlers.standing import Standing
 from zmesh.identity import curve_image
 from zmesh.log import get_logger
 from zmesh.registry.claim import Claim
 from zmesh.registry.port import Account, ValidatorSet
-from zmesh.registry.standing import MAX_GUESTS, Refusals, Standing, statement_of
+from zmesh.registry.standing import MAX_GUESTS, Refusals, statement_of
 
 Admission = Literal["registry", "open"]
 """``open`` admits any key that has a record of its own, as a guest without stake or vote: for demos and tests."""
