@@ -348,7 +348,7 @@ class Records:
         return is_news and not self._introductions.allows_news(record.key, now.mono)
 
     def _weigh(self, record: Record) -> Offer:
-        """What ``offer`` would do with it, without side effects; cheap checks come first."""
+        """What ``offer`` would make of it, without keeping it; cheap checks come first."""
         outcome = self._expected(record)
         if outcome in UNJUDGED or record.key == self._ports.signer.public:
             return self._verified(record, outcome)
