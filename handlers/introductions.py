@@ -3,8 +3,8 @@
 Why: a newcomer has no links, so its own messages reach only the peers it asks. A node that accepts its record passes it
 on once, so all members know each other seconds after one meeting.
 Rules
- 1. Limits are by account, never by address or key alone, both for introducing and for being introduced. Both sides
-    apply the same limits, so an honest introducer is never ignored for its zeal.
+ 1. Introducing is limited by account, being introduced by mesh key, and neither by address. Both sides apply the same
+    limits, so an honest introducer is never ignored for its zeal.
  2. A record that came by gossip, in an answer or from disk is not introduced: another node did that. The exception is a
     record with which an account changes its key, since it may have been shown to some and kept from others.
  3. Only the newest record of a key waits.

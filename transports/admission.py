@@ -72,9 +72,10 @@ class Admission:
         return self._images[key]
 
     def replace(self, keys: frozenset[PeerKey]) -> frozenset[PeerKey]:
-        """Admit exactly ``keys``, except those that rule 2 refuses; return the keys that are no longer admitted.
+        """Admit exactly ``keys``, except our own and refused ones; return the keys that are no longer admitted.
 
-        A refused key is counted once for as long as it stays in ``keys``.
+        Refused are the keys of rule 2 and those that CURVE cannot use (``key_unusable``). A refused key is counted once
+        for as long as it stays in ``keys``.
         """
         removed = frozenset(self._images) - keys
         for key in removed:
