@@ -15,12 +15,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Protocol
 
 from zmesh.core.errors import ConfigError
 from zmesh.core.types import PeerKey
 from zmesh.core.wire import KEY_SIZE
-from zmesh.identity import curve_image
+from zmesh.identity import Identity, curve_image
 
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 ZAP_DOMAIN = b"zmesh"
@@ -32,29 +31,10 @@ MAX_REQUEST_ID = 255
 REFUSED = (b"400", b"not admitted", b"", b"")
 
 
-class CurveIdentity(Protocol):
-    """The keys that a transport needs from its owner."""
-
-    @property
-    def public(self) -> PeerKey:
-        """32 bytes, Ed25519."""
-        ...
-
-    @property
-    def curve_public(self) -> bytes:
-        """32 bytes, X25519: the image of ``public``."""
-        ...
-
-    @property
-    def curve_secret(self) -> bytes:
-        """32 bytes, X25519."""
-        ...
-
-
 class Admission:
     """The table of admitted keys."""
 
-    def __init__(self, identity: CurveIdentity, counters: Counter[str]) -> None:
+    def __init__(self, identity: Identity, counters: Counter[str]) -> None:
         self.by_user_id: dict[str, PeerKey] = {}
         """``User-Id`` (hex) -> admitted key: the only way to tell which peer sent a frame."""
         self._own_key = identity.public
