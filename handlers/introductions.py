@@ -39,7 +39,7 @@ LOOK_AGAIN: Final = 1.0
 """Seconds until introductions that a limit held back are retried."""
 
 
-class Repeats:
+class Repeaters:
     """Picks a few nodes for a message. Others cannot foretell which, or an author could choose ids to suit."""
 
     def __init__(self, signer: Signer) -> None:

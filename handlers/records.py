@@ -39,7 +39,7 @@ from zmesh.core.now import Now
 from zmesh.core.types import Endpoint, Member, MessageType, PeerKey, Verdict
 from zmesh.core.wire import KEY_SIZE, MAX_UINT, UNPACK_ERRORS, malformed
 from zmesh.handlers.answers import MAX_ANSWER, Answers
-from zmesh.handlers.introductions import Introductions, Repeats
+from zmesh.handlers.introductions import Introductions, Repeaters
 from zmesh.handlers.offers import UNJUDGED, VERDICTS, Offer, RecordOutcome, RecordPorts
 from zmesh.handlers.questions import MAX_KNOWN, Questions
 from zmesh.handlers.record import (
@@ -100,7 +100,7 @@ class Records:
         self._records: dict[PeerKey, Record] = {}
         self._proofs: dict[tuple[PeerKey, int], tuple[Record, Record]] = {}
         self._answers = Answers(ports.signer.public)
-        self._repeats = Repeats(ports.signer)
+        self._repeaters = Repeaters(ports.signer)
         self._unsigned = own is not None
         self._announce_at = 0.0
         self._questions = Questions(self._spread)
@@ -188,7 +188,7 @@ class Records:
             encoded = payload["record"]
             if decode_record(encoded).key != envelope.author:
                 self._introductions.charge(sender.account, now.mono)
-            return self._learn([encoded], now, self._repeats.picks(envelope.id, len(self._records)))
+            return self._learn([encoded], now, self._repeaters.picks(envelope.id, len(self._records)))
         commands = [] if payload.get("records") is None else self._hear_answer(envelope, sender, payload, now)
         if payload.get("known") is not None:
             commands += self._answers.to(envelope, sender, payload, self._records, now)

@@ -25,7 +25,7 @@ from pathlib import Path
 from zmesh.log import get_logger
 from zmesh.log_limit import LogLimit
 from zmesh.registry.cache import Cache
-from zmesh.registry.caution import Caution, Claim
+from zmesh.registry.caution import Caution, SetClaim
 from zmesh.registry.chains import AUTOMATIC, reader_name
 from zmesh.registry.child import COMMAND, Child
 from zmesh.registry.codec import MAX_BLOCK, Snapshot, number, snapshot_of, unpacked
@@ -261,7 +261,7 @@ class ChainRegistry:
         """Accept the set if it may be believed; returns why the endpoint should be left, if it should."""
         if self._genesis and found.genesis != self._genesis:
             return f"{source} is a different chain: its genesis is 0x{found.genesis.hex()}, not 0x{self._genesis.hex()}"
-        claim = Claim(found.accounts.keys(), found.block, found.hash, source)
+        claim = SetClaim(found.accounts.keys(), found.block, found.hash, source)
         # Members of another chain, known from the disk, are no reason to doubt this one.
         in_force = {} if self._is_foreign(found) else self._set.accounts
         doubt = None if found.accounts is in_force else self._caution.judge(in_force.keys(), claim)
