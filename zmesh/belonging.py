@@ -68,7 +68,7 @@ class Belonging:
         self._records: Records | None = None
         self._submit: Callable[[Event], None] = _nobody
         self._changed: Callable[[], None] = _nothing
-        self._membership.registered(self._found, read_clocks())
+        self._membership.registered(self._found)
 
     @property
     def network(self) -> bytes:
@@ -161,7 +161,7 @@ class Belonging:
         before, self._found = self._found, found
         if found.genesis:
             self._genesis = found.genesis
-        self._membership.registered(found, read_clocks())
+        self._membership.registered(found)
         if self._engine is not None:
             self._refresh(before)
 
@@ -200,7 +200,7 @@ class Belonging:
         """For ``Records``: whether the key of this record may take part."""
         by_hand = self._engine is not None and record.key in self._engine.peers.manual
         standing = self._membership.judge(record, read_clocks(), by_hand=by_hand)
-        if self._membership.deadline == 0.0 and not self._is_soon:
+        if self._membership.is_stale and not self._is_soon:
             # The delegation counts from now on, even if the record is refused: it may end another one.
             self._is_soon = True
             self._sleep(SETTLE)
@@ -230,8 +230,7 @@ class Belonging:
     def _apply(self, now: Now) -> None:
         """Tell the engine if members came or left, and set the timer for the next delegation that begins or ends."""
         self._applied_at, self._is_soon = now.mono, False
-        self._membership.wake(now)
-        roster = self._membership.roster
+        roster = self._membership.roster_at(now)
         if roster is not self._roster:
             self._roster = roster
             self._submit(RosterChanged(roster))

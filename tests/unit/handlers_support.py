@@ -75,7 +75,7 @@ def verify(key: PeerKey, data: bytes, signature: bytes) -> bool:
 def naming(*members: Someone) -> Judge:
     """Judges records as a node does whose registry names these by their keys."""
     membership = Membership("handlers")
-    membership.registered(ValidatorSet(Roster.of(each.member for each in members)), NOON)
+    membership.registered(ValidatorSet(Roster.of(each.member for each in members)))
     return lambda record: membership.judge(record, NOON)
 
 

@@ -40,7 +40,7 @@ def record(
 
 def membership(found: ValidatorSet = SET, **options: Any) -> Membership:
     made = Membership(NETWORK, **options)
-    made.registered(found, NOON)
+    made.registered(found)
     return made
 
 

@@ -157,7 +157,7 @@ class Node:
     def __init__(self) -> None:
         self.membership = Membership(accounts.NETWORK)
         found = {ACCOUNT.account: Account(ACCOUNT.account, "5Carol")}
-        self.membership.registered(ValidatorSet(accounts=found, genesis=accounts.GENESIS), NOON)
+        self.membership.registered(ValidatorSet(accounts=found, genesis=accounts.GENESIS))
         member = self.membership
         ports = RecordPorts(
             BOB, NETWORK, verify, lambda one: member.judge(one, NOON), lambda one: member.accepted(one, NOON)
@@ -173,7 +173,7 @@ class Node:
 
     @property
     def members(self) -> list[PeerKey]:
-        return [member.key for member in self.membership.roster.members]
+        return [member.key for member in self.membership.roster_at(NOON).members]
 
 
 FIRST, SECOND = (Identity.from_seed(bytes([number]) * 32) for number in (101, 102))

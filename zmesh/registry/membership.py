@@ -98,7 +98,6 @@ class Membership:
         self._said: dict[PeerKey, _Said] = {}
         self._guests: dict[PeerKey, bytes] = {}
         self._guest_images: dict[bytes, PeerKey] = {}
-        self._now = Now(0.0, 0.0)
         self._roster = EMPTY_ROSTER
         self._stale = False
         self._made_at = -inf
@@ -114,9 +113,8 @@ class Membership:
 
     # ------------------------------------------------------------ what comes in
 
-    def registered(self, found: ValidatorSet, now: Now) -> None:
+    def registered(self, found: ValidatorSet) -> None:
         """A new set from the registry: keys and accounts that are not in it are out at once."""
-        self._now = now
         before, self._found = self._found, found
         if found.genesis != before.genesis:
             self._forget_chain(found.genesis)
@@ -128,11 +126,10 @@ class Membership:
     def judge(self, record: Record, now: Now, *, by_hand: bool = False) -> Standing:
         """Whether the key of this record may take part. The record's own signature is not checked.
 
-        A delegation that is seen to hold is remembered (rule 4); ``deadline`` is then due at once. ``by_hand``: the
+        A delegation that is seen to hold is remembered (rule 4); ``is_stale`` is true from then on. ``by_hand``: the
         operator vouches for the key, which then needs no other word.
         """
-        self._now = now
-        standing = self._as_named(record) if by_hand else self._standing(record)
+        standing = self._as_named(record, now) if by_hand else self._standing(record, now)
         self.counters[standing.value] += 1
         if standing is not Standing.ADMITTED:
             self._refusals.tell(record, standing, self._found.accounts, now)
@@ -140,8 +137,7 @@ class Membership:
 
     def standing_of(self, record: Record, now: Now) -> Standing:
         """``judge`` for this node's own record: neither counted nor logged."""
-        self._now = now
-        return self._standing(record)
+        return self._standing(record, now)
 
     def accepted(self, record: Record, now: Now) -> bool:
         """The newest record of its key was accepted and verified: if the key may take part, it is a member by that
@@ -150,17 +146,16 @@ class Membership:
         True for the first record with which an account speaks through another key than before: if only half of the mesh
         heard of it, both keys could vote.
         """
-        self._now = now
-        if self._standing(record) is not Standing.ADMITTED:
+        if self._standing(record, now) is not Standing.ADMITTED:
             return False
-        self._say(record)
+        self._say(record, now)
         said = statement_of(record) if self._changed else None
         if said is None or self._changed.get(said.account) != said:
             return False
         del self._changed[said.account]
         return True
 
-    def _say(self, record: Record) -> None:
+    def _say(self, record: Record, now: Now) -> None:
         before = self._said.get(record.key)
         said = _Said(record.sequence, record.peer_id, record.capabilities)
         if before is not None and before.sequence > said.sequence:
@@ -174,30 +169,28 @@ class Membership:
         if before is None or before[1:] != said[1:]:
             self._stale = True
         if len(self._said) > MAX_NAMES:
-            members = self.roster.by_key
+            members = self.roster_at(now).by_key
             del self._said[next((key for key in self._said if key not in members), next(iter(self._said)))]
-
-    def wake(self, now: Now) -> None:
-        """Apply what is due."""
-        self._now = now
-        # A clock that was set back may re-admit a delegation that seemed to be over.
-        if self._stale or self._due <= now.wall or now.wall < self._made_at:
-            self._rebuild()
 
     # ------------------------------------------------------------ what comes out
 
     @property
+    def is_stale(self) -> bool:
+        """Whether something came since ``roster_at`` was called that may change the roster."""
+        return self._stale
+
+    @property
     def deadline(self) -> float | None:
-        """Unix seconds when to call ``wake`` next: 0 is at once, None never. Reading it costs nothing."""
+        """Unix seconds when to call ``roster_at`` next: 0 is at once, None never. Reading it costs nothing."""
         if self._stale:
             return 0.0
         return None if self._due == inf else self._due
 
-    @property
-    def roster(self) -> Roster:
-        """Who takes part now; a new object whenever that changed. Made when it is read: linear in its size."""
-        if self._stale:
-            self._rebuild()
+    def roster_at(self, now: Now) -> Roster:
+        """Who takes part now; a new object whenever that changed. A new one is linear in its size to make."""
+        # A clock that was set back may re-admit a delegation that seemed to be over.
+        if self._stale or self._due <= now.wall or now.wall < self._made_at:
+            self._rebuild(now.wall)
         return self._roster
 
     def export(self) -> dict[str, Any]:
@@ -223,24 +216,25 @@ class Membership:
 
     # ------------------------------------------------------------ judging
 
-    def _standing(self, record: Record) -> Standing:
+    def _standing(self, record: Record, now: Now) -> Standing:
         if record.key in self._found.roster.by_key:
-            return self._as_named(record)
-        standing = self._by_delegation(record)
+            return self._as_named(record, now)
+        standing = self._by_delegation(record, now)
         # In an open mesh a key needs no account, and a bad delegation makes it no worse than none.
-        return self._as_guest(record) if self._open and standing is not Standing.ADMITTED else standing
+        is_guest = self._open and standing is not Standing.ADMITTED
+        return self._as_guest(record, now.wall) if is_guest else standing
 
-    def _as_named(self, record: Record) -> Standing:
+    def _as_named(self, record: Record, now: Now) -> Standing:
         """Rule 6, for a key that is named itself."""
         if record.delegation is None:
             return Standing.ADMITTED
-        standing = self._by_delegation(record)
+        standing = self._by_delegation(record, now)
         if standing not in (Standing.ADMITTED, *_SIGNED_WRONG):
             # Its text means nothing here, and may mean something elsewhere, so the signatures are checked, too.
-            standing = self._by_signatures(decode_delegation(record.delegation))
+            standing = self._by_signatures(decode_delegation(record.delegation), now.mono)
         return standing if standing in _SIGNED_WRONG else Standing.ADMITTED
 
-    def _by_delegation(self, record: Record) -> Standing:
+    def _by_delegation(self, record: Record, now: Now) -> Standing:
         if record.delegation is None:
             return Standing.UNKNOWN_KEY
         try:
@@ -249,16 +243,16 @@ class Membership:
             return Standing.MALFORMED
         if delegation.statement.key != record.key:
             return Standing.NOT_HELD
-        standing = self._by_statement(delegation)
+        standing = self._by_statement(delegation, now)
         known = self._claims.get(delegation.statement.account)
         # Compared byte for byte: a known text with junk signatures must not be passed on as if it had held.
         if standing is Standing.ADMITTED and (known is None or known.delegation.encoded != delegation.encoded):
-            standing = self._by_signatures(delegation)
+            standing = self._by_signatures(delegation, now.mono)
             if standing is Standing.ADMITTED:
                 self._remember(delegation)
-        return self._against_others(delegation) if standing is Standing.ADMITTED else standing
+        return self._against_others(delegation, now.wall) if standing is Standing.ADMITTED else standing
 
-    def _by_statement(self, delegation: Delegation) -> Standing:
+    def _by_statement(self, delegation: Delegation, now: Now) -> Standing:
         """The verdict on its text alone."""
         said = delegation.statement
         if said.genesis != self._found.genesis:
@@ -267,9 +261,9 @@ class Membership:
             return Standing.OTHER_NETWORK
         if said.account not in self._found.accounts:
             return Standing.UNKNOWN_ACCOUNT
-        if self._now.wall < said.not_before:
+        if now.wall < said.not_before:
             return Standing.NOT_YET
-        if self._now.wall >= said.not_after + 1:
+        if now.wall >= said.not_after + 1:
             return Standing.EXPIRED
         known = self._claims.get(said.account)
         if known is None:
@@ -277,12 +271,12 @@ class Membership:
         else:
             superseded = known.precedes(delegation) and known.delegation.statement.key != said.key
             if superseded and said.sequence == known.rank[0]:
-                self._convict(known.delegation, delegation)
+                self._convict(known.delegation, delegation, now.mono)
         return Standing.SUPERSEDED if superseded else Standing.ADMITTED
 
-    def _by_signatures(self, delegation: Delegation) -> Standing:
+    def _by_signatures(self, delegation: Delegation, mono: float) -> Standing:
         """The verdict on both signatures, if there is time to check them."""
-        said, mono = delegation.statement, self._now.mono
+        said = delegation.statement
         if not delegation.held_by_key():
             return Standing.NOT_HELD
         try:
@@ -330,34 +324,34 @@ class Membership:
         self._images.setdefault(claim.image, set()).add(account)
         self._stale = True
 
-    def _against_others(self, delegation: Delegation) -> Standing:
+    def _against_others(self, delegation: Delegation, wall: float) -> Standing:
         """The verdict on who else claims the key that the account speaks through."""
         said = delegation.statement
         claim = self._claims[said.account]
-        if not self._is_live(claim):
+        if not self._is_live(claim, wall):
             return Standing.SUPERSEDED  # by one for the same key that has expired since
         image = claim.image
         if image in self._static_images:
             return Standing.COLLIDES
-        speaker = self._speaker(image)
+        speaker = self._speaker(image, wall)
         if speaker is None or speaker.delegation.statement.account == said.account:
             return Standing.ADMITTED
         return Standing.KEY_TAKEN if speaker.delegation.statement.key == said.key else Standing.COLLIDES
 
-    def _speaker(self, image: bytes) -> Claim | None:
+    def _speaker(self, image: bytes, wall: float) -> Claim | None:
         """The highest live claim to this image."""
         claims = [self._claims[account] for account in self._images.get(image, ())]
-        return max(filter(self._is_live, claims), key=lambda claim: claim.rank, default=None)
+        return max((one for one in claims if self._is_live(one, wall)), key=lambda claim: claim.rank, default=None)
 
-    def _is_live(self, claim: Claim) -> bool:
-        return claim.delegation.statement.account in self._found.accounts and claim.holds_at(self._now.wall)
+    def _is_live(self, claim: Claim, wall: float) -> bool:
+        return claim.delegation.statement.account in self._found.accounts and claim.holds_at(wall)
 
-    def _as_guest(self, record: Record) -> Standing:
+    def _as_guest(self, record: Record, wall: float) -> Standing:
         try:
             image = curve_image(record.key)
         except ConfigError:
             return Standing.MALFORMED
-        speaker = self._speaker(image)
+        speaker = self._speaker(image, wall)
         rivals = [key for key in (self._static_images.get(image), self._guest_images.get(image)) if key is not None]
         if speaker is not None:
             rivals.append(speaker.delegation.statement.key)
@@ -368,14 +362,14 @@ class Membership:
 
     # ------------------------------------------------------------ within
 
-    def _rebuild(self) -> None:
+    def _rebuild(self, wall: float) -> None:
         self._stale = False
-        self._made_at = wall = self._now.wall
+        self._made_at = wall
         taken = set(self._static_images)
         accounts = {member.account for member in self._found.roster.members}
         chosen: list[Member] = []
-        claims = sorted(filter(self._is_live, self._claims.values()), key=lambda claim: claim.rank, reverse=True)
-        for claim in claims:
+        live = (claim for claim in self._claims.values() if self._is_live(claim, wall))
+        for claim in sorted(live, key=lambda claim: claim.rank, reverse=True):
             statement = claim.delegation.statement
             account = self._found.accounts[statement.account]
             if claim.image not in taken and account.address not in accounts:
@@ -451,11 +445,11 @@ class Membership:
         while len(self._sequences) > MAX_SEQUENCES:
             del self._sequences[next(iter(self._sequences))]
 
-    def _convict(self, known: Delegation, other: Delegation) -> None:
+    def _convict(self, known: Delegation, other: Delegation, mono: float) -> None:
         """Two delegations with one sequence: check whether the second is genuine, too, once for each sequence of an
         account."""
         pair = (known.statement.account, known.statement.sequence)
-        if pair not in self._convicted and self._by_signatures(other) is Standing.ADMITTED:
+        if pair not in self._convicted and self._by_signatures(other, mono) is Standing.ADMITTED:
             self._note_proof(known, other)
 
     def _note_proof(self, known: Delegation, other: Delegation) -> None:
