@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from zmesh.core.now import Now
 from zmesh.log import get_logger
 from zmesh.log_limit import LogLimit
 from zmesh.registry.cache import Cache
@@ -33,12 +34,8 @@ from zmesh.registry.port import HASH_SIZE, OnChange, RegistryStatus, ValidatorSe
 from zmesh.registry.repeats import Repeats
 from zmesh.rpc import probe_rpc, rpc_endpoint, rpc_name
 
-SAVE_SECONDS = 600.0
-"""Seconds between saves of a set that stays the same: the age of a set from the disk is right to ten minutes."""
 ANSWERS = frozenset({"set", "same"})
 """Kinds of frames that end a reading."""
-SAVE_GAP = 5.0
-"""Minimum seconds between any two saves: an endpoint could name another set with every block, and wear out the disk."""
 
 _log = get_logger(__name__)
 
@@ -99,8 +96,6 @@ class ChainRegistry:
         # The last set from the present worker, accepted or not.
         self._said: Snapshot | None = None
         self._agreed_at: float | None = None
-        self._saved_at: float | None = None
-        self._stored_at = float("-inf")
         self._counters: Counter[str] = Counter()
         self._begin(lambda found: None)
         self.command: Sequence[str] = COMMAND
@@ -252,8 +247,7 @@ class ChainRegistry:
         asked = frame.get("asked")
         self._answer = asked if isinstance(asked, int) else 0
         self._notify()
-        changed, due = self._saved_at is None, self._mono() - (self._saved_at or 0.0) > SAVE_SECONDS
-        if (changed or due) and self._mono() - self._stored_at > SAVE_GAP:
+        if self._cache.is_due(self._mono()):
             await self._save()
         return problem
 
@@ -284,7 +278,7 @@ class ChainRegistry:
         if self._warnings.end():
             _log.info("registry_well_again", source=self._source(), block=found.block)
         if changed:
-            self._saved_at = None
+            self._cache.replaced()
             self._tell_change(found.block)
             self._hand_over()
 
@@ -302,28 +296,21 @@ class ChainRegistry:
 
     async def _restore(self) -> None:
         """Start with the stored set."""
-        cached = await asyncio.to_thread(self._cache.load)
+        cached = await self._cache.restore(Now(self._mono(), self._wall()))
         if cached is None:
             return
-        found = cached.snapshot
+        found, agreed_at = cached
         if self._genesis and found.genesis != self._genesis:
             _log.warning("registry_cache_of_another_chain", genesis=self._genesis, cached=found.genesis)
             return
         self._set = ValidatorSet(accounts=found.accounts, genesis=found.genesis, block=found.block)
-        self._snapshot = found
-        self._agreed_at = self._saved_at = self._mono() - max(0.0, self._wall() - cached.wall)
+        self._snapshot, self._agreed_at = found, agreed_at
         _log.info("registry_from_disk", members=len(self._set), block=found.block, age=round(self._age() or 0))
 
     async def _save(self) -> None:
         """Store the set in force, with the time at which the chain last agreed with it."""
-        if self._snapshot is None or self._agreed_at is None or self._agreed_at == self._saved_at:
-            return
-        agreed = self._agreed_at
-        self._stored_at = self._mono()
-        problem = await asyncio.to_thread(self._cache.store, self._snapshot, self._wall() - (self._age() or 0.0))
-        self._saved_at = agreed
-        if problem is not None:
-            _log.warning("registry_not_stored", problem=problem)
+        if self._snapshot is not None and self._agreed_at is not None:
+            await self._cache.save(self._snapshot, self._agreed_at, Now(self._mono(), self._wall()))
 
     # ---------------------------------------------------------------- small things
 
