@@ -58,6 +58,8 @@ class Belonging:
         self._own: Record | None = None
         self._refused: Standing | None = None
         self._is_warned = False
+        self._misnamed: str | None = None
+        """The sentence about a registry that gives this node's key a name other than its own."""
         self._timer: asyncio.TimerHandle | None = None
         self._applied_at = float("-inf")
         self._pause = SETTLE
@@ -97,11 +99,12 @@ class Belonging:
         return found
 
     def warnings(self) -> list[str]:
-        """What will soon keep this node from others, one sentence each."""
+        """What will soon keep this node from others, and that others know it by another name, one sentence each."""
+        found = [] if self._misnamed is None else [self._misnamed]
         left = self.ends_in()
-        if left is None or not 0 < left < NOTICE:
-            return []
-        return [f"this node's delegation ends in {left / 3600:.1f} h: {RENEW}"]
+        if left is not None and 0 < left < NOTICE:
+            found.append(f"this node's delegation ends in {left / 3600:.1f} h: {RENEW}")
+        return found
 
     def ends_in(self) -> float | None:
         """Seconds until this node's delegation ends, negative once it has ended; None without one."""
@@ -245,12 +248,12 @@ class Belonging:
         due = self._membership.deadline
         self._sleep(MAX_SLEEP if due is None else min(MAX_SLEEP, max(0.0, due - now.wall)))
 
-    def _sleep(self, delay: float | None) -> None:
-        """Set the timer to ``delay`` seconds from now, in place of the previous one; None sets none."""
+    def _sleep(self, delay: float) -> None:
+        """Set the timer to ``delay`` seconds from now, in place of the previous one."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if delay is not None and not self._is_over:
+        if not self._is_over:
             self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
 
     def _wake(self) -> None:
@@ -277,6 +280,21 @@ class Belonging:
         if is_short and not self._is_warned:
             _log.warning("delegation_ends_soon", seconds=round(left), hint=RENEW)
         self._is_warned = is_short
+        misnamed = self._other_name()
+        if misnamed is not None and misnamed != self._misnamed:
+            _log.warning("peer_id_differs", problem=misnamed)
+        self._misnamed = misnamed
+
+    def _other_name(self) -> str | None:
+        """One sentence if the registry names this node's key differently, else None.
+
+        A registry that names members by their accounts gives no names to compare with.
+        """
+        member = self._found.roster.by_key.get(self._me)
+        if member is None or self._own is None or member.peer_id in (self._own.peer_id, member.account):
+            return None
+        name = member.peer_id
+        return f"the registry calls this node {name}, not {self._own.peer_id}: set MESH_PEER_ID={name}"
 
 
 def _nobody(_event: Event) -> None:

@@ -2,7 +2,8 @@
 
 Rules
  1. An error is one sentence on standard error and an exit status, never a traceback: 2 for bad input, 3 for what this
-    machine cannot do. Status 1 means that the answer is "no". ``STATUSES`` lists them all.
+    machine cannot do. Status 1 means that the answer is "no". ``STATUSES`` lists them all. Where ``run`` logs JSON, the
+    sentence is in a log line instead.
  2. Standard output carries the answer and nothing else, so that a script can read it.
  3. Each command imports what it needs when it runs.
 """
@@ -59,7 +60,7 @@ def main() -> None:
     try:
         status = app(prog_name=NAME, standalone_mode=False)
     except ZmeshError as error:
-        problem, status = str(error), WRONG_INPUT if isinstance(error, ConfigError) else UNABLE
+        problem, status = str(error), _status_of(error)
     except typer.Abort:
         problem, status = "aborted", NO
     except UsageError as error:
@@ -69,6 +70,10 @@ def main() -> None:
     if problem:
         typer.echo(problem if "\n" in problem else f"{NAME}: {problem}", err=True)
     sys.exit(status)
+
+
+def _status_of(error: ZmeshError) -> int:
+    return WRONG_INPUT if isinstance(error, ConfigError) else UNABLE
 
 
 def _misuse(error: Any) -> str:
@@ -112,7 +117,7 @@ def run(
         "log_level": log_level,
     }
     settings = Settings(**given)
-    configure(settings.log_level, settings.log_format)
+    is_json = configure(settings.log_level, settings.log_format)
     for sentence in suspicious_variables(os.environ):
         log.warning("suspicious_variable", problem=sentence)
     if settings.private_key is None:
@@ -122,13 +127,16 @@ def run(
         try:
             runner.run(_run_until_told(settings))
         except ZmeshError as error:
-            log.error("start_failed", problem=str(error))  # for those who read only the log
-            raise
+            if not is_json:
+                raise
+            log.error("start_failed", problem=str(error))  # in place of the sentence, which is not JSON
+            raise typer.Exit(_status_of(error)) from None
 
 
 async def _run_until_told(settings: Settings) -> None:
     from zmesh.client import MeshNetworkClient
     from zmesh.log import get_logger
+    from zmesh.status import NOBODY
 
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -143,8 +151,8 @@ async def _run_until_told(settings: Settings) -> None:
             starting.cancel()
         with suppress(asyncio.CancelledError):
             await starting
-            for sentence in mesh.health().get("warnings", ()):
-                get_logger(__name__).warning("health_warning", problem=sentence)
+            if NOBODY in mesh.health().get("warnings", ()):  # every other warning has a log line of its own
+                get_logger(__name__).warning("health_warning", problem=NOBODY)
             await waiting
     finally:
         waiting.cancel()
@@ -231,9 +239,12 @@ def registry_check(path: Annotated[Path, typer.Argument(help="The TOML file.")])
     validators = sum(member.is_validator for member in members)
     stake = sum(member.stake for member in members)
     hidden = sum(not member.endpoints for member in members)
-    typer.echo(
-        f"{path}: {len(members)} members, {validators} of them validators, stake {stake}, {hidden} without an address"
-    )
+    said = [_several(len(members), "member"), _several(validators, "validator"), f"stake {stake}"]
+    typer.echo(f"{path}: {', '.join(said)}, {hidden} without an address")
+
+
+def _several(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 # ---------------------------------------------------------------- about zmesh

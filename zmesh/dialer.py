@@ -56,7 +56,7 @@ Fetch = Callable[[Endpoint, float], Awaitable[bytes]]
 class Dialer:
     """Dials peers for one transport.
 
-    ``fetch(endpoint, timeout)`` gets the bytes of a record over HTTP. ``learnt`` is called with every record that the
+    ``fetch(endpoint, timeout)`` gets the bytes of a record over HTTP. ``offer`` is called with every record that the
     dialled key signed, ``failed`` for a dial that found nowhere to go. ``takes_local``: whether a name may lead to this
     machine, as in a mesh on one machine.
     """
@@ -66,14 +66,14 @@ class Dialer:
         transport: Transport,
         network: bytes,
         fetch: Fetch,
-        learnt: Callable[[Record], None],
+        offer: Callable[[bytes], object],
         failed: Callable[[LinkClosed], None],
         takes_local: Callable[[], bool] = lambda: False,
     ) -> None:
         self._transport = transport
         self._network = network
         self._fetch = fetch
-        self._learnt = learnt
+        self._offer = offer
         self._failed = failed
         self._takes_local = takes_local
         self._tasks: dict[PeerKey, asyncio.Task[None]] = {}
@@ -180,7 +180,7 @@ class Dialer:
             return None, "the node there belongs to another mesh (MESH_NETWORK)"
         if not verify_record(record, verify):
             return None, "its record is not signed by its key"
-        self._learnt(record)
+        self._offer(encoded)
         return record, None
 
 

@@ -35,6 +35,9 @@ from zmesh.messages import MeshMessage
 MessageHandler = Callable[[MeshMessage], Awaitable[None] | None]
 """What an application registers: a coroutine function or a plain callable."""
 
+OWN_TYPES = frozenset({MessageType.HEARTBEAT, MessageType.PEER_ANNOUNCE, MessageType.PEER_DISCOVERY})
+"""What zmesh itself sends and answers. No application needs a handler for these, so none is missed."""
+
 BLOCKING_SECONDS = 0.1
 """Seconds after which a plain callable is logged: it holds up heartbeats and verification."""
 
@@ -228,7 +231,7 @@ class Dispatcher:
 
     def qsize(self) -> int:
         """Messages that wait in the longest queue of all handlers and iterators."""
-        queues = [lane.queue for lanes in self._lanes.values() for lane in lanes]
+        queues = [lane.queue for lane in self._all_lanes()]
         queues += [reader.queue for reader in self._reading()]
         return max((len(queue.messages) for queue in queues), default=0)
 
@@ -236,8 +239,9 @@ class Dispatcher:
         """Queue a message for every handler and iterator of its type that has room; the next ``turn`` starts the calls.
 
         False only if there are listeners and none had room: the sender of a direct message is then answered with busy
-        and sends it again; gossip is lost to this application, and counted. A single listener whose queue is full
-        misses the message, which is counted too, so that one that hangs harms no other.
+        and sends it again; gossip is lost to this application. Both count once as ``refused_queue_full``. If only some
+        listeners have room, each of the others misses the message (``missed_queue_full``), so that one that hangs harms
+        no other.
         """
         if self._closed:
             self.counters["refused_closed"] += 1
@@ -251,9 +255,14 @@ class Dispatcher:
         for reader in self._reading() if self._readers else ():
             wanted += 1
             taken += reader.offer(message)
-        if taken < wanted:
-            self.counters["missed_queue_full"] += wanted - taken
-        self.counters["queued" if taken else "unhandled" if not wanted else "refused_queue_full"] += 1
+        if taken:
+            self.counters["queued"] += 1
+            if taken < wanted:
+                self.counters["missed_queue_full"] += wanted - taken
+        elif wanted:
+            self.counters["refused_queue_full"] += 1
+        elif message.message_type not in OWN_TYPES:
+            self.counters["unhandled"] += 1
         return taken > 0 or wanted == 0
 
     def wants_turn(self, lane: _Lane) -> None:
@@ -329,11 +338,10 @@ class Dispatcher:
         self._complain("handler_raised", lane, message, exc_info=error)
 
     def _complain(self, event: str, lane: _Lane, message: MeshMessage, **fields: Any) -> None:
-        held_back = self._log_limit.take((event, lane.label, message.account_id), time.monotonic())
-        if held_back is None:
+        more = self._log_limit.take((event, lane.label, message.account_id), time.monotonic())
+        if more is None:
             return
-        if held_back:
-            fields["held_back"] = held_back
+        fields.update(more)
         _log.error(
             event,
             message_id=message.message_id,
@@ -359,8 +367,10 @@ class Dispatcher:
 
     def _working(self, but: Collection[asyncio.Task[Any]]) -> dict[asyncio.Task[None], _Lane]:
         """The workers under way except those in ``but``, with their lanes."""
-        lanes = [lane for lanes in self._lanes.values() for lane in lanes]
-        return {worker: lane for lane in lanes for worker in lane.workers if worker not in but}
+        return {worker: lane for lane in self._all_lanes() for worker in lane.workers if worker not in but}
+
+    def _all_lanes(self) -> list[_Lane]:
+        return [lane for lanes in self._lanes.values() for lane in lanes]
 
     async def close(self, seconds: float, waiting: Collection[asyncio.Task[Any]] = ()) -> None:
         """Accept no more, let handlers finish what is queued, then cancel them: within ``seconds``, whatever they do.
@@ -383,15 +393,23 @@ class Dispatcher:
                 await asyncio.sleep(0)
             else:
                 break
-        for lanes in self._lanes.values():
-            for lane in lanes:
-                self.counters["lost_at_stop"] += lane.queue.clear()
-        if workers := self._working(waiting):
+        lost = {lane: count for lane in self._all_lanes() if (count := lane.queue.clear())}
+        workers = self._working(waiting)
+        self._tell_lost(lost, list(workers.values()))
+        if workers:
             await self._cancel(workers, max(0.0, over - time.monotonic()))
+
+    def _tell_lost(self, lost: Mapping[_Lane, int], cancelled: Sequence[_Lane]) -> None:
+        """Count and log what no handler finished: nobody reads the counters of a node that has stopped."""
+        if not lost and not cancelled:
+            return
+        self.counters["lost_at_stop"] += (count := sum(lost.values()))
+        self.counters["cancelled_at_stop"] += len(cancelled)
+        handlers = sorted({lane.label for lane in (*lost, *cancelled)})
+        _log.warning("messages_lost_at_stop", lost=count, cancelled=len(cancelled), handlers=handlers)
 
     async def _cancel(self, workers: Mapping[asyncio.Task[None], _Lane], seconds: float) -> None:
         """Cancel these workers, and log those that do not end."""
-        self.counters["cancelled_at_stop"] += len(workers)
         for worker in workers:
             worker.cancel()
         _, left = await asyncio.wait(workers, timeout=seconds)
@@ -402,6 +420,5 @@ class Dispatcher:
     def reopen(self) -> None:
         """Accept messages, at first or again after ``close``."""
         self._closed = False
-        for lanes in self._lanes.values():
-            for lane in lanes:
-                lane.reopen()
+        for lane in self._all_lanes():
+            lane.reopen()

@@ -23,7 +23,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zmesh.handlers.offers import Offer, RecordOutcome
 from zmesh.http_limits import RETRY_AFTER, HttpLimits
@@ -52,11 +52,21 @@ SHUTDOWN = 1.0
 
 _log = get_logger(__name__)
 
-Health = Callable[[], Mapping[str, Any]]
-Metrics = Callable[[], str]
-OwnRecord = Callable[[], bytes]
-Post = Callable[[bytes], Offer]
-"""Takes the bytes of a record that a stranger posted, and returns what became of it."""
+
+class Answers(NamedTuple):
+    """What one node says over HTTP. Each is called within the event loop, and must not block."""
+
+    health: Callable[[], Mapping[str, Any]]
+    """The content of /health, JSON types only; the status is 200 whatever it says, for the question was answered."""
+    metrics: Callable[[], str]
+    """The content of /metrics, in the Prometheus text format."""
+    record: Callable[[], bytes]
+    """The node's own signed record, empty while there is none yet."""
+    post: Callable[[bytes], Offer]
+    """Takes the bytes of a record that a stranger posted, and returns what became of it. The registry is asked before
+    any signature is checked."""
+
+
 Asked = Callable[[asyncio.Transport], None]
 """Called with the connection over which a request came."""
 GETS = ("GET", "HEAD")
@@ -91,56 +101,42 @@ def json_answer(content: Mapping[str, Any], status: int = 200) -> web.Response:
     return web.Response(text=text, status=status, content_type="application/json", headers=headers)
 
 
-def make_app(
-    health: Health,
-    metrics: Metrics | None = None,
-    record: OwnRecord | None = None,
-    post: Post | None = None,
-    limits: HttpLimits | None = None,
-    asked: Asked | None = None,
-) -> App:
-    """The application behind the front door; whatever is None is not served.
+def make_app(answers: Answers, limits: HttpLimits, asked: Asked) -> App:
+    """The application behind the front door.
 
-    ``health``: the content of /health, JSON types only; the status is 200 whatever it says, for the question was
-    answered. ``metrics``: text in the Prometheus exposition format. ``record``: the node's own signed record, empty
-    while there is none yet. ``post``: takes records of others; the registry is asked before any signature is checked.
-    ``limits``: how often clients may ask and post; None takes the usual limits. ``asked``: called with each connection
-    over which a whole request line and its headers came.
+    ``limits``: how often clients may ask and post. ``asked``: called with each connection over which a whole request
+    line and its headers came.
     """
     from aiohttp import web
 
-    allowed = limits or HttpLimits()
-
     async def get_health(_request: web.BaseRequest) -> web.Response:
-        return json_answer(health())
+        return json_answer(answers.health())
 
     async def get_metrics(_request: web.BaseRequest) -> web.Response:
-        text = "" if metrics is None else metrics()
-        return web.Response(body=text.encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        return web.Response(body=answers.metrics().encode(), headers=headers)
 
     async def get_record(_request: web.BaseRequest) -> web.Response:
-        encoded = b"" if record is None else record()
+        encoded = answers.record()
         if not encoded:
             return json_answer({"error": "this node has no record yet"}, 503)
         return web.Response(body=encoded, content_type="application/octet-stream")
 
     async def post_record(request: web.BaseRequest) -> web.Response:
-        assert post is not None
-        offer = post(await _body(request, allowed))
+        offer = answers.post(await _body(request, limits))
         return json_answer({"taken": offer.outcome.value, "why": offer.name}, STATUSES[offer.outcome])
 
-    routes: dict[str, tuple[tuple[str, ...], App]] = {"/health": (GETS, get_health)}
-    if metrics is not None:
-        routes["/metrics"] = (GETS, get_metrics)
-    if record is not None:
-        routes["/record"] = (GETS, get_record)
-    if post is not None:
-        routes["/records"] = (("POST",), post_record)
+    routes: Routes = {
+        "/health": (GETS, get_health),
+        "/metrics": (GETS, get_metrics),
+        "/record": (GETS, get_record),
+        "/records": (("POST",), post_record),
+    }
 
     async def app(request: web.BaseRequest) -> web.Response:
-        if asked is not None and request.transport is not None:
+        if request.transport is not None:
             asked(request.transport)
-        refusal = await _refusal(request, allowed)
+        refusal = await _refusal(request, limits)
         return await _answer(request, routes) if refusal is None else refusal
 
     return app
@@ -211,14 +207,14 @@ async def _body(request: web.BaseRequest, limits: HttpLimits) -> bytes:
     return bytes(body)
 
 
-def make_runner(app: App, limits: HttpLimits | None = None) -> web.ServerRunner:
+def make_runner(app: App, limits: HttpLimits) -> web.ServerRunner:
     """A runner with this module's bounds; after ``setup()`` its ``server`` makes a protocol for each connection.
 
     Needs a running loop. ``limits``: where to count what does not deserve a log line.
     """
     from aiohttp import web
 
-    counters = (limits or HttpLimits()).counters
+    counters = limits.counters
     logger = logging.Logger(f"{__name__}.server")  # noqa: LOG001 - one per node: it counts for that node alone
     logger.parent = logging.getLogger(__name__)
     logger.addFilter(lambda record: _is_fault_of_ours(record, counters))

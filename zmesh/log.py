@@ -68,8 +68,8 @@ def get_logger(name: str) -> EventLogger:
     return EventLogger(logging.getLogger(name))
 
 
-def configure(level: str, form: str, stream: IO[str] | None = None) -> None:
-    """Set up logging for a process that is zmesh's own.
+def configure(level: str, form: str, stream: IO[str] | None = None) -> bool:
+    """Set up logging for a process that is zmesh's own; returns whether the log is JSON.
 
     ``level``: DEBUG, INFO, WARNING or ERROR. ``form``: ``console`` (human-readable), ``json`` (one object per line), or
     ``auto``: ``console`` if ``stream`` (standard error) is a terminal, else ``json``. Replaces any earlier
@@ -80,6 +80,7 @@ def configure(level: str, form: str, stream: IO[str] | None = None) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_Formatter(_console(stream.isatty()) if person else _json()))
     logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
+    return not person
 
 
 Renderer = Callable[[dict[str, Any]], str]

@@ -25,6 +25,11 @@ Kind = tuple[str, ...]
 _OTHERS: Final[Kind] = ("others",)
 
 
+def held_back_fields(count: int) -> dict[str, int]:
+    """The field that says how many lines of the kind were held back since the last one; empty if none were."""
+    return {"held_back": count} if count else {}
+
+
 class _Line:
     """The allowance of one kind."""
 
@@ -41,15 +46,14 @@ class LogLimit:
     def __init__(self) -> None:
         self._kinds: dict[Kind, _Line] = {}
 
-    def take(self, kind: Kind, mono: float) -> int | None:
-        """If the line should be logged, how many of its kind were held back since the last one; None to hold it
-        back."""
+    def take(self, kind: Kind, mono: float) -> dict[str, int] | None:
+        """The fields to add to the line, as ``held_back_fields`` gives them; None to hold the line back."""
         line = self._of(kind, mono)
         if not line.bucket.take(mono):
             line.held_back += 1
             return None
         held_back, line.held_back = line.held_back, 0
-        return held_back
+        return held_back_fields(held_back)
 
     def _of(self, kind: Kind, mono: float) -> _Line:
         line = self._kinds.get(kind)

@@ -132,6 +132,8 @@ class Node:
         self._running = False
         self._refusals: tuple[bytes | None, int] = (None, 0)
         self._log_limit = LogLimit()
+        self._linked: dict[PeerKey, str] = {}
+        """Names of the peers with live links: one that was removed no longer has a name when its link goes down."""
         self.counters: Counter[str] = Counter()
         self._act: dict[type, Callable[[Any], None]] = {
             Send: self._send,
@@ -300,9 +302,9 @@ class Node:
 
     def _tell(self, write: Callable[..., None], event: str, told_apart_by: str, /, **fields: Any) -> None:
         """Log a line that others can cause as often as they like."""
-        held_back = self._log_limit.take((event, told_apart_by), time.monotonic())
-        if held_back is not None:
-            write(event, **fields, **({"held_back": held_back} if held_back else {}))
+        more = self._log_limit.take((event, told_apart_by), time.monotonic())
+        if more is not None:
+            write(event, **fields, **more)
 
     def _log_offence(self, action: Offence) -> None:
         peer, fault = self._name(action.culprit), action.fault.value
@@ -312,13 +314,16 @@ class Node:
 
     def _note_live(self, action: LinkLive) -> None:
         self._application.links_changed()
-        peer = self._name(action.key)
-        self._tell(_log.info, "link_live", peer, peer=peer)
+        self._linked[action.key] = self._name(action.key)
+        self._tell_link("link_live", action.key, self._linked[action.key])
 
     def _note_down(self, action: LinkDown) -> None:
         self._application.links_changed()
-        peer = self._name(action.key)
-        self._tell(_log.info, "link_down", peer, peer=peer, why=action.why)
+        peer = self._linked.pop(action.key, None) or self._name(action.key)
+        self._tell_link("link_down", action.key, peer, why=action.why)
+
+    def _tell_link(self, event: str, key: PeerKey, peer: str, **fields: Any) -> None:
+        self._tell(_log.info, event, key.hex(), peer=peer, key=key.hex(), **fields)
 
     def _log_notice(self, action: Notice) -> None:
         self._tell(_log.warning, action.event, str(action.fields.get("peer")), **action.fields)

@@ -3,8 +3,8 @@
 Rules
  1. As ``start`` gets to a part, it registers how to end it. ``stop`` ends the parts in reverse order, however far
     ``start`` got, and goes on to the next whatever one of them raises.
- 2. Handlers end first, while the node can still send their answers: acknowledged messages are processed. The door ends
-    after the node, whose goodbyes may go through it.
+ 2. Handlers end first, while the node can still send their answers: acknowledged messages are processed, as far as
+    ``stop_timeout`` allows. The door ends after the node, whose goodbyes may go through it.
  3. ``Setup`` holds what outlives a stop: settings, key, registered handlers, peers added by hand.
 """
 
@@ -23,7 +23,7 @@ from zmesh.belonging import Belonging
 from zmesh.bootstrap import Bootstrap
 from zmesh.bootstrap import Ports as BootstrapPorts
 from zmesh.core.actions import Deliver, Resolved
-from zmesh.core.bounds import AHEAD, Bounds
+from zmesh.core.bounds import AHEAD, AHEAD_MS, PAST_MS, Bounds
 from zmesh.core.engine import Engine
 from zmesh.core.errors import NotRunningError
 from zmesh.core.events import HandlersChanged, LinkClosed, Located, SendDirect, Start
@@ -32,7 +32,9 @@ from zmesh.core.types import Endpoint, MessageType, SendResult
 from zmesh.delegation import Delegation
 from zmesh.dialer import Dialer, resolve
 from zmesh.dispatch import Dispatcher
-from zmesh.handlers import Description, Offer, Record, RecordOutcome, RecordPorts, default_handlers
+from zmesh.handlers import Description, Offer, RecordOutcome, RecordPorts, default_handlers
+from zmesh.http import Answers
+from zmesh.http_client import fetch_record, post_record
 from zmesh.identity import Identity, verify
 from zmesh.log import get_logger
 from zmesh.messages import MeshMessage
@@ -41,7 +43,7 @@ from zmesh.peer_table import PeerTable
 from zmesh.registry.port import RegistryStatus
 from zmesh.server import Server
 from zmesh.state import State
-from zmesh.status import NOBODY, Levels, Troubles, health, metrics
+from zmesh.status import NOBODY, Gauges, Troubles, health, metrics
 from zmesh.version import VERSION
 
 if TYPE_CHECKING:
@@ -50,6 +52,16 @@ if TYPE_CHECKING:
 
 NETWORK_DIGITS = 16
 """Hexadecimal digits of a network id that are logged: enough to tell one mesh from another."""
+
+LEAD = AHEAD / 2
+"""Seconds that the epoch of a start may be ahead of the clock: each start takes a higher one, so several starts within
+one second run ahead of it. Half of what peers accept, since their clocks may be behind this one."""
+
+TWIN = (
+    "this node's key was used by a process that started later, and two minutes after that peers refuse this node's"
+    " messages: stop the other process, if it still runs, and restart this one"
+)
+"""Of a node that was started twice, or was started before with a clock that was ahead."""
 
 _log = get_logger(__name__)
 
@@ -87,6 +99,7 @@ class Running:
         """Background tasks that ended, one sentence each."""
         self._started = 0.0
         self._results: Counter[SendResult] = Counter()
+        self._delivered: Counter[MessageType] = Counter()
         self._sends: dict[int, asyncio.Future[Resolved]] = {}
         self._token = 0
         self.belonging = Belonging(settings.network, setup.genesis, identity.public, settings.admission)
@@ -96,20 +109,20 @@ class Running:
             router_port=settings.router_port,
             gossip_port=settings.gossip_port,
         )
-        self.server = Server(settings, self.health, self.metrics, self._record, self._post)
+        self.server = Server(settings, Answers(self.health, self.metrics, self._record, self._post))
         self._dialer = Dialer(
             self._transport,
             self.belonging.network,
-            self.server.fetch,
-            self._learnt,
+            fetch_record,
+            self._offer,
             self._submit,
             lambda: self.handlers.records.takes_local,
         )
         self._rng = random.Random()  # for choosing peers and waiting times, not for secrets
         ports = BootstrapPorts(
             resolve,
-            self.server.fetch,
-            self.server.post,
+            fetch_record,
+            post_record,
             own=lambda: self._record() if setup.registry is None or self.belonging.is_told else b"",
             offer=self._offer,
             located=lambda key, places: self.node.submit(Located(key, places)),
@@ -142,6 +155,7 @@ class Running:
         setup, settings, identity, ends = self._setup, self._setup.settings, self._setup.identity, self._ends
         self._started = time.time()
         self._epoch = epoch = await asyncio.to_thread(setup.state.next_epoch, self._started)
+        await asyncio.sleep(epoch - LEAD - self._started)  # after many starts in a row: peers refuse one far ahead
         if settings.admission == "open":
             _log.warning("open_admission", effect="anybody who makes a key can join: for demos and tests only")
         await asyncio.to_thread(self.belonging.restore, setup.state)
@@ -225,6 +239,9 @@ class Running:
             await self._ends.aclose()
         finally:
             self.is_open = False  # also if a start failed half-way
+            if self._node is not None:
+                # A life that is over sits in reference cycles until Python collects it: not with all its messages.
+                self.engine.seen.clear()
             self.links_changed()
 
     async def _end_background(self) -> None:
@@ -246,7 +263,8 @@ class Running:
             async with asyncio.timeout(self._setup.settings.stop_timeout / 2):
                 await registry.stop()
         except TimeoutError:
-            _log.error("registry_not_stopped", registry=self._registry_status(registry).source)
+            status = self._registry_status()
+            _log.error("registry_not_stopped", registry=status and status.source)
 
     # ------------------------------------------------------------ sending to one peer
 
@@ -261,8 +279,11 @@ class Running:
         found = self.engine.peers.named(recipient_id)
         if len(found) == 1:
             outcome = await self._send(SendDirect(found[0].key, message_type, payload, timeout, self._token + 1))
-            if outcome.skew_ms is not None:
-                _log.warning("refused_for_clock", recipient=recipient_id, our_clock_ahead_ms=outcome.skew_ms)
+            if (skew := outcome.skew_ms) is not None:
+                if -PAST_MS < skew < AHEAD_MS:
+                    _log.warning("refused_for_epoch", recipient=recipient_id, our_clock_ahead_ms=skew)
+                else:
+                    _log.warning("refused_for_clock", recipient=recipient_id, our_clock_ahead_ms=skew)
             return outcome.result
         result = SendResult.AMBIGUOUS if found else SendResult.UNREACHABLE
         self._results[result] += 1
@@ -282,7 +303,11 @@ class Running:
 
     def deliver(self, action: Deliver) -> bool:
         """Queue a message for the application's handlers."""
-        return self._setup.dispatcher.offer(MeshMessage.of(action.envelope, action.sender, action.payload))
+        message = MeshMessage.of(action.envelope, action.sender, action.payload)
+        is_accepted = self._setup.dispatcher.offer(message)
+        if is_accepted:
+            self._delivered[message.message_type] += 1
+        return is_accepted
 
     def stepped(self) -> None:
         """Call handlers now and not a round of the event loop later: nothing else starts what was queued."""
@@ -306,12 +331,8 @@ class Running:
             await self._link_news.wait()
         return live
 
-    def _learnt(self, record: Record) -> None:
-        """A dial fetched a record."""
-        self.handlers.records.offer(record.encoded)
-
     def _offer(self, encoded: bytes) -> Offer:
-        """A seed served its record."""
+        """A seed, or a peer that was dialled, served its record."""
         return self.handlers.records.offer(encoded)
 
     def _post(self, encoded: bytes) -> Offer:
@@ -354,11 +375,11 @@ class Running:
 
     def facts(self) -> dict[str, Any]:
         """What an operator wants to know about a node that has started, for the log."""
-        registry, gossip = self._setup.registry, self._bound.gossip
+        status, gossip = self._registry_status(), self._bound.gossip
         return {
             "version": VERSION,
             "network": self.belonging.network.hex()[:NETWORK_DIGITS],
-            "registry": None if registry is None else self._registry_status(registry).source,
+            "registry": None if status is None else status.source,
             "listen_port": self.server.port,
             "router_port": self._bound.direct.port,
             "gossip_port": None if gossip is None else gossip.port,
@@ -366,14 +387,13 @@ class Running:
 
     def health(self) -> dict[str, Any]:
         """The content of GET /health."""
-        registry = self._setup.registry
-        status = None if registry is None else self._registry_status(registry)
         bootstrap = self._bootstrap.status() if self._setup.settings.bootstrap else None
         troubles = Troubles(
-            [*self._broken, *self._clock_trouble(), *self.belonging.troubles()],
+            [*self._broken, *self._clock_trouble(), *self._twin_trouble(), *self.belonging.troubles()],
             [*([] if self._expects_somebody() else [NOBODY]), *self.belonging.warnings()],
         )
-        said = health(self._setup.settings.peer_id, self.engine, len(self._setup.peers), status, bootstrap, troubles)
+        peer_id, known = self._setup.settings.peer_id, len(self._setup.peers)
+        said = health(peer_id, self.engine, known, self._registry_status(), bootstrap, troubles)
         left = self.belonging.ends_in()
         if left is not None:
             said["delegation_ends_in_seconds"] = round(left)
@@ -395,12 +415,19 @@ class Running:
             " each other's messages until it is restarted"
         ]
 
-    def _registry_status(self, registry: Registry) -> RegistryStatus:
-        """The registry's status, even if one of the application's own raises: heartbeats report this node's health, and
-        must go on.
+    def _twin_trouble(self) -> list[str]:
+        """Links stay up, but peers refuse what comes over them."""
+        return [TWIN] if self.engine.is_outlived else []
+
+    def _registry_status(self) -> RegistryStatus | None:
+        """The registry's status if there is one, even if it is the application's own and raises: heartbeats report this
+        node's health, and must go on.
 
         An error is counted and shown in health. It is not logged, or anyone who asks for health could fill the log.
         """
+        registry = self._setup.registry
+        if registry is None:
+            return None
         try:
             return registry.status()
         except Exception as error:  # noqa: BLE001 - see above
@@ -409,13 +436,13 @@ class Running:
 
     def metrics(self) -> str:
         """The text of GET /metrics."""
-        registry = self._setup.registry
-        status = None if registry is None else self._registry_status(registry)
-        levels = Levels(
+        status = self._registry_status()
+        gauges = Gauges(
             self.health()["status"] == "healthy",
             self._started,
             len(self._setup.peers),
             self._setup.dispatcher.qsize(),
+            None if status is None else status.members,
             None if status is None else status.age,
             self.belonging.ends_in(),
         )
@@ -428,7 +455,7 @@ class Running:
             "registry": {} if status is None else status.counters,
             "node": self.node.counters,
         }
-        return metrics(self.engine, levels, self._results, layers)
+        return metrics(self.engine, gauges, self._delivered, self._results, layers)
 
     def _record(self) -> bytes:
         own = self.handlers.records.own

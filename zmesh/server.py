@@ -1,4 +1,4 @@
-"""The front door of one node, HTTP and ZMTP on one port, and the HTTP client for the doors of others.
+"""The front door of one node, HTTP and ZMTP on one port, and the address under which others reach it.
 
 Rules
  1. HTTP carries only what anyone may read (health, metrics, the node's own signed record) and may leave (a signed
@@ -11,34 +11,26 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from zmesh.core.types import Endpoint
+from zmesh.http import Answers, make_app, make_runner
 from zmesh.http_limits import HttpLimits
 
 if TYPE_CHECKING:
     from aiohttp.web import ServerRunner
 
     from zmesh.config import Settings
-    from zmesh.handlers import Offer
-    from zmesh.http_client import Posted
     from zmesh.transports.front_door import FrontDoor
 
 
 class Server:
-    """``health``, ``metrics`` and ``record`` answer the GETs of the same name; ``post`` takes posted records."""
+    """Listens on ``settings.listen_port``, and knows where others reach it."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        health: Callable[[], dict[str, Any]],
-        metrics: Callable[[], str],
-        record: Callable[[], bytes],
-        post: Callable[[bytes], Offer] | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings, answers: Answers) -> None:
         self._settings = settings
-        self._answers = (health, metrics, record, post)
+        self._answers = answers
         self._limits = HttpLimits()
         self._source: str | None = None
         self._is_local_refused = False
@@ -57,13 +49,12 @@ class Server:
 
     async def start(self, router: Endpoint) -> None:
         """Open the door; ``router`` is where the transport listens. Raises ``ConfigError`` if the port is taken."""
-        from zmesh.http import make_app, make_runner
         from zmesh.transports.front_door import FrontDoor
 
         def asked(transport: asyncio.Transport) -> None:
             door.asked(transport)
 
-        runner = make_runner(make_app(*self._answers, self._limits, asked), self._limits)
+        runner = make_runner(make_app(self._answers, self._limits, asked), self._limits)
         await runner.setup()
         self._runner = runner
         assert runner.server is not None  # made by setup()
@@ -79,18 +70,6 @@ class Server:
         if self._runner is not None:
             await self._runner.cleanup()
         self._door = self._runner = None
-
-    async def fetch(self, endpoint: Endpoint, timeout: float) -> bytes:  # noqa: ASYNC109  # of one HTTP exchange
-        """The record that the node behind ``endpoint`` serves, at most 8 KiB, within ``timeout`` seconds."""
-        from zmesh.http_client import fetch_record
-
-        return await fetch_record(endpoint, timeout)
-
-    async def post(self, endpoint: Endpoint, encoded: bytes, timeout: float) -> Posted:  # noqa: ASYNC109  # as above
-        """Leave our record with the node behind ``endpoint``, within ``timeout`` seconds."""
-        from zmesh.http_client import post_record
-
-        return await post_record(endpoint, encoded, timeout)
 
     def advertised(self) -> tuple[Endpoint, ...]:
         """Where others reach this door, as far as this node can tell.

@@ -12,15 +12,15 @@ Rules
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from zmesh.core.bounds import AHEAD
 from zmesh.core.engine import LATE, Engine
-from zmesh.core.link import LinkState
-from zmesh.core.types import SendResult
-from zmesh.counted import EVENTS
+from zmesh.core.link import Link, LinkState
+from zmesh.core.types import MessageType, SendResult
+from zmesh.counted import LAYERS
 from zmesh.registry.port import RegistryStatus
 from zmesh.version import VERSION
 
@@ -42,23 +42,22 @@ class Troubles(NamedTuple):
     """What soon will, or would if the node expected any peer."""
 
 
-NO_TROUBLES = Troubles((), ())
-
-
 def health(
     peer_id: str,
     engine: Engine,
     known: int,
     registry: RegistryStatus | None,
-    bootstrap: Mapping[str, Any] | None = None,
-    troubles: Troubles = NO_TROUBLES,
+    bootstrap: Mapping[str, Any] | None,
+    troubles: Troubles,
 ) -> dict[str, Any]:
     """The answer of GET /health. ``known``: peers listed. ``bootstrap``: its progress, if there are seeds to meet."""
     live = [link for link in engine.links.values() if link.state is LinkState.LIVE]
     away = [link for link in engine.links.values() if link.state is not LinkState.LIVE]
-    reasons = Counter(link.why for link in away if link.why)
+    skewed = [link for link in live if abs(link.skew) > AHEAD]
+    why = [*troubles.now, *([] if live else _isolation(known, away, bootstrap)), *_missing(registry)]
+    warnings = [*troubles.soon, *_stale(registry), *_own_clock(len(skewed), len(live))]
     said: dict[str, Any] = {
-        "status": "healthy",
+        "status": "degraded" if why else "healthy",
         "peer_id": peer_id,
         "peers_count": known,
         "running": True,
@@ -66,44 +65,69 @@ def health(
         "links_away": len(away),
         "messages_seen": len(engine.seen),
     }
-    why, soon = [*troubles.now], [*troubles.soon]
-    if known and not live:
-        why.append(f"none of {known} known peers is connected")
-        why += [f"{count} peer(s): {reason}" for reason, count in reasons.most_common(MAX_REASONS)]
-    if bootstrap is not None and not live:
-        why += bootstrap["problems"][:MAX_REASONS]
-    if registry is not None and registry.age is None:
-        why.append(registry.problem or "the registry has not been read yet")
-    elif registry is not None and registry.problem is not None:
-        soon.append(f"the set of members is {registry.age:.0f} s old: {registry.problem}")
-    skewed = [link for link in live if abs(link.skew) > AHEAD]
-    if 2 * len(skewed) > len(live):
-        soon.append(f"the clocks of {len(skewed)} of {len(live)} peers differ from this one by over {AHEAD:g} s")
     if why:
-        said.update(status="degraded", why=why)
-    if soon:
-        said["warnings"] = soon
+        said["why"] = why
+    if warnings:
+        said["warnings"] = warnings
     if registry is not None:
-        said["registry"] = {
-            "source": registry.source,
-            "members": registry.members,
-            "age_seconds": None if registry.age is None else round(registry.age, 1),
-            "block": registry.block,
-            "problem": registry.problem,
-        }
+        said["registry"] = _registry_part(registry)
     if bootstrap is not None:
         said["bootstrap"] = dict(bootstrap)
     if skewed:
-        named = {link.key: engine.peers.get(link.key) for link in skewed}
-        said["clocks_ahead_seconds"] = {
-            link.key.hex() if (member := named[link.key]) is None else member.peer_id: round(link.skew, 3)
-            for link in skewed
-        }
+        said["clocks_ahead_seconds"] = {_name(engine, link): round(link.skew, 3) for link in skewed}
     return said
 
 
+def _isolation(known: int, away: Sequence[Link], bootstrap: Mapping[str, Any] | None) -> list[str]:
+    """Why no link is live, if any peer is known or any seed should have answered."""
+    found = []
+    if known:
+        reasons = Counter(link.why for link in away if link.why)
+        found.append(f"none of {known} known peers is connected")
+        found += [f"{count} peer(s): {reason}" for reason, count in reasons.most_common(MAX_REASONS)]
+    if bootstrap is not None:
+        found += bootstrap["problems"][:MAX_REASONS]
+    return found
+
+
+def _missing(registry: RegistryStatus | None) -> list[str]:
+    """Why the registry has not named any member yet."""
+    if registry is None or registry.age is not None:
+        return []
+    return [registry.problem or "the registry has not been read yet"]
+
+
+def _stale(registry: RegistryStatus | None) -> list[str]:
+    """Why the set of members in force may be out of date."""
+    if registry is None or registry.age is None or registry.problem is None:
+        return []
+    return [f"the set of members is {registry.age:.0f} s old: {registry.problem}"]
+
+
+def _own_clock(skewed: int, live: int) -> list[str]:
+    """If most clocks differ from this one, this one is probably wrong."""
+    if 2 * skewed <= live:
+        return []
+    return [f"the clocks of {skewed} of {live} peers differ from this one by over {AHEAD:g} s"]
+
+
+def _registry_part(registry: RegistryStatus) -> dict[str, Any]:
+    return {
+        "source": registry.source,
+        "members": registry.members,
+        "age_seconds": None if registry.age is None else round(registry.age, 1),
+        "block": registry.block,
+        "problem": registry.problem,
+    }
+
+
+def _name(engine: Engine, link: Link) -> str:
+    member = engine.peers.get(link.key)
+    return link.key.hex() if member is None else member.peer_id
+
+
 @dataclass(frozen=True, slots=True)
-class Levels:
+class Gauges:
     """Current values, as opposed to counters; None if there is no such thing."""
 
     is_healthy: bool
@@ -114,6 +138,8 @@ class Levels:
     """Peers listed."""
     handler_queue: int
     """Messages that wait for the slowest handler or iterator."""
+    registry_members: int | None
+    """Members of the set in force, this node included."""
     registry_age: float | None
     """Seconds since the registry was last seen to agree with the set in force."""
     delegation_left: float | None
@@ -121,61 +147,69 @@ class Levels:
 
 
 def metrics(
-    engine: Engine, levels: Levels, sends: Mapping[SendResult, int], others: Mapping[str, Mapping[str, int]]
+    engine: Engine,
+    gauges: Gauges,
+    delivered: Mapping[MessageType, int],
+    sends: Mapping[SendResult, int],
+    others: Mapping[str, Mapping[str, int]],
 ) -> str:
-    """Prometheus text. ``sends``: how direct sends ended. ``others``: counters of the other layers by their names."""
-    live = sum(link.state is LinkState.LIVE for link in engine.links.values())
-    lines = [
-        *_family("zmesh_build_info", "gauge", "The version that runs.", [(f'{{version="{VERSION}"}}', 1)]),
-        *_level("zmesh_start_time_seconds", "Unix time at which this node was started.", levels.started),
-        *_level("zmesh_healthy", "1 if /health says healthy, 0 if it says degraded.", int(levels.is_healthy)),
-        *_level("zmesh_peers", "Peers listed.", levels.peers),
-        *_level("zmesh_links_live", "Links that messages flow over.", live),
-        *_level("zmesh_messages_seen", "Messages remembered, own ones included.", len(engine.seen)),
-        *_level("zmesh_messages_wanted", "Messages that others offered and that are not here yet.", engine.wanted),
-        *_level("zmesh_direct_pending", "Own direct messages that are not yet acknowledged.", engine.direct_pending),
-        *_level("zmesh_handler_queue", "Messages that wait in the longest handler queue.", levels.handler_queue),
-        *_level(
-            "zmesh_registry_age_seconds",
-            "Seconds since the registry agreed with the set in force.",
-            levels.registry_age,
-        ),
-        *_level("zmesh_delegation_left_seconds", "Seconds until this node's delegation ends.", levels.delegation_left),
-        *_family(
-            "zmesh_late_wakes_total",
-            "counter",
-            f"Times that this node was over {LATE:g} s behind its own timers, because its process was busy.",
-            [("", engine.late_wakes)],
-        ),
-        *_family(
-            "zmesh_direct_sends_total",
-            "counter",
-            "Own direct messages that ended, by result.",
-            [(f'{{result="{result.value}"}}', sends.get(result, 0)) for result in SendResult],
-        ),
-        *_family(
-            "zmesh_frames_dropped_total",
-            "counter",
-            "Frames that ended without a delivery, by reason.",
-            [(f'{{reason="{reason.value}"}}', count) for reason, count in engine.drops.items()],
-        ),
-        *_family(
-            "zmesh_offences_total",
-            "counter",
-            "Faults charged to peers.",
-            [(f'{{fault="{fault.value}"}}', count) for fault, count in engine.faults.items()],
-        ),
-    ]
-    for layer, counters in others.items():
-        counted = {**dict.fromkeys(EVENTS.get(layer, ()), 0), **counters}
-        rows = [(f'{{event="{name}"}}', count) for name, count in sorted(counted.items())]
-        lines += _family(f"zmesh_{layer}_events_total", "counter", f"Events of the {layer}, by name.", rows)
+    """Prometheus text.
+
+    ``delivered``: messages that the application accepted. ``sends``: how direct sends ended. ``others``: the
+    counters of each of ``LAYERS``, by its name.
+    """
+    lines = [*_gauges(engine, gauges), *_counters(engine, delivered, sends)]
+    for name, layer in LAYERS.items():
+        counted = {**dict.fromkeys(layer.events, 0), **others.get(name, {})}
+        lines += _counter(f"zmesh_{name}_events_total", layer.help, "event", dict(sorted(counted.items())))
     return "\n".join(lines) + "\n"
 
 
-def _level(name: str, text: str, value: float | None) -> list[str]:
-    return [] if value is None else _family(name, "gauge", text, [("", value)])
+def _gauges(engine: Engine, gauges: Gauges) -> Iterator[str]:
+    live = sum(link.state is LinkState.LIVE for link in engine.links.values())
+    yield from _family("zmesh_build_info", "gauge", "The version that runs.", [(f'{{version="{VERSION}"}}', 1)])
+    for name, text, value in (
+        ("zmesh_start_time_seconds", "Unix time at which this node was started, in seconds.", gauges.started),
+        ("zmesh_healthy", "1 if /health says healthy, 0 if it says degraded.", int(gauges.is_healthy)),
+        ("zmesh_peers", "Peers listed: members that were heard from within MESH_PEER_FORGET.", gauges.peers),
+        ("zmesh_links_live", "Peers that messages flow to and from now.", live),
+        ("zmesh_messages_seen", "Ids of messages remembered, for two minutes, own ones included.", len(engine.seen)),
+        ("zmesh_messages_wanted", "Messages that peers offered and that have not arrived yet.", engine.wanted),
+        ("zmesh_direct_pending", "Own direct messages neither acknowledged nor given up yet.", engine.direct_pending),
+        ("zmesh_handler_queue", "Messages that wait in the longest queue of all handlers.", gauges.handler_queue),
+        ("zmesh_registry_members", "Members that the registry names, this node included.", gauges.registry_members),
+        ("zmesh_registry_age_seconds", "Seconds since the registry confirmed the set in force.", gauges.registry_age),
+        ("zmesh_delegation_left_seconds", "Seconds until this node's own delegation expires.", gauges.delegation_left),
+    ):
+        if value is not None:
+            yield from _family(name, "gauge", text, [("", value)])
 
 
-def _family(name: str, kind: str, text: str, rows: Iterable[tuple[str, float]]) -> list[str]:
-    return [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *(f"{name}{labels} {value}" for labels, value in rows)]
+def _counters(engine: Engine, delivered: Mapping[MessageType, int], sends: Mapping[SendResult, int]) -> Iterator[str]:
+    text = f"Times that this node was over {LATE:g} s behind its own timers, because its process was busy."
+    yield from _family("zmesh_late_wakes_total", "counter", text, [("", engine.late_wakes)])
+    flows = [
+        (f'{{direction="{direction}",type="{kind.value}"}}', counts.get(kind, 0))
+        for direction, counts in (("sent", engine.sent), ("delivered", delivered))
+        for kind in MessageType
+    ]
+    text = "Own messages that were sent, and messages of others that the application accepted, by type."
+    yield from _family("zmesh_messages_total", "counter", text, flows)
+    results = {result: sends.get(result, 0) for result in SendResult}
+    yield from _counter("zmesh_direct_sends_total", "Own direct messages that are over, by result.", "result", results)
+    text = "Frames and offers that led to no delivery, by reason; duplicate is normal in gossip."
+    yield from _counter("zmesh_frames_dropped_total", text, "reason", engine.drops)
+    text = "Faults charged to peers, by fault: a peer is broken, or hostile."
+    yield from _counter("zmesh_offences_total", text, "fault", engine.faults)
+
+
+def _counter(name: str, text: str, label: str, counts: Mapping[Any, int]) -> Iterator[str]:
+    """Counters that differ in one label; its values are strings, or members of an enumeration of strings."""
+    rows = [(f'{{{label}="{getattr(key, "value", key)}"}}', count) for key, count in counts.items()]
+    yield from _family(name, "counter", text, rows)
+
+
+def _family(name: str, kind: str, text: str, rows: Iterable[tuple[str, float]]) -> Iterator[str]:
+    yield f"# HELP {name} {text}"
+    yield f"# TYPE {name} {kind}"
+    yield from (f"{name}{labels} {value}" for labels, value in rows)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
 LOCAL = {"delegation_ends_in_seconds", "bootstrap", "why", "warnings", "registry", "clocks_ahead_seconds"}
 """Fields of /health that not every node has."""
-SOMETIMES = {"zmesh_registry_age_seconds", "zmesh_delegation_left_seconds"}
+SOMETIMES = {"zmesh_registry_members", "zmesh_registry_age_seconds", "zmesh_delegation_left_seconds"}
 
 
 def part(heading: str) -> str:

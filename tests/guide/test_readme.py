@@ -164,7 +164,7 @@ async def test_the_commands_make_a_key_check_a_registry_and_run_a_node(folder: P
     (member,) = parse_roster(entry.encode(), "README").members
     assert (member.peer_id, member.key.hex(), member.stake) == ("validator_belizecity_01", key, 5_000_000_000_000)
     said = await shell(folder, "zmesh registry check validators.toml")
-    assert said == "validators.toml: 1 members, 1 of them validators, stake 5000000000000, 0 without an address\n"
+    assert said == "validators.toml: 1 member, 1 validator, stake 5000000000000, 0 without an address\n"
     node = await start(folder, "bash", "-ec", f"exec env {run}")
     assert node.stderr is not None
     try:

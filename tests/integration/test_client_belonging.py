@@ -14,6 +14,7 @@ from tests.support import Inbox, client, counted, engine, introduce, linked, unt
 from tests.unit.delegation_support import Signer, signer
 from zmesh import ConfigError, MeshNetworkClient, MessageType
 from zmesh.core import wire
+from zmesh.core.types import Member, Roster
 from zmesh.delegation import DAY, Delegation, Scheme, Statement, encode_delegation
 from zmesh.identity import Identity
 from zmesh.registry import Account, OnChange, RegistryStatus, ValidatorSet
@@ -112,6 +113,26 @@ async def test_accounts_that_delegate_meet_and_are_out_once_the_registry_names_t
         await linked(*everybody)
 
 
+@pytest.mark.parametrize(
+    "peer_id, is_warned",
+    [("another", True), ("a", False), ("account of a", False)],
+    ids=["another name", "its name", "its account"],
+)
+async def test_a_node_that_the_registry_calls_by_another_name_says_which(
+    peer_id: str, is_warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    me = client("a", private_key=bytes(32))
+    told = Told(ValidatorSet(Roster.of([Member(bytes.fromhex(me.public_key), "account of a", peer_id)])))
+    sentence = "the registry calls this node another, not a: set MESH_PEER_ID=another"
+    async with client("a", private_key=bytes(32), registry=told) as a:
+        assert a.health().get("warnings") == ([sentence] if is_warned else None)
+        told.tell(ValidatorSet(told.found.roster, block=2))
+        logged = [vars(record)["zmesh"] for record in caplog.records if "peer_id_differs" in record.getMessage()]
+        assert logged == [{"event": "peer_id_differs", "problem": sentence}] * is_warned, "once"
+        told.tell(accounts("a"))
+        assert "warnings" not in a.health(), "a chain names accounts and not nodes"
+
+
 class Mute(Told):
     """A registry of an application that has a fault."""
 
@@ -177,6 +198,7 @@ async def test_what_the_registry_counts_and_what_time_is_left_is_among_the_metri
     async with delegated("a", Told(accounts("a"))) as a:
         said = dict(line.rsplit(" ", 1) for line in a.metrics().splitlines() if line[0] != "#")
         assert said['zmesh_registry_events_total{event="subscription_ended"}'] == "3"
+        assert said["zmesh_registry_members"] == "1"
         assert float(said["zmesh_registry_age_seconds"]) >= 0.0
         assert DAY - 60 < float(said["zmesh_delegation_left_seconds"]) <= DAY + 1
 

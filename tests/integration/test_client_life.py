@@ -30,10 +30,12 @@ from tests.support import (
     until,
 )
 from zmesh import ConfigError, MeshNetworkClient, MessageType, NotRunningError, Settings
+from zmesh.core.bounds import AHEAD
 from zmesh.core.types import Fault
 from zmesh.core.wire import network_id
 from zmesh.node import read_clocks
 from zmesh.registry.static import StaticRegistry
+from zmesh.running import TWIN
 from zmesh.status import NOBODY
 
 
@@ -93,6 +95,16 @@ async def test_handlers_and_peers_outlive_a_restart() -> None:
                 await b.broadcast(MessageType.GOSSIP, {"n": n})
                 assert (await inbox.next()).payload == {"n": n}
             await until(lambda: not b.peers["a"].is_linked, b)
+
+
+async def test_a_life_that_is_over_keeps_no_messages() -> None:
+    """What is left of it is garbage in cycles, that Python frees when it likes: some lives' worth were 90 MB."""
+    async with mesh("a", "b") as (a, _):
+        await a.broadcast(MessageType.GOSSIP, {"n": 1})
+        seen = engine(a).seen
+        assert len(seen)
+        await a.stop()
+        assert not len(seen)
 
 
 async def test_stopping_says_goodbye_so_that_others_know_at_once() -> None:
@@ -276,6 +288,24 @@ async def test_a_clock_that_was_ahead_at_the_start_and_is_right_now_is_told(monk
         assert a.health()["status"] == "healthy"
 
 
+async def test_a_node_whose_key_a_later_one_uses_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two minutes later nobody takes what it says, though all its links are up."""
+    seed, real = "11" * 32, time.time
+    second = client("first", private_key=seed)
+    async with mesh("a", "b") as (a, b), client("first", private_key=seed) as first:
+        introduce(b, first)
+        with monkeypatch.context() as later:
+            later.setattr(time, "time", lambda: real() + 2.0)
+            await second.start()
+        introduce(a, second)
+        await linked(a, b, first, second)
+        await second.broadcast(MessageType.GOSSIP, {"n": 1})
+        await until(lambda: first.health()["status"] == "degraded", first)
+        assert first.health()["why"] == [TWIN]
+        assert second.health()["status"] == "healthy"
+        await second.stop()
+
+
 async def test_the_front_door_serves_metrics_and_nothing_unasked() -> None:
     async with mesh("a", "b") as (a, b):
         inbox = Inbox(b, MessageType.GOSSIP)
@@ -324,6 +354,13 @@ async def test_the_epoch_grows_with_every_start_and_outlives_the_process(tmp_pat
         async with client("a", state_dir=tmp_path / "state"):
             epochs.append(int((tmp_path / "state" / "epoch").read_text()))
     assert epochs == sorted(set(epochs))
+
+
+async def test_a_start_after_many_in_a_row_waits_until_peers_take_its_epoch(tmp_path: Path) -> None:
+    """Each takes an epoch of its own: without that the twelfth in one second was refused, by peers or by itself."""
+    (tmp_path / "epoch").write_text(f"{int(time.time()) + 5}\n")
+    async with client("a", state_dir=tmp_path):
+        assert int((tmp_path / "epoch").read_text()) - time.time() <= AHEAD / 2
 
 
 async def test_reputation_outlives_a_restart(tmp_path: Path) -> None:

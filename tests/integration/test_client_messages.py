@@ -135,9 +135,9 @@ async def test_a_direct_message_reaches_one_peer_by_any_of_its_names(name_it: st
 
 async def test_a_direct_message_without_a_handler_is_delivered_and_counted() -> None:
     async with mesh("a", "b") as (a, b):
-        before = counted(b, "handler", "unhandled")
+        assert counted(b, "handler", "unhandled") == 0, "what zmesh says of its own accord needs no handler"
         assert await a.send("b", MessageType.GOSSIP, {}) is SendResult.DELIVERED
-        assert counted(b, "handler", "unhandled") > before
+        assert counted(b, "handler", "unhandled") == 1
 
 
 async def test_sending_to_nobody_known_is_unreachable() -> None:
@@ -287,6 +287,33 @@ async def test_a_direct_message_that_breaks_its_type_is_refused_at_its_author_an
         }
         assert inbox.is_empty
         assert b.peers["a"].reputation == 100
+
+
+def flow(of: MeshNetworkClient, kind: MessageType) -> dict[str, int]:
+    """How many messages of a type a node sent and was given, as /metrics says."""
+    found = re.findall(
+        rf'^zmesh_messages_total\{{direction="(\w+)",type="{kind}"\}} (\d+)$', of.metrics(), re.MULTILINE
+    )
+    return {direction: int(count) for direction, count in found}
+
+
+async def test_messages_are_counted_by_type_where_they_are_sent_and_where_they_arrive() -> None:
+    """A message that its author is refused counts nowhere."""
+    async with mesh("a", "b") as (a, b):
+        inbox = Inbox(b, MessageType.GOSSIP, MessageType.MODEL_DELTA_TRANSFER)
+        for n in range(3):
+            await a.broadcast(MessageType.GOSSIP, {"n": n})
+        assert await a.send_model_delta("b", "round_001", "Qm", quality_score=1)
+        with pytest.raises(PayloadError):
+            await a.send_model_delta("b", "round_001", "Qm", quality_score=101)
+        await inbox.take(4)
+        assert (flow(a, MessageType.GOSSIP), flow(b, MessageType.GOSSIP)) == (
+            {"sent": 3, "delivered": 0},
+            {"sent": 0, "delivered": 3},
+        )
+        assert flow(a, MessageType.MODEL_DELTA_TRANSFER) == {"sent": 1, "delivered": 0}
+        assert flow(b, MessageType.MODEL_DELTA_TRANSFER) == {"sent": 0, "delivered": 1}
+        assert flow(a, MessageType.PEER_ANNOUNCE)["sent"] >= 1, "what zmesh itself says counts, too"
 
 
 async def test_an_impossible_timeout_is_refused() -> None:

@@ -80,7 +80,7 @@ async def test_a_registry_is_checked_as_a_node_would(tmp_path: Path) -> None:
     key = Identity.from_seed(bytes(32)).public.hex()
     entry = f'[[validator]]\npeer_id = "a"\naccount = "b"\npublic_key = "{key}"\naddress = []\nstake = 7\n'
     path.write_text(entry)
-    said = f"{path}: 1 members, 1 of them validators, stake 7, 1 without an address\n"
+    said = f"{path}: 1 member, 1 validator, stake 7, 1 without an address\n"
     assert await zmesh("registry", "check", path) == (0, said, "")
     path.write_text(entry * 2)
     said = f"zmesh: registry {path}, validators 1 and 2 share the peer_id: each must have its own\n"
@@ -99,7 +99,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 async def refusal(folder: Path, **settings: str) -> str:
-    """What ``zmesh run`` says of settings that are valid but for these: one line, and before it nothing but its log."""
+    """What ``zmesh run`` says of settings that are valid but for these: one line, which may be one of its log."""
     valid = {
         "MESH_PEER_ID": "validator_001",
         "MESH_LISTEN_HOST": "127.0.0.1",
@@ -111,9 +111,17 @@ async def refusal(folder: Path, **settings: str) -> str:
     assert err.endswith("\n")
     assert SECRET[:-1] not in err
     *logged, sentence = err.splitlines()
-    assert {json.loads(line)["event"] for line in logged} <= {"start_failed", "health_warning"}
-    assert sentence.startswith("zmesh: ")
-    return sentence.removeprefix("zmesh: ")
+    assert {json.loads(line)["event"] for line in logged} <= {"health_warning"}
+    return problem_of(sentence)
+
+
+def problem_of(line: str) -> str:
+    """What an error line says, in plain text or as a line of the log."""
+    if line.startswith("zmesh: "):
+        return line.removeprefix("zmesh: ")
+    logged = json.loads(line)
+    assert (logged["event"], logged["level"]) == ("start_failed", "error")
+    return str(logged["problem"])
 
 
 @pytest.mark.parametrize(
@@ -196,19 +204,16 @@ async def test_what_is_wrong_with_an_option_is_one_sentence_too() -> None:
     assert (status, out, err) == (2, "", f"zmesh: {sentence}\n")
 
 
-async def test_a_port_in_use_is_named_and_logged() -> None:
+@pytest.mark.parametrize("form", ["json", "console"])
+async def test_a_start_that_fails_says_so_once_in_the_form_of_the_log(form: str, folder: Path) -> None:
+    settings = {"MESH_PEER_ID": "validator_001", "MESH_LISTEN_HOST": "127.0.0.1", "MESH_LOG_FORMAT": form}
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        status, out, err = await zmesh(
-            "run", "--listen-port", port, MESH_PEER_ID="validator_001", MESH_LISTEN_HOST="127.0.0.1"
-        )
+        status, out, err = await zmesh("run", "--listen-port", port, "--key", folder / "node.key", **settings)
     assert (status, out) == (2, "")
-    *_, event, sentence = err.splitlines()
-    assert sentence.startswith("zmesh: ")
-    assert str(port) in sentence
-    logged = json.loads(event)
-    said = ("start_failed", "error", sentence.removeprefix("zmesh: "))
-    assert (logged["event"], logged["level"], logged["problem"]) == said
+    (line,) = err.splitlines()
+    assert line.startswith("zmesh: ") == (form == "console")
+    assert problem_of(line).startswith(f"cannot listen on 127.0.0.1:{port}: Address already in use")
 
 
 async def test_a_node_that_cannot_keep_strangers_out_says_one_sentence_and_has_a_status_of_its_own(
@@ -218,8 +223,8 @@ async def test_a_node_that_cannot_keep_strangers_out_says_one_sentence_and_has_a
     local = {"MESH_PEER_ID": "me", "MESH_LISTEN_HOST": "127.0.0.1", "MESH_LISTEN_PORT": "0"}
     status, out, err = await zmesh("run", PYTHONPATH=os.pathsep.join(map(str, (tmp_path, ROOT))), **local)
     assert (status, out) == (3, "")
-    sentence = err.splitlines()[-1]
-    assert re.fullmatch(r"zmesh: the self-test of \S+ got no answer within 0 s: .*", sentence)
+    sentence = problem_of(err.splitlines()[-1])
+    assert re.fullmatch(r"the self-test of \S+ got no answer within 0 s: .*", sentence)
 
 
 async def test_help_lists_every_exit_status() -> None:

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aiohttp import web
 
 from zmesh.core.types import Endpoint
 from zmesh.handlers import Offer, RecordOutcome
-from zmesh.http import App, make_app, make_runner
+from zmesh.http import Answers, App, make_app, make_runner
 from zmesh.http_limits import HttpLimits
 
-HEALTH = {"status": "healthy", "peer_id": "validator_001", "peers_count": 5, "running": True}
+HEALTH: Mapping[str, Any] = {"status": "healthy", "peer_id": "validator_001", "peers_count": 5, "running": True}
 NEW = Offer(RecordOutcome.NEW)
+ANSWERS = Answers(lambda: HEALTH, lambda: "zmesh_peers 5\n", lambda: b"\x93record", lambda _: NEW)
+
+
+def make(answers: Answers = ANSWERS, limits: HttpLimits | None = None) -> App:
+    """An application, of which nobody wants to know who has asked."""
+    return make_app(answers, limits or HttpLimits(), lambda _: None)
 
 
 @asynccontextmanager
 async def serving(app: App, limits: HttpLimits | None = None) -> AsyncIterator[Endpoint]:
-    runner = make_runner(app, limits)
+    runner = make_runner(app, limits or HttpLimits())
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -60,4 +67,4 @@ def taking(*outcomes: Offer, limits: HttpLimits | None = None) -> tuple[App, lis
         posted.append(encoded)
         return left.pop(0) if len(left) > 1 else left[0]
 
-    return make_app(lambda: HEALTH, post=post, limits=limits), posted
+    return make(ANSWERS._replace(post=post), limits), posted

@@ -203,6 +203,27 @@ def test_messages_of_the_life_before_are_taken_for_130_seconds() -> None:
     assert len(made.of(Deliver)) == 3
 
 
+def test_a_hello_of_a_second_process_does_not_end_the_life_of_the_first() -> None:
+    """It would not learn of that: a HELLO goes to nobody else. What the second gossips comes to the first."""
+    made = bench()
+    made.hear(ALICE, ALICE.hello(ME.public, epoch=EPOCH + 5))
+    made.advance(131.0)
+    made.greet(ALICE)
+    made.fresh()
+    made.hear(ALICE, ALICE.says(timestamp_ms=made.now.wall_ms))
+
+    assert (made.drops(), len(made.of(Deliver))) == ([], 1)
+
+
+def test_a_node_that_hears_of_a_later_life_of_its_key_knows_it() -> None:
+    made = bench()
+    made.hear(ALICE, ME.says(epoch=EPOCH))
+    assert not made.engine.is_outlived
+
+    made.hear(ALICE, ME.says(epoch=int(NOON.wall) + 1))
+    assert made.engine.is_outlived
+
+
 def test_a_hello_by_a_clock_far_ahead_does_not_lock_its_author_out_later() -> None:
     made = bench()
     made.advance(1.0)

@@ -83,6 +83,23 @@ def test_without_an_address_nobody_is_dialled_until_one_is_learnt() -> None:
     assert bench.of(Dial) == [Dial(ALICE.public, (place,))]
 
 
+def test_a_direct_message_to_who_is_away_is_a_reason_to_dial_at_once_though_not_each_time() -> None:
+    bench = Bench([ALICE])
+    bench.advance(0.0)
+    for _ in range(8):
+        bench.handle(LinkClosed(ALICE.public, "refused"))
+        bench.advance(60.0)
+    dialled = []
+    for token in (1, 2):
+        bench.handle(LinkClosed(ALICE.public, "refused"))
+        bench.fresh()
+        bench.handle(SendDirect(ALICE.public, MessageType.GOSSIP, {}, 10.0, token))
+        bench.advance(0.0)
+        dialled.append(dials(bench))
+
+    assert dialled == [[ALICE.public], []]
+
+
 def test_a_link_that_was_lost_is_dialled_again_and_one_that_lasted_forgets_the_failures() -> None:
     bench = Bench([ALICE])
     bench.advance(0.0)

@@ -277,6 +277,22 @@ def test_many_broken_offers_at_once_are_one_offence() -> None:
     assert made.offences() == [(ALICE.public, Fault.BROKEN_OFFER)]
 
 
+def test_what_one_stall_broke_is_one_offence_however_many_offers_it_were() -> None:
+    made = bench()
+    for number in range(20):
+        made.control(ALICE, wire.IHAVE, bytes([number]) * 16)
+        made.advance(0.1)
+    made.control(ALICE, wire.DIGEST)
+    made.advance(3.0)
+    assert made.offences() == [(ALICE.public, Fault.BROKEN_OFFER)]
+
+    made.control(ALICE, wire.IHAVE, bytes([99]) * 16)
+    made.advance(2.0)
+    made.control(ALICE, wire.DIGEST)
+    made.advance(2.0)
+    assert made.offences() == 2 * [(ALICE.public, Fault.BROKEN_OFFER)]
+
+
 @pytest.mark.parametrize(
     "message, reason",
     [

@@ -14,7 +14,7 @@ from zmesh.core import wire
 from zmesh.core.events import LinkClosed
 from zmesh.core.types import Endpoint, PeerKey
 from zmesh.dialer import RESOLVE_SECONDS, Dialer, resolve
-from zmesh.handlers import Description, Record, encode_record
+from zmesh.handlers import Description, decode_record, encode_record
 from zmesh.identity import Identity
 from zmesh.transport import Routes
 
@@ -36,13 +36,13 @@ class Desk:
 
     def __init__(self, **served: bytes | Exception) -> None:
         self.served = served
-        self.learnt: list[Record] = []
+        self.offered: list[bytes] = []
         self._outcomes: asyncio.Queue[Routes | LinkClosed] = asyncio.Queue()
         transport: Any = self
         self.takes_local = False
         self.expected = PEER.public
         self.dialer = Dialer(
-            transport, NETWORK, self.fetch, self.learnt.append, self._outcomes.put_nowait, lambda: self.takes_local
+            transport, NETWORK, self.fetch, self.offered.append, self._outcomes.put_nowait, lambda: self.takes_local
         )
 
     async def fetch(self, endpoint: Endpoint, timeout: float) -> bytes:  # noqa: ASYNC109  # the dialer's own port
@@ -70,7 +70,7 @@ class Desk:
 async def test_the_record_at_the_door_names_the_ports() -> None:
     desk = Desk(at_9090=record())
     assert await desk.outcome(DOOR) == PORTS
-    assert [known.encoded for known in desk.learnt] == [record()]
+    assert desk.offered == [record()]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ async def test_a_door_of_somebody_else_leads_nowhere_and_the_next_one_is_tried(
 ) -> None:
     desk = Desk(at_9090=served, at_9091=record())
     assert await desk.outcome(DOOR) == why
-    assert desk.learnt == []
+    assert desk.offered == []
     second = Endpoint("127.0.0.1", 9091)
     assert await desk.outcome(DOOR, second) == replace(PORTS, spare=second)
 
@@ -233,7 +233,7 @@ async def test_one_place_that_two_keys_claim_is_its_owners_alone() -> None:
     )
     desk.expected = OTHER.public
     assert await desk.outcome(DOOR) == PORTS
-    assert [known.key for known in desk.learnt] == [OTHER.public]
+    assert [decode_record(known).key for known in desk.offered] == [OTHER.public]
 
 
 async def test_a_node_that_joined_another_mesh_finds_its_peers_there() -> None:

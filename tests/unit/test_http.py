@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from aiohttp import ClientConnectionResetError, web
 
-from tests.unit.http_support import HEALTH, NEW, exchange, get, serving, taking
+from tests.unit.http_support import ANSWERS, HEALTH, NEW, exchange, get, make, serving, taking
 from zmesh.core.types import Endpoint
 from zmesh.handlers import Offer, RecordOutcome
 from zmesh.handlers.standing import Standing
-from zmesh.http import MAX_BODY, MAX_LINE, STATUSES, App, make_app
+from zmesh.http import MAX_BODY, MAX_LINE, STATUSES
 from zmesh.http_client import MAX_ANSWER, Posted, fetch_record, post_record
 from zmesh.http_limits import HttpLimits
 
@@ -38,12 +38,8 @@ async def answering(answer: Callable[[asyncio.StreamWriter], Awaitable[Any]]) ->
         yield Endpoint(*server.sockets[0].getsockname()[:2])
 
 
-def whole_app() -> App:
-    return make_app(lambda: HEALTH, lambda: "zmesh_peers 5\n", lambda: b"\x93record")
-
-
 async def test_health_is_what_the_guide_shows() -> None:
-    async with serving(whole_app()) as endpoint:
+    async with serving(make()) as endpoint:
         status, headers, body = await exchange(endpoint, get("/health"))
         assert (status, json.loads(body)) == (200, HEALTH)
         assert headers["content-type"] == "application/json; charset=utf-8"
@@ -53,7 +49,7 @@ async def test_health_is_what_the_guide_shows() -> None:
 
 
 async def test_metrics_are_text_for_prometheus_and_the_record_is_its_bytes() -> None:
-    async with serving(whole_app()) as endpoint:
+    async with serving(make()) as endpoint:
         status, headers, body = await exchange(endpoint, get("/metrics"))
         assert (status, body) == (200, b"zmesh_peers 5\n")
         assert headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
@@ -75,20 +71,14 @@ async def test_metrics_are_text_for_prometheus_and_the_record_is_its_bytes() -> 
     ],
 )
 async def test_anything_else_is_refused_in_json(path: str, method: str, status: int, error: str) -> None:
-    async with serving(whole_app()) as endpoint:
+    async with serving(make()) as endpoint:
         answered, headers, body = await exchange(endpoint, get(path, method))
     assert (answered, json.loads(body)) == (status, {"error": error})
     assert headers.get("allow") == ("get,head" if status == 405 else None)
 
 
-async def test_what_is_not_given_is_not_served() -> None:
-    async with serving(make_app(lambda: HEALTH)) as endpoint:
-        assert (await exchange(endpoint, get("/metrics")))[0] == 404
-        assert (await exchange(endpoint, get("/record")))[0] == 404
-
-
 async def test_a_node_without_a_record_yet_says_so() -> None:
-    async with serving(make_app(lambda: HEALTH, record=lambda: b"")) as endpoint:
+    async with serving(make(ANSWERS._replace(record=bytes))) as endpoint:
         status, _, body = await exchange(endpoint, get("/record"))
         assert (status, json.loads(body)) == (503, {"error": "this node has no record yet"})
         with pytest.raises(ValueError, match="answered with status 503"):
@@ -110,7 +100,7 @@ async def test_what_is_no_request_is_refused_without_a_line_in_the_log(
 ) -> None:
     """The exchange ends because the server hangs up; the next one is served. No method: the front door counts it."""
     limits = HttpLimits()
-    async with serving(whole_app(), limits) as endpoint:
+    async with serving(make(), limits) as endpoint:
         assert (await exchange(endpoint, request_bytes))[0] == 400
         assert (await exchange(endpoint, get("/health")))[0] == 200
     assert limits.counters == counted
@@ -136,7 +126,7 @@ async def test_a_connection_that_breaks_off_is_counted_and_not_logged_and_a_faul
 
 
 async def test_a_large_body_is_refused_with_its_method() -> None:
-    async with serving(whole_app()) as endpoint:
+    async with serving(make()) as endpoint:
         status, _, _ = await exchange(endpoint, get("/health", "POST", "Content-Length: 65536\r\n") + bytes(65536))
         assert status == 405
 
@@ -145,7 +135,7 @@ async def test_a_fault_in_health_is_logged_and_answered(caplog: pytest.LogCaptur
     def broken() -> dict[str, Any]:
         raise LookupError("a bug")
 
-    async with serving(make_app(broken)) as endpoint:
+    async with serving(make(ANSWERS._replace(health=broken))) as endpoint:
         status, _, body = await exchange(endpoint, get("/health"))
     assert (status, json.loads(body)) == (500, {"error": "Internal Server Error"})
     (record,) = caplog.records

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from tests.unit.http_support import HEALTH, NEW, exchange, get, serving, statuses, taking
-from zmesh.http import App, make_app
+from tests.unit.http_support import ANSWERS, HEALTH, NEW, exchange, get, make, serving, statuses, taking
+from zmesh.http import App
 from zmesh.http_client import fetch_record
 from zmesh.http_limits import (
     GET_BURST,
@@ -32,7 +33,7 @@ def counting(monkeypatch: pytest.MonkeyPatch, burst: int, **bounds: float) -> tu
         monkeypatch.setattr(f"zmesh.http.{name}", value)
     made: list[str] = []
 
-    def health() -> dict[str, Any]:
+    def health() -> Mapping[str, Any]:
         made.append("health")
         return HEALTH
 
@@ -45,7 +46,7 @@ def counting(monkeypatch: pytest.MonkeyPatch, burst: int, **bounds: float) -> tu
         return b"\x93record"
 
     limits = HttpLimits()
-    return make_app(health, metrics, record, lambda _: NEW, limits), limits, made
+    return make(ANSWERS._replace(health=health, metrics=metrics, record=record), limits), limits, made
 
 
 def _post_over_and_over(count: int) -> bytes:

@@ -167,6 +167,23 @@ async def test_the_one_timer_is_set_anew_once_handlers_have_begun() -> None:
     assert [when for when in due() if when not in others] == []
 
 
+def test_a_link_goes_down_under_the_name_under_which_it_came_up(caplog: pytest.LogCaptureFixture) -> None:
+    members = {b"k" * 32: SimpleNamespace(peer_id="b")}
+    application = SimpleNamespace(resolved=None, links_changed=lambda: None)
+    node = Node(Asking(), SimpleNamespace(), application, SimpleNamespace())  # type: ignore[arg-type]
+    node.engine.peers = members  # type: ignore[assignment]
+    caplog.set_level("INFO")
+    node._carry_out([LinkLive(b"k" * 32)])
+    del members[b"k" * 32]  # the registry removes it, which is why its link ends
+    node._carry_out([LinkDown(b"k" * 32, "it was removed")])
+    both = {"peer": "b", "key": (b"k" * 32).hex()}
+    assert [vars(record)["zmesh"] for record in caplog.records] == [
+        {"event": "link_live", **both},
+        {"event": "link_down", **both, "why": "it was removed"},
+    ]
+    assert node._linked == {}
+
+
 def test_what_others_cause_is_not_logged_without_end(caplog: pytest.LogCaptureFixture) -> None:
     looked: list[None] = []
     application = SimpleNamespace(resolved=None, links_changed=lambda: looked.append(None))

@@ -12,11 +12,13 @@ import zmesh
 from zmesh.core.bounds import Bounds
 from zmesh.core.link import Link, LinkState
 from zmesh.core.types import Member, SendResult
-from zmesh.counted import EVENTS
+from zmesh.counted import LAYERS
 from zmesh.registry.port import RegistryStatus
-from zmesh.status import Levels, Troubles, health, metrics
+from zmesh.status import Gauges, Troubles, metrics
+from zmesh.status import health as health_of
 
 ROOT = Path(__file__).parents[2]
+NONE = Troubles((), ())
 
 
 def link(number: int, *, why: str = "", skew: float = 0.0) -> Link:
@@ -31,6 +33,18 @@ def engine_with(*links: Link) -> Any:
     """As much of an engine as health looks at; its members are called peer_1, peer_2 ..."""
     named = {one.key: Member(one.key, f"account {one.key[0]}", f"peer_{one.key[0]}") for one in links}
     return SimpleNamespace(links={one.key: one for one in links}, peers=named, seen=[b"one", b"two"])
+
+
+def health(
+    peer_id: str,
+    engine: Any,
+    known: int,
+    registry: RegistryStatus | None,
+    bootstrap: dict[str, Any] | None = None,
+    troubles: Troubles = NONE,
+) -> dict[str, Any]:
+    """What health says of a node without further troubles."""
+    return health_of(peer_id, engine, known, registry, bootstrap, troubles)
 
 
 def test_one_link_is_enough_to_be_healthy() -> None:
@@ -92,9 +106,9 @@ def test_seeds_that_do_not_answer_degrade_a_node_that_reaches_nobody() -> None:
 
 def samples(is_healthy: bool, sends: dict[SendResult, int], others: dict[str, dict[str, int]]) -> dict[str, str]:
     """What metrics say of an engine without links, by name and labels."""
-    counts = {"drops": {}, "faults": {}, "late_wakes": 0, "wanted": 0, "direct_pending": 0}
+    counts = {"sent": {}, "drops": {}, "faults": {}, "late_wakes": 0, "wanted": 0, "direct_pending": 0}
     engine: Any = SimpleNamespace(links={}, seen=[], **counts)
-    text = metrics(engine, Levels(is_healthy, 1_700_000_000.5, 0, 0, None, None), sends, others)
+    text = metrics(engine, Gauges(is_healthy, 1_700_000_000.5, 0, 0, None, None, None), {}, sends, others)
     return dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
 
 
@@ -109,8 +123,9 @@ def test_what_was_never_counted_stands_at_0_so_that_a_rate_sees_the_first() -> N
     said = samples(True, {SendResult.TIMEOUT: 2}, {"handler": {"queued": 3, "new_here": 1}, "node": {}})
     sends = {result.value: said[f'zmesh_direct_sends_total{{result="{result.value}"}}'] for result in SendResult}
     assert sends == {**dict.fromkeys((result.value for result in SendResult), "0"), "timeout": "2"}
-    events = {name: said[f'zmesh_handler_events_total{{event="{name}"}}'] for name in (*EVENTS["handler"], "new_here")}
-    assert events == {**dict.fromkeys(EVENTS["handler"], "0"), "queued": "3", "new_here": "1"}
+    names = LAYERS["handler"].events
+    events = {name: said[f'zmesh_handler_events_total{{event="{name}"}}'] for name in (*names, "new_here")}
+    assert events == {**dict.fromkeys(names, "0"), "queued": "3", "new_here": "1"}
     assert said['zmesh_node_events_total{event="background_ended"}'] == "0"
 
 
@@ -134,9 +149,9 @@ def counted_by_name() -> Iterator[str]:
 
 
 def test_every_name_that_is_counted_is_known_before_it_happens() -> None:
-    known = {name for names in EVENTS.values() for name in names}
+    known = {name for layer in LAYERS.values() for name in layer.events}
     pieces = {"door_", "http_", "_over_limit_of_", "_"}  # of names that are put together
-    assert set(counted_by_name()) - known - pieces == {"subscription_ended"}  # a registry's own
+    assert set(counted_by_name()) - known - pieces == set()
     assert len(known & set(counted_by_name())) > 30
 
 

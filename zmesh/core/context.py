@@ -36,6 +36,7 @@ class Context:
         "live",
         "network",
         "out",
+        "outlived",
         "peers",
         "rates",
         "rng",
@@ -61,6 +62,8 @@ class Context:
         """Links that carry messages, ascending by key."""
         self.late_at = float("-inf")
         """When this node last fell behind its own timers, in monotonic seconds: what it lacks may have lain unread."""
+        self.outlived = False
+        """Whether a message came that was signed with our key in a later life than this one."""
         self.out: list[Action] = []
         self.drops: dict[DropReason, int] = dict.fromkeys(DropReason, 0)
         self.faults: dict[Fault, int] = dict.fromkeys(Fault, 0)

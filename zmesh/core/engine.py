@@ -52,7 +52,7 @@ from zmesh.core.links import Links
 from zmesh.core.now import Now
 from zmesh.core.peers import Rng
 from zmesh.core.timers import NEVER
-from zmesh.core.types import PeerKey, SendResult
+from zmesh.core.types import MessageType, PeerKey, SendResult
 from zmesh.core.wants import Wants
 
 LATE = 0.5
@@ -96,6 +96,8 @@ class Engine:
         """Frames that ended without a delivery, by reason."""
         self.faults = context.faults
         """Offences charged, by fault."""
+        self.sent: dict[MessageType, int] = dict.fromkeys(MessageType, 0)
+        """Own messages that were gossiped, or sent to one peer; repetitions do not count."""
         self.late_wakes = 0
         """Wake-ups that came more than ``LATE`` seconds after they were due."""
         self._dispatch: dict[type, Callable[[Any, Now], None]] = {
@@ -128,6 +130,11 @@ class Engine:
     def wanted(self) -> int:
         """Messages that others offered and that have not arrived yet."""
         return len(self._wants)
+
+    @property
+    def is_outlived(self) -> bool:
+        """Whether a process that started later than this one signs with the same key."""
+        return self._context.outlived
 
     @property
     def direct_pending(self) -> int:
@@ -194,6 +201,7 @@ class Engine:
         payload = self._behaviours.as_others_read(envelope, event.payload)
         self._behaviours.check_own(envelope, me, payload, now)
         links = self._gossip.publish(envelope, now)
+        self.sent[event.kind] += 1
         self._out.append(Published(envelope, links, self._context.rates.sent(envelope, now)))
         self._behaviours.received(envelope, me, payload, now)
 
@@ -212,6 +220,7 @@ class Engine:
             payload = self._behaviours.as_others_read(envelope, event.payload)
             self._behaviours.check_own(envelope, self.peers.myself, payload, now)
             self._outbox.send(envelope, event.recipient, event.token, timeout, now)
+            self.sent[event.kind] += 1
 
     def _link_live(self, key: PeerKey, now: Now) -> None:
         self._outbox.link_live(key, now)

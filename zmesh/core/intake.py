@@ -265,6 +265,7 @@ class Intake:
             # Ours, from before a restart, brought back by repair: no news to the application, but a vote that we cast
             # then is still our vote.
             self._context.drop(DropReason.OWN_ECHO, link, envelope.id)
+            self._context.outlived |= envelope.epoch > self._context.composer.epoch
             self._behaviours.received(envelope, author, payload, now)
         else:
             self._take(copy, author, payload, verdict, now)
@@ -455,8 +456,8 @@ class Intake:
     def _note_life(self, envelope: Envelope, now: Now) -> None:
         self._peers.heard(envelope.author, now.mono)
         newest = self._epochs.get(envelope.author)
-        if envelope.epoch > now.wall + AHEAD:
-            return  # a HELLO from a wrong clock: once that is corrected, its author must not seem to live an older life
+        if envelope.recipient is not None:
+            return  # a node whose key lives on elsewhere must learn of it, and only gossip also reaches its author
         if newest is None or envelope.epoch > newest[0]:
             self._epochs[envelope.author] = (envelope.epoch, now.mono)
 

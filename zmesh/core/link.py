@@ -32,7 +32,7 @@ class LinkState(Enum):
 class Holder:
     """A neighbour as one that offers us messages, and how well it keeps its offers. ``wants.py`` writes here."""
 
-    __slots__ = ("asked", "offered", "queue", "served_at", "silences", "silent_at", "unsent_at")
+    __slots__ = ("asked", "blamed_at", "offered", "queue", "served_at", "silences", "silent_at", "unsent_at")
 
     def __init__(self) -> None:
         self.offered: dict[bytes, None] = {}
@@ -49,6 +49,8 @@ class Holder:
         """How many times in a row offers of this link ended in silence."""
         self.silent_at = float("-inf")
         """When they last did."""
+        self.blamed_at = float("-inf")
+        """When this link was last blamed for a broken offer, in monotonic seconds."""
 
     def reset(self) -> None:
         """Void its offers; how well it kept earlier ones stays known."""

@@ -99,8 +99,11 @@ class Links:
             link.idle_at = now.mono + context.bounds.direct_idle
         if link.state is LinkState.LIVE:
             return True
-        if link.state is LinkState.AWAY and link.redial_at == NEVER:
-            self._dial_at(link, now.mono)
+        if link.state is LinkState.AWAY:
+            if link.redial_at == NEVER:
+                self._dial_at(link, now.mono)
+            else:  # the pause before the next dial may outlast the message
+                self._hurry(link, now)
         return False
 
     # ------------------------------------------------------------ dialling

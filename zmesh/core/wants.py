@@ -12,6 +12,7 @@ Rules
  2. A holder that offered a message, did not send it for ``want_offence`` seconds and kept talking meanwhile is to
     blame. One that said nothing at all may be overloaded, and so may we: what it sent can lie unread here. It is to
     blame from the ``SILENCES``-th time in a row. A node that is behind its own timers blames nobody.
+    What is found within ``want_offence`` is one fault: a single stall, or a bad line, breaks many offers at once.
  3. At most ``WANT_WINDOW`` messages are asked of one link and not yet here; the rest wait, and are asked of another
     holder if there is one.
 """
@@ -211,10 +212,17 @@ class Wants:
             waiting += [short for short in wanted if short in link.holder.queue]
         for key in sorted(silent):
             if key in broken and (broken[key] or self._is_silent_again(self._context.links[key], now)):
-                self._context.blame(key, Fault.BROKEN_OFFER, now)
+                self._blame(key, now)
             self._pump(key, now)
         if waiting:
             self._check_at(now.mono + self._bounds.want_offence / 4, waiting)
+
+    def _blame(self, key: PeerKey, now: Now) -> None:
+        """One fault for all that one stall broke: at most one in ``want_offence`` seconds."""
+        holder = self._context.links[key].holder
+        if now.mono - holder.blamed_at >= self._bounds.want_offence:
+            holder.blamed_at = now.mono
+            self._context.blame(key, Fault.BROKEN_OFFER, now)
 
     def _owes(self, link: Link, since: float) -> bool:
         """False if the link may not have been asked, or serves us as fast as its budget or our own reading allows."""

@@ -136,8 +136,9 @@ class ChainRegistry:
 
     def status(self) -> RegistryStatus:
         """The state of the registry: how far the chain agrees with the set in force."""
-        counted = {"subscription_ended": 0, **self._counters}  # exposed before it happens: a rate starts at 0
-        return RegistryStatus(self._source(), len(self._set), self._age(), self._problem, self._set.block, counted)
+        return RegistryStatus(
+            self._source(), len(self._set), self._age(), self._problem, self._set.block, dict(self._counters)
+        )
 
     def _begin(self, on_change: OnChange) -> None:
         """Start a new life: the set in force is kept; questions, answers and reasons are not."""
@@ -325,24 +326,23 @@ class ChainRegistry:
 
     def _warn(self, problem: str) -> None:
         """Log it as ``Repeats`` allows: two endpoints that are away take turns, and one may lie on and off."""
-        held_back = self._warnings.take(self._url, problem, self._mono())
-        if held_back is not None:
-            others = {"held_back": held_back} if held_back else {}
-            _log.warning("registry_kept", problem=problem, members=len(self._set), **others)
+        more = self._warnings.take(self._url, problem, self._mono())
+        if more is not None:
+            _log.warning("registry_kept", problem=problem, members=len(self._set), **more)
         self._problem = problem
 
     def _tell_change(self, block: int) -> None:
-        held_back = self._changes.take(("registry_changed",), self._mono())
-        if held_back is not None:
-            others = {"held_back": held_back} if held_back else {}
-            _log.info("registry_changed", source=self._source(), members=len(self._set), block=block, **others)
+        more = self._changes.take(("registry_changed",), self._mono())
+        if more is not None:
+            _log.info("registry_changed", source=self._source(), members=len(self._set), block=block, **more)
 
     def _note_ended(self, problem: str, source: str) -> None:
         """A subscription ended. This is no problem of the registry: the finalized head is polled all the same."""
         self._counters["subscription_ended"] += 1
-        if self._ended.take(source, problem, self._mono()) is not None:
+        more = self._ended.take(source, problem, self._mono())
+        if more is not None:
             effect = f"changes are noticed up to {self._patience.poll:g} s later until it is renewed"
-            _log.info("registry_subscription_ended", source=source, problem=problem, effect=effect)
+            _log.info("registry_subscription_ended", source=source, problem=problem, effect=effect, **more)
 
     def _notify(self) -> None:
         """Wake everything that waits for an answer."""

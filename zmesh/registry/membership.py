@@ -459,8 +459,10 @@ class Membership:
                 del self._convicted[next(iter(self._convicted))]
             self._convicted[pair] = None
             self.counters["delegation_equivocation"] += 1
-            signed = {"one": known.encoded, "other": other.encoded}
-            _log.warning("membership_contradiction", account=pair[0], sequence=pair[1], **signed)
+            account, sequence = pair
+            _log.warning(
+                "membership_contradiction", account=account, sequence=sequence, one=known.encoded, other=other.encoded
+            )
 
 
 _SIGNED_WRONG: Final = frozenset({Standing.MALFORMED, Standing.NOT_HELD, Standing.FORGED, Standing.BUSY})

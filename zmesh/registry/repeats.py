@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from zmesh.log_limit import held_back_fields
+
 GAP: Final = 60.0
 """Seconds between two logged reports of one kind: an operator learns nothing from more."""
 MAX_KINDS: Final = 32
@@ -29,8 +31,8 @@ class Repeats:
         self._current: set[tuple[str, str]] = set()
         self._held_back = 0
 
-    def take(self, source: str, report: str, mono: float) -> int | None:
-        """If the report should be logged, how many were held back since the last logged one; None to hold it back."""
+    def take(self, source: str, report: str, mono: float) -> dict[str, int] | None:
+        """The fields to add to the line, as ``held_back_fields`` gives them; None to hold the report back."""
         kind = (source, _NUMBERS.sub("#", report))
         if kind in self._current:
             return None
@@ -40,7 +42,7 @@ class Repeats:
         self._logged[kind] = mono
         self._current.add(kind)
         held_back, self._held_back = self._held_back, 0
-        return held_back
+        return held_back_fields(held_back)
 
     def end(self) -> bool:
         """All is well: returns whether anything was logged since the last time that it was."""
