@@ -28,8 +28,7 @@ from zmesh.core.bounds import Bounds
 from zmesh.core.link import LinkState
 from zmesh.core.types import MessageType
 from zmesh.transports.faults import Loss, Silent
-from zmesh.transports.simulated import Settings
-from zmesh.transports.simulator import Simulation
+from zmesh.transports.simulator import Simulation, SimulationSettings
 
 LOSS: Final = 0.2
 SILENT: Final = 0.3
@@ -114,7 +113,7 @@ async def run(line: Line, case: Case) -> None:
     gc.disable()  # there is no cyclic garbage here, and looking for it among millions of objects is slow
     started = time.process_time()
     faults = [Loss(LOSS, start=SETTLED), Silent(share=SILENT, start=SETTLED)] if case.faulty else []
-    settings = Settings(crypto="hash", bounds=Bounds(fanout=case.fanout))
+    settings = SimulationSettings(crypto="hash", bounds=Bounds(fanout=case.fanout))
     sim = Simulation(case.seed, case.nodes, faults, settings)
     if not sim.settle(limit=SETTLED):
         raise BenchmarkError(f"{case.name}: not all links were live after {SETTLED:g} virtual seconds")

@@ -15,6 +15,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 
 from zmesh.core.engine import Engine
+from zmesh.core.envelope import Composer
 from zmesh.core.types import DropReason, Fault, SendResult
 from zmesh.counted import LAYERS
 from zmesh.identity import Identity
@@ -41,7 +42,7 @@ def page() -> str:
 def exposed() -> str:
     """What a node says that has everything a metric can be about, and has done nothing yet."""
     me = Identity.from_seed(bytes(32))
-    engine = Engine(me, bytes(32), 1, random.Random(0))
+    engine = Engine(Composer(me, bytes(32), 1), random.Random(0))
     return metrics(engine, Gauges(True, 0.0, 0, 0, 0, 0.0, 0.0), {}, {}, {})
 
 

@@ -51,7 +51,8 @@ class Validator:
     async def on_round(self, message: MeshMessage) -> None:
         """A round was announced: train in a task, since a handler is cancelled after ``handler_timeout``, 30 s."""
         announced = FLRoundAnnouncement.from_dict(message.payload)
-        print(f"{message.sender_id} announced {announced.round_id} on {announced.dataset_name}", flush=True)
+        dataset = announced.dataset_name or "a dataset without a name"  # only the round_id is required
+        print(f"{message.sender_id} announced {announced.round_id} on {dataset}", flush=True)
         if len(self.trainings) >= TRAININGS:
             print(f"busy: no training for {announced.round_id}", flush=True)
             return
@@ -79,8 +80,8 @@ class Validator:
 
     async def on_delta(self, message: MeshMessage) -> None:
         """A participant's result. Its author is verified: ``sender_id`` and ``account_id`` cannot be forged."""
-        delta = message.payload
-        print(f"{message.sender_id} delivered {delta['model_cid']} with quality {delta['quality_score']}", flush=True)
+        model_cid, quality = message.payload.get("model_cid"), message.payload.get("quality_score")  # both optional
+        print(f"{message.sender_id} delivered {model_cid} with quality {quality}", flush=True)
 
     async def train(self, announced: FLRoundAnnouncement) -> tuple[str, float]:
         """Stands in for hours of work: returns where the result is stored (a CID) and how good it is (0 to 100)."""

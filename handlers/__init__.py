@@ -8,15 +8,16 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from zmesh.core.types import Member
 from zmesh.handlers.heartbeat import Heartbeat
 from zmesh.handlers.offers import Judge, Offer, RecordOutcome, RecordPorts
 from zmesh.handlers.record import Description, Record, decode_record, encode_record, is_local, verify_record
 from zmesh.handlers.records import Records
 from zmesh.handlers.rounds import Delta, Round, Rounds, RoundState
-from zmesh.handlers.votes import Equivocation, Proposal, Tally, Votes
+from zmesh.handlers.votes import Equivocation, Proposal, Signed, Tally, Votes
 
 __all__ = [
     "Delta",
@@ -34,6 +35,7 @@ __all__ = [
     "Round",
     "RoundState",
     "Rounds",
+    "Signed",
     "Tally",
     "Votes",
     "decode_record",
@@ -56,19 +58,19 @@ class Handlers(NamedTuple):
 def default_handlers(
     status: Callable[[], Mapping[str, Any]],
     ports: RecordPorts,
-    own: Description | None = None,
     *,
-    account: Callable[[], str] | None = None,
+    account: Callable[[], str],
+    members: Callable[[], Iterable[Member]],
     heartbeat_interval: float = 60.0,
     phase: float = 0.5,
 ) -> Handlers:
-    """One of each.
+    """One of each; what this node announces about itself is for ``records.describe`` to say.
 
     Args:
         status: the payload of the next heartbeat, see ``Heartbeat``.
         ports: what peer records need from their node, see ``RecordPorts``.
-        own: what this node announces about itself; None until ``records.describe`` is called.
-        account: returns this node's account, see ``Rounds``; None means the mesh key in hex.
+        account: returns this node's account, see ``Rounds``.
+        members: returns all current members, see ``Votes``.
         heartbeat_interval: seconds.
         phase: 0 to below 1, drawn once per node: spreads out nodes that started together.
 
@@ -76,7 +78,7 @@ def default_handlers(
     """
     return Handlers(
         Heartbeat(status, heartbeat_interval, phase),
-        Records(ports, own, phase=phase),
-        Rounds(account or ports.signer.public.hex),
-        Votes(),
+        Records(ports, phase=phase),
+        Rounds(account),
+        Votes(members),
     )

@@ -16,7 +16,7 @@ from hashlib import blake2b
 from typing import Final
 
 from zmesh.core.envelope import Signer
-from zmesh.core.limits import Limits
+from zmesh.core.limits import Limits, TokenBucket
 from zmesh.core.types import PeerKey
 from zmesh.core.wire import digest32
 from zmesh.handlers.record import Record
@@ -60,7 +60,7 @@ class Introductions:
         self._waiting: dict[PeerKey, Record] = {}
         self._introducers = Limits(INTRODUCER_RATE, INTRODUCER_BURST)
         self._introduced = Limits(INTRODUCED_RATE, INTRODUCED_BURST)
-        self._own = Limits(INTRODUCER_RATE, INTRODUCER_BURST)
+        self._own = TokenBucket(INTRODUCER_RATE, INTRODUCER_BURST)
 
     def allows(self, account: str, key: PeerKey, mono: float) -> bool:
         """True if ``account`` may introduce ``key`` now. Charges nothing, as the record may turn out to be invalid."""
@@ -94,10 +94,10 @@ class Introductions:
         """The records that may be introduced now; they stop waiting."""
         due = []
         for key, record in list(self._waiting.items()):
-            if not self._own.has("", mono):
+            if not self._own.has(mono):
                 break
             if self._introduced.take(key, mono):
-                self._own.take("", mono)
+                self._own.take(mono)
                 del self._waiting[key]
                 due.append(record)
         self.deadline = mono + LOOK_AGAIN if self._waiting else float("inf")

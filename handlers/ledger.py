@@ -17,7 +17,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -79,11 +79,12 @@ class Ledger(Generic[W]):
         said = self._said.get(proposal_id, {}).get(account, {})
         return [word for period in said.values() for word in period]
 
-    def would_flood(self, account: str, proposal_id: str, timestamp_ms: int) -> bool:
-        """True if this, too, would take the account past what it may speak of in that period."""
+    def would_flood(self, account: str, proposal_id: str, timestamp_ms: int, also: Iterable[str] = ()) -> bool:
+        """True if this, too, would take the account past what it may speak of in that period, having spoken of ``also``
+        unheard."""
         known = self._accounts.get(account)
         mine = {} if known is None else known.periods.get(timestamp_ms // PERIOD_MS, {})
-        return len(mine) + (proposal_id not in mine) > self._most
+        return len(mine) + len({proposal_id, *also} - mine.keys()) > self._most
 
     def has_flooded(self, account: str) -> bool:
         """True if it spoke of too many proposals in a period that is remembered."""
@@ -124,12 +125,8 @@ class Ledger(Generic[W]):
 
     def _forget(self, account: str) -> None:
         known = self._accounts[account]
-        newest, spoken_of = max(known.periods), 0
-        for period in sorted(known.periods, reverse=True):
-            spoken_of += len(known.periods[period])
-            if spoken_of > self._most and period <= newest - KEPT_WHOLE:
-                known.forgotten = period
-                break
+        sizes = {period: len(mine) for period, mine in known.periods.items()}
+        known.forgotten = max(known.forgotten, newest_forgotten(sizes, self._most))
         for period in [each for each in known.periods if each <= known.forgotten]:
             self._drop(account, period)
             del known.periods[period]
@@ -144,6 +141,16 @@ class Ledger(Generic[W]):
                 by_account.pop(account, None)
             if not by_account:
                 self._said.pop(proposal_id, None)
+
+
+def newest_forgotten(sizes: Mapping[int, int], most: int) -> int:
+    """Rule 3: the newest period that is forgotten, or -1. ``sizes``: proposals spoken of, by period."""
+    newest, spoken_of = max(sizes), 0
+    for period in sorted(sizes, reverse=True):
+        spoken_of += sizes[period]
+        if spoken_of > most and period <= newest - KEPT_WHOLE:
+            return period
+    return -1
 
 
 def _signed(word: Word) -> tuple[int, str]:

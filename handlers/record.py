@@ -94,11 +94,14 @@ _LAYOUT: Final[tuple[tuple[str, Check], ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a key says about itself. ``encoded`` is the whole record as it travels, signature included."""
+    """What a key says about itself."""
 
     network: bytes
+    """32 bytes: the network id of the mesh that it is for."""
     key: PeerKey
+    """32 bytes: the mesh key that signed it."""
     peer_id: str
+    """A self-chosen name, 1 to 128 bytes."""
     endpoints: tuple[Endpoint, ...]
     """Front doors, best first."""
     router_port: int | None
@@ -106,7 +109,9 @@ class Record:
     gossip_port: int | None
     """The publisher's own port on the same hosts; None if gossip rides on the direct lane."""
     capabilities: tuple[str, ...]
+    """What it says it can do, at most 16 words."""
     wire_versions: tuple[int, ...]
+    """The versions of the wire that it speaks."""
     sequence: int
     """The highest one of a key wins."""
     time_ms: int
@@ -114,6 +119,7 @@ class Record:
     delegation: bytes | None
     """The delegation of the account that the key speaks for, as it travels; None if the registry names the key."""
     encoded: bytes
+    """All of it as it travels, signature included."""
 
     @property
     def has_local_endpoint(self) -> bool:

@@ -82,7 +82,7 @@ DISCOVERY_SCHEMA: Final = {
 
 
 class Records:
-    """Announces this node's record and keeps the newest record of every other key.
+    """``mesh.handlers.records``: announces this node's record and keeps the newest record of every other key.
 
     Args:
         ports: what it needs from its node.

@@ -100,9 +100,13 @@ class Delta:
     """What one participant last offered or delivered."""
 
     account: str
+    """The account that signed it."""
     key: PeerKey
+    """32 bytes: the mesh key that the account spoke with."""
     model_cid: str | None
+    """At most 256 bytes; None if the message did not say."""
     quality_score: float | None
+    """0 to 100; None if the message did not say."""
     timestamp_ms: int
     """Unix milliseconds, as signed by its author."""
     late: bool
@@ -118,23 +122,27 @@ class Round:
     coordinator: str
     """The account that signed it."""
     round_id: str
+    """1 to 256 bytes; another coordinator may use the same one."""
     key: PeerKey
-    """The mesh key that announced it: where deltas go."""
+    """32 bytes: the mesh key that announced it, which is where deltas go."""
     announced_ms: int
     """Unix milliseconds of the start, or of the first update heard if the start was missed."""
     deadline: float | None = None
-    """Unix seconds."""
+    """Unix seconds; None if the start was missed or named none."""
     min_stake: float = 0
+    """The stake that the coordinator asks of a participant, in the chain's smallest unit."""
     target_participants: int | None = None
+    """How many the coordinator wants; None as for ``deadline``."""
     state: RoundState = RoundState.ANNOUNCED
+    """The latest that its coordinator gave."""
     contradicted: bool = False
     """Its coordinator signed two different starts."""
     terms: bytes | None = None
     """32 bytes, BLAKE2b-256 of the start's payload; None if the start was missed."""
     offered: dict[str, Delta] = field(default_factory=dict)
-    """By account; filled at the coordinator only."""
+    """The last MODEL_DELTA_OFFER of each account, at most 4,096; filled at the coordinator only."""
     delivered: dict[str, Delta] = field(default_factory=dict)
-    """By account; filled at the coordinator only."""
+    """The last MODEL_DELTA_TRANSFER of each account, likewise."""
 
     def is_over(self, now: Now) -> bool:
         """Closed, or past its deadline."""
@@ -142,16 +150,16 @@ class Round:
 
 
 class Rounds:
-    """Tracks the rounds of the mesh.
+    """``mesh.handlers.rounds``: tracks the rounds of the mesh, at most 32 of each coordinator and 8,192 in all.
 
     Args:
-        account: returns this node's own account, which the registry may know only while the node runs; None for a node
-            that never coordinates. Deltas for the rounds of this account are recorded in ``offered`` and ``delivered``.
+        account: returns this node's own account, which the registry may know only while the node runs. Deltas for the
+            rounds of this account are recorded in ``offered`` and ``delivered``.
     """
 
     kinds: frozenset[MessageType] = frozenset(_SCHEMAS)
 
-    def __init__(self, account: Callable[[], str] | None = None) -> None:
+    def __init__(self, account: Callable[[], str]) -> None:
         self._account = account
         self._rounds: dict[tuple[str, str], Round] = {}
         self._by_coordinator: dict[str, list[str]] = {}
@@ -159,7 +167,7 @@ class Rounds:
         self.deadline: float | None = None
 
     def round(self, coordinator: str, round_id: str) -> Round | None:
-        """The round of that account, if it is remembered."""
+        """The round of that account, or None if it is not remembered."""
         return self._rounds.get((coordinator, round_id))
 
     def named(self, round_id: str) -> tuple[Round, ...]:
@@ -256,7 +264,7 @@ class Rounds:
         known.state = max(known.state, _STATES.get(payload.get("state", ""), known.state))
 
     def _note(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], *, delivered: bool) -> None:
-        known = None if self._account is None else self.round(self._account(), payload["round_id"])
+        known = self.round(self._account(), payload["round_id"])
         if known is None:
             return
         notes = known.delivered if delivered else known.offered

@@ -24,7 +24,8 @@ Rules
     moment, and messages hit that moment at one node and not at another. Guests have no vote; the vote of a member that
     left counts again if it returns.
  9. Only gossip counts. A direct message is for the application: no other node hears of it.
-10. Choices are compared and counted as text: a string as it is, True and 1 as JSON writes them ("true", "1").
+10. What this node pledged (``pledges``) keeps it from contradicting itself, and counts nowhere.
+11. Choices are compared and counted as text: a string as it is, True and 1 as JSON writes them ("true", "1").
 
 Payloads (any further key is allowed)
     CONSENSUS_PROPOSE  proposal_id
@@ -42,6 +43,7 @@ from zmesh.core.events import Command
 from zmesh.core.now import Now
 from zmesh.core.types import Member, MessageType, PeerKey, Verdict
 from zmesh.handlers.ledger import Ledger, W
+from zmesh.handlers.pledges import Pledge, Pledges
 from zmesh.handlers.schema import Check, Schema, flaw, objection_to, size_objection, terms_of, text, whole
 
 MAX_ID: Final = 256
@@ -74,18 +76,25 @@ class Signed:
     """A message as evidence: anyone can verify ``signature`` by ``key`` over ``body`` (PROTOCOL.md, "Signing")."""
 
     key: PeerKey
+    """32 bytes: the author's Ed25519 public key."""
     body: bytes
+    """The envelope's body as it travelled, at most 1,024 bytes."""
     signature: bytes
+    """64 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Equivocation:
-    """Proof that one account voted twice."""
+    """Proof that one account voted twice, for different choices."""
 
     account: str
+    """The account whose vote is void."""
     proposal_id: str
+    """What it voted on."""
     first: Signed
+    """The vote that was signed first."""
     second: Signed
+    """A vote for another choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +102,11 @@ class Proposal:
     """An account's claim to a proposal_id."""
 
     account: str
+    """The account that signed it."""
     message_id: bytes
-    """32 bytes."""
+    """32 bytes: BLAKE2b-256 of what was signed."""
     timestamp_ms: int
+    """Unix milliseconds, as signed by its author."""
     terms: bytes
     """32 bytes, BLAKE2b-256 of the payload."""
     contradicted: bool = False
@@ -113,6 +124,7 @@ class Tally:
     whatever order either arrived."""
 
     proposal_id: str
+    """What was voted on."""
     counts: Mapping[str, int]
     """Voters for each choice."""
     stake: Mapping[str, int]
@@ -130,25 +142,24 @@ class _Vote:
     word: str
     """The choice."""
     timestamp_ms: int
-    sender: Member
     signed: Signed
 
 
 class Votes:
-    """Counts the votes of the mesh.
+    """``mesh.handlers.votes``: counts the votes of the mesh.
 
     Args:
-        members: returns the current members, this node included, each account once; called only by ``tally``. None if
-            the members are not known: then each voter counts as it was when it voted.
+        members: returns the current members, this node included, each account once; called only by ``tally``.
     """
 
     kinds: frozenset[MessageType] = frozenset({MessageType.CONSENSUS_PROPOSE, MessageType.CONSENSUS_VOTE})
 
-    def __init__(self, members: Callable[[], Iterable[Member]] | None = None) -> None:
-        self.members = members
-        """May be set later: handlers are made before the engine that knows the members."""
+    def __init__(self, members: Callable[[], Iterable[Member]]) -> None:
+        self._members = members
         self._votes: Ledger[_Vote] = Ledger(VOTES_PER_ACCOUNT)
         self._proposals: Ledger[Proposal] = Ledger(PROPOSALS_PER_ACCOUNT)
+        self.pledges = Pledges()
+        """What this node has on disk of what it said, if anything. They do not count: only what was heard does."""
         self.deadline: float | None = None
 
     def tally(self, proposal_id: str) -> Tally:
@@ -158,7 +169,8 @@ class Votes:
         votes = self._votes.of(proposal_id)
         void = tuple(account for account, said in votes.items() if _contradiction(said))
         valid = {account: said[0] for account, said in votes.items() if not _contradiction(said)}
-        voters = self._voters(vote.sender for account, vote in valid.items() if not self._votes.has_flooded(account))
+        now = {member.account: member for member in self._members() if member.is_validator}
+        voters = [now[account] for account in valid if account in now and not self._votes.has_flooded(account)]
         for voter in voters:
             choice = valid[voter.account].word
             counts[choice] = counts.get(choice, 0) + 1
@@ -214,17 +226,18 @@ class Votes:
         return objection_to(payload, _schema(envelope), {})
 
     def harm(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> str:
-        """A contradiction of what its account said, or a flood, as far as this node remembers."""
+        """A contradiction of what its account said, or a flood, as far as this node heard or pledged itself."""
         if envelope.recipient is not None:
             return ""
-        account, proposal_id, time = sender.account, payload["proposal_id"], envelope.timestamp_ms
-        is_vote = envelope.kind is MessageType.CONSENSUS_VOTE
+        mine = self.pledge(envelope, sender, payload)
+        account, proposal_id = mine.account, mine.proposal_id
+        is_vote = mine.kind is MessageType.CONSENSUS_VOTE
         ledger: Ledger[Any] = self._votes if is_vote else self._proposals
-        if ledger.would_flood(account, proposal_id, time):
-            most = VOTES_PER_ACCOUNT if is_vote else PROPOSALS_PER_ACCOUNT
+        if ledger.would_flood(account, proposal_id, mine.timestamp_ms, self.pledges.spoken_of(mine)):
+            most = _most(mine.kind)
             return f"its account would speak of more than {most} proposals in ten minutes, and then none of that counts"
-        word = _as_text(payload["choice"]) if is_vote else terms_of(envelope).hex()
-        other = next((said.word for said in ledger.by(account, proposal_id) if said.word != word), None)
+        words = [*(said.word for said in ledger.by(account, proposal_id)), *self.pledges.words(mine)]
+        other = next((word for word in words if word != mine.word), None)
         if other is None:
             return ""
         if is_vote:
@@ -233,6 +246,18 @@ class Votes:
             f"its account has already proposed {proposal_id!r}, with other bytes: everybody would see a contradiction"
         )
 
+    def pledge(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> Pledge:
+        """What its author undertakes with a sound message of its own."""
+        kind = envelope.kind
+        assert kind is not None
+        word = _as_text(payload["choice"]) if kind is MessageType.CONSENSUS_VOTE else terms_of(envelope).hex()
+        proposal_id, time = payload["proposal_id"], envelope.timestamp_ms
+        return Pledge(kind, envelope.network, sender.account, envelope.author, proposal_id, word, time)
+
+    def pledges_with(self, pledge: Pledge) -> Pledges:
+        """``pledges`` and this one, which is not among them before somebody puts it there."""
+        return self.pledges.plus(pledge, _most(pledge.kind))
+
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
         """Count it, or void it; a direct message counts nowhere."""
         if envelope.recipient is not None:
@@ -240,7 +265,7 @@ class Votes:
         account, proposal_id, time = sender.account, payload["proposal_id"], envelope.timestamp_ms
         if envelope.kind is MessageType.CONSENSUS_VOTE:
             signed = Signed(envelope.author, envelope.body, envelope.signature)
-            self._votes.note(account, proposal_id, _Vote(_as_text(payload["choice"]), time, sender, signed))
+            self._votes.note(account, proposal_id, _Vote(_as_text(payload["choice"]), time, signed))
         else:
             self._proposals.note(account, proposal_id, Proposal(account, envelope.id, time, terms_of(envelope)))
         return ()
@@ -249,14 +274,9 @@ class Votes:
         """Never called: there is no deadline."""
         return ()
 
-    # ------------------------------------------------------------ within
 
-    def _voters(self, senders: Iterable[Member]) -> list[Member]:
-        """Those of the senders that may vote now, with their current stake."""
-        if self.members is None:
-            return [sender for sender in senders if sender.is_validator]
-        now = {member.account: member for member in self.members() if member.is_validator}
-        return [now[sender.account] for sender in senders if sender.account in now]
+def _most(kind: MessageType) -> int:
+    return VOTES_PER_ACCOUNT if kind is MessageType.CONSENSUS_VOTE else PROPOSALS_PER_ACCOUNT
 
 
 def _schema(envelope: Envelope) -> Schema:

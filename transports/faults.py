@@ -51,11 +51,14 @@ class Arena:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault(ABC):
-    """Something that happens to messages on the wire. Rule 3 of the module explains the fields."""
+    """Something that happens to messages on the wire."""
 
     nodes: Collection[int] | None = None
+    """The senders that it acts on; None: all."""
     start: float = 0.0
+    """Virtual seconds from which it acts."""
     end: float = FOREVER
+    """Virtual seconds from which it acts no more."""
     by_sender: ClassVar[bool] = False
     """True if the sender does it, False if the network does."""
 

@@ -7,7 +7,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import ceil
@@ -58,20 +58,23 @@ class Seat(NamedTuple):
     verify: Callable[[PeerKey, bytes, bytes], bool]
     """``(key, data, signature)``; for handlers that verify signatures themselves."""
     network: bytes
+    members: Callable[[], Iterable[Member]]
+    """Everybody at the table."""
 
 
 def quiet_handlers(seat: Seat) -> Sequence[Handler]:
     """Rounds and votes, which send nothing unprompted."""
-    return (Rounds(lambda: seat.member.account), Votes())
+    return (Rounds(lambda: seat.member.account), Votes(seat.members))
 
 
 def all_handlers(seat: Seat) -> Handlers:
     """The handlers of a real node. Heartbeats and records of N nodes cause about N * N deliveries a minute."""
     ports = RecordPorts(seat.signer, seat.network, seat.verify, judge=lambda record: Standing.ADMITTED)
-    own = Description(seat.member.peer_id, seat.member.endpoints)
     # The golden ratio spreads any number of phases evenly.
     phase = seat.number * 0.618034 % 1
-    return default_handlers(dict, ports, own, account=lambda: seat.member.account, phase=phase)
+    made = default_handlers(dict, ports, account=lambda: seat.member.account, members=seat.members, phase=phase)
+    made.records.describe(Description(seat.member.peer_id, seat.member.endpoints))
+    return made
 
 
 EVEN: Final = uniform()
@@ -79,7 +82,7 @@ USUAL: Final = Bounds()
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class SimulationSettings:
     """What stays fixed for a whole run."""
 
     latency: Latency = EVEN
@@ -107,8 +110,11 @@ class Life:
 
     def __init__(self, seat: Seat, engine: Engine, handlers: tuple[Handler, ...], epoch: int, skew: float) -> None:
         self.seat = seat
+        """Its number, key and account, which outlive it."""
         self.engine = engine
+        """The real one."""
         self.handlers = handlers
+        """What the settings made for this life."""
         self.epoch = epoch
         self.skew = skew
         """Seconds by which its wall clock is ahead."""
@@ -125,21 +131,32 @@ class Delivery(NamedTuple):
     """One message handed to one application."""
 
     time: float
+    """Virtual seconds since the start."""
     node: int
+    """The node that got it."""
     author: int
+    """The node that signed it."""
     kind: MessageType
+    """What it is about."""
     message_id: MessageId
+    """32 bytes."""
     payload: Mapping[str, Any]
+    """As decoded; all applications share it."""
     direct: bool
+    """True for a direct message, False for gossip."""
 
 
 class Offence(NamedTuple):
     """One node blamed another."""
 
     time: float
+    """Virtual seconds since the start."""
     node: int
+    """The node that charged it."""
     culprit: int
+    """The node that was charged."""
     fault: Fault
+    """For what."""
     reputation: float
     """The culprit's remaining reputation at that node."""
 
@@ -178,9 +195,11 @@ class Report:
     """How some messages spread. Seconds; ``p50`` and ``p99`` are over all deliveries of all messages."""
 
     messages: int
+    """How many were sent."""
     expected: int
     """Expected deliveries: every message to every node that runs now, except its author."""
     delivered: int
+    """Those of the expected deliveries that happened."""
     missed: tuple[tuple[str, int], ...]
     """(message id in hex, node) of each missing delivery."""
     repeats: int
@@ -190,7 +209,9 @@ class Report:
     arrived_per_delivery: float
     """Copies that arrived per delivery."""
     p50: float
+    """The time within which half of the deliveries happened."""
     p99: float
+    """The same for 99 % of them."""
     last: float
     """The time until the last node had a message, as the median over all messages."""
     worst: float
@@ -234,13 +255,13 @@ def _rank(ascending: Sequence[float], share: float) -> float:
 class Keys:
     """Seats whose keys are derived from the seed, and verification with a cache."""
 
-    def __init__(self, seed: int, settings: Settings) -> None:
+    def __init__(self, seed: int, settings: SimulationSettings) -> None:
         self._seed = seed
         self._settings = settings
         self._known: dict[tuple[bytes, bytes, bytes], bool] = {}
         self._check = _check_hash if settings.crypto == "hash" else _check_ed25519
 
-    def seat(self, number: int, network: bytes) -> Seat:
+    def seat(self, number: int, network: bytes, members: Callable[[], Iterable[Member]]) -> Seat:
         """The seat with that number."""
         secret = digest32(f"{self._seed}/key/{number}".encode())
         signer: Signer = _HashSigner(secret) if self._settings.crypto == "hash" else _Ed25519Signer(secret)
@@ -251,7 +272,7 @@ class Keys:
             endpoints=(Endpoint(f"node-{number}.sim", 9090),),
             stake=self._settings.stake(number),
         )
-        return Seat(number, member, signer, self.verify, network)
+        return Seat(number, member, signer, self.verify, network, members)
 
     def verify(self, key: PeerKey, data: bytes, signature: bytes) -> bool:
         """True if ``key`` signed ``data``."""

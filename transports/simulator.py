@@ -4,29 +4,11 @@ What is real: ``zmesh.core.engine.Engine``, every handler, every byte of every f
 What is simulated: clocks, randomness, and the connections between nodes. Its arguments alone determine a run: the same
 seed gives the same ``digest()`` on any machine and under any PYTHONHASHSEED.
 
-Does a strategy survive when a fifth of all messages is lost and a third of all relays is silent? Announce a round, let
-every node answer, and see which were missed:
-
->>> from zmesh.core.types import MessageType
->>> from zmesh.transports.faults import Loss, Silent
->>> from zmesh.transports.simulator import Simulation
->>> sim = Simulation(seed=7, nodes=20, faults=[Loss(0.2), Silent(share=0.3)])
->>> @sim.on(MessageType.FL_ROUND_START)
-... def train(sim, told):
-...     delta = {"round_id": told.payload["round_id"], "model_cid": f"cid-{told.node}", "quality_score": 90.0}
-...     sim.send_direct(told.node, told.author, MessageType.MODEL_DELTA_TRANSFER, delta)
->>> sim.settle()
-True
->>> announced = sim.broadcast(0, MessageType.FL_ROUND_START, {"round_id": "r1", "deadline": sim.wall + 60})
->>> sim.run_for(20)
->>> sim.report().missed
-()
->>> sorted(told.author for told in sim.deliveries if told.kind is MessageType.MODEL_DELTA_TRANSFER) == [*range(1, 20)]
-True
+README.md, "Try a strategy before it goes live", has an example.
 
 Rules
- 1. Time stands still while an engine works. Only verifying a signature takes time, ``Settings.verify_seconds``, one
-    after the other on each node.
+ 1. Time stands still while an engine works. Only verifying a signature takes time, ``verify_seconds`` of the settings,
+    one after the other on each node.
  2. Every link has one fixed latency each way, so it preserves the order of messages, as a TCP connection does. Only
     faults (``transports/faults.py``) lose, repeat, reorder or change anything.
  3. Events at the same time run in the order in which they were scheduled, and nothing iterates over a set.
@@ -49,11 +31,29 @@ from zmesh.core import actions as act
 from zmesh.core import events as ev
 from zmesh.core import wire
 from zmesh.core.engine import Engine
-from zmesh.core.envelope import Envelope
+from zmesh.core.envelope import Composer, Envelope
 from zmesh.core.now import Now
 from zmesh.core.types import DropReason, Fault, Frames, MessageId, MessageType, Roster, SendResult
 from zmesh.transports import faults as wrongs
-from zmesh.transports.simulated import Delivery, Keys, Life, Offence, Publication, Report, Seat, Settings, summarise
+from zmesh.transports.simulated import (
+    Delivery,
+    Keys,
+    Life,
+    Offence,
+    Publication,
+    Report,
+    Seat,
+    SimulationSettings,
+    all_handlers,
+    line,
+    quiet_handlers,
+    regions,
+    summarise,
+    uniform,
+)
+
+__all__ = ["Callback", "Delivery", "Life", "Offence", "Publication", "Report", "Simulation", "SimulationSettings"]
+__all__ += ["all_handlers", "line", "quiet_handlers", "regions", "uniform"]
 
 EPOCH: Final = 1_700_000_000.0
 """Unix seconds at virtual time 0."""
@@ -65,6 +65,7 @@ INBOUND: Final = 2
 _WAKE: Final = ev.Wake()
 _MARK: Final = Struct(">QIB")
 Callback = Callable[["Simulation", Delivery], object]
+"""What ``Simulation.on`` registers."""
 
 
 class Simulation:
@@ -74,7 +75,7 @@ class Simulation:
         seed: determines every random choice of the run.
         nodes: the number of nodes.
         faults: what goes wrong, see ``transports/faults.py``.
-        settings: latency, bounds, topology, cryptography and handlers, see ``Settings``.
+        settings: latency, bounds, topology, cryptography and handlers.
 
     Raises ``ValueError`` if a rate, node number or count is out of range.
     """
@@ -84,12 +85,12 @@ class Simulation:
         seed: int = 0,
         nodes: int = 10,
         faults: Sequence[wrongs.Trouble] = (),
-        settings: Settings | None = None,
+        settings: SimulationSettings | None = None,
     ) -> None:
         if nodes < 1:
             raise ValueError(f"a simulation must have at least 1 node, not {nodes}")
         self.seed = seed
-        self.settings = settings = settings or Settings()
+        self.settings = settings = settings or SimulationSettings()
         self.time = 0.0
         """Virtual seconds since the start; every node's monotonic clock."""
         self.deliveries: list[Delivery] = []
@@ -110,7 +111,7 @@ class Simulation:
         self._drops: Counter[DropReason] = Counter()
         self._keys = Keys(seed, settings)
         self._network = wire.network_id(f"simulation {seed}")
-        self._seats = [self._keys.seat(number, self._network) for number in range(nodes)]
+        self._seats = [self._keys.seat(number, self._network, lambda: self.roster.members) for number in range(nodes)]
         self._number = {seat.member.key: seat.number for seat in self._seats}
         self._lives: list[Life] = []
         self._edges = None if settings.edges is None else {frozenset(edge) for edge in settings.edges}
@@ -241,8 +242,7 @@ class Simulation:
     def remove(self, node: int) -> None:
         """Remove this node from the registry; all others are notified at once."""
         key = self._seats[node].member.key
-        left = Roster.of(member for member in self.roster.members if member.key != key)
-        self.roster = left
+        self.roster = left = Roster.of(member for member in self.roster.members if member.key != key)
         self.set_roster(left, [number for number in range(len(self._lives)) if number != node])
 
     def crash(self, node: int) -> None:
@@ -473,8 +473,8 @@ class Simulation:
 
     def _born(self, seat: Seat, epoch: int) -> Life:
         rng = Random(f"{self.seed}/node/{seat.number}/{epoch}")
-        handlers = self.settings.handlers(seat)
-        engine = Engine(seat.signer, self._network, epoch, rng, bounds=self.settings.bounds, handlers=handlers)
+        bounds, handlers = self.settings.bounds, self.settings.handlers(seat)
+        engine = Engine(Composer(seat.signer, self._network, epoch), rng, bounds=bounds, handlers=handlers)
         return Life(seat, engine, tuple(handlers), epoch, self._skew.get(seat.number, 0.0))
 
     def _begin(self, life: Life) -> None:
@@ -488,7 +488,7 @@ class Simulation:
         if not life.engine.links and len(self.roster) > 1:
             return False
         return all(
-            link.state.value == "live" or not self._may_link(life, key)
+            key in life.engine.live or not self._may_link(life, key)
             for key, link in life.engine.links.items()
             if link.wanted
         )

@@ -14,7 +14,15 @@ from zmesh.version import VERSION as __version__  # noqa: N811 - the name by whi
 if TYPE_CHECKING:
     from zmesh.client import MeshNetworkClient
     from zmesh.config import Settings
-    from zmesh.core.errors import ConfigError, NotRunningError, PayloadError, SelfHarmError, ZmeshError
+    from zmesh.core.errors import (
+        ConfigError,
+        NotPledgedError,
+        NotRunningError,
+        PayloadError,
+        PayloadTooLargeError,
+        SelfHarmError,
+        ZmeshError,
+    )
     from zmesh.core.types import MessageType, SendResult
     from zmesh.dispatch import MessageHandler
     from zmesh.identity import Identity
@@ -28,8 +36,10 @@ _HOMES = {
     "MeshNetworkClient": "zmesh.client",
     "MessageHandler": "zmesh.dispatch",
     "MessageType": "zmesh.core.types",
+    "NotPledgedError": "zmesh.core.errors",
     "NotRunningError": "zmesh.core.errors",
     "PayloadError": "zmesh.core.errors",
+    "PayloadTooLargeError": "zmesh.core.errors",
     "PeerInfo": "zmesh.messages",
     "SelfHarmError": "zmesh.core.errors",
     "SendResult": "zmesh.core.types",
@@ -45,8 +55,10 @@ __all__ = [
     "MeshNetworkClient",
     "MessageHandler",
     "MessageType",
+    "NotPledgedError",
     "NotRunningError",
     "PayloadError",
+    "PayloadTooLargeError",
     "PeerInfo",
     "SelfHarmError",
     "SendResult",

@@ -15,14 +15,15 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from zmesh.construction import named_registry, own_registry, settings_of
 from zmesh.core.actions import Composed, Published
 from zmesh.core.bounds import MAX_DIRECT_TIMEOUT
 from zmesh.core.errors import ConfigError, NotRunningError, PayloadError
 from zmesh.core.events import Broadcast, Compose
 from zmesh.core.sentence import shown
-from zmesh.core.types import Member, MessageType, PeerKey, SendResult
+from zmesh.core.types import MessageType, PeerKey, SendResult
 from zmesh.dispatch import Dispatcher, MessageHandler
 from zmesh.handlers import Handlers
 from zmesh.handlers.rounds import MAX_AMOUNT
@@ -36,6 +37,7 @@ from zmesh.seen_view import SeenView
 from zmesh.state import State
 
 if TYPE_CHECKING:
+    from zmesh.arguments import SettingsArguments
     from zmesh.config import Settings
     from zmesh.registry.port import Registry
 
@@ -51,7 +53,6 @@ YIELD_EVERY = 16
 """Broadcasts after which a loop that only broadcasts also lets the node read."""
 
 _FROM_NOW = number(0, MAX_AMOUNT)
-_REGISTRY_PORT = ("start", "read", "stop", "status")
 
 _log = get_logger(__name__)
 
@@ -78,14 +79,9 @@ class MeshNetworkClient:
         *,
         registry: Registry | str | Path | None = None,
         settings: Settings | None = None,
-        **others: Any,
+        **others: Unpack[SettingsArguments],
     ) -> None:
-        source = None if registry is None or isinstance(registry, str | Path) else registry
-        if source is not None and not all(hasattr(source, name) for name in _REGISTRY_PORT):
-            raise ConfigError(
-                "registry must be a path, substrate, or an object that implements zmesh.registry.Registry, "
-                f"not a value of type {type(source).__name__}"
-            )
+        source = own_registry(registry)
         given = {
             "peer_id": peer_id,
             "listen_port": listen_port,
@@ -94,7 +90,7 @@ class MeshNetworkClient:
             "registry": registry if source is None else None,
             **others,
         }
-        self.settings = _settings(settings, {name: value for name, value in given.items() if value is not None})
+        self.settings = settings_of(settings, {name: value for name, value in given.items() if value is not None})
         bounds, identity = self.settings.bounds(), self.settings.identity()
         delegation = self.settings.delegated(identity.public)
         genesis = self.settings.chain(delegation)
@@ -104,7 +100,7 @@ class MeshNetworkClient:
             identity=identity,
             delegation=delegation,
             genesis=genesis,
-            registry=source if source is not None else self._named_registry(genesis),
+            registry=source if source is not None else named_registry(self.settings, genesis),
             state=State(self.settings.state_dir),
             dispatcher=Dispatcher(
                 self.settings.handler_queue, self.settings.handler_concurrency, self.settings.handler_timeout
@@ -116,25 +112,10 @@ class MeshNetworkClient:
         self._ending: asyncio.Task[None] | None = None
         self._waiting: set[asyncio.Task[Any]] = set()
         """Tasks that wait for ``stop`` to finish, handlers among them."""
-        self._unlisted = Member(identity.public, identity.public.hex(), self.peer_id)
-        """This node, for when no registry lists it."""
         self._broadcasts = 0
         self._pause = 0.0
         self._clear_at = 0.0
         """Monotonic seconds from which others accept the next broadcast."""
-
-    def _named_registry(self, genesis: bytes) -> Registry | None:
-        """The registry that the settings name, if any."""
-        file, chain = self.settings.registry_file(), self.settings.registry_chain()
-        if file is not None:
-            from zmesh.registry.static import StaticRegistry
-
-            return StaticRegistry(file)
-        if chain is not None:
-            from zmesh.registry.chain import ChainRegistry
-
-            return ChainRegistry(self.settings.rpc_urls(), chain, self.settings.state_dir, genesis=genesis)
-        return None
 
     def __repr__(self) -> str:
         state = "running" if self.is_running else "stopped"
@@ -164,7 +145,12 @@ class MeshNetworkClient:
 
     @property
     def peers(self) -> PeerTable:
-        """Known peers, by peer_id. Assigning a ``PeerInfo`` vouches for a peer and connects; deleting undoes that."""
+        """All other known peers, by peer_id: a mapping that can be written to, before ``start`` as well.
+
+        Assigning a ``PeerInfo`` vouches for a peer by hand and connects; deleting takes that back. An entry with this
+        node's own key tells it its own account and stake. ``PeerTable`` says what is refused. The table itself cannot
+        be replaced: that raises ``ConfigError``.
+        """
         return self._setup.peers
 
     @peers.setter
@@ -229,9 +215,12 @@ class MeshNetworkClient:
         self._setup = replace(self._setup, delegation=delegation)
 
     async def stop(self) -> None:
-        """Let handlers finish what is queued, say goodbye and close, within ``stop_timeout``. Safe to call twice.
+        """Let handlers finish what is queued, say goodbye and close, within ``stop_timeout`` seconds.
 
-        All callers wait for the same shutdown, which completes even if they give up waiting.
+        Safe to call twice: all callers wait for the same shutdown, which completes even if they give up waiting. May be
+        called from a handler, which is then not waited for. A registry of your own may take half as long again; what
+        its ``stop`` raises is raised here, once everything is closed. Raises ``NotRunningError`` on another event loop
+        than that of ``start``.
         """
         if self._life is None:
             return
@@ -274,38 +263,43 @@ class MeshNetworkClient:
     ) -> MeshMessage:
         """Build and sign a message without sending it.
 
-        Raises ``PayloadError`` for a payload that cannot be sent, ``ConfigError`` for an unknown type or recipient,
-        ``NotRunningError`` before ``start``.
+        ``ttl``: hops, 1 to 255, or None to choose by the size of the mesh; it does not apply to a direct message.
+        ``recipient``: the peer_id, account or public key of one known peer, for a direct message; None for gossip.
+        Raises ``PayloadError`` for a payload or ttl that cannot be sent, ``ConfigError`` for an unknown type or
+        recipient, and ``NotRunningError`` before ``start``.
         """
         key = None if recipient is None else self._resolve(recipient)
         event = Compose(_kind(message_type), payload, ttl, key)
-        composed = next(action for action in self._here().node.ask(event) if isinstance(action, Composed))
-        return MeshMessage.of(composed.envelope, self._myself(), payload)
+        node = self._here().node
+        composed = next(action for action in node.ask(event) if isinstance(action, Composed))
+        return MeshMessage.of(composed.envelope, node.engine.peers.myself, payload)
 
     async def broadcast(
         self, message_type: MessageType, payload: Mapping[str, Any], ttl: int | None = None
     ) -> MeshMessage:
-        """Sign a message and gossip it to all peers; ``ttl``: hops, or None to choose by the size of the mesh.
+        """Sign a message and gossip it to all peers; ``ttl``: 1 to 255 hops, or None to choose by the size of the mesh.
 
         Waits first while this account has sent more than others accept from it: ``author_burst`` messages at once and
-        ``author_rate`` per second, of 2 KiB each. On return the message is on its way, or kept to be offered again. If
-        every link refused it, the call returns up to 50 ms later, so that a flood does not outrun its links. Raises
-        ``PayloadError`` for a payload that cannot be sent, is over 64 KiB or lacks what its type requires,
-        ``SelfHarmError`` for one that contradicts what this account said before, as far as this node knows,
-        ``ConfigError`` for an unknown type, and ``NotRunningError`` before ``start``.
+        ``author_rate`` per second, of 2 KiB each. A vote or proposal waits until it is in ``state_dir``, if there is
+        one. On return the message is on its way, or kept to be offered again. If every link refused it, the call
+        returns up to 50 ms later, so that a flood does not outrun its links. Raises ``PayloadError`` for a payload that
+        cannot be sent or lacks what its type requires, ``PayloadTooLargeError`` for one over 64 KiB, ``SelfHarmError``
+        for one that contradicts what this account said before, as far as this node knows, ``NotPledgedError`` if it
+        cannot be written to ``state_dir``, ``ConfigError`` for an unknown type, and ``NotRunningError`` before
+        ``start``.
         """
         kind = _kind(message_type)
         while (wait := self._clear_at - time.monotonic()) > 0:
             self._here()
             await asyncio.sleep(min(wait, MAX_WAIT))
-        node = self._here().node
-        actions = node.ask(Broadcast(kind, payload, ttl))
+        life = self._here()
+        actions = await life.publish(Broadcast(kind, payload, ttl))
         published = next(action for action in actions if isinstance(action, Published))
-        message = MeshMessage.of(published.envelope, self._myself(), payload)
+        message = MeshMessage.of(published.envelope, life.engine.peers.myself, payload)
         if published.pause:
             self._clear_at = time.monotonic() + published.pause
         self._broadcasts += 1
-        if published.links and node.refused_of(published.envelope.id) >= len(published.links):
+        if published.links and life.node.refused_of(published.envelope.id) >= len(published.links):
             self._pause = min(MAX_PAUSE, max(0.001, self._pause * 2))
             await asyncio.sleep(self._pause)
         else:
@@ -333,7 +327,7 @@ class MeshNetworkClient:
             raise ConfigError(f"timeout must be above 0 and at most {MAX_DIRECT_TIMEOUT:g} s, not {timeout} s")
         return await life.send(recipient_id, _kind(message_type), payload, timeout)
 
-    async def announce_fl_round(  # noqa: PLR0913  # the guide's own signature
+    async def announce_fl_round(  # noqa: PLR0913  # one for each field of the payload
         self,
         round_id: str,
         dataset_name: str,
@@ -345,10 +339,12 @@ class MeshNetworkClient:
         model_hash: str = "",
         **extra: Any,
     ) -> MeshMessage:
-        """Announce a federated-learning round to all peers; ``deadline`` in seconds from now.
+        """Announce a federated-learning round to all peers.
 
-        The payload also carries the deadline as Unix seconds, and everything in ``extra``. Raises what ``broadcast``
-        raises.
+        ``deadline``: seconds from now; the payload carries it as Unix seconds, too. ``reward_pool``, for all together,
+        and ``min_stake``, of each participant: amounts in the chain's smallest unit. ``target_participants``: a number
+        of accounts. ``round_id``, ``dataset_name`` and ``model_hash``: at most 256 bytes each. ``extra``: further
+        fields of the payload. Raises what ``broadcast`` raises.
         """
         if not _FROM_NOW(deadline):
             raise PayloadError(f"deadline must be a number of seconds from now, 0 or more, not {shown(deadline)}")
@@ -374,11 +370,15 @@ class MeshNetworkClient:
         timeout: float = DIRECT_SECONDS,  # noqa: ASYNC109  # see ``send``
         **extra: Any,
     ) -> SendResult:
-        """Send a model delta (by reference, or in ``extra``) straight to one peer; see ``send``."""
+        """Send a model delta (by reference, or in ``extra``) straight to one peer.
+
+        ``model_cid``: where the delta is stored, at most 256 bytes. ``quality_score``: 0 to 100. ``timeout``: seconds,
+        at most 110. Returns and raises what ``send`` does.
+        """
         payload = {"round_id": round_id, "model_cid": model_cid, "quality_score": quality_score, **extra}
         return await self.send(recipient_id, MessageType.MODEL_DELTA_TRANSFER, payload, timeout)
 
-    # The guide's names.
+    # Aliases, for services written against these names.
     _broadcast_message = broadcast
     _create_message = create_message
 
@@ -387,10 +387,11 @@ class MeshNetworkClient:
     def register_handler(self, message_type: MessageType, handler: MessageHandler) -> None:
         """Call ``handler(message)`` for every message of this type, in addition to earlier handlers.
 
-        Takes coroutine functions and plain callables; a plain one runs on the event loop and must not block. A call
-        that waits for longer than ``handler_timeout`` is cancelled: long work belongs in a task of the application's
-        own. All handlers of a message share one payload, and must only read it. Register before ``start``: messages
-        that arrive earlier are not kept. Raises ``ConfigError`` for an unknown type or an object that is not callable.
+        Takes coroutine functions and plain callables, which run on the event loop and must not block. An awaitable that
+        one returns is awaited; any other result is ignored. A call that waits for longer than ``handler_timeout`` is
+        cancelled: long work belongs in a task of the application's own. All handlers of a message share one payload,
+        and must only read it. Register before ``start``: messages that arrive earlier are not kept. Raises
+        ``ConfigError`` for an unknown type or an object that is not callable.
         """
         if not callable(handler):
             raise ConfigError(
@@ -399,16 +400,21 @@ class MeshNetworkClient:
         self._setup.dispatcher.register(_kind(message_type), handler)
 
     def receive_messages(self) -> AsyncGenerator[MeshMessage]:
-        """``async for message in mesh.receive_messages()``: all types, from this call until ``stop``."""
+        """``async for message in mesh.receive_messages()``: all types, from this call until ``stop``.
+
+        At most ``handler_queue`` messages wait for an iterator: one that reads too slowly misses some. They count as
+        ``missed_queue_full``, or as ``refused_queue_full`` if no handler had room for them either.
+        """
         return self._setup.dispatcher.iterate()
 
     async def discover_peers(self) -> list[PeerInfo]:
-        """Ask the registry now, and return all members, including peers added by hand.
+        """Ask the registry now, and return all members but this node, including peers added by hand.
 
         For validators whose signed record has not arrived yet, only the account and what the chain says about it are
         known: their ``public_key`` is empty, and their account stands in for their name.
 
-        A registry that cannot be read is warned about once; the answer is then the peers known so far.
+        A registry that cannot be read is warned about once; the answer is then the peers known so far. Raises
+        ``NotRunningError`` before ``start`` or if the node is stopped meanwhile.
         """
         life = self._here()
         if self._setup.registry is not None:
@@ -462,9 +468,6 @@ class MeshNetworkClient:
         life.refuse_elsewhere()
         return life
 
-    def _myself(self) -> Member:
-        return self._running().engine.peers.roster.by_key.get(self._unlisted.key) or self._unlisted
-
     def _resolve(self, name: str) -> PeerKey:
         found = self._running().engine.peers.named(name)
         if len(found) != 1:
@@ -478,19 +481,6 @@ def _kind(value: MessageType) -> MessageType:
         return MessageType(value)
     except ValueError:
         raise ConfigError(f"message type must be one of {', '.join(MessageType)}, not {shown(value)}") from None
-
-
-def _settings(made: Settings | None, given: Mapping[str, Any]) -> Settings:
-    """The ready-made settings, or new ones from the arguments and the environment."""
-    from zmesh.config import Settings  # its import takes longer than all others together
-
-    if made is None:
-        return Settings(**given)
-    if not isinstance(made, Settings):
-        raise ConfigError(f"settings must be a zmesh.Settings, not a value of type {type(made).__name__}")
-    if given:
-        raise ConfigError(f"settings and {', '.join(given)} must not both be given: put everything into Settings")
-    return made
 
 
 def _is_cancelled() -> bool:

@@ -3,7 +3,7 @@
 Rules
  1. An explicit argument beats the environment, which beats the default. None as an argument and an empty
     variable both mean "not given". A variable is the field's name in capitals after ``MESH_``
-    (``BLOCKCHAIN_RPC`` is the guide's one exception).
+    (``BLOCKCHAIN_RPC`` is the one exception).
  2. A bad value is refused at construction with one sentence: the field, its variable, the value, what it
     must be. A secret is never repeated, and settings do not change afterwards.
  3. Only this module imports pydantic, and only code that reads settings imports this module: pydantic takes longer to
@@ -293,7 +293,8 @@ class Settings(BaseSettings):
     # ---------------------------------------------------------------- on disk and in the log
 
     state_dir: PathLike | None = _setting(None, "the path of a folder")
-    """Folder for what outlives a restart (epoch, reputations, records, validators); if not given, nothing is kept."""
+    """Folder for what outlives a restart (votes, epoch, reputations, records, validators); if not given, nothing is
+    kept, and a validator that restarts can contradict its own votes."""
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = _setting(
         "INFO", "DEBUG, INFO, WARNING or ERROR"
     )

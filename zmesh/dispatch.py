@@ -32,8 +32,9 @@ from zmesh.log import get_logger
 from zmesh.log_limit import LogLimit
 from zmesh.messages import MeshMessage
 
-MessageHandler = Callable[[MeshMessage], Awaitable[None] | None]
-"""What an application registers: a coroutine function or a plain callable."""
+MessageHandler = Callable[[MeshMessage], object]
+"""What an application registers: a coroutine function or a plain callable. An awaitable that it returns is awaited; any
+other result, and the result of the awaitable, is ignored."""
 
 OWN_TYPES = frozenset({MessageType.HEARTBEAT, MessageType.PEER_ANNOUNCE, MessageType.PEER_DISCOVERY})
 """What zmesh itself sends and answers. No application needs a handler for these, so none is missed."""
@@ -129,8 +130,8 @@ class _Lane:
                     self._workers.add(worker)
                     worker.add_done_callback(self._workers.discard)
 
-    async def _work(self, message: MeshMessage, begun: Awaitable[None]) -> None:
-        outcome: Awaitable[None] | None = begun
+    async def _work(self, message: MeshMessage, begun: Awaitable[object]) -> None:
+        outcome: Awaitable[object] | None = begun
         calls = 0
         try:
             while True:
@@ -150,7 +151,7 @@ class _Lane:
             if (worker := asyncio.current_task()) is not None:
                 self._workers.discard(worker)
 
-    async def wait_for(self, outcome: Awaitable[None]) -> None:
+    async def wait_for(self, outcome: Awaitable[object]) -> None:
         """Await what a call returned; if it has to wait, others work on the queue and the timeout runs."""
         steps = outcome.__await__()
         try:
@@ -180,7 +181,7 @@ def _started(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
 
 
 @types.coroutine
-def _go_on(steps: Generator[Any, Any, None], waiting: Any) -> Generator[Any, Any, None]:
+def _go_on(steps: Generator[Any, Any, object], waiting: Any) -> Generator[Any, Any, None]:
     """The rest of an awaitable that was started by hand and now waits for ``waiting``."""
     while True:
         try:
@@ -300,7 +301,7 @@ class Dispatcher:
                 self._note(lane)
             self._plan()
 
-    def begin(self, lane: _Lane, message: MeshMessage) -> Awaitable[None] | None:
+    def begin(self, lane: _Lane, message: MeshMessage) -> Awaitable[object] | None:
         """Call one handler; returns what has to be awaited, if anything. Nothing that the handler raises escapes."""
         started = time.monotonic()
         try:
@@ -316,7 +317,7 @@ class Dispatcher:
         self.counters["handled"] += 1
         return None
 
-    async def finish(self, lane: _Lane, message: MeshMessage, outcome: Awaitable[None]) -> None:
+    async def finish(self, lane: _Lane, message: MeshMessage, outcome: Awaitable[object]) -> None:
         """Await what a call returned; whatever it raises ends here."""
         started = time.monotonic()
         try:

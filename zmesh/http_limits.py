@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from zmesh.core.limits import Limits, machine
+from zmesh.core.limits import Limits, TokenBucket, machine
 
 POST_RATE = 4.0
 """Posts per second from one address."""
@@ -44,7 +44,7 @@ class Requests:
         self._kind = kind
         self._counters = counters
         self._each = Limits(*each)
-        self._together = Limits(*together, most=1)
+        self._together = TokenBucket(*together)
 
     def refusal(self, address: str | None, now: float) -> str | None:
         """None if ``address`` may send one more now, else whose limit is reached: ``address`` or ``everybody``.
@@ -56,7 +56,7 @@ class Requests:
         whose = None
         if not self._each.take(name, now):
             whose = "address"
-        elif not is_own and not self._together.take("everybody", now):
+        elif not is_own and not self._together.take(now):
             whose = "everybody"
         if whose is not None:
             self._counters[f"http_{self._kind}_over_limit_of_{whose}"] += 1

@@ -35,8 +35,8 @@ class _Line:
 
     __slots__ = ("bucket", "held_back")
 
-    def __init__(self, mono: float) -> None:
-        self.bucket = TokenBucket(1 / PAUSE, BURST, mono)
+    def __init__(self) -> None:
+        self.bucket = TokenBucket(1 / PAUSE, BURST)
         self.held_back = 0
 
 
@@ -64,5 +64,5 @@ class LogLimit:
                 self._kinds = {one: at for one, at in self._kinds.items() if not at.bucket.has(mono, BURST)}
             if len(self._kinds) >= MAX_KINDS:
                 kind = _OTHERS
-            line = self._kinds.setdefault(kind, _Line(mono))
+            line = self._kinds.setdefault(kind, _Line())
         return line

@@ -18,6 +18,8 @@ from zmesh.core.bounds import MAX_TTL
 from zmesh.core.envelope import Envelope
 from zmesh.core.errors import ConfigError
 from zmesh.core.types import Endpoint, Member, MessageType
+from zmesh.handlers.rounds import ROUND_ID, START
+from zmesh.handlers.schema import objection_to
 from zmesh.identity import parse_public_key, unhex
 from zmesh.multiaddr import parse_endpoint, to_multiaddr
 from zmesh.registry.port import Account
@@ -51,7 +53,10 @@ class MeshMessage(NamedTuple):
 
     @classmethod
     def of(cls, envelope: Envelope, sender: Member, payload: Mapping[str, Any]) -> MeshMessage:
-        """The application's view of a verified envelope."""
+        """The application's view of a verified envelope, by the member that signed it.
+
+        Raises ``ValueError`` for an envelope between the two ends of a link (HELLO, ACK), which no application sees.
+        """
         if envelope.kind is None:
             raise ValueError(f"kind {envelope.code} is not an application message")
         return cls(
@@ -98,9 +103,12 @@ class MeshMessage(NamedTuple):
         return message
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class PeerInfo:
-    """One peer, as known when it was asked for. Assign one to ``mesh.peers[peer_id]`` to vouch for a peer by hand."""
+    """One peer, as known when it was asked for. Assign one to ``mesh.peers[peer_id]`` to vouch for a peer by hand.
+
+    It is a snapshot and cannot be changed: ``dataclasses.replace`` makes another one.
+    """
 
     peer_id: str
     """The name that it chose; its account while no record of it has arrived."""
@@ -160,7 +168,14 @@ class PeerInfo:
 
     @classmethod
     def of(
-        cls, member: Member, endpoints: tuple[Endpoint, ...], *, last_seen: float, reputation: float, is_linked: bool
+        cls,
+        member: Member,
+        endpoints: tuple[Endpoint, ...],
+        *,
+        last_seen: float,
+        reputation: float,
+        is_linked: bool,
+        alive_for: float,
     ) -> PeerInfo:
         """What is known about a member now."""
         return cls(
@@ -174,6 +189,7 @@ class PeerInfo:
             reputation=reputation,
             capabilities=member.capabilities,
             is_linked=is_linked,
+            alive_for=alive_for,
         )
 
     @classmethod
@@ -191,27 +207,38 @@ class PeerInfo:
 
 @dataclass(frozen=True, slots=True)
 class FLRoundAnnouncement:
-    """The content of an FL_ROUND_START. Amounts are in Mahogany, as in the guide."""
+    """The payload of an FL_ROUND_START.
+
+    Every field but ``round_id`` may be left out on the wire: its default then stands for "not said".
+    """
 
     round_id: str
-    dataset_name: str
-    target_participants: int
-    deadline: float
+    """1 to 256 bytes in UTF-8. Another coordinator may use the same id for a round of its own."""
+    dataset_name: str = ""
+    """At most 256 bytes in UTF-8."""
+    target_participants: int | None = None
+    """How many participants the coordinator wants."""
+    deadline: float | None = None
     """Unix seconds: the moment itself, so that a late reader need not know when it was sent."""
-    deadline_seconds: float
+    deadline_seconds: float | None = None
     """Seconds from the announcement, as the coordinator gave it."""
     reward_pool: float = 0
+    """The rewards of all participants together, in the chain's smallest unit."""
     min_stake: float = 0
+    """The stake that a participant needs, in the chain's smallest unit; recorded, not enforced."""
     model_hash: str = ""
+    """The hash or CID of the model to start from, at most 256 bytes in UTF-8."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The payload."""
-        return asdict(self)
+        """The payload, without what is None."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_dict(cls, payload: Mapping[str, Any]) -> FLRoundAnnouncement:
-        """From the payload of a message. Raises ``ValueError`` if a field without a default is missing."""
-        try:
-            return cls(**{name: payload[name] for name in cls.__slots__ if name in payload})
-        except TypeError as error:
-            raise ValueError(f"not an FL round announcement: {error}") from None
+        """From the payload of a message; further keys are ignored.
+
+        Raises ``ValueError`` naming the field that is missing or wrong, which no message from the mesh has.
+        """
+        if objection := objection_to(payload, ROUND_ID, START):
+            raise ValueError(f"not an FL round announcement: {objection}")
+        return cls(**{name: payload[name] for name in cls.__slots__ if payload.get(name) is not None})

@@ -42,7 +42,7 @@ from zmesh.core.actions import (
 from zmesh.core.engine import Engine
 from zmesh.core.events import Event, Receipt, SendRefused, Stop, Verified, Wake
 from zmesh.core.now import Now
-from zmesh.core.types import Endpoint, PeerKey
+from zmesh.core.types import DropReason, Endpoint, PeerKey
 from zmesh.identity import verify
 from zmesh.log import get_logger
 from zmesh.log_limit import LogLimit
@@ -296,7 +296,7 @@ class Node:
         return key.hex() if member is None else member.peer_id
 
     def _log_drop(self, action: Dropped) -> None:
-        if action.reason.value != "duplicate":
+        if action.reason is not DropReason.DUPLICATE:
             identifier = None if action.message_id is None else action.message_id.hex()
             _log.debug("dropped", reason=action.reason.value, link=self._name(action.link), message_id=identifier)
 

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 from zmesh.belonging import Belonging
 from zmesh.bootstrap import Bootstrap
 from zmesh.bootstrap import Ports as BootstrapPorts
-from zmesh.core.actions import Deliver, Resolved
+from zmesh.core.actions import Action, Deliver, Resolved
 from zmesh.core.bounds import AHEAD, AHEAD_MS, PAST_MS, Bounds
 from zmesh.core.engine import Engine
+from zmesh.core.envelope import Composer
 from zmesh.core.errors import NotRunningError
-from zmesh.core.events import HandlersChanged, LinkClosed, Located, SendDirect, Start
-from zmesh.core.link import Link, LinkState
+from zmesh.core.events import Broadcast, HandlersChanged, LinkClosed, Located, SendDirect, Start
 from zmesh.core.types import Endpoint, MessageType, SendResult
 from zmesh.delegation import Delegation
 from zmesh.dialer import Dialer, resolve
@@ -40,6 +40,7 @@ from zmesh.log import get_logger
 from zmesh.messages import MeshMessage
 from zmesh.node import Node, read_clocks
 from zmesh.peer_table import PeerTable
+from zmesh.pledging import Pledging
 from zmesh.registry.port import RegistryStatus
 from zmesh.server import Server
 from zmesh.state import State
@@ -128,11 +129,12 @@ class Running:
             located=lambda key, places: self.node.submit(Located(key, places)),
             toward=self._toward,
             withdraw=self._withdraw,
-            links=lambda: len(self._live()),
+            links=lambda: len(self.engine.live),
             known=self._records_known,
         )
         self._bootstrap = Bootstrap(settings.seeds(), identity.public, ports, self._rng, time.monotonic)
         self._node: Node | None = None
+        self._pledging: Pledging | None = None
         self._link_news = asyncio.Event()
         self.is_open = False
         """Whether the application may send: from the moment that messages may come in until the handlers are done."""
@@ -158,6 +160,7 @@ class Running:
         await asyncio.sleep(epoch - LEAD - self._started)  # after many starts in a row: peers refuse one far ahead
         if settings.admission == "open":
             _log.warning("open_admission", effect="anybody who makes a key can join: for demos and tests only")
+        pledges = await asyncio.to_thread(setup.state.pledges)
         await asyncio.to_thread(self.belonging.restore, setup.state)
         ends.callback(self.belonging.detach)
         if setup.registry is not None:
@@ -168,16 +171,21 @@ class Running:
             self._heartbeat,
             RecordPorts(identity, network, verify, self.belonging.judge, self.belonging.accepted),
             account=lambda: self.engine.peers.myself.account,
+            members=lambda: (self.engine.peers.myself, *self.engine.peers),
             heartbeat_interval=settings.heartbeat_interval,
             phase=self._rng.random(),
         )
-        engine = Engine(identity, network, epoch, self._rng, bounds=setup.bounds, handlers=self.handlers)
-        self.handlers.votes.members = lambda: (engine.peers.myself, *engine.peers)
+        composer, peer_id = Composer(identity, network, epoch), settings.peer_id
+        engine = Engine(composer, self._rng, peer_id=peer_id, bounds=setup.bounds, handlers=self.handlers)
         self._node = node = Node(engine, self._transport, self, self._dialer, verify_threads=settings.verify_threads)
         ends.push_async_callback(self._save)
         ends.push_async_callback(self.server.stop)
         ends.push_async_callback(self._dialer.stop)
         ends.push_async_callback(node.stop, settings.stop_timeout / 2)
+        if setup.state.is_kept:
+            self.handlers.votes.pledges = pledges
+            self._pledging = Pledging(setup.state, self.handlers.votes, node)
+            ends.push_async_callback(self._pledging.close, settings.stop_timeout / 2)
         node.start()
         self.is_open = True
         self._bound = bound = await self._transport.start(node.receive)
@@ -266,7 +274,13 @@ class Running:
             status = self._registry_status()
             _log.error("registry_not_stopped", registry=status and status.source)
 
-    # ------------------------------------------------------------ sending to one peer
+    # ------------------------------------------------------------ sending
+
+    async def publish(self, event: Broadcast) -> list[Action]:
+        """Broadcast it at once, or a vote or proposal once it is on disk. Raises as ``Pledging.publish`` does."""
+        if self._pledging is not None and event.kind in self.handlers.votes.kinds:
+            return await self._pledging.publish(event)
+        return self.node.ask(event)
 
     async def send(
         self,
@@ -327,7 +341,7 @@ class Running:
 
     async def links(self, count: int) -> int:
         """Wait for ``count`` live links, or for the end of this life; returns how many there are."""
-        while (live := len(self._live())) < count and self.is_open:
+        while (live := len(self.engine.live)) < count and self.is_open:
             await self._link_news.wait()
         return live
 
@@ -363,9 +377,6 @@ class Running:
         """How many other nodes' records are held, and how many other nodes belong."""
         held = self.handlers.records.records.keys() - {self._setup.identity.public}
         return len(held), len(self.engine.peers) + len(self.belonging.strangers())
-
-    def _live(self) -> list[Link]:
-        return [link for link in self.engine.links.values() if link.state is LinkState.LIVE]
 
     def _submit(self, event: LinkClosed) -> None:
         if self._node is not None:

@@ -1,16 +1,18 @@
-"""What outlives a restart: the last epoch, reputations, and what was learnt about others. One folder, or nothing at
-all.
+"""What outlives a restart: the last epoch, reputations, what was learnt about others, and what this node pledged. One
+folder, or nothing at all.
 
 Rules
  1. Files are replaced as a whole, so that a crash leaves the old one or the new one.
  2. A lost folder locks no node out: the epoch is at least the present second, and the rest starts afresh. So does a
-    damaged file, with a warning, except for the epoch: a wrong one could repeat, so that start is refused.
+    damaged file, with a warning, except for two that refuse the start: a wrong epoch could repeat, and a node that has
+    lost its pledges could contradict its own votes. An operator can tell whether that would matter; a node cannot.
  3. Blocking: call it in a thread.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +20,7 @@ from pathlib import Path
 from zmesh.core.bounds import AHEAD
 from zmesh.core.errors import ConfigError
 from zmesh.files import read_regular, replace_private
+from zmesh.handlers.pledges import Pledges
 from zmesh.identity import next_epoch
 from zmesh.log import get_logger
 
@@ -25,6 +28,9 @@ EPOCH_FILE = "epoch"
 REPUTATION_FILE = "reputation.json"
 RECORDS_FILE = "records.msgpack"
 DELEGATIONS_FILE = "delegations.json"
+PLEDGES_FILE = "pledges.json"
+PLEDGES_VERSION = 1
+"""Changes when a version of zmesh that reads the file as it is now would misread it."""
 MAX_LEARNT = 16 * 1024 * 1024
 """Bytes of a file of learnt data: twice what is ever written."""
 SAVE_SECONDS = 60.0
@@ -45,6 +51,9 @@ class State:
         self._folder = folder
         self._epoch = 0
         """The epoch of the last start: two starts in one second get different ones, with a folder or without."""
+        self._pledging = threading.Lock()
+        """Held while pledges are read or written: after a stop that could not wait for a slow disk, the next start
+        does."""
         if folder is not None:
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -78,6 +87,39 @@ class State:
             _log.warning("reputation_not_restored", file=str(path), why=str(error) or type(error).__name__)
             return {}
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether anything is."""
+        return self._folder is not None
+
+    def pledges(self) -> Pledges:
+        """What was pledged last; nothing without a file. Raises ``ConfigError`` if the file does not say."""
+        if self._folder is None:
+            return Pledges()
+        path = self._folder / PLEDGES_FILE
+        hint = "restore it, or delete it if nothing is open that this account may have voted on or proposed"
+        with self._pledging:
+            try:
+                path.lstat()
+                content, _ = read_regular(path, "it", MAX_LEARNT + 1)
+                return _pledges(content)
+            except FileNotFoundError:
+                return Pledges()
+            except (OSError, ValueError, RecursionError) as error:  # a ConfigError is a ValueError
+                why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                raise ConfigError(f"{path} must say what this node has pledged, but {why}: {hint}") from None
+
+    def pledge(self, pledges: Pledges) -> None:
+        """Replace what was pledged, so that it survives a power cut. Raises ``ConfigError`` if that fails."""
+        assert self._folder is not None
+        lines = ",\n".join(json.dumps(each, ensure_ascii=False) for each in pledges.export())
+        content = f'{{"version": {PLEDGES_VERSION}, "pledges": [\n{lines}\n]}}\n'.encode()
+        path = self._folder / PLEDGES_FILE
+        if len(content) > MAX_LEARNT:
+            raise ConfigError(f"{path} cannot be written: it would have more than {MAX_LEARNT} bytes")
+        with self._pledging:
+            replace_private(path, content)
+
     def save(self, scores: Scores, learnt: Mapping[str, bytes]) -> None:
         """Replace what was saved: the scores, and what was learnt about others, by file name."""
         reputation = json.dumps({"at": time.time(), "scores": scores}).encode()
@@ -107,3 +149,16 @@ class State:
             replace_private(path, content)
         except ConfigError as error:
             _log.warning("state_not_saved", file=str(path), why=str(error))
+
+
+def _pledges(content: bytes) -> Pledges:
+    """Raises ``ValueError`` with a clause, or ``RecursionError``."""
+    if len(content) > MAX_LEARNT:
+        raise ValueError(f"it is larger than {MAX_LEARNT} bytes")
+    try:
+        saved = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"it is no JSON ({error})") from None
+    if not isinstance(saved, dict) or saved.get("version") != PLEDGES_VERSION:
+        raise ValueError(f"it is not of version {PLEDGES_VERSION}")
+    return Pledges.restored(saved.get("pledges"))

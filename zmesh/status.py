@@ -12,13 +12,13 @@ Rules
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from zmesh.core.bounds import AHEAD
 from zmesh.core.engine import LATE, Engine
-from zmesh.core.link import Link, LinkState
+from zmesh.core.link import Link
 from zmesh.core.types import MessageType, SendResult
 from zmesh.counted import LAYERS
 from zmesh.registry.port import RegistryStatus
@@ -51,10 +51,9 @@ def health(
     troubles: Troubles,
 ) -> dict[str, Any]:
     """The answer of GET /health. ``known``: peers listed. ``bootstrap``: its progress, if there are seeds to meet."""
-    live = [link for link in engine.links.values() if link.state is LinkState.LIVE]
-    away = [link for link in engine.links.values() if link.state is not LinkState.LIVE]
+    live = [engine.links[key] for key in engine.live]
     skewed = [link for link in live if abs(link.skew) > AHEAD]
-    why = [*troubles.now, *([] if live else _isolation(known, away, bootstrap)), *_missing(registry)]
+    why = [*troubles.now, *([] if live else _isolation(known, engine.links.values(), bootstrap)), *_missing(registry)]
     warnings = [*troubles.soon, *_stale(registry), *_own_clock(len(skewed), len(live))]
     said: dict[str, Any] = {
         "status": "degraded" if why else "healthy",
@@ -62,7 +61,7 @@ def health(
         "peers_count": known,
         "running": True,
         "links_live": len(live),
-        "links_away": len(away),
+        "links_away": len(engine.links) - len(live),
         "messages_seen": len(engine.seen),
     }
     if why:
@@ -78,11 +77,11 @@ def health(
     return said
 
 
-def _isolation(known: int, away: Sequence[Link], bootstrap: Mapping[str, Any] | None) -> list[str]:
+def _isolation(known: int, links: Collection[Link], bootstrap: Mapping[str, Any] | None) -> list[str]:
     """Why no link is live, if any peer is known or any seed should have answered."""
     found = []
     if known:
-        reasons = Counter(link.why for link in away if link.why)
+        reasons = Counter(link.why for link in links if link.why)
         found.append(f"none of {known} known peers is connected")
         found += [f"{count} peer(s): {reason}" for reason, count in reasons.most_common(MAX_REASONS)]
     if bootstrap is not None:
@@ -166,13 +165,12 @@ def metrics(
 
 
 def _gauges(engine: Engine, gauges: Gauges) -> Iterator[str]:
-    live = sum(link.state is LinkState.LIVE for link in engine.links.values())
     yield from _family("zmesh_build_info", "gauge", "The version that runs.", [(f'{{version="{VERSION}"}}', 1)])
     for name, text, value in (
         ("zmesh_start_time_seconds", "Unix time at which this node was started, in seconds.", gauges.started),
         ("zmesh_healthy", "1 if /health says healthy, 0 if it says degraded.", int(gauges.is_healthy)),
         ("zmesh_peers", "Peers listed: members that were heard from within MESH_PEER_FORGET.", gauges.peers),
-        ("zmesh_links_live", "Peers that messages flow to and from now.", live),
+        ("zmesh_links_live", "Peers that messages flow to and from now.", len(engine.live)),
         ("zmesh_messages_seen", "Ids of messages remembered, for two minutes, own ones included.", len(engine.seen)),
         ("zmesh_messages_wanted", "Messages that peers offered and that have not arrived yet.", engine.wanted),
         ("zmesh_direct_pending", "Own direct messages neither acknowledged nor given up yet.", engine.direct_pending),

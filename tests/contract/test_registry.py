@@ -10,23 +10,30 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import client
 from tests.unit.test_registry import entry, toml
 from tests.unit.test_registry_chain import PATIENCE, QUICK, Watched, same, says, snapshot
 from zmesh.registry.port import Registry, ValidatorSet
 from zmesh.registry.static import StaticRegistry
+from zmesh.testing import Validators
 
 LIVES = 2
 READERS = 3
 """That ask at once: one of them has to wait for another."""
 
 
-@pytest.fixture(params=["file", "chain"])
+@pytest.fixture(params=["file", "chain", "memory"])
 def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
     """One of each kind, which names two members in each life."""
     if request.param == "file":
         path = tmp_path / "validators.toml"
         path.write_bytes(toml(entry(0), entry(1)))
         yield StaticRegistry(path)
+        return
+    if request.param == "memory":
+        validators = Validators()
+        validators.add(client("a"), client("b"))
+        yield validators.registry()
         return
     with socket.create_server(("127.0.0.1", 0)) as rpc:  # that it takes connections is enough
         url = f"ws://127.0.0.1:{rpc.getsockname()[1]}"

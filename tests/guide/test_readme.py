@@ -52,6 +52,10 @@ CHAIN = block("bash", "zmesh chain")
 ALICE = block("bash", "zmesh key new mesh.key\nzmesh key delegate")
 BOB = block("bash", "MESH_PEER_ID=bob")
 LOOK = block("bash", "zmesh health")
+TESTING = block("python", "import asyncio\n\nfrom zmesh import MessageType\nfrom zmesh.testing import mesh\n\n\nclass")
+VOTES = block(
+    "python", "import asyncio\n\nfrom zmesh import MessageType\nfrom zmesh.testing import mesh\n\n\nasync def"
+)
 SIMULATION = block("pycon", ">>> from zmesh")
 
 
@@ -107,11 +111,12 @@ async def shell(folder: Path, line: str) -> str:
 
 
 def test_no_block_is_left_out() -> None:
-    assert {text for _, text in BLOCKS} == {MAKE, PAIR, PROGRAM, VALIDATORS, RUN, CHAIN, ALICE, BOB, LOOK, SIMULATION}
+    commands, programs = {MAKE, RUN, CHAIN, ALICE, BOB, LOOK}, {PAIR, PROGRAM, VOTES, TESTING, SIMULATION}
+    assert {text for _, text in BLOCKS} == {*commands, *programs, VALIDATORS}
 
 
 def test_every_link_leads_somewhere() -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)", TEXT)
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", TEXT)
     assert targets
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
@@ -128,6 +133,25 @@ async def test_the_smallest_mesh_runs_as_it_stands(folder: Path) -> None:
     (folder / "pair.py").write_text(PAIR, encoding="utf-8")
     printed = await shell(folder, f"{sys.executable} pair.py")
     assert printed.splitlines() == ["alice {'text': 'hello, everybody'}", "delivered"]
+
+
+async def test_votes_and_rounds_are_what_the_text_says(folder: Path) -> None:
+    (folder / "votes.py").write_text(VOTES, encoding="utf-8")
+    printed = await shell(folder, f"{sys.executable} votes.py")
+    told = re.search(r"^It prints `(.+)` and `(.+)`\.", TEXT, re.MULTILINE)
+    assert told is not None
+    assert printed.splitlines() == list(told.groups())
+
+
+async def test_the_test_of_a_service_runs_as_it_stands_and_can_fail(folder: Path) -> None:
+    (folder / "tested.py").write_text(TESTING, encoding="utf-8")
+    assert await shell(folder, f"{sys.executable} tested.py") == ""
+    wrong = TESTING.replace('"validator_003"}', '"validator_004"}')
+    (folder / "wrong.py").write_text(wrong, encoding="utf-8")
+    process = await start(folder, sys.executable, "wrong.py")
+    async with asyncio.timeout(3 * PATIENCE):
+        _, err = await process.communicate()
+    assert (process.returncode, err.decode().splitlines()[-1]) == (1, "AssertionError")
 
 
 async def test_the_program_answers_a_round_with_a_delta(folder: Path) -> None:

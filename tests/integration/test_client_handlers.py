@@ -40,6 +40,23 @@ async def test_a_handler_that_raises_hurts_nobody(caplog: pytest.LogCaptureFixtu
         assert any("clumsy_later" in line for line in complaints)
 
 
+async def test_an_awaitable_that_a_handler_returns_is_awaited_and_any_other_result_ignored() -> None:
+    async with mesh("a", "b") as (a, b):
+        later: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def double(number: int) -> int:
+            later.set_result(2 * number)
+            return number
+
+        b.register_handler(MessageType.GOSSIP, lambda message: message.payload["n"])
+        b.register_handler(MessageType.GOSSIP, lambda message: double(message.payload["n"]))
+        assert await a.send("b", MessageType.GOSSIP, {"n": 3}) is SendResult.DELIVERED
+        async with asyncio.timeout(PATIENCE):
+            assert await later == 6
+        await settle()
+        assert (counted(b, "handler", "handled"), counted(b, "handler", "handler_raised")) == (2, 0)
+
+
 async def test_a_handler_that_hangs_is_cancelled_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     async with mesh("a", "b", handler_timeout=0.2) as (a, b):
         cancelled = asyncio.Event()

@@ -29,7 +29,7 @@ from zmesh.core.types import Frames, PeerKey
 from zmesh.core.wire import ACK_CODE, ENVELOPE, decode_body
 
 LONGEST = 64 * 1024
-"""Bytes of an encoded payload, as the guide of errors says it."""
+"""Bytes of an encoded payload."""
 
 
 async def test_gossip_reaches_everybody_once_signed_by_its_author() -> None:
@@ -98,6 +98,7 @@ async def test_a_round_is_announced_with_its_deadline_in_absolute_time() -> None
         )
         message = await inbox.next()
         round_ = FLRoundAnnouncement.from_dict(message.payload)
+        assert round_.deadline is not None
         assert before + 3600 <= round_.deadline <= time.time() + 3600
         assert round_ == FLRoundAnnouncement(
             round_id="round_001",
@@ -372,7 +373,7 @@ async def test_what_is_published_before_the_link_stands_arrives_when_it_does() -
         assert (await inbox.next()).payload == {"early": True}
 
 
-def test_the_names_of_the_guide_are_aliases() -> None:
+def test_broadcast_and_create_message_have_aliases() -> None:
     assert MeshNetworkClient._broadcast_message is MeshNetworkClient.broadcast
     assert MeshNetworkClient._create_message is MeshNetworkClient.create_message
 

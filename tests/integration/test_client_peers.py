@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,16 @@ async def test_peers_can_be_added_before_the_start_and_stay_over_a_restart() -> 
             assert list(a.peers) == ["b"]
 
 
+def test_what_is_known_of_a_peer_is_a_snapshot() -> None:
+    """An assignment to one of its fields would change nothing at the node."""
+    a = client("a")
+    a.peers["b"] = card(client("b"))
+    with pytest.raises(FrozenInstanceError):
+        a.peers["b"].reputation = 0  # type: ignore[misc]
+    a.peers["b"] = replace(a.peers["b"], stake_amount=7)
+    assert a.peers["b"].stake_amount == 7
+
+
 def test_how_long_a_silent_peer_is_alive_is_a_setting() -> None:
     silent = PeerInfo("b", public_key=client("b").public_key, last_seen=time.time() - 200)
     patient, strict = client("a"), client("c", peer_timeout=150)
@@ -140,10 +151,12 @@ async def test_what_would_mean_two_peers_is_refused() -> None:
         b, c = client("b"), client("c")
         a.peers["b"] = card(b, account_id="5Grw")
         clashes = {
-            "public_key must be the other peer's key, not this node's own": card(a, peer_id="x"),
+            "public_key is this node's own, so peer_id must be 'a'": card(a, peer_id="x"),
             "this node has the same peer_id": card(c, peer_id="a"),
+            "this node has the same account": card(c, account_id=a.public_key),
             "'b' has the same key": card(b, peer_id="x", account_id="5Other"),
             "'b' has the same account": card(c, account_id="5Grw"),
+            r"peers\['a'\]: 'b' has the same account": card(a, account_id="5Grw"),
         }
         for sentence, entry in clashes.items():
             with pytest.raises(ConfigError, match=sentence):
@@ -178,6 +191,56 @@ async def test_the_table_itself_cannot_be_replaced_and_what_is_not_there_cannot_
             a.peers["nobody"]
         assert "nobody" not in a.peers
         assert a.peers.get("nobody") is None
+
+
+async def test_nodes_that_know_all_cards_and_their_own_count_votes_alike() -> None:
+    """Without its own card, a node would count its own account as its key, without stake."""
+    nodes = [client(name) for name in "abc"]
+    stakes = {"a": 50, "b": 30, "c": 20}
+    nodes[0].peers["a"] = card(nodes[0], account_id="account of a", stake_amount=50)  # before the start, too
+    async with nodes[0], nodes[1], nodes[2]:
+        for one in nodes:
+            for other in nodes:
+                name = other.peer_id
+                one.peers[name] = card(other, account_id=f"account of {name}", stake_amount=stakes[name])
+        await linked(*nodes)
+        assert [list(one.peers) for one in nodes] == [["b", "c"], ["a", "c"], ["a", "b"]]
+        sent = await nodes[0].broadcast(MessageType.CONSENSUS_PROPOSE, {"proposal_id": "p"})
+        assert sent.account_id == "account of a"
+        for one, choice in zip(nodes, ("yes", "yes", "no"), strict=True):
+            await one.broadcast(MessageType.CONSENSUS_VOTE, {"proposal_id": "p", "choice": choice})
+        await until(lambda: all(len(one.handlers.votes.tally("p").voters) == 3 for one in nodes), *nodes)
+        tallies = [one.handlers.votes.tally("p") for one in nodes]
+        assert [tally.stake for tally in tallies] == [{"no": 20, "yes": 80}] * 3
+        assert [(tally.voters, tally.proposers) for tally in tallies] == [
+            (("account of a", "account of b", "account of c"), ("account of a",))
+        ] * 3
+
+
+async def test_the_own_card_survives_a_restart_and_can_be_taken_back() -> None:
+    a = client("a")
+    a.peers["a"] = card(a, account_id="5Grw", stake_amount=7, is_validator=False)
+    for _ in range(2):
+        async with a:
+            me = engine(a).peers.myself
+            assert (me.account, me.peer_id, me.stake, me.is_validator) == ("5Grw", "a", 7, False)
+            assert (len(a.peers), "a" in a.peers, a.health()["peers_count"]) == (0, False, 0)
+    async with a:
+        del a.peers["a"]
+        assert (engine(a).peers.myself.account, engine(a).peers.myself.stake) == (a.public_key, 0)
+        with pytest.raises(KeyError):
+            del a.peers["a"]
+
+
+async def test_the_registry_decides_what_this_node_is_if_it_lists_it(tmp_path: Path) -> None:
+    path = tmp_path / "registry.toml"
+    a = client("a", registry=path)
+    a.peers["a"] = card(a, account_id="5Grw", stake_amount=7)
+    registry_file(path, a)
+    async with a:
+        assert engine(a).peers.myself.account == "account of a"
+        registry_file(path, client("b"))
+        await until(lambda: engine(a).peers.myself.account == "5Grw", a)
 
 
 async def test_the_registry_decides_who_it_lists(tmp_path: Path) -> None:

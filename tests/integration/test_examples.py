@@ -149,6 +149,22 @@ class Trainer:
             return await self.begun.get()
 
 
+async def test_a_round_and_a_delta_of_which_only_the_id_is_said_are_worked_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with training() as (coordinator, validator, trainer):
+        await coordinator.broadcast(MessageType.FL_ROUND_START, {"round_id": "bare"})
+        assert await trainer.next() == "bare"
+        await coordinator.send("worker", MessageType.MODEL_DELTA_TRANSFER, {"round_id": "bare"})
+        trainer.let.set()
+        await asyncio.gather(*validator.trainings)
+    assert capsys.readouterr().out.splitlines() == [
+        "coordinator announced bare on a dataset without a name",
+        "coordinator delivered None with quality None",
+        "delta for bare: delivered",
+    ]
+
+
 @asynccontextmanager
 async def training() -> AsyncIterator[tuple[MeshNetworkClient, Any, Trainer]]:
     """A coordinator, and a validator of the example whose handlers run one at a time."""

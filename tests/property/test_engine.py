@@ -113,8 +113,13 @@ events = st.one_of(
 
 
 def among_others() -> Bench:
-    ports = RecordPorts(ME, NETWORK, verify, lambda key: Standing.ADMITTED)
-    handlers = default_handlers(lambda: {"status": "healthy"}, ports, Description("me"))
+    handlers = default_handlers(
+        lambda: {"status": "healthy"},
+        RecordPorts(ME, NETWORK, verify, lambda key: Standing.ADMITTED),
+        account=lambda: ME.member.account,
+        members=lambda: [ME.member],
+    )
+    handlers.records.describe(Description("me"))
     # New people each time: how far they have counted must not depend on the examples before.
     others = [Person(number) for number in (2, 3, 4)]
     bench = Bench(others, handlers=handlers)

@@ -319,7 +319,7 @@ def test_nesting_ends_at_the_same_level_whatever_is_nested_and_stands_beside(inn
     assert wire.decode_payload(wire.encode_payload(deepest)) == deepest
 
     deeper = {"beside": beside, "deep": [deepest["deep"]]}
-    with pytest.raises(PayloadError, match="32 deep"):
+    with pytest.raises(PayloadError, match="lies deeper than the 32 lists"):
         wire.encode_payload(deeper)
     with pytest.raises(WireError, match="32 deep"):
         wire.decode_payload(msgpack.packb(deeper))

@@ -24,8 +24,7 @@ from zmesh.transports.faults import (
     inflate_ttl,
     zero_ttl,
 )
-from zmesh.transports.simulated import Settings, line
-from zmesh.transports.simulator import Simulation
+from zmesh.transports.simulator import Simulation, SimulationSettings, line
 
 GOSSIP = MessageType.GOSSIP
 
@@ -65,7 +64,7 @@ def test_a_liar_on_the_shortest_way_is_blamed_for_each_lie_and_hides_nothing(
     attack: Rewrite, reason: DropReason | None, fault: Fault | None
 ) -> None:
     ring = (*line(DETOUR), (DETOUR - 1, 0))
-    settings = Settings(edges=ring, latency=short_cut)
+    settings = SimulationSettings(edges=ring, latency=short_cut)
     sim = Simulation(seed=1, nodes=DETOUR, faults=[Byzantine(attack, nodes=[0])], settings=settings)
     assert sim.settle()
     sent = []
@@ -106,7 +105,7 @@ def test_what_a_relay_lets_end_at_its_neighbour_is_found_by_repair() -> None:
     hops = {}
     attacks: tuple[list[Trouble], ...] = ([], [Byzantine(zero_ttl, nodes=[1])])
     for faults in attacks:
-        sim = Simulation(seed=1, nodes=4, faults=faults, settings=Settings(edges=line(4)))
+        sim = Simulation(seed=1, nodes=4, faults=faults, settings=SimulationSettings(edges=line(4)))
         assert sim.settle()
         sent = [sim.broadcast(0, GOSSIP, {"number": number}) for number in range(3)]
         sim.run_for(10.0)
@@ -121,7 +120,7 @@ def test_what_a_relay_lets_end_at_its_neighbour_is_found_by_repair() -> None:
 
 @pytest.mark.parametrize("attack", [inflate_ttl, forge_signature, impersonate])
 def test_the_only_way_there_may_lead_through_a_liar_and_still_nothing_false_passes(attack: Rewrite) -> None:
-    sim = Simulation(seed=2, nodes=3, faults=[Byzantine(attack, nodes=[1])], settings=Settings(edges=line(3)))
+    sim = Simulation(seed=2, nodes=3, faults=[Byzantine(attack, nodes=[1])], settings=SimulationSettings(edges=line(3)))
     assert sim.settle()
     sent = sim.broadcast(0, GOSSIP, {"by": 0})
     sim.run_for(30.0)
@@ -132,7 +131,7 @@ def test_the_only_way_there_may_lead_through_a_liar_and_still_nothing_false_pass
 
 
 def test_a_corrupt_copy_sent_first_does_not_suppress_the_good_one() -> None:
-    sim = Simulation(seed=3, nodes=3, settings=Settings(edges=line(3), verify_seconds=0.01))
+    sim = Simulation(seed=3, nodes=3, settings=SimulationSettings(edges=line(3), verify_seconds=0.01))
     assert sim.settle()
     good = sim.compose(0, GOSSIP, {"it": "arrives"})
     head, body, signature = good.frames(5, 0)
@@ -151,7 +150,7 @@ def test_a_corrupt_copy_sent_first_does_not_suppress_the_good_one() -> None:
 def test_whatever_a_relay_replays_is_dropped_each_time_and_handed_over_once() -> None:
     """The second of four is the only way; it sends its last messages again with each new one, for over two minutes."""
     replay = Replay(nodes=[1], times=1, memory=4, start=5.0)
-    sim = Simulation(seed=4, nodes=4, faults=[replay], settings=Settings(edges=line(4)))
+    sim = Simulation(seed=4, nodes=4, faults=[replay], settings=SimulationSettings(edges=line(4)))
     assert sim.settle()
     sim.run(5.0)
     sent = []
@@ -184,7 +183,7 @@ def test_whatever_a_relay_replays_is_dropped_each_time_and_handed_over_once() ->
 def test_a_message_of_tomorrow_is_dropped_each_time_until_it_is_of_today_and_then_taken_once() -> None:
     """Its author's clock is a minute ahead, and only the liar can reach it."""
     faults: list[Trouble] = [Skew([4], 60.0), Replay(nodes=[1], times=1, memory=1, start=5.0)]
-    sim = Simulation(seed=4, nodes=5, faults=faults, settings=Settings(edges=line(4)))
+    sim = Simulation(seed=4, nodes=5, faults=faults, settings=SimulationSettings(edges=line(4)))
     assert sim.settle()
     sim.run(5.0)
     early = sim.compose(4, GOSSIP, {"said": "a minute from now"})
@@ -204,7 +203,7 @@ def test_a_message_of_tomorrow_is_dropped_each_time_until_it_is_of_today_and_the
 
 
 def test_old_messages_are_stale_and_messages_of_tomorrow_are_not_taken_today() -> None:
-    sim = Simulation(seed=5, nodes=5, faults=[Skew([4], 60.0)], settings=Settings(crypto="hash"))
+    sim = Simulation(seed=5, nodes=5, faults=[Skew([4], 60.0)], settings=SimulationSettings(crypto="hash"))
     sim.run(10.0)
     old = sim.compose(1, GOSSIP, {"said": "long ago"})
     sim.run_for(121.0)
@@ -234,7 +233,7 @@ def test_a_message_of_somebody_else_is_not_taken_as_direct() -> None:
 
 
 def test_a_removed_validators_frames_die_at_once() -> None:
-    sim = Simulation(seed=7, nodes=10, settings=Settings(crypto="hash"))
+    sim = Simulation(seed=7, nodes=10, settings=SimulationSettings(crypto="hash"))
     assert sim.settle()
     sim.broadcast(9, GOSSIP, {"said": "just before, and still on its way"})
     sim.remove(9)
@@ -254,7 +253,7 @@ def test_a_removed_validators_frames_die_at_once() -> None:
 
 def test_one_voter_has_one_vote_even_if_it_tells_each_half_another() -> None:
     vote = MessageType.CONSENSUS_VOTE
-    sim = Simulation(seed=8, nodes=20, faults=[Loss(0.2, start=3.0)], settings=Settings(crypto="hash"))
+    sim = Simulation(seed=8, nodes=20, faults=[Loss(0.2, start=3.0)], settings=SimulationSettings(crypto="hash"))
     sim.run(4.0)
     sim.broadcast(1, MessageType.CONSENSUS_PROPOSE, {"proposal_id": "p"})
     yes = sim.compose(0, vote, {"proposal_id": "p", "choice": "yes"})
@@ -276,7 +275,7 @@ def test_one_voter_has_one_vote_even_if_it_tells_each_half_another() -> None:
 
 def test_nobody_is_blamed_for_an_honest_relay_of_what_a_validator_rejects() -> None:
     """The author signed it and is to blame, at each node that heard it; those who passed it on are not."""
-    sim = Simulation(seed=9, nodes=10, settings=Settings(crypto="hash"))
+    sim = Simulation(seed=9, nodes=10, settings=SimulationSettings(crypto="hash"))
     assert sim.settle()
     nonsense = sim.compose(0, MessageType.FL_ROUND_START, {"round_id": ""})
     for other in range(1, 10):
@@ -292,7 +291,7 @@ def test_a_flooder_of_garbage_is_cut_and_the_rest_goes_on() -> None:
         return [(b"\x01\x05\x00", bytes(100), bytes(64)), frames]
 
     sim = Simulation(
-        seed=10, nodes=10, faults=[Byzantine(garbage, nodes=[5], start=5.0)], settings=Settings(crypto="hash")
+        seed=10, nodes=10, faults=[Byzantine(garbage, nodes=[5], start=5.0)], settings=SimulationSettings(crypto="hash")
     )
     assert sim.settle()
     sim.run(6.0)
@@ -313,7 +312,7 @@ def test_a_flooder_of_garbage_is_cut_and_the_rest_goes_on() -> None:
 def test_what_is_planted_at_one_node_does_not_hide_from_it_what_it_lacks() -> None:
     """It ignores updates of a round of another, without blame; yet it has more ids of each second by them than all."""
     cut_off = Partition([[1], [0, *range(2, 8)]], start=20.0, end=26.0)
-    sim = Simulation(seed=9, nodes=8, settings=Settings(crypto="hash"), faults=[cut_off])
+    sim = Simulation(seed=9, nodes=8, settings=SimulationSettings(crypto="hash"), faults=[cut_off])
     assert sim.settle()
     round_of_another = sim.broadcast(2, MessageType.FL_ROUND_START, {"round_id": "r"})
     sim.run(20.5)
@@ -334,7 +333,7 @@ def test_what_is_planted_at_one_node_does_not_hide_from_it_what_it_lacks() -> No
 
 def test_bursts_of_large_messages_do_not_make_an_honest_relay_break_its_offers() -> None:
     """All come to one node alone, which offers them: what it offers must not be evicted before it is asked for."""
-    sim = Simulation(seed=3, nodes=5, settings=Settings(crypto="hash", latency=lambda a, b, rng: 0.1))
+    sim = Simulation(seed=3, nodes=5, settings=SimulationSettings(crypto="hash", latency=lambda a, b, rng: 0.1))
     assert sim.settle()
     sim.run_for(2.0)
     for _ in range(2):
@@ -351,7 +350,7 @@ def test_bursts_of_large_messages_do_not_make_an_honest_relay_break_its_offers()
 
 
 def test_a_validator_removed_while_its_signature_is_being_checked_is_removed() -> None:
-    sim = Simulation(seed=11, nodes=4, settings=Settings(crypto="hash", verify_seconds=0.5))
+    sim = Simulation(seed=11, nodes=4, settings=SimulationSettings(crypto="hash", verify_seconds=0.5))
     assert sim.settle()
     sim.run_for(10.0)
     sim.broadcast(3, GOSSIP, {"said": "in time"})

@@ -7,11 +7,10 @@ from collections import Counter
 from zmesh.core.bounds import Bounds
 from zmesh.core.types import MessageType, SendResult
 from zmesh.transports.faults import Crash, Duplicate, Loss, Reorder, Skew
-from zmesh.transports.simulated import Delivery, Settings, line
-from zmesh.transports.simulator import Simulation
+from zmesh.transports.simulator import Delivery, Simulation, SimulationSettings, line
 
 OFFER = MessageType.MODEL_DELTA_OFFER
-QUICK = Settings(crypto="hash")
+QUICK = SimulationSettings(crypto="hash")
 
 
 def test_at_a_third_lost_every_message_is_handed_over_exactly_once() -> None:
@@ -72,7 +71,7 @@ def test_who_is_away_is_unreachable_and_who_comes_back_in_time_is_reached() -> N
 
 
 def test_without_a_way_there_it_is_unreachable_and_never_passed_through_others() -> None:
-    sim = Simulation(seed=5, nodes=3, settings=Settings(edges=line(3)))
+    sim = Simulation(seed=5, nodes=3, settings=SimulationSettings(edges=line(3)))
     assert sim.settle()
     token = sim.send_direct(0, 2, OFFER, {"round_id": "r"}, timeout=5.0)
     sim.run_for(6.0)
@@ -91,7 +90,7 @@ def test_a_clock_that_is_off_is_told_and_not_a_riddle() -> None:
 
 
 def test_an_unlinked_peer_of_a_large_mesh_is_dialled_for_one_message() -> None:
-    sparse = Settings(crypto="hash", bounds=Bounds(max_links=10, sparse_links=4, direct_idle=5.0))
+    sparse = SimulationSettings(crypto="hash", bounds=Bounds(max_links=10, sparse_links=4, direct_idle=5.0))
     sim = Simulation(seed=7, nodes=40, settings=sparse)
     assert sim.settle()
     keys = [life.seat.member.key for life in sim.nodes]

@@ -7,16 +7,15 @@ import pytest
 from zmesh.core.bounds import Bounds
 from zmesh.core.types import DropReason, MessageType, Roster
 from zmesh.transports.faults import Corrupt, Crash, Delay, Duplicate, Loss, Partition, Reorder, Silent
-from zmesh.transports.simulated import Settings, line
-from zmesh.transports.simulator import Simulation
+from zmesh.transports.simulator import Simulation, SimulationSettings, line
 
 GOSSIP = MessageType.GOSSIP
-QUICK = Settings(crypto="hash")
-SPARSE = Settings(crypto="hash", bounds=Bounds(max_links=32, sparse_links=16))
+QUICK = SimulationSettings(crypto="hash")
+SPARSE = SimulationSettings(crypto="hash", bounds=Bounds(max_links=32, sparse_links=16))
 
 
 def test_a_line_of_three_delivers_end_to_end() -> None:
-    sim = Simulation(seed=1, nodes=3, settings=Settings(edges=line(3)))
+    sim = Simulation(seed=1, nodes=3, settings=SimulationSettings(edges=line(3)))
     assert sim.settle()
 
     there = sim.broadcast(0, GOSSIP, {"to": "the far end"})
@@ -110,7 +109,7 @@ def test_a_partition_heals() -> None:
 @pytest.mark.parametrize("seconds", [3, 22, 60])
 def test_registries_that_differ_for_a_minute_lose_no_message_and_nobody_is_blamed(seconds: int) -> None:
     """The far end of a line does not know the author: it is offered, and sent, the same message time and again."""
-    sim = Simulation(seed=2, nodes=3, settings=Settings(crypto="hash", edges=line(3)))
+    sim = Simulation(seed=2, nodes=3, settings=SimulationSettings(crypto="hash", edges=line(3)))
     assert sim.settle()
     everybody = sim.roster
     author = sim.nodes[0].seat.member

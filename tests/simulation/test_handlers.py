@@ -10,10 +10,9 @@ from zmesh.core.types import MessageType
 from zmesh.handlers import Handlers, RoundState
 from zmesh.handlers.heartbeat import Heartbeat
 from zmesh.transports.faults import Crash, Loss
-from zmesh.transports.simulated import Delivery, Settings, all_handlers
-from zmesh.transports.simulator import Simulation
+from zmesh.transports.simulator import Delivery, Simulation, SimulationSettings, all_handlers
 
-FULL = Settings(crypto="hash", handlers=all_handlers)
+FULL = SimulationSettings(crypto="hash", handlers=all_handlers)
 
 
 def handlers(sim: Simulation, node: int) -> Handlers:

@@ -11,8 +11,7 @@ from zmesh.core import types
 from zmesh.core.types import MessageType
 from zmesh.transports.faults import Delay, Duplicate, Loss, Partition, Reorder, Silent
 from zmesh.transports.faults import Fault as Wrong
-from zmesh.transports.simulated import Settings
-from zmesh.transports.simulator import Simulation
+from zmesh.transports.simulator import Simulation, SimulationSettings
 
 NODES = 6
 CALM = 40.0
@@ -46,7 +45,7 @@ steps = st.lists(
 def test_all_agree_nothing_is_handed_over_twice_and_nobody_honest_is_blamed(
     seed: int, faults: list[Wrong], script: list[tuple[str, int, int]]
 ) -> None:
-    sim = Simulation(seed, NODES, faults, Settings(crypto="hash"))
+    sim = Simulation(seed, NODES, faults, SimulationSettings(crypto="hash"))
     sim.run(3.0)
     lives = Counter(range(NODES))
     tokens = {}

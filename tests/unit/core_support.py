@@ -19,7 +19,7 @@ from zmesh.core import wire
 from zmesh.core.actions import Action, Deliver, Dropped, Offence, Send, Verify, WakeAt
 from zmesh.core.bounds import Bounds
 from zmesh.core.engine import Engine
-from zmesh.core.envelope import Envelope
+from zmesh.core.envelope import Composer, Envelope
 from zmesh.core.events import Event, FrameReceived, LinkOpened, Receipt, RosterChanged, Start, Verified, Wake
 from zmesh.core.handler import Handler
 from zmesh.core.link import LinkState
@@ -132,9 +132,8 @@ class Bench:
         start: bool = True,
     ) -> None:
         self.now = NOON
-        self.engine = Engine(
-            ME, NETWORK, int(NOON.wall), random.Random(seed), bounds=bounds or Bounds(), handlers=handlers
-        )
+        composer = Composer(ME, NETWORK, int(NOON.wall))
+        self.engine = Engine(composer, random.Random(seed), bounds=bounds, handlers=handlers)
         self.inline = inline
         self.queues: Callable[[Deliver], bool] = lambda message: True
         self.actions: list[Action] = []

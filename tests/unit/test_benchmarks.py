@@ -12,8 +12,7 @@ import pytest
 from benchmarks import __main__ as every
 from benchmarks.harness import BenchmarkError, Figure, Report
 from benchmarks.simulate import REFERENCE, Case, Outcome, Spread, figures, floor_of, ideal_flood
-from zmesh.transports.simulated import Settings, line
-from zmesh.transports.simulator import Simulation
+from zmesh.transports.simulator import Simulation, SimulationSettings, line
 
 
 @pytest.mark.parametrize(
@@ -58,7 +57,7 @@ def test_a_report_shows_floor_ratio_and_target_and_a_reference_where_there_is_on
 def test_an_ideal_flood_takes_the_shortest_way_over_the_links_and_checks_at_each_node() -> None:
     edges = [*line(5), (0, 4)]  # a ring: each node is reached from the nearer side
     delay = 0.010
-    sim = Simulation(nodes=5, settings=Settings(latency=lambda *pair: delay, edges=edges, crypto="hash"))
+    sim = Simulation(nodes=5, settings=SimulationSettings(latency=lambda *pair: delay, edges=edges, crypto="hash"))
     assert sim.settle()
     hop = delay + sim.settings.verify_seconds
     assert ideal_flood(sim, 0) == pytest.approx([hop, hop, 2 * hop, 2 * hop])

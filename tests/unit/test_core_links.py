@@ -378,7 +378,7 @@ def test_digests_go_to_every_live_link_every_five_seconds() -> None:
 
 
 def test_the_wait_before_a_dial_is_doubled_bounded_and_spread() -> None:
-    link = Link(ALICE.public, Bounds(), 0.0, wanted=True)
+    link = Link(ALICE.public, Bounds())
     for failures in range(40):
         link.failures = failures
         usual = min(30.0, 0.25 * 2.0**failures)

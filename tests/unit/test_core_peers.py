@@ -44,6 +44,21 @@ def test_roster_and_hand_make_members_and_nobody_counts_oneself() -> None:
     assert peers.named(key(2).hex()) == [member(2)]
 
 
+@pytest.mark.parametrize("peer_id", [None, "", "me"])
+def test_this_node_is_an_author_even_where_no_registry_lists_it(peer_id: str | None) -> None:
+    peers = Peers(key(1), Bounds(), peer_id)
+    unlisted = Member(key(1), key(1).hex(), key(1).hex() if peer_id is None else peer_id)
+    assert (peers.myself, peers.author(key(1)), peers.get(key(1))) == (unlisted, unlisted, None)
+
+    peers.card = Member(key(1), "5Me", "me", stake=7)
+    assert (peers.myself, peers.author(key(1)), peers.get(key(1))) == (peers.card, peers.card, None)
+    assert (key(1) in peers, [*peers], len(peers)) == (False, [], 0)
+
+    peers.roster = Roster.of([member(1), member(2)])
+    assert (peers.myself, peers.author(key(1)), peers.author(key(2))) == (member(1), member(1), member(2))
+    assert peers.author(key(3)) is None
+
+
 @pytest.mark.parametrize(
     "changed, said",
     [

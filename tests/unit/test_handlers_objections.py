@@ -24,7 +24,7 @@ ROUND = {"round_id": "r1", "deadline": 1.0, "reward_pool": 5}
 def handler(kind: MessageType) -> Handler:
     """The one that judges this kind."""
     ports = RecordPorts(ALICE, NETWORK, verify, naming(ALICE, BOB))
-    every: list[Handler] = [Heartbeat(dict), Records(ports), Rounds(), Votes()]
+    every: list[Handler] = [Heartbeat(dict), Records(ports), Rounds(lambda: "me"), Votes(list)]
     return next(each for each in every if kind in each.kinds)
 
 

@@ -63,14 +63,14 @@ FULL = {
         (REQUEST, {"round_id": 5}, Verdict.REJECT),
     ],
 )
-def test_the_schema_is_what_the_guide_needs_and_no_stricter(
+def test_the_schema_is_what_applications_need_and_no_stricter(
     kind: MessageType, payload: dict[str, Any], verdict: Verdict
 ) -> None:
-    assert take(Rounds(), ALICE.says(kind, payload)) is verdict
+    assert take(Rounds(lambda: "nobody"), ALICE.says(kind, payload)) is verdict
 
 
 def test_a_round_is_announced_runs_and_closes() -> None:
-    held = Rounds()
+    held = Rounds(lambda: "nobody")
     states = []
     for kind, extra in (
         (START, {}),
@@ -85,7 +85,7 @@ def test_a_round_is_announced_runs_and_closes() -> None:
 
 
 def test_an_update_that_comes_too_late_is_relayed_and_changes_nothing() -> None:
-    held = Rounds()
+    held = Rounds(lambda: "nobody")
     take(held, ALICE.says(START, FULL))
     take(held, ALICE.says(UPDATE, {"round_id": "r1", "state": "closed"}))
 
@@ -94,7 +94,7 @@ def test_an_update_that_comes_too_late_is_relayed_and_changes_nothing() -> None:
 
 
 def test_only_the_coordinator_updates_a_round() -> None:
-    held = Rounds()
+    held = Rounds(lambda: "nobody")
     take(held, ALICE.says(START, FULL))
 
     assert take(held, BOB.says(UPDATE, {"round_id": "r1", "state": "closed"})) is Verdict.IGNORE
@@ -102,7 +102,7 @@ def test_only_the_coordinator_updates_a_round() -> None:
 
 
 def test_an_update_without_its_start_is_taken_by_who_came_late() -> None:
-    held = Rounds()
+    held = Rounds(lambda: "nobody")
 
     assert take(held, ALICE.says(UPDATE, {"round_id": "r1", "state": "running"})) is Verdict.ACCEPT
     assert take(held, ALICE.says(START, FULL)) is Verdict.ACCEPT
@@ -116,7 +116,7 @@ def test_an_update_without_its_start_is_taken_by_who_came_late() -> None:
 
 
 def test_squatting_an_id_silences_nobody() -> None:
-    held = Rounds()
+    held = Rounds(lambda: "nobody")
 
     assert take(held, BOB.says(START, {"round_id": "r1"})) is Verdict.ACCEPT
     assert take(held, ALICE.says(START, FULL)) is Verdict.ACCEPT
@@ -131,7 +131,7 @@ def test_squatting_an_id_silences_nobody() -> None:
 def test_a_coordinator_that_contradicts_itself_is_marked_everywhere_and_not_punished() -> None:
     other = FULL | {"deadline": NOON.wall + 7200}
     for first, second in ((FULL, other), (other, FULL)):
-        held = Rounds()
+        held = Rounds(lambda: "nobody")
         assert take(held, ALICE.says(START, first)) is Verdict.ACCEPT
         assert take(held, ALICE.says(START, first)) is Verdict.RELAY
         assert not _round(held, "alice").contradicted
@@ -173,7 +173,7 @@ def test_deltas_for_somebody_elses_round_are_not_kept() -> None:
 
 def test_one_coordinator_pushes_out_only_its_own_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ROUNDS_PER_COORDINATOR", 2)
-    held = Rounds()
+    held = Rounds(lambda: "nobody")
     take(held, ALICE.says(START, FULL))
     for number in range(5):
         take(held, BOB.says(START, {"round_id": f"b{number}"}))
@@ -188,7 +188,7 @@ def test_one_coordinator_pushes_out_only_its_own_rounds(monkeypatch: pytest.Monk
 
 def test_when_memory_is_full_one_goes_of_who_holds_most_a_finished_one_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_ROUNDS", 3)
-    held = Rounds()
+    held = Rounds(lambda: "nobody")
 
     def announced(of: Someone, round_id: str) -> list[str]:
         take(held, of.says(START, {"round_id": round_id}))
@@ -215,7 +215,7 @@ def test_participants_of_a_round_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_it_never_speaks_by_itself() -> None:
-    held = Rounds()
+    held = Rounds(lambda: "nobody")
     assert held.deadline is None
     assert held.wake(NOON) == ()
     assert judge(held, ALICE.says(START, FULL), later(3601)) is Verdict.RELAY

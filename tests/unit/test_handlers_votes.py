@@ -12,13 +12,18 @@ from hypothesis import strategies as st
 from tests.unit.handlers_support import NOON, Said, Someone, later, take, verify
 from zmesh.core import wire
 from zmesh.core.now import Now
-from zmesh.core.types import MessageType, Verdict
+from zmesh.core.types import Member, MessageType, Verdict
 from zmesh.handlers import Tally, Votes
 from zmesh.handlers import votes as module
 
 ALICE, BOB, CAROL = Someone(1, "alice", 10), Someone(2, "bob", 20), Someone(3, "carol", 40)
 ALICE_AGAIN = Someone(4, "alice", 10)
 PROPOSE, VOTE = MessageType.CONSENSUS_PROPOSE, MessageType.CONSENSUS_VOTE
+
+
+def everybody() -> list[Member]:
+    """The members of a node that knows all three."""
+    return [ALICE.member, BOB.member, CAROL.member]
 
 
 def vote(of: Someone, choice: Any, proposal: str = "p", now: Now = NOON, **extra: Any) -> Said:
@@ -30,7 +35,7 @@ def propose(of: Someone, proposal: str = "p", **extra: Any) -> Said:
 
 
 def test_votes_are_counted_by_account_and_by_stake() -> None:
-    held = Votes()
+    held = Votes(everybody)
     for said in (vote(ALICE, "yes"), propose(BOB), vote(BOB, "no"), vote(CAROL, "yes")):
         assert take(held, said) is Verdict.ACCEPT
 
@@ -41,14 +46,14 @@ def test_votes_are_counted_by_account_and_by_stake() -> None:
 
 
 def test_a_payload_cannot_name_another_voter() -> None:
-    held = Votes()
+    held = Votes(everybody)
     take(held, vote(ALICE, "yes", voter="bob", account="bob", sender_id="bob"))
 
     assert held.tally("p").voters == ("alice",)
 
 
 def test_a_repetition_is_relayed_and_counts_once() -> None:
-    held = Votes()
+    held = Votes(everybody)
 
     assert [take(held, vote(ALICE, "yes")) for _ in range(3)] == [
         Verdict.ACCEPT,
@@ -62,7 +67,7 @@ def test_a_repetition_is_relayed_and_counts_once() -> None:
 def test_two_choices_void_the_vote_in_any_order_and_leave_proof(second: Someone) -> None:
     tallies = []
     for order in permutations([vote(ALICE, "yes"), vote(second, "no"), vote(BOB, "yes")]):
-        held = Votes()
+        held = Votes(everybody)
         verdicts = {id(said): take(held, said) for said in order}
         of_alice = [verdicts[id(said)] for said in order if said.sender.account == "alice"]
         assert of_alice == [Verdict.ACCEPT, Verdict.RELAY]
@@ -79,7 +84,7 @@ def test_two_choices_void_the_vote_in_any_order_and_leave_proof(second: Someone)
 
 
 def test_void_stays_void_and_further_votes_are_ignored() -> None:
-    held = Votes()
+    held = Votes(everybody)
     verdicts = [take(held, vote(ALICE, choice)) for choice in ("yes", "no", "yes", "maybe")]
 
     assert verdicts == [Verdict.ACCEPT, Verdict.RELAY, Verdict.IGNORE, Verdict.IGNORE]
@@ -93,7 +98,7 @@ def test_nodes_in_a_chain_agree_whatever_order_each_heard(choices: list[str], sh
     tallies = []
     for _ in range(4):
         shuffler.shuffle(messages)
-        held = Votes()
+        held = Votes(everybody)
         messages = [said for said in messages if take(held, said) in {Verdict.ACCEPT, Verdict.RELAY}]
         tallies.append(held.tally("p"))
     assert tallies == [tallies[0]] * 4
@@ -117,11 +122,11 @@ def test_nodes_in_a_chain_agree_whatever_order_each_heard(choices: list[str], sh
     ],
 )
 def test_a_vote_must_fit(payload: dict[str, Any], verdict: Verdict) -> None:
-    assert take(Votes(), ALICE.says(VOTE, payload)) is verdict
+    assert take(Votes(everybody), ALICE.says(VOTE, payload)) is verdict
 
 
 def test_choices_are_compared_as_text() -> None:
-    held = Votes()
+    held = Votes(everybody)
     take(held, vote(ALICE, True))
     take(held, vote(BOB, 1))
     take(held, vote(CAROL, "true"))
@@ -132,7 +137,7 @@ def test_choices_are_compared_as_text() -> None:
 
 
 def test_a_contested_proposal_names_everybody_who_claims_it() -> None:
-    held = Votes()
+    held = Votes(everybody)
     assert take(held, propose(BOB, plan=1)) is Verdict.ACCEPT
     assert take(held, propose(ALICE, plan=2)) is Verdict.ACCEPT
     assert take(held, propose(BOB, plan=1)) is Verdict.RELAY
@@ -149,7 +154,7 @@ def test_a_contested_proposal_names_everybody_who_claims_it() -> None:
 
 def test_an_account_pushes_out_only_its_own_votes_once_they_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "VOTES_PER_ACCOUNT", 3)
-    held = Votes()
+    held = Votes(everybody)
     take(held, vote(BOB, "yes", "p0"))
     for period in range(4):
         for number in range(2):
@@ -166,7 +171,7 @@ def test_an_account_pushes_out_only_its_own_votes_once_they_are_old(monkeypatch:
 
 
 def test_whoever_votes_seldom_keeps_its_votes() -> None:
-    held = Votes()
+    held = Votes(everybody)
     for number in range(256):
         assert take(held, vote(ALICE, "yes", f"p{number}", now=later(number * 3600))) is Verdict.ACCEPT
 
@@ -177,7 +182,7 @@ def test_an_account_floods_only_its_own_votes_and_none_of_them_counts_until_that
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "VOTES_PER_ACCOUNT", 3)
-    held = Votes()
+    held = Votes(everybody)
     take(held, vote(BOB, "yes", "p"))
     take(held, vote(ALICE, "yes", "p", now=later(-600)))
     verdicts = [take(held, vote(ALICE, "yes", f"p{number}")) for number in range(5)]
@@ -190,7 +195,7 @@ def test_an_account_floods_only_its_own_votes_and_none_of_them_counts_until_that
 
 def test_an_account_floods_only_its_own_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PROPOSALS_PER_ACCOUNT", 2)
-    held = Votes()
+    held = Votes(everybody)
     take(held, propose(BOB, "p0"))
     take(held, vote(CAROL, "yes", "a0"))
     for number in range(4):
@@ -219,7 +224,7 @@ def harm(held: Votes, said: Said) -> str:
     ],
 )
 def test_who_would_contradict_itself_is_told_before(first: Said, second: Said, why: str) -> None:
-    held = Votes()
+    held = Votes(everybody)
     take(held, first)
 
     assert harm(held, second).partition(",")[0] == why
@@ -227,7 +232,7 @@ def test_who_would_contradict_itself_is_told_before(first: Said, second: Said, w
 
 def test_who_would_flood_is_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "VOTES_PER_ACCOUNT", 3)
-    held = Votes()
+    held = Votes(everybody)
     for number in range(3):
         assert harm(held, vote(ALICE, "yes", f"p{number}")) == ""
         take(held, vote(ALICE, "yes", f"p{number}"))
@@ -239,7 +244,7 @@ def test_who_would_flood_is_told_before(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_it_never_speaks_by_itself() -> None:
-    held = Votes()
+    held = Votes(everybody)
     assert held.deadline is None
     assert held.wake(later(1)) == ()
     assert held.tally("unheard of") == Tally("unheard of", {}, {}, (), (), ())

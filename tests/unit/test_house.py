@@ -26,6 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "transport",
             "version",
+            "arguments",
             "log",
             "log_limit",
             "files",
@@ -42,11 +43,24 @@ LAYERS: tuple[frozenset[str], ...] = (
         {"transports", "handlers", "registry", "config", "http", "http_client", "http_limits", "messages", "state"}
     ),
     frozenset({"fair_queue"}),
-    frozenset({"node", "dialer", "bootstrap", "dispatch", "peer_table", "seen_view", "server", "counted", "status"}),
-    frozenset({"belonging"}),
+    frozenset(
+        {
+            "construction",
+            "node",
+            "dialer",
+            "bootstrap",
+            "dispatch",
+            "peer_table",
+            "seen_view",
+            "server",
+            "counted",
+            "status",
+        }
+    ),
+    frozenset({"belonging", "pledging"}),
     frozenset({"running"}),
     frozenset({"client", ""}),
-    frozenset({"cli", "cli_keys", "demo", "__main__"}),
+    frozenset({"cli", "cli_keys", "demo", "testing", "__main__"}),
 )
 
 # What the pure parts may import besides zmesh.core: values and arithmetic, no clock, no chance, no IO.

@@ -38,7 +38,7 @@ async def answering(answer: Callable[[asyncio.StreamWriter], Awaitable[Any]]) ->
         yield Endpoint(*server.sockets[0].getsockname()[:2])
 
 
-async def test_health_is_what_the_guide_shows() -> None:
+async def test_health_is_what_operators_read() -> None:
     async with serving(make()) as endpoint:
         status, headers, body = await exchange(endpoint, get("/health"))
         assert (status, json.loads(body)) == (200, HEALTH)

@@ -93,6 +93,35 @@ def test_nobody_passes_for_another_by_taking_its_account_for_a_name() -> None:
     }
 
 
+def test_the_own_card_gives_this_node_its_account_and_is_never_listed() -> None:
+    told: list[Event] = []
+    peers = PeerTable(ME, "me", Bounds(), lambda: Now(0.0, 0.0))
+    peers["me"] = PeerInfo("me", account_id="5Me", public_key=ME.hex(), stake_amount=7)
+    with pytest.raises(ConfigError, match=r"^peers\['a'\]: this node has the same account, which must be unique$"):
+        peers["a"] = PeerInfo("a", account_id="5Me", public_key=ALICE.hex())
+    peers.attach(Engine(), told.append, lambda: None)
+    assert (list(peers), "me" in peers) == ([], False)
+    del peers["me"]
+
+    assert told == [AddPeer(Member(ME, "5Me", "me", stake=7)), RemovePeer(ME)]
+
+
+def test_a_member_with_the_name_of_this_node_does_not_keep_it_from_its_account() -> None:
+    told: list[Event] = []
+    peers = PeerTable(ME, "me", Bounds(), lambda: Now(0.0, 0.0))
+    peers.attach(Engine(Member(EVE, "5Eve", "me")), told.append, lambda: None)
+    peers["me"] = PeerInfo("me", account_id="5Me", public_key=ME.hex())
+
+    assert told == [AddPeer(Member(ME, "5Me", "me"))]
+
+
+def test_nobody_passes_for_this_node_by_taking_its_account_for_a_name() -> None:
+    engine = Engine(Member(EVE, "5Eve", "5Me"))
+    engine.within.card = Member(ME, "5Me", "me")
+
+    assert list(attached(engine)) == ["5Eve"]
+
+
 def test_what_is_said_anew_of_a_peer_keeps_its_link_and_another_key_does_not() -> None:
     told: list[Event] = []
     peers = PeerTable(ME, "me", Bounds(), lambda: Now(0.0, 0.0))

@@ -24,7 +24,7 @@ def start(**terms: Any) -> Envelope:
 
 def heard(*messages: Envelope, after: float) -> tuple[Round, list[DropReason]]:
     """The round as a node has it that hears these so many seconds after noon, and what became of them."""
-    held = Rounds()
+    held = Rounds(lambda: "nobody")
     bench = Bench([ALICE, BOB], handlers=[held])
     bench.connect(BOB)
     bench.advance(after)
@@ -48,7 +48,7 @@ def test_a_deadline_between_two_nodes_hides_no_contradiction() -> None:
 def test_a_crowd_with_all_the_rounds_it_may_have_pushes_out_only_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ROUNDS_PER_COORDINATOR", 8)
     monkeypatch.setattr(module, "MAX_ROUNDS", 32)
-    held = Rounds()
+    held = Rounds(lambda: "nobody")
     bench = Bench([ALICE, BOB, *CROWD], handlers=[held])
     bench.connect(BOB)
     for author, count in ((ALICE, 3), *((each, 8) for each in CROWD)):
@@ -68,7 +68,7 @@ def test_what_would_expire_between_two_nodes_is_known_to_neither(kind: MessageTy
     said = ALICE.says(kind=wire.KIND_CODES[kind], content={"round_id": "r"}, expiry_ms=NOON.wall_ms)
     drops = []
     for after in (0.0, 0.02):
-        held = Rounds()
+        held = Rounds(lambda: "nobody")
         bench = Bench([ALICE, BOB], handlers=[held])
         bench.connect(BOB)
         bench.advance(after)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from zmesh.state import MAX_LEARNT, REPUTATION_FILE, State
+from zmesh import ConfigError
+from zmesh import state as module
+from zmesh.core.types import MessageType
+from zmesh.files import replace_private
+from zmesh.handlers.pledges import Pledge, Pledges
+from zmesh.state import MAX_LEARNT, PLEDGES_FILE, REPUTATION_FILE, State
 
 
 def test_what_was_saved_of_others_comes_back(tmp_path: Path) -> None:
@@ -50,3 +58,94 @@ def test_no_two_starts_have_the_same_epoch_not_even_within_a_second() -> None:
 def test_a_start_is_heard_at_once_after_a_clock_that_was_an_hour_ahead_is_set_right() -> None:
     state = State(None)
     assert [state.next_epoch(4600.0), state.next_epoch(1010.0), state.next_epoch(1001.0)] == [4600, 1010, 1011]
+
+
+# ---------------------------------------------------------------- pledges
+
+PLEDGE = Pledge(MessageType.CONSENSUS_VOTE, b"n" * 32, "alice", b"k" * 32, "p \u2603\n", "yes", 1_700_000_000_000)
+
+
+def test_pledges_come_back_and_without_a_folder_there_are_none(tmp_path: Path) -> None:
+    assert list(State(tmp_path).pledges()) == list(State(None).pledges()) == []
+    State(tmp_path).pledge(Pledges([PLEDGE]))
+
+    assert list(State(tmp_path).pledges()) == [PLEDGE]
+    assert (tmp_path / PLEDGES_FILE).stat().st_mode & 0o777 == 0o600
+    assert [State(tmp_path).is_kept, State(None).is_kept] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "content, why",
+    [
+        (b"", "it is no JSON"),
+        (b"\xff\xfe{", "it is no JSON"),
+        (b"[]", "it is not of version 1"),
+        (b'{"version": 2, "pledges": []}', "it is not of version 1"),
+        (b'{"version": 1}', "its pledges are no list"),
+        (b'{"version": 1, "pledges": [{"kind": "consensus_vote"}]}', "'network' is missing"),
+        (b'{"version": 1, "pledges": [' + b'"\\ud800"' + b"]}", "must be an object"),
+        (b"[" * 100_000, "recursion"),
+        (b"9" * 10_000, "it is no JSON"),
+        (bytes(MAX_LEARNT + 1), f"it is larger than {MAX_LEARNT} bytes"),
+    ],
+    ids=range(10),
+)
+def test_damaged_pledges_are_refused_in_one_sentence(tmp_path: Path, content: bytes, why: str) -> None:
+    (tmp_path / PLEDGES_FILE).write_bytes(content)
+
+    with pytest.raises(ConfigError) as refused:
+        State(tmp_path).pledges()
+    said = str(refused.value)
+    assert said.startswith(f"{tmp_path / PLEDGES_FILE} must say what this node has pledged, but ")
+    assert why in said
+    assert said.endswith(
+        ": restore it, or delete it if nothing is open that this account may have voted on or proposed"
+    )
+    assert (tmp_path / PLEDGES_FILE).read_bytes() == content
+
+
+def test_half_a_character_is_refused_too(tmp_path: Path) -> None:
+    State(tmp_path).pledge(Pledges([PLEDGE]))
+    content = (tmp_path / PLEDGES_FILE).read_text(encoding="utf-8")
+    (tmp_path / PLEDGES_FILE).write_text(content.replace('"alice"', '"\\ud800"'), encoding="utf-8")
+
+    with pytest.raises(ConfigError, match="must say what this node has pledged"):
+        State(tmp_path).pledges()
+
+
+def test_pledges_that_cannot_be_read_are_not_taken_for_none(tmp_path: Path) -> None:
+    (tmp_path / PLEDGES_FILE).symlink_to(tmp_path / "nothing")
+    with pytest.raises(ConfigError, match="No such file"):
+        State(tmp_path).pledges()
+    (tmp_path / PLEDGES_FILE).unlink()
+    (tmp_path / PLEDGES_FILE).mkdir()
+    with pytest.raises(ConfigError, match="it must be a regular file"):
+        State(tmp_path).pledges()
+
+
+def test_more_pledges_than_would_be_read_again_are_not_written(tmp_path: Path) -> None:
+    State(tmp_path).pledge(Pledges([PLEDGE]))
+    with pytest.raises(ConfigError, match="it would have more than"):
+        State(tmp_path).pledge(Pledges([replace(PLEDGE, account="a" * MAX_LEARNT)]))
+
+    assert list(State(tmp_path).pledges()) == [PLEDGE]
+
+
+def test_a_start_waits_for_what_the_stopped_life_is_still_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, begun, go_on = State(tmp_path), threading.Event(), threading.Event()
+
+    def slow(path: Path, content: bytes) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        replace_private(path, content)
+
+    monkeypatch.setattr(module, "replace_private", slow)
+    with ThreadPoolExecutor(2) as threads:
+        writing = threads.submit(state.pledge, Pledges([PLEDGE]))
+        assert begun.wait(60)
+        reading = threads.submit(state.pledges)
+        go_on.set()
+        writing.result(60)
+        assert list(reading.result(60)) == [PLEDGE]

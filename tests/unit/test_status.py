@@ -23,7 +23,7 @@ NONE = Troubles((), ())
 
 def link(number: int, *, why: str = "", skew: float = 0.0) -> Link:
     """A link that is live, or why it is not."""
-    made = Link(bytes([number]) * 32, Bounds(), 0.0, wanted=True)
+    made = Link(bytes([number]) * 32, Bounds())
     made.state = LinkState.AWAY if why else LinkState.LIVE
     made.why, made.skew = why, skew
     return made
@@ -32,7 +32,8 @@ def link(number: int, *, why: str = "", skew: float = 0.0) -> Link:
 def engine_with(*links: Link) -> Any:
     """As much of an engine as health looks at; its members are called peer_1, peer_2 ..."""
     named = {one.key: Member(one.key, f"account {one.key[0]}", f"peer_{one.key[0]}") for one in links}
-    return SimpleNamespace(links={one.key: one for one in links}, peers=named, seen=[b"one", b"two"])
+    live = tuple(one.key for one in links if one.state is LinkState.LIVE)
+    return SimpleNamespace(links={one.key: one for one in links}, live=live, peers=named, seen=[b"one", b"two"])
 
 
 def health(
@@ -107,7 +108,7 @@ def test_seeds_that_do_not_answer_degrade_a_node_that_reaches_nobody() -> None:
 def samples(is_healthy: bool, sends: dict[SendResult, int], others: dict[str, dict[str, int]]) -> dict[str, str]:
     """What metrics say of an engine without links, by name and labels."""
     counts = {"sent": {}, "drops": {}, "faults": {}, "late_wakes": 0, "wanted": 0, "direct_pending": 0}
-    engine: Any = SimpleNamespace(links={}, seen=[], **counts)
+    engine: Any = SimpleNamespace(live=(), seen=[], **counts)
     text = metrics(engine, Gauges(is_healthy, 1_700_000_000.5, 0, 0, None, None, None), {}, sends, others)
     return dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
 

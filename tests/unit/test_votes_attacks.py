@@ -70,12 +70,8 @@ def test_a_vote_weighs_what_its_voter_has_when_it_is_counted() -> None:
     assert (first.tally("p").counts, first.tally("p").stake) == ({"yes": 1}, {"yes": 1})
 
 
-@pytest.mark.parametrize("knows_members", [True, False])
-def test_a_member_that_is_no_validator_has_no_vote(knows_members: bool) -> None:
+def test_a_member_that_is_no_validator_has_no_vote() -> None:
     bench, held = node()
-    if not knows_members:
-        bench = Bench([ALICE, BOB], handlers=[held := Votes()])
-        bench.connect(BOB)
     become(bench, ALICE.member._replace(stake=0, is_validator=False))
     bench.hear(BOB, vote("yes"))
     bench.hear(BOB, BOB.says(kind=VOTE, content={"proposal_id": "p", "choice": "no"}))

@@ -117,7 +117,7 @@ class Deliver:
 
 @dataclass(slots=True)
 class Composed:
-    """The answer to ``Compose``."""
+    """The answer to ``Compose`` and ``Rehearse``."""
 
     envelope: Envelope
 
@@ -152,7 +152,10 @@ class Resolved:
 
 @dataclass(slots=True, init=False)
 class Dropped:
-    """A frame was dropped. ``link`` sent it; ``message_id`` is None if the drop came before its id was known."""
+    """A frame was dropped. ``link`` sent it; ``message_id`` is None if the drop came before its id was known.
+
+    The application no longer knows which link a message came over: for ``APPLICATION_BUSY``, ``link`` is its author.
+    """
 
     reason: DropReason
     link: PeerKey

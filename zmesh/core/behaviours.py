@@ -20,7 +20,7 @@ from zmesh.core.errors import PayloadError, SelfHarmError
 from zmesh.core.events import Command
 from zmesh.core.handler import Handler
 from zmesh.core.now import Now
-from zmesh.core.types import Member, Verdict
+from zmesh.core.types import Member, MessageType, Verdict
 
 REST = 1.0
 """Seconds: the cause may have passed by then, and one attempt a second is no load."""
@@ -34,7 +34,8 @@ class Behaviours:
     def __init__(self, context: Context, handlers: Sequence[Handler], obey: Callable[[Command, Now], None]) -> None:
         self._context = context
         self._handlers = tuple(handlers)
-        self._of = {kind: handler for handler in handlers for kind in handler.kinds}
+        self._of: dict[MessageType | None, Handler] = {kind: one for one in handlers for kind in one.kinds}
+        """By kind. ``None``, for the kinds between two ends of a link and unknown ones, has no handler."""
         self._obey_one = obey
         self._planned: dict[Handler, float] = {}
         """When each handler is to be woken."""
@@ -42,7 +43,7 @@ class Behaviours:
 
     def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
         """The verdict of the handler for this kind; without one, the mesh carries the message."""
-        handler = None if envelope.kind is None else self._of.get(envelope.kind)
+        handler = self._of.get(envelope.kind)
         return Verdict.ACCEPT if handler is None else handler.validate(envelope, sender, payload, now)
 
     def as_others_read(self, envelope: Envelope, payload: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -55,19 +56,18 @@ class Behaviours:
 
         Raises ``PayloadError`` or ``SelfHarmError``.
         """
-        handler = None if envelope.kind is None else self._of.get(envelope.kind)
-        if handler is None or envelope.kind is None:
+        handler = self._of.get(envelope.kind)
+        if handler is None:
             return
-        kind = envelope.kind.value
         if handler.validate(envelope, sender, payload, now) is Verdict.REJECT:
-            raise PayloadError(f"every peer would reject this {kind}: {handler.objection(envelope, payload)}")
+            raise PayloadError(f"every peer would reject this {envelope.kind}: {handler.objection(envelope, payload)}")
         harm = handler.harm(envelope, sender, payload)
         if harm:
-            raise SelfHarmError(f"this {kind} would harm its author: {harm}")
+            raise SelfHarmError(f"this {envelope.kind} would harm its author: {harm}")
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> None:
         """Hand an accepted message, the node's own included, to its handler."""
-        handler = None if envelope.kind is None else self._of.get(envelope.kind)
+        handler = self._of.get(envelope.kind)
         if handler is not None:
             self._obey(handler.received(envelope, sender, payload, now), now)
             self._plan(handler, now)

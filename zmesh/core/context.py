@@ -24,17 +24,15 @@ class Context:
     """The state that gossip, links and direct messages have in common."""
 
     __slots__ = (
-        "timers",
+        "banned",
         "bounds",
         "composer",
         "drops",
-        "fallen",
         "faults",
         "full_mesh",
         "late_at",
         "links",
         "live",
-        "network",
         "out",
         "outlived",
         "peers",
@@ -42,17 +40,17 @@ class Context:
         "rng",
         "seen",
         "started_ms",
+        "timers",
     )
 
-    def __init__(self, composer: Composer, network: bytes, bounds: Bounds, rng: Rng) -> None:
+    def __init__(self, composer: Composer, peer_id: str | None, bounds: Bounds, rng: Rng) -> None:
         self.composer = composer
-        self.network = network
         self.started_ms = 0
         """Unix milliseconds at the start of this node."""
         self.bounds = bounds
         self.rng = rng
         self.timers = Timers()
-        self.peers = Peers(composer.public, bounds)
+        self.peers = Peers(composer.public, bounds, peer_id)
         self.rates = AuthorRates(bounds)
         self.seen = SeenStore(bounds)
         self.links: dict[PeerKey, Link] = {}
@@ -67,15 +65,11 @@ class Context:
         self.out: list[Action] = []
         self.drops: dict[DropReason, int] = dict.fromkeys(DropReason, 0)
         self.faults: dict[Fault, int] = dict.fromkeys(Fault, 0)
-        self.fallen: list[PeerKey] = []
-        """Peers whose reputation just fell so low that their links must be cut."""
-
-    def join(self, network: bytes) -> None:
-        """From now on this node sends to that mesh, and accepts from it, alone."""
-        self.network = self.composer.network = network
+        self.banned: list[PeerKey] = []
+        """Peers whose reputation just fell below ``drop_below``: their links must still be cut."""
 
     def drop(self, reason: DropReason, link: PeerKey, identifier: MessageId | None = None) -> None:
-        """Count and report a frame from ``link`` that ends here."""
+        """Count and report a frame that ends here; ``link`` as in ``Dropped``."""
         self.drops[reason] += 1
         self.out.append(Dropped(reason, link, identifier))
 
@@ -92,4 +86,4 @@ class Context:
         left = self.peers.charge(member, fault, now.mono)
         self.out.append(Offence(key, fault, left))
         if left < self.bounds.drop_below:
-            self.fallen.append(key)
+            self.banned.append(key)

@@ -12,7 +12,7 @@ application's commands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from zmesh.core import wire
@@ -21,7 +21,7 @@ from zmesh.core.behaviours import Behaviours
 from zmesh.core.bounds import MAX_DIRECT_TIMEOUT, MAX_TTL, Bounds
 from zmesh.core.context import Context
 from zmesh.core.direct import Outbox
-from zmesh.core.envelope import Composer, Envelope, Signer
+from zmesh.core.envelope import Composer, Envelope
 from zmesh.core.errors import PayloadError, PayloadTooLargeError
 from zmesh.core.events import (
     AddPeer,
@@ -36,6 +36,7 @@ from zmesh.core.events import (
     LinkOpened,
     Located,
     Receipt,
+    Rehearse,
     RemovePeer,
     RosterChanged,
     SendDirect,
@@ -62,21 +63,20 @@ LATE = 0.5
 class Engine:
     """One node's protocol state. ``intake.py`` documents what ``handle`` does with a frame.
 
-    ``epoch``: Unix seconds of this start, never used before. ``network``: 32 bytes, see ``wire.network_id``.
-    ``rng``: the source of every random choice, so that a seed replays a run.
+    ``composer`` signs as this node. ``rng``: the source of every random choice, so that a seed replays a run.
+    ``peer_id``: the name of this node where no registry lists it; by default its key in hex.
     """
 
     def __init__(
         self,
-        signer: Signer,
-        network: bytes,
-        epoch: int,
+        composer: Composer,
         rng: Rng,
         *,
+        peer_id: str | None = None,
         bounds: Bounds | None = None,
         handlers: Sequence[Handler] = (),
     ) -> None:
-        context = Context(Composer(signer, network, epoch), network, bounds or Bounds(), rng)
+        context = Context(composer, peer_id, bounds or Bounds(), rng)
         self._context = context
         self._out = context.out
         self._gossip = Gossip(context)
@@ -87,7 +87,7 @@ class Engine:
         self._intake = Intake(context, self._gossip, self._wants, self._links, self._outbox, self._behaviours)
         self._timers = context.timers
         self._wake_at = NEVER
-        self.me: PeerKey = signer.public
+        self.me = composer.public
         self.bounds = context.bounds
         self.peers = context.peers
         self.seen = context.seen
@@ -109,6 +109,7 @@ class Engine:
             LinkClosed: self._links.closed,
             Wake: self._wake,
             Broadcast: self._broadcast,
+            Rehearse: self._rehearse,
             SendDirect: self._send_direct,
             Located: self._located,
             Compose: self._compose,
@@ -124,7 +125,12 @@ class Engine:
     @property
     def network(self) -> bytes:
         """32 bytes: the mesh that this node speaks in now."""
-        return self._context.network
+        return self._context.composer.network
+
+    @property
+    def live(self) -> tuple[PeerKey, ...]:
+        """Links that carry messages, ascending by key."""
+        return self._context.live
 
     @property
     def wanted(self) -> int:
@@ -144,7 +150,8 @@ class Engine:
     def handle(self, event: Event, now: Now) -> list[Action]:
         """Process one event; returns the actions to carry out, in order.
 
-        Raises ``PayloadError`` for a ``Compose``, ``Broadcast`` or ``SendDirect`` that cannot travel, and nothing else.
+        Raises ``PayloadError`` for a ``Compose``, ``Broadcast``, ``Rehearse`` or ``SendDirect`` that cannot travel, and
+        nothing else.
         """
         try:
             self._dispatch[type(event)](event, now)
@@ -159,19 +166,19 @@ class Engine:
         An exception is therefore a bug of ours, or of a port that the application supplied. It is reported as
         ``Failed``, and affects neither the other events nor the timer.
         """
-        dispatch, fallen = self._dispatch, self._context.fallen
+        dispatch, banned = self._dispatch, self._context.banned
         for event in events:
             try:
                 dispatch[type(event)](event, now)
             except Exception as error:  # noqa: BLE001 - see above
                 self._context.failed(type(event).__name__, error)
-            if fallen:  # before any more of their frames are processed
-                self._links.cut_fallen(now)
+            if banned:  # before any more of their frames are processed
+                self._links.cut_banned(now)
         return self._actions(now)
 
     def _actions(self, now: Now) -> list[Action]:
-        if self._context.fallen:
-            self._links.cut_fallen(now)
+        if self._context.banned:
+            self._links.cut_banned(now)
         if self._timers.next < self._wake_at:
             self._wake_at = self._timers.next
             self._out.append(WakeAt(self._wake_at))
@@ -196,14 +203,21 @@ class Engine:
         return self._context.composer.compose(wire.KIND_CODES[event.kind], payload, now, ttl=ttl, recipient=recipient)
 
     def _broadcast(self, event: Broadcast, now: Now) -> None:
-        envelope = self._build(event, now)
-        me = self.peers.myself
-        payload = self._behaviours.as_others_read(envelope, event.payload)
-        self._behaviours.check_own(envelope, me, payload, now)
+        envelope, payload = self._checked(event, now)
         links = self._gossip.publish(envelope, now)
         self.sent[event.kind] += 1
         self._out.append(Published(envelope, links, self._context.rates.sent(envelope, now)))
-        self._behaviours.received(envelope, me, payload, now)
+        self._behaviours.received(envelope, self.peers.myself, payload, now)
+
+    def _rehearse(self, event: Rehearse, now: Now) -> None:
+        self._out.append(Composed(self._checked(event.broadcast, now)[0]))
+
+    def _checked(self, event: Broadcast, now: Now) -> tuple[Envelope, Mapping[str, Any]]:
+        """The message, and its payload as others read it. Raises ``PayloadError``."""
+        envelope = self._build(event, now)
+        payload = self._behaviours.as_others_read(envelope, event.payload)
+        self._behaviours.check_own(envelope, self.peers.myself, payload, now)
+        return envelope, payload
 
     def _send_direct(self, event: SendDirect, now: Now) -> None:
         timeout = min(max(event.timeout, 0.0), MAX_DIRECT_TIMEOUT)
@@ -257,16 +271,20 @@ class Engine:
             self._links.readmitted(now)
 
     def _join_network(self, event: JoinNetwork, now: Now) -> None:
-        self._context.join(event.network)
+        self._context.composer.network = event.network
         self.seen.clear()
 
     def _add_peer(self, event: AddPeer, now: Now) -> None:
-        if event.member.key != self.me:
+        if event.member.key == self.me:
+            self.peers.card = event.member
+        else:
             self.peers.manual[event.member.key] = event.member
             self._membership_changed(now)
 
     def _remove_peer(self, event: RemovePeer, now: Now) -> None:
-        if self.peers.manual.pop(event.key, None) is not None:
+        if event.key == self.me:
+            self.peers.card = None
+        elif self.peers.manual.pop(event.key, None) is not None:
             self._membership_changed(now)
 
     def _membership_changed(self, now: Now) -> None:

@@ -79,11 +79,6 @@ class Envelope:
         self.kind = wire.KINDS.get(self.code)
 
     @property
-    def hex_id(self) -> str:
-        """The human-readable id, as in logs: 64 hex digits."""
-        return self.id.hex()
-
-    @property
     def slot(self) -> int:
         """The second of signed time it belongs to, see ``seen.py``."""
         return self.timestamp_ms // bounds.DIGEST_SLOT_MS
@@ -94,18 +89,21 @@ class Envelope:
 
     def __repr__(self) -> str:
         kind = self.kind.value if self.kind else f"kind {self.code}"
-        return f"<Envelope {kind} {self.hex_id[:12]} by {self.author.hex()[:12]}>"
+        return f"<Envelope {kind} {self.id.hex()[:12]} by {self.author.hex()[:12]}>"
 
 
 class Composer:
-    """Builds and signs this node's messages: one epoch for its life, sequences from 1 without a gap."""
+    """Builds and signs this node's messages: one epoch for its life, sequences from 1 without a gap.
+
+    ``network``: 32 bytes, see ``wire.network_id``. ``epoch``: Unix seconds of this start, never used before.
+    """
 
     __slots__ = ("_sequence", "_signer", "epoch", "network")
 
     def __init__(self, signer: Signer, network: bytes, epoch: int) -> None:
         self._signer = signer
         self.network = network
-        """The mesh that the next message is for; changes at most once, when the node learns its chain."""
+        """The mesh that this node sends to and accepts from; changes at most once, when the node learns its chain."""
         self._sequence = 0
         self.epoch = epoch
 

@@ -25,15 +25,19 @@ class PayloadError(ZmeshError, ValueError):
 
 
 class PayloadTooLargeError(PayloadError):
-    """The one ``PayloadError`` that is about size."""
+    """A payload of more than ``bounds.MAX_PAYLOAD``, 64 KiB, once encoded: send a reference to it instead."""
 
 
 class SelfHarmError(PayloadError):
     """A valid payload that would void what its own account said before: a second, different vote, for instance."""
 
 
+class NotPledgedError(ZmeshError):
+    """A vote or proposal could not be written to disk before it would have left, so it did not leave."""
+
+
 class NotRunningError(ZmeshError, RuntimeError):
-    """The client was asked to send before ``start()`` or after ``stop()``."""
+    """The client cannot do that now: it is not running, is running already, or runs on another event loop."""
 
 
 class WireError(Exception):

@@ -76,7 +76,10 @@ class SendRefused:
 
 @dataclass(slots=True)
 class Receipt:
-    """The answer to ``Deliver``: whether the application's queue took the message. A refusal comes even unasked."""
+    """The answer to ``Deliver``: whether the application's queue took the message. A refusal comes even unasked.
+
+    ``author``: the message's, whom ``Dropped`` names if it was refused.
+    """
 
     message_id: MessageId
     author: PeerKey
@@ -114,6 +117,13 @@ class Broadcast:
 
 
 @dataclass(slots=True)
+class Rehearse:
+    """Everything that this broadcast needs short of sending it; answered by ``Composed``, or refused as it would be."""
+
+    broadcast: Broadcast
+
+
+@dataclass(slots=True)
 class SendDirect:
     """Sign a message and send it to one peer until it acknowledges; answered by ``Resolved`` with ``token``.
 
@@ -144,7 +154,7 @@ class JoinNetwork:
 
 @dataclass(slots=True)
 class AddPeer:
-    """The operator vouches for this peer by hand."""
+    """The operator vouches for this peer by hand or, if the key is this node's own, says what account it speaks for."""
 
     member: Member
 
@@ -194,6 +204,7 @@ Event = (
     | Wake
     | Compose
     | Broadcast
+    | Rehearse
     | SendDirect
     | RosterChanged
     | JoinNetwork

@@ -217,13 +217,12 @@ class Gossip:
         """An IWANT came: serve what that link was offered, within its budget."""
         for short in ids:
             entry = self._seen.get(short)
-            answers = None if entry is None or entry.answers is None else entry.answers.get(link.key)
-            if entry is None or entry.body is None or entry.answers is None or answers is None:
+            if entry is None or entry.body is None or (answers := entry.answers) is None or link.key not in answers:
                 self._context.drop(DropReason.UNSOLICITED_WANT, link.key, short)
-            elif answers >= self._bounds.want_answers or not link.want_bucket.take(now.mono, len(entry.body)):
+            elif answers[link.key] >= self._bounds.want_answers or not link.want_bucket.take(now.mono, len(entry.body)):
                 self._context.drop(DropReason.WANT_BUDGET, link.key, short)
             else:
-                entry.answers[link.key] = answers + 1
+                answers[link.key] += 1
                 # A fresh ttl: the asker's part of the mesh may be as large as the whole.
                 self._push(entry, (link.key,), entry.ttl, 1)
 

@@ -74,6 +74,7 @@ class Intake:
 
     __slots__ = (
         "_behaviours",
+        "_composer",
         "_context",
         "_epochs",
         "_gossip",
@@ -93,6 +94,7 @@ class Intake:
         self, context: Context, gossip: Gossip, wants: Wants, links: Links, outbox: Outbox, behaviours: Behaviours
     ) -> None:
         self._context = context
+        self._composer = context.composer
         self._me = context.composer.public
         self._out = context.out
         self._peers = context.peers
@@ -167,7 +169,7 @@ class Intake:
             return
         envelope = Envelope(identifier, body, signature, wire.decode_body(body))
         copy = _Copy(envelope, link.key, ttl, hops)
-        if envelope.network != self._context.network:
+        if envelope.network != self._composer.network:
             self._context.drop(DropReason.WRONG_NETWORK, link.key, identifier)
         elif envelope.recipient is None:
             self._check_gossip(copy, now)
@@ -373,9 +375,7 @@ class Intake:
 
     def _acknowledge(self, envelope: Envelope, status: AckStatus, now: Now, *, skew_ms: int | None = None) -> None:
         payload = wire.encode_payload(ack_payload(status, skew_ms))
-        ack = self._context.composer.compose(
-            wire.ACK_CODE, payload, now, recipient=envelope.author, correlation=envelope.id
-        )
+        ack = self._composer.compose(wire.ACK_CODE, payload, now, recipient=envelope.author, correlation=envelope.id)
         frames = ack.frames(0, 0)
         if status in (AckStatus.QUEUED, AckStatus.REJECTED):  # final: repeated unchanged, judged once
             self._inbox.keep(envelope.id, envelope.author, frames, now)
@@ -428,7 +428,7 @@ class Intake:
         if copy is None:
             return
         envelope, parked = copy.envelope, copy.parked
-        at_home = envelope.network == self._context.network
+        at_home = envelope.network == self._composer.network
         if event.ok and at_home and copy.link in self._peers:
             copy.accept(copy, now)
             if parked:

@@ -21,11 +21,12 @@ class TokenBucket:
 
     __slots__ = ("_at", "_burst", "_rate", "_tokens")
 
-    def __init__(self, rate: float, burst: float, now: float) -> None:
+    def __init__(self, rate: float, burst: float) -> None:
         self._rate = rate
         self._burst = burst
         self._tokens = burst
-        self._at = now
+        # Full when it is first asked, whenever that is: infinity is not below the burst, nor is NaN, at a rate of 0.
+        self._at = float("-inf")
 
     def has(self, now: float, amount: float = 1.0) -> bool:
         """Whether ``take`` would succeed."""
@@ -46,29 +47,27 @@ class TokenBucket:
 
     def owe(self, now: float, amount: float) -> float:
         """Take ``amount`` even if it is not available; returns the seconds until as much could be taken again."""
-        tokens = self._tokens + (now - self._at) * self._rate
-        self._tokens = (tokens if tokens < self._burst else self._burst) - amount
-        self._at = now
-        lacking = (amount if amount < self._burst else self._burst) - self._tokens
+        self.has(now)  # brings it up to date
+        self._tokens -= amount
+        lacking = min(amount, self._burst) - self._tokens
         return lacking / self._rate if lacking > 0 else 0.0
 
 
 class Limits:
-    """A token bucket for each of a bounded number of names: beyond ``most``, the least recently used starts afresh."""
+    """A token bucket for each of up to ``MAX_NAMES`` names: beyond, the least recently used starts afresh."""
 
-    __slots__ = ("_buckets", "_burst", "_most", "_rate")
+    __slots__ = ("_buckets", "_burst", "_rate")
 
-    def __init__(self, rate: float, burst: float, most: int = MAX_NAMES) -> None:
+    def __init__(self, rate: float, burst: float) -> None:
         self._rate = rate
         self._burst = burst
-        self._most = most
         self._buckets: dict[Hashable, TokenBucket] = {}
 
     def take(self, name: Hashable, now: float, amount: float = 1.0) -> bool:
         """Take ``amount`` from the bucket of ``name``, if it is available."""
         # Put back at the end, so that the first is the least recently used.
-        bucket = self._buckets.pop(name, None) or TokenBucket(self._rate, self._burst, now)
-        if len(self._buckets) >= self._most:
+        bucket = self._buckets.pop(name, None) or TokenBucket(self._rate, self._burst)
+        if len(self._buckets) >= MAX_NAMES:
             del self._buckets[next(iter(self._buckets))]
         self._buckets[name] = bucket
         return bucket.take(now, amount)

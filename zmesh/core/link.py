@@ -92,14 +92,14 @@ class Link:
         "why",
     )
 
-    def __init__(self, key: PeerKey, bounds: Bounds, now: float, *, wanted: bool) -> None:
+    def __init__(self, key: PeerKey, bounds: Bounds) -> None:
         self.key = key
-        self.wanted = wanted
+        self.wanted = False
         """Whether this node chose it as a neighbour. Only those are dialled again and again."""
         self.state = LinkState.AWAY
         self.inbound = False
         self.outbound = False
-        self.outbound_at = now
+        self.outbound_at = float("-inf")
         """When the connection that we dialled last opened."""
         self.dialling = False
         """Whether a dial of ours is in progress. There is never more than one."""
@@ -111,13 +111,15 @@ class Link:
         """When it was last dialled out of turn."""
         self.why = "not dialled yet"
         """Why it is not live, human-readable."""
-        self.opened_at = now
-        self.heard_at = now
+        self.opened_at = float("-inf")
+        """When it last became OPEN."""
+        self.heard_at = float("-inf")
+        """When a frame last came, or a connection opened."""
         self.hello_id: MessageId | None = None
         """Our last HELLO, until an answer to it is verified."""
         self.awaits_answer = False
         """Whether nothing that looks like its answer has come yet."""
-        self.hello_at = now
+        self.hello_at = float("-inf")
         """When our last HELLO left."""
         self.greeted_at = float("-inf")
         """When a HELLO that was no answer to ours was last let through to verification."""
@@ -127,14 +129,14 @@ class Link:
         """Seconds by which their clock is ahead of ours."""
         self.idle_at: float | None = None
         """For a link kept only for direct sends: when it may be closed."""
-        self.bucket = TokenBucket(bounds.link_rate, bounds.link_burst, now)
-        self.refusals = TokenBucket(bounds.direct_rate, bounds.direct_burst, now)
+        self.bucket = TokenBucket(bounds.link_rate, bounds.link_burst)
+        self.refusals = TokenBucket(bounds.direct_rate, bounds.direct_burst)
         """Direct messages refused with an answer before they were verified: each answer costs a signature."""
-        self.digests = TokenBucket(bounds.compare_rate, bounds.compare_burst, now)
+        self.digests = TokenBucket(bounds.compare_rate, bounds.compare_burst)
         """DIGESTs that are compared."""
-        self.lists = TokenBucket(bounds.compare_rate, bounds.compare_burst, now)
+        self.lists = TokenBucket(bounds.compare_rate, bounds.compare_burst)
         """LISTs that are answered."""
-        self.want_bucket = TokenBucket(bounds.want_bytes_rate, bounds.want_bytes_burst, now)
+        self.want_bucket = TokenBucket(bounds.want_bytes_rate, bounds.want_bytes_burst)
         """Bytes that it may make us serve and list."""
         self.holder = Holder()
         self.differed: dict[tuple[int, bool], int] = {}

@@ -40,7 +40,8 @@ HELLO_GAP = 0.05
 """Minimum seconds between HELLOs of one link that we process: each costs a verification and a signature."""
 HURRY = 5.0
 """Minimum seconds between dials out of turn: a peer states its own address, and could make us all flood another's."""
-FALLEN = "its reputation is too low"
+BANNED = "its reputation is too low"
+"""Why a link to a peer below ``drop_below`` is down. It is banned until its reputation has healed that far."""
 AFTER_LEAVE = 3
 """Failures that a LEAVE counts for: a peer that said goodbye is not expected back within a second or two."""
 
@@ -68,7 +69,7 @@ class Links:
             link = context.links.get(key)
             is_news = link is None or not link.wanted
             if link is None:
-                link = context.links[key] = Link(key, context.bounds, now.mono, wanted=True)
+                link = context.links[key] = Link(key, context.bounds)
             link.wanted = True
             link.idle_at = None
             if not link.outbound:
@@ -94,7 +95,7 @@ class Links:
         context = self._context
         link = context.links.get(key)
         if link is None:
-            link = context.links[key] = Link(key, context.bounds, now.mono, wanted=False)
+            link = context.links[key] = Link(key, context.bounds)
         if not link.wanted:
             link.idle_at = now.mono + context.bounds.direct_idle
         if link.state is LinkState.LIVE:
@@ -123,8 +124,8 @@ class Links:
         member = context.peers.get(link.key)
         if member is None:
             return
-        if self._is_fallen(member, now):
-            link.why = FALLEN
+        if self._is_banned(member, now):
+            link.why = BANNED
             self._dial_at(link, now.mono + context.bounds.redial_max)
             return
         endpoints = context.peers.endpoints(member)
@@ -156,11 +157,11 @@ class Links:
         context = self._context
         link = context.links.get(event.link)
         member = context.peers.get(event.link)
-        if member is not None and self._is_fallen(member, now):
+        if member is not None and self._is_banned(member, now):
             # It dialled us again after it was cut; we do not dial it before its score has healed.
-            context.out.append(Hangup(event.link, FALLEN))
+            context.out.append(Hangup(event.link, BANNED))
             if link is not None:
-                self._down(link, FALLEN, now)
+                self._down(link, BANNED, now)
             return
         if link is None:
             if event.link not in context.peers:
@@ -170,7 +171,7 @@ class Links:
                 context.out.append(Hangup(event.link, "no room for more links"))
                 context.out.append(Notice("link_refused", {"peer": event.link.hex(), "why": "max_peers reached"}))
                 return
-            link = context.links[event.link] = Link(event.link, context.bounds, now.mono, wanted=False)
+            link = context.links[event.link] = Link(event.link, context.bounds)
         if event.inbound:
             link.inbound = True
         else:
@@ -281,16 +282,16 @@ class Links:
         """A peer that does not belong got through to us: cut it."""
         self._context.out.append(Hangup(key, "not admitted"))
 
-    def cut_fallen(self, now: Now) -> None:
-        """Cut the links of peers whose reputation just fell too low; they are redialled once it has healed."""
-        fallen = self._context.fallen
-        while fallen:
-            link = self._context.links.get(fallen.pop())
-            if link is not None and (link.is_open or link.state is not LinkState.AWAY):
-                self._context.out.append(Hangup(link.key, FALLEN))
-                self._down(link, FALLEN, now)
+    def cut_banned(self, now: Now) -> None:
+        """Cut the links of peers that were just banned; they are redialled once their reputation has healed."""
+        banned = self._context.banned
+        while banned:
+            link = self._context.links.get(banned.pop())
+            if link is not None and link.state is not LinkState.AWAY:
+                self._context.out.append(Hangup(link.key, BANNED))
+                self._down(link, BANNED, now)
 
-    def _is_fallen(self, member: Member, now: Now) -> bool:
+    def _is_banned(self, member: Member, now: Now) -> bool:
         return self._context.peers.reputation.score(member, now.mono) < self._context.bounds.drop_below
 
     def _down(self, link: Link, why: str, now: Now) -> None:

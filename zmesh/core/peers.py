@@ -44,14 +44,15 @@ class Peers:
         "_ignored_at",
         "_me",
         "_unlisted",
+        "card",
         "manual",
         "reputation",
         "roster",
     )
 
-    def __init__(self, me: PeerKey, bounds: Bounds) -> None:
+    def __init__(self, me: PeerKey, bounds: Bounds, peer_id: str | None = None) -> None:
         self._me = me
-        self._unlisted = Member(me, me.hex(), me.hex())
+        self._unlisted = Member(me, me.hex(), me.hex() if peer_id is None else peer_id)
         self._bounds = bounds
         self._endpoints: dict[PeerKey, tuple[Endpoint, ...]] = {}
         self._heard: dict[PeerKey, float] = {}
@@ -59,24 +60,24 @@ class Peers:
         self._ignored_at = float("-inf")
         self.roster: Roster = EMPTY_ROSTER
         self.manual: dict[PeerKey, Member] = {}
+        self.card: Member | None = None
+        """What the operator says about this node itself."""
         self.reputation = Reputation(bounds.heal)
 
     # ------------------------------------------------------------ membership
 
     def get(self, key: PeerKey) -> Member | None:
         """The member that speaks with this key now (this node included), or None: not admitted."""
-        member = self.roster.by_key.get(key)
-        return member if member is not None else self.manual.get(key)
+        return self.roster.by_key.get(key) or self.manual.get(key)
 
     @property
     def myself(self) -> Member:
-        """This node, even if no registry lists it."""
-        return self.roster.by_key.get(self._me) or self._unlisted
+        """This node: what the registry says, else what the operator says, else its key without stake."""
+        return self.roster.by_key.get(self._me) or self.card or self._unlisted
 
     def author(self, key: PeerKey) -> Member | None:
         """The member that may have written with this key, or this node itself; None if it does not belong."""
-        member = self.roster.by_key.get(key) or self.manual.get(key)
-        return self.myself if member is None and key == self._me else member
+        return self.get(key) or (self.myself if key == self._me else None)
 
     def __contains__(self, key: object) -> bool:
         return key != self._me and (key in self.roster.by_key or key in self.manual)

@@ -10,6 +10,7 @@ Rules
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection
 
 from zmesh.core.bounds import Bounds
@@ -26,17 +27,21 @@ OWN_SHARE = 0.9
 """The share we send at once of what others accept at once: messages that bunch up on the way are still accepted."""
 
 
-class AuthorRates:
-    """The buckets of all accounts heard from; they start full, so it does not matter when they are made."""
+def _buckets(rate: float, burst: float) -> defaultdict[str, TokenBucket]:
+    """A bucket for each account, by its name."""
+    return defaultdict(lambda: TokenBucket(rate, burst))
 
-    __slots__ = ("_bounds", "_burst", "_direct", "_gossip", "_own")
+
+class AuthorRates:
+    """The buckets of all accounts heard from; each is made when it is first asked for."""
+
+    __slots__ = ("_burst", "_direct", "_gossip", "_own")
 
     def __init__(self, bounds: Bounds) -> None:
-        self._bounds = bounds
         self._burst = bounds.author_burst
-        self._gossip: dict[str, TokenBucket] = {}
-        self._direct: dict[str, TokenBucket] = {}
-        self._own = TokenBucket(bounds.author_rate, OWN_SHARE * bounds.author_burst, 0.0)
+        self._gossip = _buckets(bounds.author_rate, bounds.author_burst)
+        self._direct = _buckets(bounds.direct_rate, bounds.direct_burst)
+        self._own = TokenBucket(bounds.author_rate, OWN_SHARE * bounds.author_burst)
 
     def retain(self, accounts: Collection[str]) -> None:
         """Membership changed: drop the buckets of accounts that no longer belong."""
@@ -46,19 +51,11 @@ class AuthorRates:
 
     def gossip(self, author: Member) -> TokenBucket:
         """For the account's gossip, in units of ``weight``."""
-        bucket = self._gossip.get(author.account)
-        if bucket is None:
-            bucket = TokenBucket(self._bounds.author_rate, self._bounds.author_burst, 0.0)
-            self._gossip[author.account] = bucket
-        return bucket
+        return self._gossip[author.account]
 
     def direct(self, author: Member) -> TokenBucket:
         """For the account's direct messages to this node, in messages."""
-        bucket = self._direct.get(author.account)
-        if bucket is None:
-            bucket = TokenBucket(self._bounds.direct_rate, self._bounds.direct_burst, 0.0)
-            self._direct[author.account] = bucket
-        return bucket
+        return self._direct[author.account]
 
     def weight(self, envelope: Envelope) -> float:
         """The units that a gossip message takes; never more than the burst, or it could not pass at all."""

@@ -179,9 +179,10 @@ class SeenStore:
     def add(self, envelope: Envelope, link: PeerKey | None, *, keep: bool = True) -> Seen:
         """Remember a verified message that came over ``link``, or is our own; with ``keep``, also its bytes."""
         short = envelope.short
-        slot = self._slots.get(envelope.timestamp_ms // DIGEST_SLOT_MS)
+        number = envelope.slot
+        slot = self._slots.get(number)
         if slot is None:
-            slot = self._slots[envelope.slot] = _Slot(envelope.slot)
+            slot = self._slots[number] = _Slot(number)
         insort(slot.ids, short)
         slot.checksum = None
         ledger = self._ledgers.get(envelope.author)

@@ -25,10 +25,12 @@ Frames = tuple[bytes, ...]
 
 
 class Endpoint(NamedTuple):
-    """A place to dial: host is a DNS name or an IP literal without brackets."""
+    """A place to dial."""
 
     host: str
+    """A DNS name, or an IP literal without brackets."""
     port: int
+    """1 to 65535."""
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -168,6 +170,7 @@ class Member(NamedTuple):
     """One that may take part: an account, and the one mesh key that speaks for it."""
 
     key: PeerKey
+    """32 bytes: its Ed25519 mesh key."""
     account: str
     """The account that votes, limits and reputation belong to: SS58, or the key in hex where there is no chain."""
     peer_id: str
@@ -177,9 +180,11 @@ class Member(NamedTuple):
     stake: int = 0
     """In the chain's smallest unit."""
     is_validator: bool = True
+    """False for one that may connect but whose votes do not count."""
     reputation: float = 100.0
     """0 to 100: where its score starts, and what it heals back to."""
     capabilities: tuple[str, ...] = ()
+    """What it says it can do, in words such as ``train``."""
 
 
 _MEMBER_TYPES = {"key": bytes, "account": str, "peer_id": str, "endpoints": tuple, "stake": int}
@@ -195,10 +200,13 @@ class Roster:
     """
 
     members: tuple[Member, ...] = ()
+    """In the order given by the registry."""
     by_key: Mapping[PeerKey, Member] = field(init=False, repr=False)
+    """The same members."""
     ring: tuple[PeerKey, ...] = field(init=False, repr=False)
     """All keys in ascending order: the positions that neighbours are chosen by."""
     keys: frozenset[PeerKey] = field(init=False, repr=False)
+    """All keys."""
 
     def __post_init__(self) -> None:
         for name, kind in _MEMBER_TYPES.items():
@@ -227,3 +235,4 @@ class Roster:
 
 
 EMPTY_ROSTER = Roster()
+"""Of no members: what is in force before a registry named any."""

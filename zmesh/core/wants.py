@@ -183,23 +183,17 @@ class Wants:
         self._context.timers.note(moment, self._check, ids)
 
     def _check(self, ids: list[bytes], now: Now) -> None:
-        """An answer is due: turn to other holders, and blame those that kept us waiting too long."""
+        """An answer is due: turn to other holders, and let go of those that kept us waiting too long."""
         ask: dict[PeerKey, list[bytes]] = {}
         waiting: list[bytes] = []
-        silent: set[PeerKey] = set()
-        broken: dict[PeerKey, bool] = {}  # links that broke an offer, and whether they talked meanwhile
+        overdue: dict[PeerKey, list[float]] = {}
         for short in ids:
             want = self._wants.get(short)
             if want is None or want.due > now.mono:
                 continue
-            for key, (first, _) in list(want.asked.items()):
-                if now.mono - first >= self._bounds.want_offence:
-                    silent.add(key)
-                    link = self._context.links[key]
-                    if self._owes(link, first):
-                        talked = link.heard_at >= first + self._bounds.want_offence / 2
-                        broken[key] = talked or broken.get(key, False)
-                    self._unhold(short, want, key)
+            for key, asked_at in self._overdue(want, now):
+                overdue.setdefault(key, []).append(asked_at)
+                self._unhold(short, want, key)
             if not want.holders:
                 del self._wants[short]
             elif (next_one := self._next_holder(want)) is not None:
@@ -210,31 +204,34 @@ class Wants:
             link = self._context.links[key]
             self._ask(link, wanted, now)
             waiting += [short for short in wanted if short in link.holder.queue]
-        for key in sorted(silent):
-            if key in broken and (broken[key] or self._is_silent_again(self._context.links[key], now)):
-                self._blame(key, now)
+        for key in sorted(overdue):
+            self._judge(self._context.links[key], overdue[key], now)
             self._pump(key, now)
         if waiting:
             self._check_at(now.mono + self._bounds.want_offence / 4, waiting)
 
-    def _blame(self, key: PeerKey, now: Now) -> None:
-        """One fault for all that one stall broke: at most one in ``want_offence`` seconds."""
-        holder = self._context.links[key].holder
-        if now.mono - holder.blamed_at >= self._bounds.want_offence:
+    def _overdue(self, want: _Want, now: Now) -> list[tuple[PeerKey, float]]:
+        """The holders that had ``want_offence`` seconds to send it, and when each was first asked."""
+        patience = self._bounds.want_offence
+        return [(key, first) for key, (first, _) in want.asked.items() if now.mono - first >= patience]
+
+    def _judge(self, link: Link, asked_at: list[float], now: Now) -> None:
+        """Apply rule 2 to a link that did not send what it was first asked for at these times."""
+        holder, patience = link.holder, self._bounds.want_offence
+        # It may not have been asked, or serve us as fast as its budget or our own reading allows.
+        excused = max(holder.unsent_at, holder.served_at, self._context.late_at)
+        owed = [first for first in asked_at if first > excused]
+        if not owed:
+            return
+        if link.heard_at < min(owed) + patience / 2:  # it said nothing at all
+            if now.mono - holder.silent_at >= patience:
+                holder.silent_at = now.mono
+                holder.silences += 1
+            if holder.silences < SILENCES:
+                return
+        if now.mono - holder.blamed_at >= patience:  # else the same stall broke these
             holder.blamed_at = now.mono
-            self._context.blame(key, Fault.BROKEN_OFFER, now)
-
-    def _owes(self, link: Link, since: float) -> bool:
-        """False if the link may not have been asked, or serves us as fast as its budget or our own reading allows."""
-        return max(link.holder.unsent_at, link.holder.served_at, self._context.late_at) < since
-
-    def _is_silent_again(self, link: Link, now: Now) -> bool:
-        """Note that offers ended in a link's silence; True if that came so often in a row that it is to blame."""
-        holder = link.holder
-        if now.mono - holder.silent_at >= self._bounds.want_offence:
-            holder.silent_at = now.mono
-            holder.silences += 1
-        return holder.silences >= SILENCES
+            self._context.blame(link.key, Fault.BROKEN_OFFER, now)
 
     def _next_holder(self, want: _Want) -> PeerKey | None:
         """A holder not asked yet; else, as an answer may have been lost, the one asked least; None means wait."""

@@ -26,6 +26,7 @@ import msgpack
 from zmesh.core import bounds
 from zmesh.core.errors import PayloadError, PayloadTooLargeError, WireError
 from zmesh.core.types import DropReason, Frames, MessageId, MessageType
+from zmesh.core.unsendable import flaw_of
 
 VERSION: Final = 1
 
@@ -313,7 +314,8 @@ _TEXT: Final = frozenset((str,))
 def encode_payload(payload: Mapping[str, Any]) -> bytes:
     """The bytes of an application's payload: a msgpack map with string keys.
 
-    Raises ``PayloadError`` when it holds what msgpack cannot carry, or is larger than ``bounds.MAX_PAYLOAD``.
+    Raises ``PayloadError``, which says where, if it holds what cannot travel, and ``PayloadTooLargeError`` if it is
+    larger than ``bounds.MAX_PAYLOAD``.
     """
     if type(payload) is not dict:
         if not isinstance(payload, Mapping):
@@ -326,7 +328,8 @@ def encode_payload(payload: Mapping[str, Any]) -> bytes:
     try:
         encoded: bytes = msgpack.Packer(use_bin_type=True, buf_size=_BUFFER).pack(payload)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise PayloadError(f"msgpack cannot carry this payload: {error}") from None
+        flaw = flaw_of(payload, MAX_NESTING) or f"a payload must be what msgpack can carry: {error}"
+        raise PayloadError(flaw) from None
     if len(encoded) > bounds.MAX_PAYLOAD:
         raise PayloadTooLargeError(
             f"a payload of {len(encoded)} bytes is over the limit of {bounds.MAX_PAYLOAD}: "
@@ -338,7 +341,8 @@ def encode_payload(payload: Mapping[str, Any]) -> bytes:
     try:
         decode_payload(encoded)
     except WireError as error:
-        raise PayloadError(f"this payload would be refused by every peer: {error.detail}") from None
+        flaw = flaw_of(payload, MAX_NESTING) or f"this payload would be refused by every peer: {error.detail}"
+        raise PayloadError(flaw) from None
     return encoded
 
 

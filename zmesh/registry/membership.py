@@ -28,7 +28,7 @@ from math import inf
 from typing import Any, Final, Literal, NamedTuple
 
 from zmesh.core.errors import ConfigError, WireError
-from zmesh.core.limits import Limits
+from zmesh.core.limits import Limits, TokenBucket
 from zmesh.core.now import Now
 from zmesh.core.types import EMPTY_ROSTER, Member, PeerKey, Roster
 from zmesh.core.wire import digest32
@@ -106,7 +106,7 @@ class Membership:
         # Accounts and sequences whose contradiction is proven and logged.
         self._convicted: dict[tuple[bytes, int], None] = {}
         self._refusals = Refusals()
-        self._forgeries = Limits(SLOW_RATE, SLOW_BURST)
+        self._forgeries = TokenBucket(SLOW_RATE, SLOW_BURST)
         self._renewals = Limits(RENEWAL_RATE, RENEWAL_BURST)
         self._signed: dict[bytes, None] = {}
         self.counters: Counter[str] = Counter()
@@ -292,11 +292,11 @@ class Membership:
         if mark in self._signed:
             return Standing.ADMITTED
         slow = delegation.scheme is Scheme.ECDSA
-        if not self._renewals.has(said.account, mono) or (slow and not self._forgeries.has(None, mono)):
+        if not self._renewals.has(said.account, mono) or (slow and not self._forgeries.has(mono)):
             return Standing.BUSY
         is_signed = delegation.signed_by_account()
         if slow and not (is_signed and said.account in self._found.accounts):  # unnamed accounts cost nothing
-            self._forgeries.take(None, mono)
+            self._forgeries.take(mono)
         if not is_signed:
             return Standing.FORGED
         self._renewals.take(said.account, mono)

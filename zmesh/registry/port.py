@@ -60,6 +60,7 @@ class ValidatorSet:
 
 
 OnChange = Callable[[ValidatorSet], None]
+"""Called with each new set; it accepts the same set again."""
 
 
 @dataclass(frozen=True, slots=True)
