@@ -66,13 +66,9 @@ class Introductions:
     async def stop(self) -> None:
         """Nothing to stop."""
 
-    def describe(self) -> str:
-        """A human-readable description."""
-        return "whoever the benchmark introduced"
-
     def status(self) -> RegistryStatus:
         """Always fresh."""
-        return RegistryStatus(self.describe(), len(self._roster), 0.0, None)
+        return RegistryStatus("whoever the benchmark introduced", len(self._roster), 0.0, None)
 
 
 @dataclass

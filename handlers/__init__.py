@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from zmesh.core.types import Member
 from zmesh.handlers.heartbeat import Heartbeat
-from zmesh.handlers.offers import Judge, Offer, RecordPorts, Taken
+from zmesh.handlers.offers import Judge, Offer, RecordOutcome, RecordPorts
 from zmesh.handlers.record import Description, Record, decode_record, encode_record, is_local, verify_record
 from zmesh.handlers.records import Records
 from zmesh.handlers.rounds import Delta, Round, Rounds, RoundState
@@ -29,13 +29,13 @@ __all__ = [
     "Offer",
     "Proposal",
     "Record",
+    "RecordOutcome",
     "RecordPorts",
     "Records",
     "Round",
     "RoundState",
     "Rounds",
     "Signed",
-    "Taken",
     "Tally",
     "Votes",
     "decode_record",

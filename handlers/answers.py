@@ -15,6 +15,7 @@ from zmesh.core.envelope import Envelope
 from zmesh.core.events import Command, SendDirect
 from zmesh.core.now import Now
 from zmesh.core.types import Member, MessageType, PeerKey
+from zmesh.core.wire import KEY_SIZE
 from zmesh.handlers.record import Record
 
 ANSWERS: Final = 4
@@ -76,7 +77,7 @@ def _lacking(asker: PeerKey, question: Mapping[str, Any], held: Mapping[PeerKey,
     """
     has = dict(question["known"])
     after = question.get("after") or b""
-    until = question.get("until") or b"\xff" * 32
+    until = question.get("until") or b"\xff" * KEY_SIZE
     return [
         held[key]
         for key in sorted(held)

@@ -3,8 +3,8 @@
 Why: a newcomer has no links, so its own messages reach only the peers it asks. A node that accepts its record passes it
 on once, so all members know each other seconds after one meeting.
 Rules
- 1. Limits are by account, never by address or key alone, both for introducing and for being introduced. Both sides
-    apply the same limits, so an honest introducer is never ignored for its zeal.
+ 1. Introducing is limited by account, being introduced by mesh key, and neither by address. Both sides apply the same
+    limits, so an honest introducer is never ignored for its zeal.
  2. A record that came by gossip, in an answer or from disk is not introduced: another node did that. The exception is a
     record with which an account changes its key, since it may have been shown to some and kept from others.
  3. Only the newest record of a key waits.
@@ -18,6 +18,7 @@ from typing import Final
 from zmesh.core.envelope import Signer
 from zmesh.core.limits import Limits, TokenBucket
 from zmesh.core.types import PeerKey
+from zmesh.core.wire import digest32
 from zmesh.handlers.record import Record
 
 INTRODUCER_RATE: Final = 8.0
@@ -38,11 +39,11 @@ LOOK_AGAIN: Final = 1.0
 """Seconds until introductions that a limit held back are retried."""
 
 
-class Repeats:
+class Repeaters:
     """Picks a few nodes for a message. Others cannot foretell which, or an author could choose ids to suit."""
 
     def __init__(self, signer: Signer) -> None:
-        self._secret = blake2b(signer.sign(_LOT_TAG), digest_size=32).digest()
+        self._secret = digest32(signer.sign(_LOT_TAG))
 
     def picks(self, message: bytes, among: int) -> bool:
         """True if this node is picked for the message with this id, in a mesh of ``among``."""

@@ -1,7 +1,8 @@
 """What becomes of an offered peer record, and what the code that offers or judges records needs to know.
 
 Rules
- 1. Every outcome has a name, which is also its counter: that of ``Taken``, or the reason why the key does not belong.
+ 1. Every outcome has a name, which is also its counter: that of ``RecordOutcome``, or of the ``Standing`` for which the
+    key does not belong.
  2. A record that is false for every node is the fault of the peer that passed it on; one that only this node refuses,
     and only today, is no one's fault.
 """
@@ -16,10 +17,11 @@ from typing import Final, NamedTuple
 from zmesh.core.envelope import Signer
 from zmesh.core.types import Verdict
 from zmesh.handlers.record import Record, Verify
+from zmesh.handlers.standing import Standing
 
 
 @unique
-class Taken(StrEnum):
+class RecordOutcome(StrEnum):
     """What became of a record that was offered; each is also a counter."""
 
     NEW = "new"
@@ -29,7 +31,7 @@ class Taken(StrEnum):
     EQUIVOCATION = "equivocation"
     """It contradicts another record with the same sequence: the proof is kept."""
     REFUSED = "refused"
-    """Its key does not belong, for the reason returned by ``judge``; counted under that reason's name."""
+    """Its key does not belong, for the reason that ``judge`` gives; counted under that reason's name."""
     OTHER_NETWORK = "other_network"
     LOCAL_ADDRESS = "local_address"
     """It points at loopback or link-local addresses, which this node does not accept from others."""
@@ -39,18 +41,27 @@ class Taken(StrEnum):
 
 
 class Offer(NamedTuple):
-    """The outcome for a record, and its name: that of ``taken``, or the reason why its key does not belong."""
+    """The outcome for a record."""
 
-    taken: Taken
-    name: str
+    outcome: RecordOutcome
+    standing: Standing = Standing.ADMITTED
+    """Of its key: the reason, if the outcome is REFUSED."""
+
+    @property
+    def name(self) -> str:
+        """The outcome's, or that of the reason why its key does not belong."""
+        return self.standing.value if self.outcome is RecordOutcome.REFUSED else self.outcome.value
+
+    @property
+    def is_false(self) -> bool:
+        """True if every node refuses it: whoever passes it on is to blame."""
+        return self.outcome is RecordOutcome.BAD_SIGNATURE or self.standing.is_false
 
 
-Judge = Callable[[Record], str | None]
-"""The name of the reason why the key of this record may not take part, or None if it may. Asks the registry first,
-checks the signatures of the delegation but not that of the record, and has no side effects."""
-
-FALSE: Final = frozenset({"forged", "not_held", "malformed"})
-"""Reasons that hold at every node: a peer that passes on such a record did not check it, and is to blame."""
+Judge = Callable[[Record], Standing]
+"""The standing of this record's key. Asks the registry first, and checks the signatures of the delegation but not that
+of the record. Not pure: it counts, logs, charges limits and remembers a delegation that holds, but nothing else of the
+record."""
 
 
 def _nobody(_record: Record) -> bool:
@@ -68,23 +79,23 @@ class RecordPorts:
     verify: Verify
     judge: Judge
     """Tells whether its key belongs: only members may have a record."""
-    took: Callable[[Record], bool] = _nobody
+    accepted: Callable[[Record], bool] = _nobody
     """Called with each record that became the newest of its key; the own record among them comes from another life.
     Returns True if its account now speaks with another key than before: then no node may miss this record."""
 
 
-UNJUDGED: Final = frozenset({Taken.OTHER_NETWORK, Taken.KNOWN, Taken.OLDER})
+UNJUDGED: Final = frozenset({RecordOutcome.OTHER_NETWORK, RecordOutcome.KNOWN, RecordOutcome.OLDER})
 """Outcomes that are clear without asking who belongs."""
 
-VERDICTS: Final[Mapping[Taken, Verdict]] = {
-    Taken.NEW: Verdict.ACCEPT,
-    Taken.KNOWN: Verdict.ACCEPT,  # announced again for peers that joined since
-    Taken.OLDER: Verdict.IGNORE,  # its author lost its disk, or a peer held an old one back
-    Taken.EQUIVOCATION: Verdict.RELAY,
-    Taken.REFUSED: Verdict.IGNORE,  # registries differ for a while
-    Taken.OTHER_NETWORK: Verdict.REJECT,
-    Taken.LOCAL_ADDRESS: Verdict.IGNORE,  # each node's own setting decides
-    Taken.BAD_SIGNATURE: Verdict.REJECT,  # the peer that brings a record must have checked it
-    Taken.MALFORMED: Verdict.REJECT,
-    Taken.FULL: Verdict.IGNORE,
+VERDICTS: Final[Mapping[RecordOutcome, Verdict]] = {
+    RecordOutcome.NEW: Verdict.ACCEPT,
+    RecordOutcome.KNOWN: Verdict.ACCEPT,  # announced again for peers that joined since
+    RecordOutcome.OLDER: Verdict.IGNORE,  # its author lost its disk, or a peer held an old one back
+    RecordOutcome.EQUIVOCATION: Verdict.RELAY,
+    RecordOutcome.REFUSED: Verdict.IGNORE,  # registries differ for a while
+    RecordOutcome.OTHER_NETWORK: Verdict.REJECT,
+    RecordOutcome.LOCAL_ADDRESS: Verdict.IGNORE,  # each node's own setting decides
+    RecordOutcome.BAD_SIGNATURE: Verdict.REJECT,  # the peer that brings a record must have checked it
+    RecordOutcome.MALFORMED: Verdict.REJECT,
+    RecordOutcome.FULL: Verdict.IGNORE,
 }

@@ -61,9 +61,9 @@ class Questions:
             return None
         self._asked_at, self._again_at = now.mono, float("inf")
         self._answerers.clear()
-        return self.next(held)
+        return self._next(held)
 
-    def next(self, held: Mapping[PeerKey, Record]) -> Broadcast:
+    def _next(self, held: Mapping[PeerKey, Record]) -> Broadcast:
         """The question for what is not ``held``, in the next range of keys."""
         payload: dict[str, Any] = {}
         if self._cursor:

@@ -14,30 +14,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import blake2b
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Final
 
 import msgpack
 
-from zmesh.core.bounds import MAX_ENDPOINTS, MAX_NAME
+from zmesh.core.bounds import MAX_DELEGATION, MAX_ENDPOINTS, MAX_HOST, MAX_NAME
 from zmesh.core.errors import ConfigError
 from zmesh.core.types import Endpoint, PeerKey
-from zmesh.core.wire import KEY_SIZE, SIGNATURE_SIZE, malformed
+from zmesh.core.wire import KEY_SIZE, SIGNATURE_SIZE, digest32, malformed, unpack
 from zmesh.handlers.schema import Check, blob, items, text, whole
 
 VERSION: Final = 1
 SIGN_TAG: Final = b"zmesh/1 record:"
 MAX_RECORD: Final = 4 * 1024
 """Bytes with signature: eight endpoints of the longest DNS name (2 KiB), sixteen capabilities (1 KiB), the rest."""
-MAX_HOST: Final = 253
-"""Bytes of a host: the longest DNS name (RFC 1035)."""
 MAX_CAPABILITIES: Final = 16
 """Words that a peer uses to describe itself: a record stays small enough for every node to gossip."""
 MAX_CAPABILITY: Final = 64
 """Bytes of one such word in UTF-8."""
-MAX_DELEGATION: Final = 512
-"""Bytes of what an account signed for this key: two signatures, two keys, and a few lines."""
 MAX_WIRE_VERSIONS: Final = 8
 """Wire versions that one node speaks: an upgrade needs two at once."""
 
@@ -127,11 +122,6 @@ class Record:
     """All of it as it travels, signature included."""
 
     @property
-    def multiaddrs(self) -> tuple[str, ...]:
-        """The endpoints as ``/ip4/HOST/tcp/PORT`` and the like."""
-        return tuple(f"/{_protocol(host)}/{host}/tcp/{port}" for host, port in self.endpoints)
-
-    @property
     def has_local_endpoint(self) -> bool:
         """True if an endpoint leads back to the machine that dials it, or never leaves one network segment."""
         return any(is_local(endpoint.host) for endpoint in self.endpoints)
@@ -196,7 +186,7 @@ def decode_record(encoded: bytes) -> Record:
     """Parse a record without verifying its signature. Raises ``WireError`` (MALFORMED) and nothing else."""
     if not SIGNATURE_SIZE < len(encoded) <= MAX_RECORD:
         raise malformed(f"a record must have {SIGNATURE_SIZE + 1} to {MAX_RECORD} bytes, not {len(encoded)}")
-    fields = _unpack(encoded[:-SIGNATURE_SIZE])
+    fields = unpack(encoded[:-SIGNATURE_SIZE])
     if type(fields) is not list or len(fields) < len(_LAYOUT):
         raise malformed(f"a record must be an array of at least {len(_LAYOUT)} fields")
     for (name, check), value in zip(_LAYOUT, fields, strict=False):
@@ -243,19 +233,4 @@ def is_local(host: str) -> bool:
 
 
 def _signing_input(body: bytes) -> bytes:
-    return SIGN_TAG + blake2b(body, digest_size=32).digest()
-
-
-def _protocol(host: str) -> str:
-    try:
-        return f"ip{ip_address(host).version}"
-    except ValueError:
-        return "dns"
-
-
-def _unpack(data: bytes) -> Any:
-    # The same exceptions as in wire.py, for the reasons given there.
-    try:
-        return msgpack.unpackb(data, raw=False, strict_map_key=True)
-    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
-        raise malformed(f"not msgpack: {type(error).__name__}") from None
+    return SIGN_TAG + digest32(body)

@@ -37,10 +37,10 @@ from zmesh.core.errors import WireError
 from zmesh.core.events import Broadcast, Command, Located
 from zmesh.core.now import Now
 from zmesh.core.types import Endpoint, Member, MessageType, PeerKey, Verdict
-from zmesh.core.wire import MAX_UINT, malformed
+from zmesh.core.wire import KEY_SIZE, MAX_UINT, UNPACK_ERRORS, malformed
 from zmesh.handlers.answers import MAX_ANSWER, Answers
-from zmesh.handlers.introductions import Introductions, Repeats
-from zmesh.handlers.offers import FALSE, UNJUDGED, VERDICTS, Offer, RecordPorts, Taken
+from zmesh.handlers.introductions import Introductions, Repeaters
+from zmesh.handlers.offers import UNJUDGED, VERDICTS, Offer, RecordOutcome, RecordPorts
 from zmesh.handlers.questions import MAX_KNOWN, Questions
 from zmesh.handlers.record import (
     MAX_RECORD,
@@ -51,6 +51,7 @@ from zmesh.handlers.record import (
     verify_record,
 )
 from zmesh.handlers.schema import Check, blob, flaw, items, objection_to, whole
+from zmesh.handlers.standing import Standing
 
 ANNOUNCE_EVERY: Final = 600.0
 """Seconds between announcements of an unchanged record: for peers that joined without asking."""
@@ -61,7 +62,7 @@ MAX_PROOFS: Final = 1024
 MAX_EXPORT: Final = 8 * 1024 * 1024
 """Bytes of records that are written to disk: 20,000 of the typical 400 bytes."""
 
-_key = blob(32, 32)
+_key = blob(KEY_SIZE, KEY_SIZE)
 _sequence = whole()
 
 
@@ -86,30 +87,20 @@ class Records:
     Args:
         ports: what it needs from its node.
         own: what to announce; with None it only listens, until ``describe`` is called.
-        allow_local: accept records with loopback or link-local addresses; None: only if all of this node's own
-            addresses are local, as in a mesh on one machine.
         phase: 0 to below 1, spreads the announcements of nodes that started together.
     """
 
     kinds: frozenset[MessageType] = frozenset({MessageType.PEER_ANNOUNCE, MessageType.PEER_DISCOVERY})
 
-    def __init__(
-        self,
-        ports: RecordPorts,
-        own: Description | None = None,
-        *,
-        allow_local: bool | None = None,
-        phase: float = 0.5,
-    ) -> None:
+    def __init__(self, ports: RecordPorts, own: Description | None = None, *, phase: float = 0.5) -> None:
         self._ports = ports
         self._network = ports.network
         self._own = own
-        self._allow_local = allow_local
         self._spread = 0.9 + 0.2 * phase
         self._records: dict[PeerKey, Record] = {}
         self._proofs: dict[tuple[PeerKey, int], tuple[Record, Record]] = {}
         self._answers = Answers(ports.signer.public)
-        self._repeats = Repeats(ports.signer)
+        self._repeaters = Repeaters(ports.signer)
         self._unsigned = own is not None
         self._announce_at = 0.0
         self._questions = Questions(self._spread)
@@ -172,10 +163,10 @@ class Records:
         if self._is_limited(record, now):
             self.counters["news_limited"] += 1
             return Verdict.IGNORE
-        taken, name = self._weigh(record)
-        verdict = Verdict.REJECT if name in FALSE else VERDICTS[taken]
+        offer = self._weigh(record)
+        verdict = Verdict.REJECT if offer.is_false else VERDICTS[offer.outcome]
         if verdict in (Verdict.IGNORE, Verdict.REJECT):
-            self.counters[name] += 1
+            self.counters[offer.name] += 1
         return verdict
 
     def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:
@@ -197,7 +188,7 @@ class Records:
             encoded = payload["record"]
             if decode_record(encoded).key != envelope.author:
                 self._introductions.charge(sender.account, now.mono)
-            return self._learn([encoded], now, self._repeats.picks(envelope.id, len(self._records)))
+            return self._learn([encoded], now, self._repeaters.picks(envelope.id, len(self._records)))
         commands = [] if payload.get("records") is None else self._hear_answer(envelope, sender, payload, now)
         if payload.get("known") is not None:
             commands += self._answers.to(envelope, sender, payload, self._records, now)
@@ -222,10 +213,6 @@ class Records:
 
     # ------------------------------------------------------------ for the node
 
-    def question(self) -> Broadcast:
-        """A question to the mesh for the records that this node lacks, one range of keys after the other."""
-        return self._questions.next(self._records)
-
     def offer(self, encoded: bytes) -> Offer:
         """Consider a record, wherever it came from.
 
@@ -234,14 +221,14 @@ class Records:
         try:
             record = decode_record(encoded)
         except WireError:
-            self.counters[Taken.MALFORMED.value] += 1
-            return Offer(Taken.MALFORMED, Taken.MALFORMED.value)
+            self.counters[RecordOutcome.MALFORMED.value] += 1
+            return Offer(RecordOutcome.MALFORMED)
         return self._take(record)
 
     def post(self, encoded: bytes) -> Offer:
         """``offer`` for a record that came by HTTP: the next wake, due at once, introduces a newcomer to the mesh."""
         offer = self.offer(encoded)
-        if offer.taken is Taken.NEW:
+        if offer.outcome is RecordOutcome.NEW:
             self._introduce(decode_record(encoded))
         return offer
 
@@ -286,11 +273,11 @@ class Records:
         """
         try:
             kept = msgpack.unpackb(exported)
-        except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        except UNPACK_ERRORS as error:
             raise malformed(f"the saved records are not msgpack: {type(error).__name__}") from None
         if not items(blob(MAX_RECORD, 1), MAX_RECORDS)(kept):
             raise malformed(f"the saved records must be a list of at most {MAX_RECORDS}")
-        return _places(decode_record(encoded) for encoded in kept if self.offer(encoded).taken is Taken.NEW)
+        return _places(decode_record(encoded) for encoded in kept if self.offer(encoded).outcome is RecordOutcome.NEW)
 
     # ------------------------------------------------------------ within
 
@@ -321,13 +308,13 @@ class Records:
             try:
                 record = decode_record(encoded)
             except WireError:
-                self.counters[Taken.MALFORMED.value] += 1
+                self.counters[RecordOutcome.MALFORMED.value] += 1
                 break
             if self._is_limited(record, now):
                 self.counters["news_limited"] += 1
                 continue
-            taken, name = self._take(record, passes_on)
-            if taken in (Taken.NEW, Taken.EQUIVOCATION):
+            offer = self._take(record, passes_on)
+            if offer.outcome in (RecordOutcome.NEW, RecordOutcome.EQUIVOCATION):
                 self._introductions.charge_news(record.key, now.mono)
                 # Accepting it may change the roster, and its delegation may have expired since it was judged.
                 kept = self._records.get(record.key)
@@ -336,16 +323,16 @@ class Records:
                 if kept.key in learnt:
                     break
                 learnt[kept.key] = kept
-            elif taken is Taken.BAD_SIGNATURE or name in FALSE:
+            elif offer.is_false:
                 break
         return _places(learnt.values())
 
     def _take(self, record: Record, passes_on: bool = True) -> Offer:
         """Keep it if it counts; with ``passes_on``, introduce an account's change of key: others may not know it."""
         offer = self._weigh(record)
-        if offer.taken is Taken.NEW:
+        if offer.outcome is RecordOutcome.NEW:
             self._keep(record, passes_on)
-        elif offer.taken is Taken.EQUIVOCATION:
+        elif offer.outcome is RecordOutcome.EQUIVOCATION:
             self._convict(record, passes_on)
         self.counters[offer.name] += 1
         return offer
@@ -355,58 +342,58 @@ class Records:
 
         The first contradiction is heard at any time: it is also how an owner answers a thief of its key.
         """
-        standing = self._standing(record)
-        is_news = standing is Taken.NEW or (standing is Taken.EQUIVOCATION and self._is_convicted(record))
+        outcome = self._expected(record)
+        is_new = outcome is RecordOutcome.NEW
+        is_news = is_new or (outcome is RecordOutcome.EQUIVOCATION and self._is_convicted(record))
         return is_news and not self._introductions.allows_news(record.key, now.mono)
 
     def _weigh(self, record: Record) -> Offer:
-        """What ``offer`` would do with it, without side effects; cheap checks come first."""
-        taken = self._standing(record)
-        if taken in UNJUDGED or record.key == self._ports.signer.public:
-            return self._verified(record, taken)
-        why = self._ports.judge(record)
-        return Offer(Taken.REFUSED, why) if why is not None else self._verified(record, taken)
+        """What ``offer`` would make of it, without keeping it; cheap checks come first."""
+        outcome = self._expected(record)
+        if outcome in UNJUDGED or record.key == self._ports.signer.public:
+            return self._verified(record, outcome)
+        standing = self._ports.judge(record)
+        refused = standing is not Standing.ADMITTED
+        return Offer(RecordOutcome.REFUSED, standing) if refused else self._verified(record, outcome)
 
-    def _verified(self, record: Record, taken: Taken) -> Offer:
-        if taken in (Taken.NEW, Taken.EQUIVOCATION) and not verify_record(record, self._ports.verify):
-            taken = Taken.BAD_SIGNATURE
-        return Offer(taken, taken.value)
+    def _verified(self, record: Record, outcome: RecordOutcome) -> Offer:
+        if outcome in (RecordOutcome.NEW, RecordOutcome.EQUIVOCATION) and not verify_record(record, self._ports.verify):
+            outcome = RecordOutcome.BAD_SIGNATURE
+        return Offer(outcome)
 
-    def _standing(self, record: Record) -> Taken:
+    def _expected(self, record: Record) -> RecordOutcome:
         """The outcome if its key belongs and its signature holds; this verifies nothing."""
         if record.network != self._network:
-            return Taken.OTHER_NETWORK
+            return RecordOutcome.OTHER_NETWORK
         current = self._records.get(record.key)
         if current is not None:
             if record.encoded == current.encoded:
-                return Taken.KNOWN
+                return RecordOutcome.KNOWN
             if record.sequence < current.sequence:
-                return Taken.OLDER
+                return RecordOutcome.OLDER
             # One proof is enough; after that, only a record that changes something is worth verifying and relaying.
             is_equal = record.sequence == current.sequence
             if is_equal and self._is_convicted(record) and record.encoded > current.encoded:
-                return Taken.OLDER
+                return RecordOutcome.OLDER
         elif len(self._records) >= MAX_RECORDS:
-            return Taken.FULL
+            return RecordOutcome.FULL
         if record.has_local_endpoint and record.key != self._ports.signer.public and not self.takes_local:
-            return Taken.LOCAL_ADDRESS
+            return RecordOutcome.LOCAL_ADDRESS
         if current is not None and record.sequence == current.sequence:
-            return Taken.EQUIVOCATION
-        return Taken.NEW
+            return RecordOutcome.EQUIVOCATION
+        return RecordOutcome.NEW
 
     def _keep(self, record: Record, passes_on: bool) -> None:
         self._records[record.key] = record
         # Our own key, but not signed by this life: an earlier one had a faster clock. Outbid it.
         if record.key == self._ports.signer.public and self._own is not None:
             self._unsigned = True
-        if self._ports.took(record) and passes_on:
+        if self._ports.accepted(record) and passes_on:
             self._introduce(record)
 
     @property
     def takes_local(self) -> bool:
-        """True if local addresses of others are accepted: as configured, else if all own addresses are local."""
-        if self._allow_local is not None:
-            return self._allow_local
+        """True if local addresses of others are accepted: if all own addresses are, as in a mesh on one machine."""
         own = self.own
         return own is not None and own.is_all_local
 

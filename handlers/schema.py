@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 from zmesh.core.envelope import Envelope
 from zmesh.core.sentence import shown
-from zmesh.core.wire import MAX_UINT
+from zmesh.core.wire import MAX_UINT, digest32
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +98,7 @@ def flaw(payload: Mapping[str, Any], required: Schema, optional: Schema) -> str 
 
 def terms_of(envelope: Envelope) -> bytes:
     """32 bytes that tell different payloads apart: the BLAKE2b-256 of the payload."""
-    return blake2b(envelope.payload, digest_size=32).digest()
+    return digest32(envelope.payload)
 
 
 def objection_to(payload: Mapping[str, Any], required: Schema, optional: Schema) -> str:

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Protocol
 
 from zmesh.core.errors import ConfigError
 from zmesh.core.types import PeerKey
-from zmesh.identity import curve_image
+from zmesh.core.wire import KEY_SIZE
+from zmesh.identity import Identity, curve_image
 
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 ZAP_DOMAIN = b"zmesh"
@@ -31,29 +31,10 @@ MAX_REQUEST_ID = 255
 REFUSED = (b"400", b"not admitted", b"", b"")
 
 
-class CurveIdentity(Protocol):
-    """The keys that a transport needs from its owner."""
-
-    @property
-    def public(self) -> PeerKey:
-        """32 bytes, Ed25519."""
-        ...
-
-    @property
-    def curve_public(self) -> bytes:
-        """32 bytes, X25519: the image of ``public``."""
-        ...
-
-    @property
-    def curve_secret(self) -> bytes:
-        """32 bytes, X25519."""
-        ...
-
-
 class Admission:
     """The table of admitted keys."""
 
-    def __init__(self, identity: CurveIdentity, counters: Counter[str]) -> None:
+    def __init__(self, identity: Identity, counters: Counter[str]) -> None:
         self.by_user_id: dict[str, PeerKey] = {}
         """``User-Id`` (hex) -> admitted key: the only way to tell which peer sent a frame."""
         self._own_key = identity.public
@@ -71,9 +52,10 @@ class Admission:
         return self._images[key]
 
     def replace(self, keys: frozenset[PeerKey]) -> frozenset[PeerKey]:
-        """Admit exactly ``keys``, except those that rule 2 refuses; return the keys that are no longer admitted.
+        """Admit exactly ``keys``, except our own and refused ones; return the keys that are no longer admitted.
 
-        A refused key is counted once for as long as it stays in ``keys``.
+        Refused are the keys of rule 2 and those that CURVE cannot use (``key_unusable``). A refused key is counted once
+        for as long as it stays in ``keys``.
         """
         removed = frozenset(self._images) - keys
         for key in removed:
@@ -96,7 +78,7 @@ class Admission:
             request_id = bytes(request[1])[:MAX_REQUEST_ID]
             if len(request) != ZAP_FRAMES or request[0] != ZAP_VERSION:
                 raise ValueError("not a CURVE request of ZAP 1.0")
-            if request[2] != ZAP_DOMAIN or request[5] != b"CURVE" or len(request[6]) != 32:
+            if request[2] != ZAP_DOMAIN or request[5] != b"CURVE" or len(request[6]) != KEY_SIZE:
                 raise ValueError("not a CURVE request to this domain")
             user_id = self._user_ids.get(request[6])
         except (IndexError, TypeError, ValueError):

@@ -51,7 +51,8 @@ WELCOMED = GREETING + 170
 ESTABLISHED, CLOSED = 1, 7
 """``TCP_ESTABLISHED``: the far end has not hung up. ``TCP_CLOSE``: it was reset, by the far end or by our kernel."""
 TCP_INFO = getattr(network, "TCP_INFO", None)
-"""Linux only. Elsewhere every end is counted as ``left``, and rule 3 does not hold."""
+"""Linux only. Elsewhere an end that only the kernel can explain is counted as ``left``, or as ``handshake_abandoned``
+during the handshake, and rule 3 does not hold."""
 INFO = struct.Struct("=B 55x I 68x Q 64x Q")
 """``struct tcp_info``: state at 0, last_ack_recv (ms) at 56, bytes_received at 128, bytes_sent at 200."""
 AT_ONCE = struct.pack("ii", 1, 0)

@@ -5,7 +5,8 @@ Rules
  2. The sink is called from the event loop, never from inside a call to the transport, with at most ``MAX_BATCH`` events
     at a time. The rest waits until other callbacks have had their turn, and can still be forgotten until then. What the
     sink raises is logged and counted as ``sink_error``.
- 3. Each direction of a key is reported separately: opened and closed alternate; a failed dial is closed once.
+ 3. Each direction of a key is reported separately. Inbound, opened and closed alternate. A dial is opened or closed,
+    and once opened is closed when it is lost; a new dial closes an earlier one silently.
 """
 
 from __future__ import annotations

@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from zmesh.core.errors import ConfigError
 from zmesh.core.events import FrameReceived
 from zmesh.core.types import Endpoint, Frames, PeerKey
+from zmesh.identity import Identity
 from zmesh.transport import MAX_BATCH, Routes, Sink
-from zmesh.transports.admission import ZAP_DOMAIN, ZAP_VERSION, Admission, CurveIdentity
+from zmesh.transports.admission import ZAP_DOMAIN, ZAP_VERSION, Admission
 from zmesh.transports.links import Links
 
 CAPACITY = 512
@@ -78,18 +79,15 @@ class MemoryTransport:
 
     def __init__(
         self,
-        identity: CurveIdentity,
+        identity: Identity,
         network: MemoryNetwork,
         *,
         host: str = "127.0.0.1",
         port: int = 0,
-        capacity: int = CAPACITY,
     ) -> None:
-        """``capacity`` is in messages, for each direction of each connection."""
         self._identity = identity
         self._network = network
         self._address = (host, port)
-        self._capacity = capacity
         self._counters: Counter[str] = Counter()
         self._admission = Admission(identity, self._counters)
         self._pipes: list[Pipe] = []
@@ -161,7 +159,7 @@ class MemoryTransport:
         if target.shut:
             self._counters["direct_lane_gone"] += 1
             return False
-        if len(target.waiting) >= self._capacity:
+        if len(target.waiting) >= CAPACITY:
             self._counters["direct_lane_full"] += 1
             return False
         self._put(target, frames)

@@ -18,7 +18,9 @@ from zmesh.core.engine import Engine
 from zmesh.core.envelope import Signer
 from zmesh.core.handler import Handler
 from zmesh.core.types import Endpoint, Fault, Member, MessageId, MessageType, PeerKey
+from zmesh.core.wire import digest32
 from zmesh.handlers import Description, Handlers, RecordPorts, Rounds, Votes, default_handlers
+from zmesh.handlers.standing import Standing
 
 Latency = Callable[[int, int, float], float]
 """``(sender, receiver, chance) -> seconds one way``; ``chance`` in [0, 1) is drawn once per pair of nodes."""
@@ -67,7 +69,7 @@ def quiet_handlers(seat: Seat) -> Sequence[Handler]:
 
 def all_handlers(seat: Seat) -> Handlers:
     """The handlers of a real node. Heartbeats and records of N nodes cause about N * N deliveries a minute."""
-    ports = RecordPorts(seat.signer, seat.network, seat.verify, judge=lambda record: None)
+    ports = RecordPorts(seat.signer, seat.network, seat.verify, judge=lambda record: Standing.ADMITTED)
     # The golden ratio spreads any number of phases evenly.
     phase = seat.number * 0.618034 % 1
     made = default_handlers(dict, ports, account=lambda: seat.member.account, members=seat.members, phase=phase)
@@ -261,7 +263,7 @@ class Keys:
 
     def seat(self, number: int, network: bytes, members: Callable[[], Iterable[Member]]) -> Seat:
         """The seat with that number."""
-        secret = blake2b(f"{self._seed}/key/{number}".encode(), digest_size=32).digest()
+        secret = digest32(f"{self._seed}/key/{number}".encode())
         signer: Signer = _HashSigner(secret) if self._settings.crypto == "hash" else _Ed25519Signer(secret)
         member = Member(
             signer.public,

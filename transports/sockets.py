@@ -23,9 +23,10 @@ import zmq
 from zmesh.core.bounds import MAX_FRAME
 from zmesh.core.errors import ConfigError
 from zmesh.core.types import Endpoint
+from zmesh.identity import Identity
 from zmesh.log import get_logger
 from zmesh.transport import MAX_LINKS
-from zmesh.transports.admission import ZAP_DOMAIN, ZAP_ENDPOINT, CurveIdentity
+from zmesh.transports.admission import ZAP_DOMAIN, ZAP_ENDPOINT
 from zmesh.transports.readiness import ZmqSocket
 
 _log = get_logger(__name__)
@@ -132,7 +133,7 @@ class Bound(NamedTuple):
 class Sockets:
     """One context and the sockets in it."""
 
-    def __init__(self, identity: CurveIdentity, bounds: SocketBounds) -> None:
+    def __init__(self, identity: Identity, bounds: SocketBounds) -> None:
         self.bounds = bounds
         self.context: zmq.Context[ZmqSocket] = zmq.Context(io_threads=1)
         self.context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)

@@ -20,10 +20,11 @@ import zmq
 
 from zmesh.core.errors import ConfigError, NotRunningError, ZmeshError
 from zmesh.core.types import Frames, PeerKey
+from zmesh.identity import Identity
 from zmesh.log import get_logger
 from zmesh.multiaddr import is_address
 from zmesh.transport import Routes, Sink
-from zmesh.transports.admission import Admission, CurveIdentity
+from zmesh.transports.admission import Admission
 from zmesh.transports.connections import TICK
 from zmesh.transports.dialled import Dial, Neighbour
 from zmesh.transports.inbound import Inbound
@@ -44,7 +45,7 @@ class ZeroMqTransport:
 
     def __init__(
         self,
-        identity: CurveIdentity,
+        identity: Identity,
         *,
         host: str = "127.0.0.1",
         router_port: int = 0,

@@ -5,7 +5,7 @@ Rules
     sr25519, ``/soft`` junctions may follow; after words, ``///password`` may end it. ``//Alice`` alone starts from the
     words of Substrate's development accounts.
  2. The secret appears in no repr, error, pickle or log: an error about a secret does not quote any part of it.
- 3. Only the command line imports this module: a node never sees the secret of an account.
+ 3. Only the command line and the demo import this module: a node never sees the secret of an account.
 """
 
 from __future__ import annotations
@@ -14,19 +14,17 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from typing import Any, Final, NoReturn
 
 from zmesh.core.errors import ConfigError
-from zmesh.core.sentence import shown
+from zmesh.core.wire import digest32
 from zmesh.delegation import Scheme
 from zmesh.identity import Identity
 
 DEVELOPMENT: Final = "bottom drive obey lake curtain smoke basket hold race lonely fit walk"
 """The publicly known words of //Alice, //Bob and the rest."""
-GENERIC_PREFIX: Final = 42
-"""Substrate's generic SS58 prefix, used if no chain is asked."""
-ACCOUNT_SIZE: Final = 32
+CHAIN_CODE_SIZE: Final = 32
 MAX_SECRET: Final = 1024
 """Characters of a secret: 24 words, a path and a password."""
 
@@ -57,13 +55,13 @@ class AccountKey:
             self.account, self._sign = _sr25519(seed, junctions)
             return
         for _, chain_code in junctions:
-            seed = _hash(_scale(_TAGS[scheme]) + seed + chain_code)
+            seed = digest32(_scale(_TAGS[scheme]) + seed + chain_code)
         if scheme is Scheme.ED25519:
             identity = Identity.from_seed(seed)
             self.account, self._sign = identity.public, identity.sign
         else:
             self.public, self._sign = _ecdsa(seed)
-            self.account = _hash(self.public)
+            self.account = digest32(self.public)
 
     def sign(self, message: bytes) -> bytes:
         """The 64-byte signature over ``message``."""
@@ -74,28 +72,6 @@ class AccountKey:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an AccountKey holds a secret and cannot be copied or pickled")
-
-
-def parse_account(text: str) -> bytes:
-    """The 32 bytes of an account, written as SS58 with any prefix or as 0x and 64 digits. Raises ``ConfigError``."""
-    from scalecodec.utils.ss58 import ss58_decode
-
-    try:
-        account = bytes.fromhex(ss58_decode(text.strip()).removeprefix("0x"))
-    except (ValueError, IndexError):
-        account = b""
-    if len(account) != ACCOUNT_SIZE:
-        raise ConfigError(
-            f"{shown(text)} is not an account: it must be an SS58 address, or 0x and 64 hexadecimal digits"
-        )
-    return account
-
-
-def write_account(account: bytes, prefix: int = GENERIC_PREFIX) -> str:
-    """An account (32 bytes) as SS58."""
-    from scalecodec.utils.ss58 import ss58_encode
-
-    return str(ss58_encode(account, prefix))
 
 
 # ---------------------------------------------------------------- derivation
@@ -135,7 +111,7 @@ def _chain_code(name: str) -> bytes:
     if it is long."""
     is_number = name.isascii() and name.isdigit() and int(name) < 2**64
     encoded = int(name).to_bytes(8, "little") if is_number else _scale(name.encode())
-    return (encoded if len(encoded) <= ACCOUNT_SIZE else _hash(encoded)).ljust(ACCOUNT_SIZE, b"\0")
+    return (encoded if len(encoded) <= CHAIN_CODE_SIZE else digest32(encoded)).ljust(CHAIN_CODE_SIZE, b"\0")
 
 
 def _scale(data: bytes) -> bytes:
@@ -164,10 +140,6 @@ def _ecdsa(seed: bytes) -> tuple[bytes, Callable[[bytes], bytes]]:
         raise ConfigError("the account's secret (not shown) is not a valid ECDSA key: its number is zero or too large")
 
     def sign(message: bytes) -> bytes:
-        return bytes(key.sign_digest_deterministic(_hash(message), hashfunc=sha256))
+        return bytes(key.sign_digest_deterministic(digest32(message), hashfunc=sha256))
 
     return bytes(key.verifying_key.to_string("compressed")), sign
-
-
-def _hash(data: bytes) -> bytes:
-    return blake2b(data, digest_size=32).digest()

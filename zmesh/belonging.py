@@ -20,11 +20,12 @@ from zmesh.core.events import Event, HandlersChanged, JoinNetwork, Located, Rost
 from zmesh.core.now import Now
 from zmesh.core.types import EMPTY_ROSTER, Endpoint, PeerKey
 from zmesh.handlers import Record, Records
+from zmesh.handlers.standing import Standing
 from zmesh.log import get_logger
 from zmesh.node import read_clocks
 from zmesh.registry.membership import Admission, Membership
 from zmesh.registry.port import Account, ValidatorSet
-from zmesh.registry.standing import Standing, own_trouble, statement_of
+from zmesh.registry.standing import own_trouble, statement_of
 from zmesh.state import DELEGATIONS_FILE, RECORDS_FILE, State
 
 MAX_SLEEP = 60.0
@@ -69,7 +70,7 @@ class Belonging:
         self._records: Records | None = None
         self._submit: Callable[[Event], None] = _nobody
         self._changed: Callable[[], None] = _nothing
-        self._membership.registered(self._found, read_clocks())
+        self._membership.registered(self._found)
 
     @property
     def network(self) -> bytes:
@@ -163,7 +164,7 @@ class Belonging:
         before, self._found = self._found, found
         if found.genesis:
             self._genesis = found.genesis
-        self._membership.registered(found, read_clocks())
+        self._membership.registered(found)
         if self._engine is not None:
             self._refresh(before)
 
@@ -177,7 +178,7 @@ class Belonging:
             records.join(self.network)
             self._submit(HandlersChanged())  # makes ``records`` sign our own record for the new mesh
         if records.own is not None:
-            self._membership.took(records.own, now)
+            self._membership.accepted(records.own, now)
         self._apply(now)
         if len(self._found) and self._saved is not None:
             self._read_saved(self._saved)
@@ -198,21 +199,21 @@ class Belonging:
         for command in located:
             self._submit(command)
 
-    def judge(self, record: Record) -> str | None:
-        """For ``Records``: why the key of this record may not take part, or None if it may."""
+    def judge(self, record: Record) -> Standing:
+        """For ``Records``: whether the key of this record may take part."""
         by_hand = self._engine is not None and record.key in self._engine.peers.manual
         standing = self._membership.judge(record, read_clocks(), by_hand=by_hand)
-        if self._membership.deadline == 0.0 and not self._is_soon:
+        if self._membership.is_stale and not self._is_soon:
             # The delegation counts from now on, even if the record is refused: it may end another one.
             self._is_soon = True
             self._sleep(SETTLE)
-        return None if standing is Standing.ADMITTED else standing.value
+        return standing
 
-    def took(self, record: Record) -> bool:
+    def accepted(self, record: Record) -> bool:
         """For ``Records``: this is now the newest record of its key. Returns whether it gives its account another
         key."""
         now = read_clocks()
-        succeeds = self._membership.took(record, now)
+        succeeds = self._membership.accepted(record, now)
         if record.endpoints:
             self._found_at[record.key] = record.endpoints
         self._apply_soon(now)
@@ -232,8 +233,7 @@ class Belonging:
     def _apply(self, now: Now) -> None:
         """Tell the engine if members came or left, and set the timer for the next delegation that begins or ends."""
         self._applied_at, self._is_soon = now.mono, False
-        self._membership.wake(now)
-        roster = self._membership.roster
+        roster = self._membership.roster_at(now)
         if roster is not self._roster:
             self._roster = roster
             self._submit(RosterChanged(roster))

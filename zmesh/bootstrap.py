@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from zmesh.core.bounds import MAX_ENDPOINTS
 from zmesh.core.errors import WireError
 from zmesh.core.types import Endpoint, PeerKey
-from zmesh.handlers import Offer, Taken, decode_record, is_local
+from zmesh.handlers import Offer, RecordOutcome, decode_record, is_local
 from zmesh.log import get_logger
 
 if TYPE_CHECKING:
@@ -249,12 +249,12 @@ class Bootstrap:
             return
         offer = self._ports.offer(served)
         who = f"the node there ({key.hex()[:12]}...)"
-        if offer.taken not in (Taken.NEW, Taken.KNOWN, Taken.OLDER):
+        if offer.outcome not in (RecordOutcome.NEW, RecordOutcome.KNOWN, RecordOutcome.OLDER):
             # A stranger, or a member that this node has not heard of yet.
             raise ValueError(f"{who} has a record we refuse: {offer.name}")
         if len(keys) < MAX_KEYS_BEHIND:
             keys.add(key)
-        if offer.taken is not Taken.OLDER:
+        if offer.outcome is not RecordOutcome.OLDER:
             self._ports.located(key, record.endpoints or self._met_at(key))
         if key not in self._holders:
             posted = await self._ports.post(place, own, EXCHANGE_SECONDS)

@@ -104,7 +104,7 @@ def key_delegate(  # noqa: PLR0913, PLR0917 - the options of a command
     if print_text:
         if account is None:
             raise ConfigError("--print needs --account, because the text names the account that is to sign it")
-        from zmesh.account import parse_account
+        from zmesh.ss58 import parse_account
 
         # A program gets exactly the bytes to sign; a terminal also gets a newline.
         typer.echo(terms.statement(parse_account(account), identity).text, nl=sys.stdout.isatty())
@@ -120,14 +120,14 @@ def key_verify(
 
     Only the chain can tell whether the account is registered.
     """
-    from zmesh.account import write_account
     from zmesh.delegation import load_delegation
+    from zmesh.ss58 import to_ss58
 
     found = load_delegation(delegation)
     said = found.statement
     problem = _problem(found, time.time())
     for label, value in (
-        ("account", f"{write_account(said.account)} (0x{said.account.hex()}, {found.scheme.name.lower()})"),
+        ("account", f"{to_ss58(said.account)} (0x{said.account.hex()}, {found.scheme.name.lower()})"),
         ("mesh key", said.key.hex()),
         ("network", said.network),
         ("genesis", f"0x{said.genesis.hex()}" if said.genesis else "none"),
@@ -181,11 +181,11 @@ def _identity(path: Path | None, environ: Mapping[str, str]) -> Identity:
 
 def _sign(terms: _Terms, address: str | None, by: AccountKey, identity: Identity) -> Delegation:
     """The account and the node both sign here."""
-    from zmesh.account import parse_account, write_account
     from zmesh.delegation import encode_delegation
+    from zmesh.ss58 import parse_account, to_ss58
 
     if address is not None and parse_account(address) != by.account:
-        named = f"{by.scheme.name.lower()} account of this secret is {write_account(by.account)}"
+        named = f"{by.scheme.name.lower()} account of this secret is {to_ss58(by.account)}"
         raise ConfigError(f"the {named}, not {address}: check --scheme, the secret and --account")
     statement = terms.statement(by.account, identity)
     return encode_delegation(statement, by.scheme, by.sign(statement.text), identity.sign, public=by.public)
@@ -193,23 +193,22 @@ def _sign(terms: _Terms, address: str | None, by: AccountKey, identity: Identity
 
 def _join(statement: Statement, signature: str, scheme: Scheme, identity: Identity) -> Delegation:
     """The account signed elsewhere, the plain text or a wallet's wrapped form of it; the node signs here."""
+    from zmesh.core.wire import SIGNATURE_SIZE
     from zmesh.delegation import Scheme, encode_delegation, recover_public, wrap
+    from zmesh.identity import unhex
 
     if statement.key != identity.public:
         raise ConfigError(
             f"the text is for the key {statement.key.hex()}, not for --key, which is {identity.public.hex()}"
         )
-    digits = signature.strip().removeprefix("0x")
+    size = SIGNATURE_SIZE + (scheme is Scheme.ECDSA)
+    raw = unhex(signature, size)
+    if raw is None:
+        wanted = f"{2 * size} hexadecimal digits for {scheme.name.lower()}"
+        raise ConfigError(f"--signature must be {wanted}, not these {len(signature.strip())} characters")
     # The last byte of an ECDSA signature helps to recover the public key; the account's id identifies the key just as
     # well.
-    expected = 130 if scheme is Scheme.ECDSA else 128
-    if len(digits) != expected or not digits.isalnum():
-        wanted = f"{expected} hexadecimal digits for {scheme.name.lower()}"
-        raise ConfigError(f"--signature must be {wanted}, not these {len(digits)} characters")
-    try:
-        raw = bytes.fromhex(digits)[:64]
-    except ValueError:
-        raise ConfigError("--signature must be hexadecimal") from None
+    raw = raw[:SIGNATURE_SIZE]
     for wrapped in (False, True):
         message = wrap(statement.text) if wrapped else statement.text
         public = recover_public(statement.account, message, raw) if scheme is Scheme.ECDSA else b""
@@ -224,8 +223,8 @@ def _join(statement: Statement, signature: str, scheme: Scheme, identity: Identi
 
 
 def _hand_over(made: Delegation, out: Path | None) -> None:
-    from zmesh.account import write_account
     from zmesh.files import replace_private
+    from zmesh.ss58 import to_ss58
 
     problem = _problem(made, time.time())
     if problem is not None:
@@ -236,7 +235,7 @@ def _hand_over(made: Delegation, out: Path | None) -> None:
     replace_private(out, made.encoded.hex().encode() + b"\n")
     said = made.statement
     until = f"until {_date(said.not_after)}"
-    typer.echo(f"{out}: the key {said.key.hex()} speaks for {write_account(said.account)} {until}")
+    typer.echo(f"{out}: the key {said.key.hex()} speaks for {to_ss58(said.account)} {until}")
 
 
 def _problem(made: Delegation, wall: float) -> str | None:
@@ -280,6 +279,9 @@ def _account_key(path: Path | None, scheme: Scheme) -> AccountKey:
 
 def _genesis(digits: str | None, url: str | None) -> bytes:
     """32 bytes, from the operator or from a node of the chain."""
+    from zmesh.identity import unhex
+    from zmesh.registry.port import HASH_SIZE
+
     if (digits is None) == (url is None):
         raise ConfigError("either --genesis or --rpc must be given: a delegation is valid on one chain only")
     source = "--genesis"
@@ -287,11 +289,8 @@ def _genesis(digits: str | None, url: str | None) -> bytes:
         from zmesh.genesis import ask_genesis
 
         source, digits = "the genesis hash from the chain", ask_genesis(url)
-    try:
-        found = bytes.fromhex((digits or "").strip().removeprefix("0x"))
-    except ValueError:
-        found = b""
-    if len(found) != 32:
+    found = unhex(digits, HASH_SIZE)
+    if found is None:
         raise ConfigError(f"{source} must be 0x and 64 hexadecimal digits")
     return found
 

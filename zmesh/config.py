@@ -19,7 +19,6 @@ from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, Secret, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -28,9 +27,12 @@ from zmesh.core.bounds import MAX_NAME, Bounds
 from zmesh.core.errors import ConfigError
 from zmesh.core.sentence import shown
 from zmesh.core.types import Endpoint, PeerKey
-from zmesh.delegation import Delegation, load_delegation
-from zmesh.identity import Identity, load_key
+from zmesh.core.wire import KEY_SIZE
+from zmesh.delegation import MAX_NETWORK, Delegation, load_delegation
+from zmesh.identity import Identity, load_key, unhex
 from zmesh.multiaddr import parse_endpoint
+from zmesh.registry.port import HASH_SIZE
+from zmesh.rpc import is_rpc
 from zmesh.transport import MAX_LINKS
 
 PREFIX = "MESH_"
@@ -38,13 +40,10 @@ CHAIN = "substrate"
 """The value of ``registry`` that stands for the chain."""
 MAX_RPC_URLS = 8
 """Endpoints of a chain: enough to survive the loss of any, few enough to come back to the first one soon."""
-MAX_NETWORK_NAME = 64
-"""Bytes of a mesh name in UTF-8: people type it."""
 MAX_SEEDS = 64
 """Bootstrap addresses: people write them down."""
 
 _BOUNDS = Bounds()
-_HEX = frozenset("0123456789abcdefABCDEF")
 
 
 class _BadValueError(ValueError):
@@ -57,13 +56,13 @@ def _name(text: str) -> str:
         raise ConfigError(f"{shown(text)} must consist of printable characters, without blanks around them")
     if len(text.encode()) > MAX_NAME:
         raise ConfigError(f"{shown(text)} has {len(text.encode())} bytes and must have at most {MAX_NAME}")
-    if len(text) == 64 and _HEX.issuperset(text):
+    if unhex(text, KEY_SIZE) is not None:
         raise ConfigError(f"{shown(text)} looks like a public key and must be a name of your own choice")
     return text
 
 
 def _network(text: str) -> str:
-    if not text.isprintable() or text != text.strip() or len(text.encode()) > MAX_NETWORK_NAME:
+    if not text.isprintable() or text != text.strip() or len(text.encode()) > MAX_NETWORK:
         raise _BadValueError
     return text
 
@@ -80,17 +79,9 @@ def _rpc(text: str) -> str:
     urls = split_list(text)
     if len(urls) > MAX_RPC_URLS:
         raise ConfigError(f"{len(urls)} URLs are too many: there must be at most {MAX_RPC_URLS}")
-    if not urls or not all(map(_is_rpc, urls)):
+    if not urls or not all(map(is_rpc, urls)):
         raise ConfigError("each URL (not shown) must be of the form ws://HOST:PORT, such as ws://localhost:9944")
     return text
-
-
-def _is_rpc(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in {"ws", "wss", "http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
 
 
 def split_list(text: str) -> list[str]:
@@ -99,10 +90,10 @@ def split_list(text: str) -> list[str]:
 
 
 def _genesis(text: str) -> str:
-    digits = text.removeprefix("0x")
-    if len(digits) != 64 or not _HEX.issuperset(digits):
+    found = unhex(text, HASH_SIZE)
+    if found is None:
         raise _BadValueError
-    return digits.lower()
+    return found.hex()
 
 
 def _path(value: object) -> object:
@@ -211,7 +202,7 @@ class Settings(BaseSettings):
     )
     """The account's signed statement for this node's key; needed where the registry names accounts (a chain)."""
     network: Annotated[str, AfterValidator(_network)] = _setting(
-        "zmesh", f"a printable name of 1 to {MAX_NETWORK_NAME} bytes, without blanks around it", min_length=1
+        "zmesh", f"a printable name of 1 to {MAX_NETWORK} bytes, without blanks around it", min_length=1
     )
     """Name of the mesh; messages of a mesh with another name are refused, so test and production never mix."""
     listen_host: Annotated[str, AfterValidator(_interface)] = _setting(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from zmesh.config import Settings
     from zmesh.registry.port import Registry
 
-REGISTRY_PORT = ("start", "read", "stop", "describe", "status")
+REGISTRY_PORT = ("start", "read", "stop", "status")
 """The methods of ``zmesh.registry.Registry``."""
 
 

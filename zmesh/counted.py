@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from zmesh.handlers import Taken
-from zmesh.registry.standing import Standing
+from zmesh.handlers import RecordOutcome
+from zmesh.handlers.standing import Standing
 
 
 class Layer(NamedTuple):
@@ -141,15 +141,19 @@ _REFUSED = {
 
 _RECORD = {
     **{standing.value: f"A record was refused: {why}." for standing, why in _REFUSED.items()},
-    Taken.NEW.value: "A record became the newest of its key.",
-    Taken.KNOWN.value: "A record was already held.",
-    Taken.OLDER.value: "A record was ignored because a newer one of its key is held, or proof that it contradicts one.",
-    Taken.EQUIVOCATION.value: "A key signed two records with one sequence; the proof is kept.",
-    Taken.OTHER_NETWORK.value: "A record, or the delegation in it, is for another mesh.",
-    Taken.LOCAL_ADDRESS.value: "A record of another node was ignored because it names an address on one machine only.",
-    Taken.BAD_SIGNATURE.value: "A record was not signed by its key.",
-    Taken.MALFORMED.value: "A record, or the delegation in it, is malformed.",
-    Taken.FULL.value: "A record was ignored because too many are held, or an open mesh has all its guests.",
+    RecordOutcome.NEW.value: "A record became the newest of its key.",
+    RecordOutcome.KNOWN.value: "A record was already held.",
+    RecordOutcome.OLDER.value: (
+        "A record was ignored because a newer one of its key is held, or proof that it contradicts one."
+    ),
+    RecordOutcome.EQUIVOCATION.value: "A key signed two records with one sequence; the proof is kept.",
+    RecordOutcome.OTHER_NETWORK.value: "A record, or the delegation in it, is for another mesh.",
+    RecordOutcome.LOCAL_ADDRESS.value: (
+        "A record of another node was ignored because it names an address on one machine only."
+    ),
+    RecordOutcome.BAD_SIGNATURE.value: "A record was not signed by its key.",
+    RecordOutcome.MALFORMED.value: "A record, or the delegation in it, is malformed.",
+    RecordOutcome.FULL.value: "A record was ignored because too many are held, or an open mesh has all its guests.",
     "introduced": "This node introduced a newcomer, or an account's new key, to the mesh.",
     "introduction_limited": "An introduction was ignored: its introducer, or the key it introduces, was at its limit.",
     "introduction_dropped": "A newcomer was not introduced because too many introductions wait.",
@@ -161,7 +165,7 @@ _ADMISSION = {
     Standing.ADMITTED.value: "A key may take part.",
     **{standing.value: f"A key was refused: {why}." for standing, why in _REFUSED.items()},
     "name_contested": "Several members claim one name, which then stands for none of them.",
-    "delegation_equivocation": "An account signed two delegations with one sequence; the proof is kept.",
+    "delegation_equivocation": "An account signed two delegations with one sequence; the log has both.",
 }
 
 _NODE = {

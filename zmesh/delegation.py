@@ -15,30 +15,27 @@ Rules
 from __future__ import annotations
 
 import os
-import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum, unique
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgpack
 
+from zmesh.core.bounds import MAX_DELEGATION
 from zmesh.core.errors import ConfigError, WireError
 from zmesh.core.sentence import shown
 from zmesh.core.types import PeerKey
-from zmesh.core.wire import KEY_SIZE, MAX_UINT, SIGNATURE_SIZE, malformed, network_id
+from zmesh.core.wire import KEY_SIZE, MAX_UINT, SIGNATURE_SIZE, digest32, malformed, network_id, unpack
 from zmesh.files import read_regular
-from zmesh.identity import verify
+from zmesh.identity import unhex, verify
 
 VERSION: Final = 1
 SIGN_TAG: Final = b"zmesh/1 delegation:"
 HEADING: Final = "zmesh delegation 1"
-MAX_DELEGATION: Final = 512
-"""Bytes on the wire: the longest one has 427, and a record of 4 KiB has to hold it."""
 MAX_NETWORK: Final = 64
-"""Bytes of a mesh's name in UTF-8."""
+"""Bytes of a mesh's name in UTF-8: people type it."""
 DAY: Final = 86_400
 MAX_DAYS: Final = 366
 """Days that one may be valid: a key that was stolen and forgotten is worth nothing after a year."""
@@ -50,9 +47,8 @@ MAX_TEXT: Final = 1024
 MAX_FILE: Final = 2048
 """Bytes read of a file: 1,024 digits, and room to notice that it is something else."""
 
-_HEX: Final = frozenset(string.hexdigits)
-_LEAST_DIGITS: Final = 128
-"""The two signatures alone have twice as many digits, and no path looks like that."""
+_LEAST: Final = 64
+"""Bytes: the two signatures alone have twice as many, and no path looks like that."""
 _LABELS: Final = ("network", "genesis", "account", "mesh key", "not before", "not after", "sequence")
 _NO_GENESIS: Final = "none"
 _PLAIN: Final = frozenset(range(0x21, 0x7F)) - {ord("%")}
@@ -137,7 +133,7 @@ class Delegation:
     def is_of_account(self) -> bool:
         """Whether ``public`` is the account's. Only with ECDSA can it be another's; costs a hash."""
         is_hash = self.scheme is Scheme.ECDSA
-        return not is_hash or blake2b(self.public, digest_size=32).digest() == self.statement.account
+        return not is_hash or digest32(self.public) == self.statement.account
 
     def signed_by_account(self) -> bool:
         """Whether the account signed it. About 0.1 ms, or about 10 ms with ECDSA (pure Python)."""
@@ -154,7 +150,7 @@ def wrap(text: bytes) -> bytes:
 
 def possession(statement: Statement, account_signature: bytes) -> bytes:
     """The bytes that the mesh key signs."""
-    return SIGN_TAG + blake2b(statement.text + account_signature, digest_size=32).digest()
+    return SIGN_TAG + digest32(statement.text + account_signature)
 
 
 def check_statement(statement: Statement) -> str | None:
@@ -195,7 +191,7 @@ def decode_delegation(encoded: bytes) -> Delegation:
     """Parse a delegation. Raises ``WireError`` (MALFORMED) and nothing else; does not check signatures."""
     if len(encoded) > MAX_DELEGATION:
         raise malformed(f"a delegation must have at most {MAX_DELEGATION} bytes, not {len(encoded)}")
-    fields = _unpack(encoded)
+    fields = unpack(encoded)
     # Exactly these fields and nothing more: bytes that no signature covers would let anyone make further versions of
     # it.
     if type(fields) is not list or [type(field) for field in fields] != _TYPES:
@@ -222,14 +218,6 @@ _TYPES: Final[list[type]] = [
     *(str, bytes, bytes, bytes, int, int, int),
     *(bytes, bytes, bytes),
 ]
-
-
-def _unpack(data: bytes) -> Any:
-    # The exceptions are those listed in wire.py, for the reasons given there.
-    try:
-        return msgpack.unpackb(data, raw=False, strict_map_key=True)
-    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
-        raise malformed(f"not msgpack: {type(error).__name__}") from None
 
 
 # ---------------------------------------------------------------- text
@@ -285,20 +273,17 @@ def load_delegation(value: str | Path) -> Delegation:
     Raises ``ConfigError`` with one sentence.
     """
     text = str(value).strip()
-    if not _is_hex(text):
+    encoded = unhex(text) or b""
+    if len(encoded) < _LEAST:
         named = f"delegation file {value}"
         text = read_regular(Path(os.path.expanduser(text)), named, MAX_FILE)[0].decode("ascii", "replace").strip()
-        if not _is_hex(text):
+        encoded = unhex(text) or b""
+        if len(encoded) < _LEAST:
             raise ConfigError(f"{named} must hold the hexadecimal digits that `zmesh key delegate` writes")
     try:
-        return decode_delegation(bytes.fromhex(text.removeprefix("0x")))
+        return decode_delegation(encoded)
     except WireError as error:
         raise ConfigError(f"{shown(text)} is not a delegation: {error.detail}") from None
-
-
-def _is_hex(text: str) -> bool:
-    digits = text.removeprefix("0x")
-    return len(digits) >= _LEAST_DIGITS and len(digits) % 2 == 0 and _HEX.issuperset(digits)
 
 
 # ---------------------------------------------------------------- signatures of accounts
@@ -319,7 +304,7 @@ def _verify_sr25519(public: bytes, message: bytes, signature: bytes) -> bool:
 def _verify_ecdsa(public: bytes, message: bytes, signature: bytes) -> bool:
     import ecdsa
 
-    digest = blake2b(message, digest_size=32).digest()
+    digest = digest32(message)
     try:
         key = ecdsa.VerifyingKey.from_string(public, curve=ecdsa.SECP256k1)
         return bool(key.verify_digest(signature, digest))
@@ -332,13 +317,13 @@ def recover_public(account: bytes, message: bytes, signature: bytes) -> bytes | 
     about 30 ms."""
     import ecdsa
 
-    digest = blake2b(message, digest_size=32).digest()
+    digest = digest32(message)
     try:
         found = ecdsa.VerifyingKey.from_public_key_recovery_with_digest(signature, digest, ecdsa.SECP256k1)
     except (ecdsa.BadSignatureError, ecdsa.errors.MalformedPointError, ecdsa.numbertheory.Error, ValueError):
         return None
     candidates = [bytes(key.to_string("compressed")) for key in found]
-    return next((one for one in candidates if blake2b(one, digest_size=32).digest() == account), None)
+    return next((one for one in candidates if digest32(one) == account), None)
 
 
 _VERIFY: Final[dict[Scheme, Callable[[bytes, bytes, bytes], bool]]] = {

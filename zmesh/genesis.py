@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from typing import Final
-from urllib.parse import urlsplit
 
 from zmesh.core.errors import ConfigError
+from zmesh.rpc import is_rpc, rpc_name, system_words
 
 SECONDS: Final = 10.0
 """Seconds for the whole exchange: an answer takes milliseconds."""
@@ -30,18 +29,12 @@ def ask_genesis(url: str) -> str:
 async def _ask(url: str) -> str:
     from aiohttp import ClientError, ClientSession, ClientTimeout
 
-    try:
-        parts = urlsplit(url)
-        named = (
-            f"{parts.scheme}://{parts.hostname}:{parts.port}" if parts.port else f"{parts.scheme}://{parts.hostname}"
-        )
-    except ValueError:
-        parts, named = urlsplit(""), "the URL"
-    if parts.scheme not in {"ws", "wss", "http", "https"}:
+    if not is_rpc(url):
         raise ConfigError("the URL (not shown) must be of the form ws://HOST:PORT, such as ws://localhost:9944")
+    named = rpc_name(url)
     try:
         async with asyncio.timeout(SECONDS), ClientSession(timeout=ClientTimeout(SECONDS)) as session:
-            if parts.scheme in {"ws", "wss"}:
+            if url.lower().startswith("ws"):
                 async with session.ws_connect(url, max_msg_size=MAX_ANSWER) as socket:
                     await socket.send_json(_QUESTION)
                     content: str | bytes = await socket.receive_str()
@@ -63,11 +56,9 @@ async def _ask(url: str) -> str:
 
 def _reason(error: Exception) -> str:
     """In the operating system's words if there are any; libraries replace them with their own."""
-    number, status = getattr(error, "errno", None), getattr(error, "status", None)
+    status = getattr(error, "status", None)
     if isinstance(error, TimeoutError):
         return f"no answer within {SECONDS:g} s"
-    if isinstance(number, int) and number > 0:
-        return os.strerror(number)
     if isinstance(status, int):
         return f"it answered with status {status}, which no node of a chain does"
-    return str(getattr(error, "strerror", None) or type(error).__name__)
+    return system_words(error) or str(getattr(error, "strerror", None) or type(error).__name__)

@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zmesh.handlers.offers import Offer, Taken
+from zmesh.handlers.offers import Offer, RecordOutcome
 from zmesh.http_limits import RETRY_AFTER, HttpLimits
 from zmesh.log import get_logger
 
@@ -77,17 +77,17 @@ App = Callable[["web.BaseRequest"], Awaitable["web.Response"]]
 Routes = Mapping[str, tuple[tuple[str, ...], App]]
 """For each path, its methods and what answers them."""
 
-STATUSES: Mapping[Taken, int] = {
-    Taken.NEW: 202,
-    Taken.KNOWN: 200,
-    Taken.OLDER: 409,
-    Taken.EQUIVOCATION: 409,
-    Taken.REFUSED: 403,
-    Taken.OTHER_NETWORK: 403,
-    Taken.LOCAL_ADDRESS: 403,
-    Taken.BAD_SIGNATURE: 403,
-    Taken.MALFORMED: 400,
-    Taken.FULL: 503,
+STATUSES: Mapping[RecordOutcome, int] = {
+    RecordOutcome.NEW: 202,
+    RecordOutcome.KNOWN: 200,
+    RecordOutcome.OLDER: 409,
+    RecordOutcome.EQUIVOCATION: 409,
+    RecordOutcome.REFUSED: 403,
+    RecordOutcome.OTHER_NETWORK: 403,
+    RecordOutcome.LOCAL_ADDRESS: 403,
+    RecordOutcome.BAD_SIGNATURE: 403,
+    RecordOutcome.MALFORMED: 400,
+    RecordOutcome.FULL: 503,
 }
 """202: the record will be introduced to all others, and its node dialled, asynchronously."""
 
@@ -123,8 +123,8 @@ def make_app(answers: Answers, limits: HttpLimits, asked: Asked) -> App:
         return web.Response(body=encoded, content_type="application/octet-stream")
 
     async def post_record(request: web.BaseRequest) -> web.Response:
-        taken, name = answers.post(await _body(request, limits))
-        return json_answer({"taken": taken.value, "why": name}, STATUSES[taken])
+        offer = answers.post(await _body(request, limits))
+        return json_answer({"taken": offer.outcome.value, "why": offer.name}, STATUSES[offer.outcome])
 
     routes: Routes = {
         "/health": (GETS, get_health),

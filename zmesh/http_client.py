@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from zmesh.core.types import Endpoint
+from zmesh.rpc import system_words
 
 if TYPE_CHECKING:
     import aiohttp
@@ -102,9 +102,8 @@ async def _exchange(
         ):
             return answer.status, await _bounded_body(answer, path)
     except aiohttp.ClientConnectorError as error:
-        number = error.os_error.errno or 0
-        reason = os.strerror(number) if number > 0 else str(error.os_error)
-        raise ConnectionError(number, reason) from error
+        reason = system_words(error.os_error) or str(error.os_error)
+        raise ConnectionError(error.os_error.errno or 0, reason) from error
     except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError) as error:
         raise ValueError(f"{endpoint} does not speak HTTP: {type(error).__name__}") from error
 

@@ -24,11 +24,10 @@ from zmesh.core.bounds import AHEAD
 from zmesh.core.errors import ConfigError
 from zmesh.core.sentence import shown
 from zmesh.core.types import PeerKey
+from zmesh.core.wire import KEY_SIZE, SIGNATURE_SIZE
 from zmesh.files import create_private, read_regular, replace_private
 
-SEED_BYTES = 32
-KEY_BYTES = 32
-SIGNATURE_BYTES = 64
+SEED_SIZE = 32
 KEY_SUFFIX = ".key"
 """The usual suffix of key files."""
 MAX_KEY_FILE = 1024
@@ -56,8 +55,8 @@ class Identity:
 
     def __init__(self, seed: bytes) -> None:
         """``seed``: 32 bytes. Raises ``ConfigError`` for any other length."""
-        if len(seed) != SEED_BYTES:
-            raise ConfigError(f"the private key must be an Ed25519 seed of {SEED_BYTES} bytes, not {len(seed)}")
+        if len(seed) != SEED_SIZE:
+            raise ConfigError(f"the private key must be an Ed25519 seed of {SEED_SIZE} bytes, not {len(seed)}")
         self.public, self._secret = nacl.bindings.crypto_sign_seed_keypair(bytes(seed))
         self.curve_public = curve_image(self.public)
         self.curve_secret = nacl.bindings.crypto_sign_ed25519_sk_to_curve25519(self._secret)
@@ -65,7 +64,7 @@ class Identity:
     @classmethod
     def generate(cls) -> Identity:
         """A fresh identity from the system's randomness."""
-        return cls(os.urandom(SEED_BYTES))
+        return cls(os.urandom(SEED_SIZE))
 
     @classmethod
     def from_seed(cls, seed: bytes) -> Identity:
@@ -74,7 +73,7 @@ class Identity:
 
     def sign(self, data: bytes) -> bytes:
         """The 64-byte Ed25519 signature over ``data``."""
-        return nacl.bindings.crypto_sign(data, self._secret)[:SIGNATURE_BYTES]
+        return nacl.bindings.crypto_sign(data, self._secret)[:SIGNATURE_SIZE]
 
     def __repr__(self) -> str:
         return f"Identity({self.public.hex()})"
@@ -95,7 +94,7 @@ def load_key(value: str | bytes | Path | None) -> Identity:
         return Identity.from_seed(bytes(value))
     if isinstance(value, Path):
         return _read_key_file(Path(os.path.expanduser(value)), str(value))
-    seed = _unhex(value)
+    seed = unhex(value, SEED_SIZE)
     if seed is not None:
         return Identity.from_seed(seed)
     path = Path(os.path.expanduser(value))
@@ -112,7 +111,7 @@ def create_key_file(path: Path) -> Identity:
 
     Raises ``ConfigError`` when the file exists or cannot be written; nothing is overwritten.
     """
-    seed = os.urandom(SEED_BYTES)
+    seed = os.urandom(SEED_SIZE)
     create_private(path, seed.hex().encode() + b"\n")
     return Identity.from_seed(seed)
 
@@ -122,7 +121,7 @@ def verify(key: PeerKey, data: bytes, signature: bytes) -> bool:
 
     Never raises on bytes of any length; releases the interpreter lock while it computes.
     """
-    if len(key) != KEY_BYTES or len(signature) != SIGNATURE_BYTES:
+    if len(key) != KEY_SIZE or len(signature) != SIGNATURE_SIZE:
         return False
     try:
         nacl.bindings.crypto_sign_open(signature + data, key)
@@ -137,12 +136,31 @@ def curve_image(public: PeerKey) -> bytes:
     A key and its negative share one image. Raises ``ConfigError`` for bytes that are not a point of the prime-order
     group: some of these can sign (``verify`` accepts points of mixed order), but none can connect.
     """
-    if len(public) == KEY_BYTES:
+    if len(public) == KEY_SIZE:
         try:
             return nacl.bindings.crypto_sign_ed25519_pk_to_curve25519(public)
         except CryptoError:
             pass  # reported below, in the same words as for a wrong length
     raise ConfigError(f"public key {public.hex()[:64]} is not an Ed25519 key: it must be the 32 bytes of a valid point")
+
+
+def parse_public_key(text: object) -> PeerKey:
+    """The key that 64 hexadecimal digits stand for, checked to be one that CURVE can use. Raises ``ConfigError``."""
+    key = unhex(text, KEY_SIZE)
+    if key is None:
+        raise ConfigError(f"public_key must be the 64 hex digits of an Ed25519 public key, not {shown(text)}")
+    curve_image(key)
+    return key
+
+
+def unhex(text: object, size: int | None = None) -> bytes | None:
+    """The bytes that hexadecimal digits stand for, with or without 0x in front; None for anything else.
+
+    ``size``: how many there must be; by default any number.
+    """
+    digits = text.strip().removeprefix("0x") if isinstance(text, str) else ""
+    is_hex = _HEX.issuperset(digits) and len(digits) % 2 == 0
+    return bytes.fromhex(digits) if is_hex and size in (None, len(digits) // 2) else None
 
 
 def next_epoch(state_file: Path | None, wall: float) -> int:
@@ -173,12 +191,6 @@ def _stored_epoch(path: Path) -> int:
     return int(text)
 
 
-def _unhex(text: str) -> bytes | None:
-    """The 32 bytes of 64 hexadecimal digits, or None."""
-    digits = text.strip().removeprefix("0x")
-    return bytes.fromhex(digits) if len(digits) == 2 * SEED_BYTES and _HEX.issuperset(digits) else None
-
-
 def _may_be_shown(text: str, path: Path) -> bool:
     """Whether this is plainly a path, not a mistyped secret: it or its folder exists, or it looks like nothing else."""
     try:
@@ -199,7 +211,7 @@ def _read_key_file(path: Path, named: str) -> Identity:
         pass  # reported below, as for any file
     content, status = read_regular(path, f"key file {named}", MAX_KEY_FILE)
     refuse_exposed(status, f"key file {named}", named)
-    seed = _unhex(content.decode("ascii", "replace"))
+    seed = unhex(content.decode("ascii", "replace"), SEED_SIZE)
     if seed is None:
         raise ConfigError(
             f"key file {named} must hold 64 hexadecimal digits, not these {len(content)} bytes (not shown)"

@@ -21,17 +21,12 @@ _LEVELS = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARNING": logging.WARN
 
 
 class EventLogger:
-    """Writes the events of one part of zmesh; ``bind`` returns one that adds further fields to each."""
+    """Writes the events of one part of zmesh."""
 
-    __slots__ = ("_bound", "_logger")
+    __slots__ = ("_logger",)
 
-    def __init__(self, logger: logging.Logger, bound: Mapping[str, Any]) -> None:
+    def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
-        self._bound = bound
-
-    def bind(self, **fields: Any) -> EventLogger:
-        """The same logger with ``fields`` in each of its events."""
-        return EventLogger(self._logger, {**self._bound, **fields})
 
     def debug(self, event: str, **fields: Any) -> None:
         """For a developer who follows one message."""
@@ -51,9 +46,9 @@ class EventLogger:
 
     def _log(self, level: int, event: str, fields: Mapping[str, Any], exc_info: BaseException | None = None) -> None:
         if self._logger.isEnabledFor(level):
-            both = {name: _readable(value) for name, value in {**self._bound, **fields}.items()}
-            text = " ".join([event, *(f"{name}={_one_word(value)}" for name, value in both.items())])
-            extra = {"zmesh": {"event": event, **both}}
+            shown = {name: _readable(value) for name, value in fields.items()}
+            text = " ".join([event, *(f"{name}={_one_word(value)}" for name, value in shown.items())])
+            extra = {"zmesh": {"event": event, **shown}}
             self._logger.log(level, "%s", text, exc_info=exc_info, extra=extra, stacklevel=3)
 
 
@@ -70,7 +65,7 @@ def _one_word(value: Any) -> str:
 
 def get_logger(name: str) -> EventLogger:
     """The logger of a module; ``name`` is its ``__name__``, so that all of zmesh's are children of ``zmesh``."""
-    return EventLogger(logging.getLogger(name), {})
+    return EventLogger(logging.getLogger(name))
 
 
 def configure(level: str, form: str, stream: IO[str] | None = None) -> bool:

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 from zmesh.core.bounds import MAX_TTL
 from zmesh.core.envelope import Envelope
 from zmesh.core.errors import ConfigError
-from zmesh.core.types import Endpoint, Member, MessageType, PeerKey
+from zmesh.core.types import Endpoint, Member, MessageType
 from zmesh.handlers.rounds import ROUND_ID, START
 from zmesh.handlers.schema import objection_to
-from zmesh.identity import curve_image
+from zmesh.identity import parse_public_key, unhex
 from zmesh.multiaddr import parse_endpoint, to_multiaddr
 from zmesh.registry.port import Account
 
@@ -92,7 +92,7 @@ class MeshMessage(NamedTuple):
             raise ValueError(f"a message lacks a field: {error}") from None
         for name, size in (("message_id", 64), ("signature", 128)):
             text = getattr(message, name)
-            if not isinstance(text, str) or len(text) != size or not _is_hex(text):
+            if not isinstance(text, str) or len(text) != size or unhex(text, size // 2) is None:
                 raise ValueError(f"{name} must be {size} hex digits")
         if not isinstance(message.payload, Mapping):
             raise ValueError("payload must be a mapping")
@@ -141,7 +141,11 @@ class PeerInfo:
         """The engine's view of the peer. Raises ``ConfigError`` with a sentence that starts with ``where``."""
         if not self.peer_id:
             raise ConfigError(f"{where}: peer_id must not be empty")
-        key = parse_public_key(self.public_key, where)
+        try:
+            key = parse_public_key(self.public_key)
+            endpoints = (parse_endpoint(self.multiaddr),) if self.multiaddr else ()
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
         if type(self.stake_amount) is not int or self.stake_amount < 0:
             raise ConfigError(f"{where}: stake_amount must be a whole number of the smallest unit, 0 or more")
         if type(self.account_id) is not str:
@@ -151,12 +155,6 @@ class PeerInfo:
         capabilities: object = self.capabilities
         if not isinstance(capabilities, tuple | list) or not all(isinstance(one, str) for one in capabilities):
             raise ConfigError(f"{where}: capabilities must be a tuple of strings, not {capabilities!r}")
-        endpoints: tuple[Endpoint, ...] = ()
-        if self.multiaddr:
-            try:
-                endpoints = (parse_endpoint(self.multiaddr),)
-            except ConfigError as error:
-                raise ConfigError(f"{where}: {error}") from None
         return Member(
             key=key,
             account=self.account_id or key.hex(),
@@ -244,19 +242,3 @@ class FLRoundAnnouncement:
         if objection := objection_to(payload, ROUND_ID, START):
             raise ValueError(f"not an FL round announcement: {objection}")
         return cls(**{name: payload[name] for name in cls.__slots__ if payload.get(name) is not None})
-
-
-def parse_public_key(text: object, where: str) -> PeerKey:
-    """32 bytes from 64 hex digits, checked to be a point that CURVE can use. Raises ``ConfigError``."""
-    if not isinstance(text, str) or len(text.removeprefix("0x")) != 64 or not _is_hex(text.removeprefix("0x")):
-        raise ConfigError(f"{where}: public_key must be the 64 hex digits of an Ed25519 public key, not {text!r}")
-    key = bytes.fromhex(text.removeprefix("0x"))
-    try:
-        curve_image(key)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: public_key: {error}") from None
-    return key
-
-
-def _is_hex(text: str) -> bool:
-    return all(digit in "0123456789abcdefABCDEF" for digit in text)

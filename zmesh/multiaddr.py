@@ -12,13 +12,14 @@ from __future__ import annotations
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 
+from zmesh.core.bounds import MAX_HOST
 from zmesh.core.errors import ConfigError
 from zmesh.core.sentence import shown
 from zmesh.core.types import Endpoint
 
 FORM = "/ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT, such as /ip4/192.0.2.1/tcp/9090"
 MAX_TEXT = 300
-"""Characters of an address: the longest DNS name (253) and the words around it."""
+"""Characters of an address: the longest host and the words around it."""
 
 _PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
@@ -113,7 +114,7 @@ def _name(host: str, text: str) -> str:
     """A host name as in RFC 1123, with underscores allowed because container networks use them."""
     lower = host.lower()
     labels = lower.split(".")
-    whole = len(lower) <= 253 and all(_LABEL.fullmatch(label) for label in labels)
+    whole = len(lower) <= MAX_HOST and all(_LABEL.fullmatch(label) for label in labels)
     if not whole or _looks_like_ip4(lower):
         raise ConfigError(f"address {shown(text)} must have a host name such as mesh.example.org")
     return lower

@@ -32,7 +32,7 @@ from zmesh.core.types import Endpoint, MessageType, SendResult
 from zmesh.delegation import Delegation
 from zmesh.dialer import Dialer, resolve
 from zmesh.dispatch import Dispatcher
-from zmesh.handlers import Description, Offer, RecordPorts, Taken, default_handlers
+from zmesh.handlers import Description, Offer, RecordOutcome, RecordPorts, default_handlers
 from zmesh.http import Answers
 from zmesh.http_client import fetch_record, post_record
 from zmesh.identity import Identity, verify
@@ -169,7 +169,7 @@ class Running:
         network = self.belonging.network
         self.handlers = default_handlers(
             self._heartbeat,
-            RecordPorts(identity, network, verify, self.belonging.judge, self.belonging.took),
+            RecordPorts(identity, network, verify, self.belonging.judge, self.belonging.accepted),
             account=lambda: self.engine.peers.myself.account,
             members=lambda: (self.engine.peers.myself, *self.engine.peers),
             heartbeat_interval=settings.heartbeat_interval,
@@ -271,7 +271,8 @@ class Running:
             async with asyncio.timeout(self._setup.settings.stop_timeout / 2):
                 await registry.stop()
         except TimeoutError:
-            _log.error("registry_not_stopped", registry=registry.describe())
+            status = self._registry_status()
+            _log.error("registry_not_stopped", registry=status and status.source)
 
     # ------------------------------------------------------------ sending
 
@@ -351,7 +352,7 @@ class Running:
     def _post(self, encoded: bytes) -> Offer:
         """A record was posted over HTTP: if it is new, wake its handler, which introduces the newcomer."""
         offer = self.handlers.records.post(encoded)
-        if offer.taken is Taken.NEW:
+        if offer.outcome is RecordOutcome.NEW:
             self.node.submit(HandlersChanged())
         return offer
 

@@ -101,11 +101,8 @@ class _MemoryRegistry:
             self._on_change = None
             self._watchers.remove(self)
 
-    def describe(self) -> str:
-        return "memory"
-
     def status(self) -> RegistryStatus:
-        return RegistryStatus(self.describe(), len(self._validators.current), 0.0, None)
+        return RegistryStatus("memory", len(self._validators.current), 0.0, None)
 
     def tell(self) -> None:
         if self._on_change is not None:

@@ -96,10 +96,6 @@ class Shared:
         """With the first node that stops, as they all do then."""
         await self._registry.stop()
 
-    def describe(self) -> str:
-        """The chain."""
-        return self._registry.describe()
-
     def status(self) -> RegistryStatus:
         """Of the chain."""
         return self._registry.status()

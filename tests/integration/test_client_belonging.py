@@ -53,11 +53,10 @@ class Told:
     async def stop(self) -> None:
         self._on_change = None
 
-    def describe(self) -> str:
-        return "what it was told"
-
     def status(self) -> RegistryStatus:
-        return RegistryStatus(self.describe(), len(self.found), 0.0, None, self.found.block, {"subscription_ended": 3})
+        return RegistryStatus(
+            "what it was told", len(self.found), 0.0, None, self.found.block, {"subscription_ended": 3}
+        )
 
 
 def key(name: str) -> Identity:

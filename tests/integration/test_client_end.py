@@ -12,7 +12,7 @@ from tests.contract.peers import settle
 from tests.support import Inbox, client, mesh
 from zmesh import MeshMessage, MeshNetworkClient, MessageType, NotRunningError, PeerInfo
 from zmesh.core.events import Wake
-from zmesh.handlers import Description, Taken
+from zmesh.handlers import Description, RecordOutcome
 from zmesh.registry import OnChange, RegistryStatus, ValidatorSet
 
 
@@ -41,11 +41,8 @@ class Slow:
         if self.fails:
             raise LookupError("the registry's own fault")
 
-    def describe(self) -> str:
-        return "a slow one"
-
     def status(self) -> RegistryStatus:
-        return RegistryStatus(self.describe(), 0, 0.0, None)
+        return RegistryStatus("a slow one", 0, 0.0, None)
 
 
 async def ended(one: MeshNetworkClient, port: int) -> None:
@@ -169,7 +166,7 @@ async def test_what_comes_while_handlers_finish_sets_no_timer_that_outlives_the_
         assert before is not None
         assert others.own is not None
         assert others.own.encoded != before.encoded
-        assert records.offer(others.own.encoded).taken is Taken.NEW
+        assert records.offer(others.own.encoded).outcome is RecordOutcome.NEW
         assert belonging._timer is not None
         release.set()
         await stopping

@@ -185,7 +185,10 @@ def test_a_signature_that_does_not_fit_the_text_is_refused(key: Path, run: Run, 
             ["--key", key, "--signature", good[:-2]],
             "must be 128 hexadecimal digits for sr25519, not these 126 characters",
         ),
-        (["--key", key, "--signature", "z" * 128], "must be hexadecimal"),
+        (
+            ["--key", key, "--signature", "z" * 128],
+            "must be 128 hexadecimal digits for sr25519, not these 128 characters",
+        ),
         (["--key", other, "--signature", good], "the text is for the key "),
     ):
         with pytest.raises(ConfigError, match=said):

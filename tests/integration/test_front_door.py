@@ -23,7 +23,7 @@ from tests.integration.front_door_support import (
 )
 from tests.integration.zeromq_support import noise
 from zmesh.config import Settings
-from zmesh.handlers import Offer, Taken
+from zmesh.handlers import Offer, RecordOutcome
 from zmesh.http import Answers
 from zmesh.server import Server
 from zmesh.transports.front_door import DoorBounds
@@ -80,7 +80,7 @@ async def test_a_node_tells_its_door_who_has_asked(monkeypatch: pytest.MonkeyPat
     """Whatever it was that they asked."""
     monkeypatch.setattr("zmesh.transports.front_door.DoorBounds", lambda: DoorBounds(http_request=0.2))
     settings = Settings(peer_id="a", listen_host="127.0.0.1", listen_port=0)
-    server = Server(settings, Answers(lambda: {"status": "healthy"}, str, bytes, lambda _: Offer(Taken.NEW, "new")))
+    server = Server(settings, Answers(lambda: {"status": "healthy"}, str, bytes, lambda _: Offer(RecordOutcome.NEW)))
     await server.start(NOWHERE)
     try:
         asked = [await come(server.port, ASK.replace(b"health", path)) for path in (b"health", b"record", b"nothing")]

@@ -20,6 +20,7 @@ from zmesh.core.errors import WireError
 from zmesh.core.events import Broadcast, LinkClosed, LinkOpened, SendDirect, SendRefused
 from zmesh.core.types import Frames, MessageType
 from zmesh.handlers import Description, RecordPorts, default_handlers, encode_record
+from zmesh.handlers.standing import Standing
 
 MALLORY, BOB, CAROL = Person(2), Person(3), Person(4)
 """Mallory has a key and a link. Bob and Carol are honest, and what they signed is in everybody's hands."""
@@ -114,7 +115,7 @@ events = st.one_of(
 def among_others() -> Bench:
     handlers = default_handlers(
         lambda: {"status": "healthy"},
-        RecordPorts(ME, NETWORK, verify, lambda key: None),
+        RecordPorts(ME, NETWORK, verify, lambda key: Standing.ADMITTED),
         account=lambda: ME.member.account,
         members=lambda: [ME.member],
     )

@@ -15,10 +15,10 @@ from zmesh.core.types import PeerKey
 from zmesh.core.wire import network_id
 from zmesh.delegation import DAY, Delegation, Scheme
 from zmesh.handlers.record import Description, Record, encode_record
+from zmesh.handlers.standing import Standing
 from zmesh.identity import Identity
 from zmesh.registry.membership import Membership
 from zmesh.registry.port import Account, ValidatorSet
-from zmesh.registry.standing import Standing
 
 ACCOUNTS = [signer(number, Scheme.ED25519) for number in range(1, 5)]
 NODES = [Identity.from_seed(bytes([number]) * 32) for number in range(101, 105)]
@@ -72,13 +72,13 @@ class Arrival(RuleBasedStateMachine):
         self.named = named
         accounts = {ACCOUNTS[one].account: Account(ACCOUNTS[one].account, f"5{one}") for one in sorted(named)}
         for node in self.nodes:
-            node.registered(ValidatorSet(accounts=accounts, genesis=GENESIS), self.now)
+            node.registered(ValidatorSet(accounts=accounts, genesis=GENESIS))
 
     @rule(days=st.integers(1, 3))
     def passes(self, days: int) -> None:
         self.days += days
         for node in self.nodes:
-            node.wake(self.now)
+            node.roster_at(self.now)
 
     @rule(choices=st.lists(CHOICES, max_size=6), data=st.data())
     def arrive(self, choices: list[Choice], data: st.DataObject) -> None:
@@ -86,9 +86,9 @@ class Arrival(RuleBasedStateMachine):
             for choice in data.draw(st.permutations(choices)):
                 offered, _ = record(choice)
                 if node.judge(offered, self.now) is Standing.ADMITTED:
-                    node.took(offered, self.now)
+                    node.accepted(offered, self.now)
                 if data.draw(st.booleans()):
-                    assert node.roster is node.roster
+                    assert node.roster_at(self.now) is node.roster_at(self.now)
         for choice in choices:
             _, made = record(choice)
             if made is not None and choice[0] in self.named and self.holds(made):
@@ -110,13 +110,13 @@ class Arrival(RuleBasedStateMachine):
             if made.statement.account in {ACCOUNTS[one].account for one in self.named} and self.holds(made):
                 expected[made.statement.key] = NAMES[made.statement.account]
         for node in self.nodes:
-            assert {member.key: member.account for member in node.roster.members} == expected
-            assert len({member.account for member in node.roster.members}) == len(expected)
+            assert {member.key: member.account for member in node.roster_at(self.now).members} == expected
+            assert len({member.account for member in node.roster_at(self.now).members}) == len(expected)
 
     @invariant()
     def what_is_due_is_not_forgotten(self) -> None:
         for node in self.nodes:
-            node.wake(self.now)
+            node.roster_at(self.now)
             assert node.deadline is None or node.deadline > self.now.wall
 
 

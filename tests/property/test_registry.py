@@ -9,7 +9,8 @@ from scalecodec.utils.ss58 import ss58_encode
 
 from zmesh.core.errors import ConfigError
 from zmesh.identity import Identity
-from zmesh.registry.roster_file import _BASE58, parse_roster
+from zmesh.registry.roster_file import parse_roster
+from zmesh.ss58 import _BASE58
 
 KEYS = [Identity.from_seed(bytes([n]) * 32).public.hex() for n in range(3)]
 VALUES = st.one_of(

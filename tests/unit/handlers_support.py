@@ -15,10 +15,9 @@ from zmesh.core.events import Command
 from zmesh.core.handler import Handler
 from zmesh.core.now import Now
 from zmesh.core.types import Member, MessageType, PeerKey, Roster, Verdict
-from zmesh.handlers import Judge, Record
+from zmesh.handlers import Judge
 from zmesh.registry.membership import Membership
 from zmesh.registry.port import ValidatorSet
-from zmesh.registry.standing import Standing
 
 NETWORK = wire.network_id("handlers")
 NOON = Now(1000.0, 1_700_000_000.0)
@@ -76,13 +75,8 @@ def verify(key: PeerKey, data: bytes, signature: bytes) -> bool:
 def naming(*members: Someone) -> Judge:
     """Judges records as a node does whose registry names these by their keys."""
     membership = Membership("handlers")
-    membership.registered(ValidatorSet(Roster.of(each.member for each in members)), NOON)
-
-    def judged(record: Record) -> str | None:
-        standing = membership.judge(record, NOON)
-        return None if standing is Standing.ADMITTED else standing.value
-
-    return judged
+    membership.registered(ValidatorSet(Roster.of(each.member for each in members)))
+    return lambda record: membership.judge(record, NOON)
 
 
 def judge(handler: Handler, said: Said, now: Now = NOON) -> Verdict:

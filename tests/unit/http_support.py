@@ -11,12 +11,12 @@ from typing import Any
 from aiohttp import web
 
 from zmesh.core.types import Endpoint
-from zmesh.handlers import Offer, Taken
+from zmesh.handlers import Offer, RecordOutcome
 from zmesh.http import Answers, App, make_app, make_runner
 from zmesh.http_limits import HttpLimits
 
 HEALTH: Mapping[str, Any] = {"status": "healthy", "peer_id": "validator_001", "peers_count": 5, "running": True}
-NEW = Offer(Taken.NEW, "new")
+NEW = Offer(RecordOutcome.NEW)
 ANSWERS = Answers(lambda: HEALTH, lambda: "zmesh_peers 5\n", lambda: b"\x93record", lambda _: NEW)
 
 

@@ -9,10 +9,10 @@ from zmesh.core.now import Now
 from zmesh.core.wire import network_id
 from zmesh.delegation import Delegation
 from zmesh.handlers.record import Description, Record, encode_record
+from zmesh.handlers.standing import Standing
 from zmesh.identity import Identity
 from zmesh.registry.membership import Membership
 from zmesh.registry.port import Account, ValidatorSet
-from zmesh.registry.standing import Standing
 
 NOON = Now(1000.0, BEGIN + 1000.0)
 ALICE, BOB, EVE = (signer(number) for number in (1, 2, 3))
@@ -40,7 +40,7 @@ def record(
 
 def membership(found: ValidatorSet = SET, **options: Any) -> Membership:
     made = Membership(NETWORK, **options)
-    made.registered(found, NOON)
+    made.registered(found)
     return made
 
 
@@ -48,7 +48,7 @@ def offer(of: Membership, offered: Record, now: Now = NOON) -> Standing:
     """What a node does with a record whose own signature holds."""
     standing = of.judge(offered, now)
     if standing is Standing.ADMITTED:
-        of.took(offered, now)
+        of.accepted(offered, now)
     return standing
 
 

@@ -8,9 +8,10 @@ import traceback
 
 import pytest
 
-from zmesh.account import DEVELOPMENT, AccountKey, parse_account, write_account
+from zmesh.account import DEVELOPMENT, AccountKey
 from zmesh.core.errors import ConfigError
 from zmesh.delegation import Scheme
+from zmesh.ss58 import parse_account, to_ss58
 
 ALICE = {  # as `subkey inspect //Alice` with each scheme
     Scheme.SR25519: "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY",
@@ -23,7 +24,7 @@ SCHEMES = pytest.mark.parametrize("scheme", list(Scheme), ids=lambda scheme: sch
 @SCHEMES
 def test_alice_is_the_alice_of_every_chain(scheme: Scheme) -> None:
     for secret in ("//Alice", f"{DEVELOPMENT}//Alice", f"  {DEVELOPMENT}//Alice\n"):
-        assert write_account(AccountKey(secret, scheme).account) == ALICE[scheme]
+        assert to_ss58(AccountKey(secret, scheme).account) == ALICE[scheme]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_an_account_shows_its_id_and_nothing_of_its_secret(scheme: Scheme) -> No
 def test_an_address_is_read_with_any_prefix() -> None:
     account = AccountKey("//Alice", Scheme.SR25519).account
     for prefix in (0, 2, 42, 1284):
-        assert parse_account(write_account(account, prefix)) == account
+        assert parse_account(to_ss58(account, prefix)) == account
     assert parse_account(f"0x{account.hex()}") == account
 
 

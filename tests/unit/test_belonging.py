@@ -22,6 +22,7 @@ from zmesh.core.now import Now
 from zmesh.core.types import Endpoint
 from zmesh.core.wire import network_id
 from zmesh.handlers import Description, Record, encode_record
+from zmesh.handlers.standing import Standing
 from zmesh.identity import Identity
 from zmesh.registry.port import Account, ValidatorSet
 
@@ -63,8 +64,8 @@ class Told:
             follow()
 
     def offer(self, offered: Record) -> None:
-        assert self.belonging.judge(offered) is None
-        self.belonging.took(offered)
+        assert self.belonging.judge(offered) is Standing.ADMITTED
+        self.belonging.accepted(offered)
 
     def rosters(self) -> list[set[bytes]]:
         return [set(event.roster.keys) for event in self.events if isinstance(event, RosterChanged)]
@@ -95,7 +96,7 @@ async def test_a_revocation_takes_effect_although_its_record_is_not_taken(monkey
     told.offer(record(SIGNERS[0], NODES[0]))
     await told.rest(1)
 
-    assert told.belonging.judge(record(SIGNERS[0], NODES[1], 2)) is None
+    assert told.belonging.judge(record(SIGNERS[0], NODES[1], 2)) is Standing.ADMITTED
     await told.rest(2)
     assert told.rosters() == [{NODES[0].public}, set()]
     told.belonging.detach()

@@ -13,7 +13,8 @@ from tests.unit.virtual_time import in_virtual_time, moment
 from zmesh.bootstrap import ENOUGH, LONELY, LONGEST_PAUSE, MAX_PER_NAME, WATCH, Bootstrap, Ports
 from zmesh.core import wire
 from zmesh.core.types import Endpoint, PeerKey
-from zmesh.handlers import Description, Offer, Taken, decode_record, encode_record
+from zmesh.handlers import Description, Offer, RecordOutcome, decode_record, encode_record
+from zmesh.handlers.standing import Standing
 from zmesh.http_client import Posted
 from zmesh.identity import Identity
 
@@ -36,7 +37,7 @@ class World:
             place: [node] for place, node in zip(PLACES, nodes, strict=False)
         }
         self.names: dict[str, list[Endpoint] | OSError] = {}
-        self.refused: dict[PeerKey, str] = {}
+        self.refused: dict[PeerKey, Standing] = {}
         self.reply = Posted(202, "new")
         self.own = record(ME, Endpoint("198.51.100.1", 9090))
         self.links = 0
@@ -88,10 +89,10 @@ class World:
     def offer(self, encoded: bytes) -> Offer:
         key = decode_record(encoded).key
         if key in self.refused:
-            return Offer(Taken.REFUSED, self.refused[key])
-        taken = Taken.KNOWN if self.offered.get(key) == encoded else Taken.NEW
+            return Offer(RecordOutcome.REFUSED, self.refused[key])
+        taken = RecordOutcome.KNOWN if self.offered.get(key) == encoded else RecordOutcome.NEW
         self.offered[key] = encoded
-        return Offer(taken, taken.value)
+        return Offer(taken)
 
 
 async def pauses(bootstrap: Bootstrap, world: World, count: int) -> list[float]:
@@ -293,7 +294,7 @@ async def test_who_serves_the_record_of_another_does_not_draw_it_away_from_its_p
 async def test_a_seed_that_is_no_member_gets_nothing_and_is_named(answer: Any, said: str) -> None:
     world = World()
     world.answers = {PLACES[0]: [answer]}
-    world.refused[NODES[0].public] = "unknown_account"
+    world.refused[NODES[0].public] = Standing.UNKNOWN_ACCOUNT
     bootstrap = world.bootstrap()
     await bootstrap.step()
     assert (world.posted, world.located) == ([], {})

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from zmesh.counted import LAYERS
-from zmesh.handlers import Taken
-from zmesh.registry.standing import Standing
+from zmesh.handlers import RecordOutcome
+from zmesh.handlers.standing import Standing
 
 ROOT = Path(__file__).parents[2]
 COUNTED = re.compile(r'counters\["(\w+)"\]')
@@ -40,7 +40,8 @@ def test_what_the_front_door_counts_is_there_from_the_start() -> None:
 
 def test_every_outcome_of_an_enumeration_is_there_from_the_start() -> None:
     standings = {standing.value for standing in Standing}
-    outcomes = {taken.value for taken in Taken} - {Taken.REFUSED.value}  # counted under the reason instead
+    # What is refused is counted under the reason instead.
+    outcomes = {outcome.value for outcome in RecordOutcome if outcome is not RecordOutcome.REFUSED}
     assert standings <= set(LAYERS["admission"].events)
     assert (standings | outcomes) - {Standing.ADMITTED.value} <= set(LAYERS["record"].events)
 

@@ -11,13 +11,13 @@ import pytest
 import sr25519
 
 from tests.unit.delegation_support import BEGIN, END, GENESIS, NETWORK, Signer, delegation, signer
+from zmesh.core.bounds import MAX_DELEGATION
 from zmesh.core.errors import ConfigError, WireError
 from zmesh.core.types import DropReason
 from zmesh.core.wire import network_id
 from zmesh.delegation import (
     DAY,
     MAX_DAYS,
-    MAX_DELEGATION,
     MAX_TEXT,
     Delegation,
     Scheme,
@@ -27,7 +27,6 @@ from zmesh.delegation import (
     recover_public,
     wrap,
 )
-from zmesh.handlers import record
 from zmesh.handlers.record import Description, decode_record, encode_record
 from zmesh.identity import Identity
 
@@ -166,7 +165,7 @@ def test_the_longest_one_fits(scheme: Scheme) -> None:
     begin = most - MAX_DAYS * DAY
     made = delegation(signer(1, scheme), NODE, most, network="é" * 32, not_before=begin, not_after=most)
 
-    assert len(made.encoded) <= 366 < MAX_DELEGATION == record.MAX_DELEGATION
+    assert len(made.encoded) <= 366 < MAX_DELEGATION
     assert len(made.statement.text) == 536 < MAX_TEXT
     assert decode_delegation(made.encoded) == made
 

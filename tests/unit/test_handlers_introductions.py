@@ -10,8 +10,9 @@ import pytest
 from tests.unit.handlers_support import NETWORK, NOON, Someone, judge, later, take, verify
 from zmesh.core.events import Broadcast, Command, Located
 from zmesh.core.types import Endpoint, MessageType, PeerKey, Verdict
-from zmesh.handlers import Description, Record, RecordPorts, Records, Taken, encode_record
+from zmesh.handlers import Description, Record, RecordOutcome, RecordPorts, Records, encode_record
 from zmesh.handlers.introductions import INTRODUCED_BURST, INTRODUCER_BURST
+from zmesh.handlers.standing import Standing
 
 SEED, BOB, NEWCOMER = Someone(1), Someone(2), Someone(3)
 PUBLIC = Description("n", (Endpoint("203.0.113.7", 9090),))
@@ -22,7 +23,7 @@ def record(of: Someone, sequence: int = 1) -> Record:
 
 
 def records(of: Someone) -> Records:
-    held = Records(RecordPorts(of, NETWORK, verify, lambda _record: None))
+    held = Records(RecordPorts(of, NETWORK, verify, lambda _record: Standing.ADMITTED))
     held.wake(NOON)
     return held
 
@@ -42,7 +43,7 @@ def introduction(by: Someone, what: bytes) -> Any:
 def test_who_came_by_http_is_introduced_once_and_at_once() -> None:
     seed, newcomer = records(SEED), record(NEWCOMER)
 
-    assert [seed.post(newcomer.encoded).taken for _ in range(2)] == [Taken.NEW, Taken.KNOWN]
+    assert [seed.post(newcomer.encoded).outcome for _ in range(2)] == [RecordOutcome.NEW, RecordOutcome.KNOWN]
     assert seed.deadline == 0.0
     assert introduced(seed.wake(NOON)) == [newcomer.encoded]
     assert introduced(seed.wake(later(0.5))) == []
@@ -113,7 +114,7 @@ def test_a_mesh_that_starts_whole_at_one_seed_is_introduced_within_its_limits() 
     seed, bob = records(SEED), records(BOB)
     crowd = [record(Someone(number)) for number in range(10, 110)]
     for each in crowd:
-        assert seed.post(each.encoded).taken is Taken.NEW
+        assert seed.post(each.encoded).outcome is RecordOutcome.NEW
     heard = [take(bob, introduction(SEED, what)) for what in introduced(seed.wake(NOON))]
     assert heard == [Verdict.ACCEPT] * len(crowd)
     assert len(crowd) < INTRODUCER_BURST
@@ -122,7 +123,7 @@ def test_a_mesh_that_starts_whole_at_one_seed_is_introduced_within_its_limits() 
 def test_too_many_who_wait_are_left_to_their_other_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zmesh.handlers.introductions.MAX_WAITING", 1)
     seed = records(SEED)
-    assert [seed.post(record(each).encoded).taken for each in (BOB, NEWCOMER)] == [Taken.NEW] * 2
+    assert [seed.post(record(each).encoded).outcome for each in (BOB, NEWCOMER)] == [RecordOutcome.NEW] * 2
     assert introduced(seed.wake(NOON)) == [record(BOB).encoded]
     assert seed.counters["introduction_dropped"] == 1
 

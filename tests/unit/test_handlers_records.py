@@ -28,10 +28,11 @@ from zmesh.core.types import DropReason, Endpoint, MessageType, PeerKey, Verdict
 from zmesh.handlers import (
     Description,
     Record,
+    RecordOutcome,
     RecordPorts,
     Records,
-    Taken,
 )
+from zmesh.handlers.standing import Standing
 
 # ---------------------------------------------------------------- who may have one, and which wins
 
@@ -40,11 +41,11 @@ def test_the_newest_record_of_a_known_key_is_kept() -> None:
     held = Records(RecordPorts(BOB, NETWORK, verify, naming(ALICE)))
     first, second = record(ALICE, 1), record(ALICE, 2)
 
-    assert [held.offer(each.encoded).taken for each in (first, first, second, first)] == [
-        Taken.NEW,
-        Taken.KNOWN,
-        Taken.NEW,
-        Taken.OLDER,
+    assert [held.offer(each.encoded).outcome for each in (first, first, second, first)] == [
+        RecordOutcome.NEW,
+        RecordOutcome.KNOWN,
+        RecordOutcome.NEW,
+        RecordOutcome.OLDER,
     ]
     assert held.records == {ALICE.public: second}
     assert held.counters == {"new": 2, "known": 1, "older": 1}
@@ -60,7 +61,7 @@ def test_an_address_never_admits_a_key_and_a_stranger_costs_no_verification() ->
 
     held = Records(RecordPorts(BOB, NETWORK, counting, naming(ALICE)))
 
-    assert held.offer(record(stranger).encoded) == (Taken.REFUSED, "unknown_key")
+    assert held.offer(record(stranger).encoded) == (RecordOutcome.REFUSED, "unknown_key")
     assert judge(held, announce(stranger, record(stranger))) is Verdict.IGNORE
     assert (dict(held.records), verified) == ({}, [])
 
@@ -69,9 +70,9 @@ def test_forged_foreign_and_broken_records_are_refused_by_name() -> None:
     held = records()
     good = record(ALICE)
 
-    assert held.offer(good.encoded[:-1] + bytes([good.encoded[-1] ^ 1])).taken is Taken.BAD_SIGNATURE
-    assert held.offer(record(ALICE, network=bytes(32)).encoded).taken is Taken.OTHER_NETWORK
-    assert held.offer(b"junk").taken is Taken.MALFORMED
+    assert held.offer(good.encoded[:-1] + bytes([good.encoded[-1] ^ 1])).outcome is RecordOutcome.BAD_SIGNATURE
+    assert held.offer(record(ALICE, network=bytes(32)).encoded).outcome is RecordOutcome.OTHER_NETWORK
+    assert held.offer(b"junk").outcome is RecordOutcome.MALFORMED
     assert dict(held.records) == {}
 
 
@@ -93,7 +94,7 @@ def test_two_records_with_one_sequence_are_proof_and_all_nodes_settle_on_the_sam
         orders.append(held.records[ALICE.public])
     assert orders == [min(one, two, key=lambda each: each.encoded)] * 2
 
-    assert held.offer(record(ALICE, 6).encoded).taken is Taken.NEW
+    assert held.offer(record(ALICE, 6).encoded).outcome is RecordOutcome.NEW
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,15 +102,17 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zmesh.handlers.records.MAX_PROOFS", 1)
     held = records()
 
-    assert [held.offer(record(each).encoded).taken for each in (ALICE, BOB, CAROL)] == [
-        Taken.NEW,
-        Taken.NEW,
-        Taken.FULL,
+    assert [held.offer(record(each).encoded).outcome for each in (ALICE, BOB, CAROL)] == [
+        RecordOutcome.NEW,
+        RecordOutcome.NEW,
+        RecordOutcome.FULL,
     ]
     for each in (ALICE, BOB):
-        assert held.offer(record(each, 1, replace(PUBLIC, peer_id="other")).encoded).taken is Taken.EQUIVOCATION
+        assert (
+            held.offer(record(each, 1, replace(PUBLIC, peer_id="other")).encoded).outcome is RecordOutcome.EQUIVOCATION
+        )
     assert [pair[0].key for pair in held.proofs] == [BOB.public]
-    assert held.offer(record(ALICE, 2).encoded).taken is Taken.NEW, "those who are known may still move"
+    assert held.offer(record(ALICE, 2).encoded).outcome is RecordOutcome.NEW, "those who are known may still move"
 
 
 def test_an_answer_holds_no_more_than_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,11 +150,9 @@ def test_local_addresses_are_taken_only_in_a_mesh_on_one_machine() -> None:
     for held in (remote, local):
         held.wake(NOON)
 
-    assert remote.offer(theirs.encoded).taken is Taken.LOCAL_ADDRESS
+    assert remote.offer(theirs.encoded).outcome is RecordOutcome.LOCAL_ADDRESS
     assert judge(remote, announce(ALICE, theirs)) is Verdict.IGNORE
-    assert local.offer(theirs.encoded).taken is Taken.NEW
-    assert records(own=PUBLIC, allow_local=True).offer(theirs.encoded).taken is Taken.NEW
-    assert records(own=loopback, allow_local=False).offer(theirs.encoded).taken is Taken.LOCAL_ADDRESS
+    assert local.offer(theirs.encoded).outcome is RecordOutcome.NEW
 
 
 # ---------------------------------------------------------------- who judges, and who is told
@@ -163,20 +164,20 @@ def test_the_registry_is_asked_before_any_signature_and_says_why_not() -> None:
     def never(key: PeerKey, data: bytes, signature: bytes) -> bool:
         raise AssertionError("a stranger cost a verification")
 
-    def refuse(what: Record) -> str:
+    def refuse(what: Record) -> Standing:
         asked.append(what.key)
-        return "unknown_account"
+        return Standing.UNKNOWN_ACCOUNT
 
     held = Records(RecordPorts(BOB, NETWORK, never, refuse))
-    assert held.offer(record(ALICE).encoded) == (Taken.REFUSED, "unknown_account")
+    assert held.offer(record(ALICE).encoded) == (RecordOutcome.REFUSED, "unknown_account")
     assert judge(held, announce(ALICE, record(ALICE))) is Verdict.IGNORE
-    assert held.post(record(ALICE).encoded) == (Taken.REFUSED, "unknown_account")
+    assert held.post(record(ALICE).encoded) == (RecordOutcome.REFUSED, "unknown_account")
     assert asked == [ALICE.public] * 3
     assert (dict(held.records), held.counters) == ({}, {"unknown_account": 3})
 
 
-@pytest.mark.parametrize("why", ["forged", "not_held", "malformed"])
-def test_whoever_passes_on_what_is_false_for_everybody_is_to_blame(why: str) -> None:
+@pytest.mark.parametrize("why", [Standing.FORGED, Standing.NOT_HELD, Standing.MALFORMED])
+def test_whoever_passes_on_what_is_false_for_everybody_is_to_blame(why: Standing) -> None:
     held = having_asked(Records(RecordPorts(BOB, NETWORK, verify, lambda _record: why)))
     assert judge(held, announce(ALICE, record(ALICE))) is Verdict.REJECT
     answer = {"records": [record(each).encoded for each in (ALICE, CAROL)]}
@@ -187,11 +188,11 @@ def test_whoever_passes_on_what_is_false_for_everybody_is_to_blame(why: str) -> 
 def test_the_membership_is_told_of_what_became_the_newest() -> None:
     told: list[Record] = []
 
-    def took(taken: Record) -> bool:
+    def accepted(taken: Record) -> bool:
         told.append(taken)
         return False
 
-    held = Records(RecordPorts(BOB, NETWORK, verify, lambda _record: None, took))
+    held = Records(RecordPorts(BOB, NETWORK, verify, lambda _record: Standing.ADMITTED, accepted))
     first, second, other = record(ALICE), record(ALICE, 2), record(ALICE, 2, replace(PUBLIC, peer_id="other"))
     for each in (first, first, second, first):
         held.offer(each.encoded)
@@ -207,7 +208,7 @@ def test_who_belongs_no_more_has_no_record_and_may_come_back() -> None:
         held.offer(record(each).encoded)
     held.retain({ALICE.public})
     assert set(held.records) == {ALICE.public, BOB.public}
-    assert held.offer(record(CAROL).encoded).taken is Taken.NEW
+    assert held.offer(record(CAROL).encoded).outcome is RecordOutcome.NEW
 
 
 def test_a_node_that_joins_another_mesh_starts_anew_there() -> None:
@@ -220,8 +221,8 @@ def test_a_node_that_joins_another_mesh_starts_anew_there() -> None:
     (own,) = announcements(held.wake(later(1.0)))
     assert (own.network, dict(held.records)) == (chain, {BOB.public: own})
     assert held.deadline == pytest.approx(NOON.mono + 2.0)
-    assert held.offer(record(ALICE, 2).encoded).taken is Taken.OTHER_NETWORK
-    assert held.offer(record(ALICE, network=chain).encoded).taken is Taken.NEW
+    assert held.offer(record(ALICE, 2).encoded).outcome is RecordOutcome.OTHER_NETWORK
+    assert held.offer(record(ALICE, network=chain).encoded).outcome is RecordOutcome.NEW
     held.join(chain)
     assert set(held.records) == {ALICE.public, BOB.public}
 

@@ -25,9 +25,9 @@ from zmesh.core.events import Broadcast, Located, SendDirect
 from zmesh.core.types import Endpoint, MessageType, PeerKey, Verdict
 from zmesh.handlers import (
     Description,
+    RecordOutcome,
     RecordPorts,
     Records,
-    Taken,
     decode_record,
     verify_record,
 )
@@ -76,7 +76,7 @@ def test_a_record_from_a_former_life_with_a_faster_clock_is_outbid() -> None:
     held.wake(NOON)
     former = record(BOB, NOON.wall_ms + 10_000)
 
-    assert held.offer(former.encoded).taken is Taken.NEW
+    assert held.offer(former.encoded).outcome is RecordOutcome.NEW
     announced = announcements(held.wake(later(1.0)))
 
     assert [each.sequence for each in announced] == [former.sequence + 1]
@@ -84,14 +84,16 @@ def test_a_record_from_a_former_life_with_a_faster_clock_is_outbid() -> None:
 
 def test_whose_clock_was_set_back_is_told_what_it_has_to_outbid() -> None:
     """Or nobody would take its record until the clock is there again."""
-    corrected, other = having_asked(records(CAROL, own=PUBLIC)), records(BOB)
+    corrected, other = records(CAROL, own=PUBLIC), records(BOB)
     former = record(CAROL, NOON.wall_ms + 600_000)
     other.offer(former.encoded)
     other.wake(NOON)
 
-    question = CAROL.says(MessageType.PEER_DISCOVERY, corrected.question().payload)
-    take(other, question)
-    (answer,) = question.commands
+    corrected.wake(later(-1.0))
+    (question,) = questions(corrected.wake(NOON))
+    asked = CAROL.says(MessageType.PEER_DISCOVERY, question.payload)
+    take(other, asked)
+    (answer,) = asked.commands
     assert isinstance(answer, SendDirect)
     take(corrected, BOB.says(answer.kind, answer.payload, to=CAROL.public))
     (own,) = announcements(corrected.wake(later(1.0)))
@@ -102,12 +104,12 @@ def test_a_newcomer_asks_and_is_told_what_it_lacks() -> None:
     newcomer, settled = records(CAROL, own=replace(PUBLIC, peer_id="carol")), records(BOB, own=PUBLIC)
     settled.wake(NOON)
     settled.offer(record(ALICE, 3).encoded)
-    asked = [at for at, commands in run(newcomer, until=40.0) if questions(commands)]
-    assert asked == [1.0, 5.0, 30.0]
+    asked = [(at, question) for at, commands in run(newcomer, until=40.0) for question in questions(commands)]
+    assert [at for at, _ in asked] == [1.0, 5.0, 30.0]
 
-    question = CAROL.says(MessageType.PEER_DISCOVERY, newcomer.question().payload)
-    assert take(settled, question) is Verdict.ACCEPT
-    (answer,) = question.commands
+    first = CAROL.says(MessageType.PEER_DISCOVERY, asked[0][1].payload)
+    assert take(settled, first) is Verdict.ACCEPT
+    (answer,) = first.commands
     assert isinstance(answer, SendDirect)
     assert answer.recipient == CAROL.public
     reply = BOB.says(answer.kind, answer.payload, to=CAROL.public)
@@ -118,7 +120,9 @@ def test_a_newcomer_asks_and_is_told_what_it_lacks() -> None:
         ALICE.public,
         BOB.public,
     }
-    again = CAROL.says(MessageType.PEER_DISCOVERY, newcomer.question().payload, later(60))
+    newcomer.ask_soon(later(59.0))
+    (question,) = questions(newcomer.wake(later(60.0)))
+    again = CAROL.says(MessageType.PEER_DISCOVERY, question.payload, later(60))
     assert take(settled, again, later(60)) is Verdict.ACCEPT
     assert again.commands == []
 
@@ -255,7 +259,8 @@ def test_a_mesh_larger_than_one_question_is_asked_about_range_by_range(
     for each in everybody:
         held.offer(record(each).encoded)
 
-    first, second, third = (held.question().payload for _ in range(3))
+    held.wake(NOON)
+    first, second, third = (questions(held.wake(later(at)))[0].payload for at in (1.0, 5.0, 30.0))
 
     assert [key for key, _ in first["known"]] == [each.public for each in everybody[:2]]
     assert (first.get("after"), first["until"]) == (None, everybody[1].public)

@@ -35,6 +35,8 @@ LAYERS: tuple[frozenset[str], ...] = (
             "delegation",
             "account",
             "genesis",
+            "rpc",
+            "ss58",
         }
     ),
     frozenset(

@@ -17,7 +17,8 @@ from aiohttp import ClientConnectionResetError, web
 
 from tests.unit.http_support import ANSWERS, HEALTH, NEW, exchange, get, make, serving, taking
 from zmesh.core.types import Endpoint
-from zmesh.handlers import Offer, Taken
+from zmesh.handlers import Offer, RecordOutcome
+from zmesh.handlers.standing import Standing
 from zmesh.http import MAX_BODY, MAX_LINE, STATUSES
 from zmesh.http_client import MAX_ANSWER, Posted, fetch_record, post_record
 from zmesh.http_limits import HttpLimits
@@ -216,14 +217,14 @@ async def test_a_door_that_never_answers_is_given_up() -> None:
 # ------------------------------------------------------------ posting a record
 
 
-@pytest.mark.parametrize("taken", Taken)
-async def test_a_posted_record_is_answered_with_what_became_of_it(taken: Taken) -> None:
-    app, posted = taking(Offer(taken, "unknown_account" if taken is Taken.REFUSED else taken.value))
+@pytest.mark.parametrize("taken", RecordOutcome)
+async def test_a_posted_record_is_answered_with_what_became_of_it(taken: RecordOutcome) -> None:
+    app, posted = taking(Offer(taken, Standing.UNKNOWN_ACCOUNT))
     async with serving(app) as endpoint:
         answer = await post_record(endpoint, b"\x9crecord", 10)
-    why = "unknown_account" if taken is Taken.REFUSED else taken.value
+    why = "unknown_account" if taken is RecordOutcome.REFUSED else taken.value
     assert (answer, posted) == (Posted(STATUSES[taken], why), [b"\x9crecord"])
-    assert answer.is_taken is (taken in (Taken.NEW, Taken.KNOWN))
+    assert answer.is_taken is (taken in (RecordOutcome.NEW, RecordOutcome.KNOWN))
 
 
 async def test_the_answer_to_a_post_is_json_for_people_too() -> None:
@@ -255,7 +256,7 @@ async def test_a_body_that_tells_no_size_is_bounded_too() -> None:
 
 
 async def test_a_body_that_would_unpack_to_a_thousand_times_its_size_stays_packed() -> None:
-    app, posted = taking(Offer(Taken.MALFORMED, "malformed"))
+    app, posted = taking(Offer(RecordOutcome.MALFORMED))
     packed = zlib.compress(bytes(1_000_000))
     extra = f"Content-Encoding: deflate\r\nContent-Length: {len(packed)}\r\n"
     async with serving(app) as endpoint:

@@ -14,7 +14,7 @@ import nacl.signing
 import pytest
 
 from zmesh.core.errors import ConfigError
-from zmesh.identity import Identity, create_key_file, curve_image, load_key, next_epoch, verify
+from zmesh.identity import Identity, create_key_file, curve_image, load_key, next_epoch, parse_public_key, verify
 
 # RFC 8032, section 7.1, tests 1 and 2.
 SEED_1 = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
@@ -89,6 +89,16 @@ def test_bytes_that_are_no_point_have_no_image(key: bytes) -> None:
         ConfigError, match=r"^public key .* is not an Ed25519 key: it must be the 32 bytes of a valid point$"
     ):
         curve_image(key)
+
+
+def test_a_public_key_is_read_from_its_digits_with_or_without_0x() -> None:
+    for text in (PUBLIC_1.hex(), f"0x{PUBLIC_1.hex()}", f" {PUBLIC_1.hex().upper()}\n"):
+        assert parse_public_key(text) == PUBLIC_1
+    for wrong in ("", "0x", PUBLIC_1.hex()[:-1], PUBLIC_1.hex() + "00", "zz" * 32, PUBLIC_1, None, 7):
+        with pytest.raises(ConfigError, match=r"^public_key must be the 64 hex digits of an Ed25519 public key, not "):
+            parse_public_key(wrong)
+    with pytest.raises(ConfigError, match="is not an Ed25519 key"):
+        parse_public_key("00" * 32)
 
 
 def test_a_key_and_its_negative_share_one_image() -> None:

@@ -25,7 +25,7 @@ def root_logging() -> Iterator[None]:
 
 def test_an_event_reaches_the_services_own_logging_with_its_fields(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        get_logger("zmesh.node").bind(peer=b"\xab\xcd").info("link.live", after=1.5)
+        get_logger("zmesh.node").info("link.live", peer=b"\xab\xcd", after=1.5)
     (record,) = caplog.records
     assert record.getMessage() == "link.live peer=abcd after=1.5"
     assert (record.name, record.levelname) == ("zmesh.node", "INFO")

@@ -27,11 +27,11 @@ from tests.unit.membership_support import (
 from zmesh.core.types import Member, Roster
 from zmesh.delegation import DAY, Delegation, Scheme
 from zmesh.handlers.record import Record
+from zmesh.handlers.standing import Standing
 from zmesh.identity import Identity
 from zmesh.registry import membership as module
 from zmesh.registry import standing as standing_module
 from zmesh.registry.port import ValidatorSet
-from zmesh.registry.standing import Standing
 
 # ---------------------------------------------------------------- admitted
 
@@ -43,9 +43,9 @@ def test_a_delegated_key_becomes_the_member_that_the_registry_describes(scheme: 
     members = membership(found)
 
     assert members.judge(record(FIRST, delegation(by, FIRST)), NOON) is Standing.ADMITTED
-    assert len(members.roster) == 0  # its own record is still to be verified
-    members.took(record(FIRST, delegation(by, FIRST), "alice"), NOON)
-    assert members.roster.members == (Member(FIRST.public, "5Alice", "alice", (), 10, True, 70.0, ("train",)),)
+    assert len(members.roster_at(NOON)) == 0  # its own record is still to be verified
+    members.accepted(record(FIRST, delegation(by, FIRST), "alice"), NOON)
+    assert members.roster_at(NOON).members == (Member(FIRST.public, "5Alice", "alice", (), 10, True, 70.0, ("train",)),)
     assert members.counters == Counter(admitted=1)
 
 
@@ -54,23 +54,22 @@ def test_whom_the_registry_names_by_key_needs_no_delegation() -> None:
     members = membership(ValidatorSet(Roster((named,))))
 
     assert offer(members, record(FIRST, name="by record")) is Standing.ADMITTED
-    assert members.roster.members == (named,)
+    assert members.roster_at(NOON).members == (named,)
 
 
 def test_the_roster_is_the_same_object_while_nothing_changes() -> None:
     members = membership()
     offer(members, record(FIRST, delegation(ALICE, FIRST)))
-    before = members.roster
+    before = members.roster_at(NOON)
 
     offer(members, record(FIRST, delegation(ALICE, FIRST), sequence=2))
     offer(members, record(THIRD, delegation(EVE, THIRD)))
-    members.registered(ValidatorSet(accounts=dict(SET.accounts), genesis=GENESIS, block=7), NOON)
-    members.wake(at(5))
-    assert members.roster is before
+    members.registered(ValidatorSet(accounts=dict(SET.accounts), genesis=GENESIS, block=7))
+    assert members.roster_at(at(5)) is before
 
     offer(members, record(FIRST, delegation(ALICE, FIRST), name="renamed", sequence=3))
-    assert members.roster is not before
-    assert members.roster.members[0].peer_id == "renamed"
+    assert members.roster_at(at(5)) is not before
+    assert members.roster_at(at(5)).members[0].peer_id == "renamed"
 
 
 def test_a_renewed_delegation_keeps_its_member_in() -> None:
@@ -78,8 +77,7 @@ def test_a_renewed_delegation_keeps_its_member_in() -> None:
     offer(members, record(FIRST, delegation(ALICE, FIRST, 1, not_after=BEGIN + DAY)))
     offer(members, record(FIRST, delegation(ALICE, FIRST, 2), sequence=2))
 
-    members.wake(at(2 * DAY))
-    assert list(members.roster.by_key) == [FIRST.public]
+    assert list(members.roster_at(at(2 * DAY)).by_key) == [FIRST.public]
 
 
 # ---------------------------------------------------------------- refused
@@ -107,7 +105,7 @@ def test_each_refusal_has_its_reason_its_counter_and_one_line_of_log(
     members = membership()
 
     assert [offer(members, offered) for _ in range(3)] == [reason] * 3
-    assert len(members.roster) == 0
+    assert len(members.roster_at(NOON)) == 0
     assert members.counters == Counter({reason.value: 3})
     assert len(caplog.records) == 1
     said = caplog.records[0].getMessage()
@@ -190,10 +188,9 @@ def test_a_name_that_two_claim_stays_with_both_and_is_counted_once() -> None:
     offer(members, record(FIRST, delegation(ALICE, FIRST), "validator"))
     offer(members, record(SECOND, delegation(BOB, SECOND), "validator"))
 
-    assert [member.peer_id for member in members.roster.members] == ["validator"] * 2
-    assert members.contested == {"validator"}
-    members.registered(ValidatorSet(accounts=SET.accounts, genesis=GENESIS, block=2), NOON)
-    assert len(members.roster) == 2
+    assert [member.peer_id for member in members.roster_at(NOON).members] == ["validator"] * 2
+    members.registered(ValidatorSet(accounts=SET.accounts, genesis=GENESIS, block=2))
+    assert len(members.roster_at(NOON)) == 2
     assert members.counters["name_contested"] == 1
 
 
@@ -203,7 +200,10 @@ def test_a_name_that_is_somebodys_account_or_could_be_a_key_catches_nothing(name
     offer(members, record(FIRST, delegation(ALICE, FIRST), name))
     offer(members, record(SECOND, delegation(BOB, SECOND), "bob"))
 
-    assert {member.account: member.peer_id for member in members.roster.members} == {"5Alice": "5Alice", "5Bob": "bob"}
+    assert {member.account: member.peer_id for member in members.roster_at(NOON).members} == {
+        "5Alice": "5Alice",
+        "5Bob": "bob",
+    }
 
 
 # ---------------------------------------------------------------- open
@@ -216,7 +216,8 @@ def test_in_an_open_mesh_any_key_with_a_record_is_a_guest() -> None:
     assert offer(members, record(SECOND, delegation(ALICE, SECOND), name="alice")) is Standing.ADMITTED
     assert offer(members, record(THIRD, delegation(EVE, THIRD), name="eve")) is Standing.ADMITTED
     assert {
-        member.peer_id: (member.account, member.is_validator, member.stake) for member in members.roster.members
+        member.peer_id: (member.account, member.is_validator, member.stake)
+        for member in members.roster_at(NOON).members
     } == {
         "guest": (FIRST.public.hex(), False, 0),
         "alice": ("5Alice", True, 10),
@@ -231,7 +232,7 @@ def test_an_open_mesh_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [offer(members, record(node)) for node in NODES[:3]] == [Standing.ADMITTED] * 2 + [Standing.FULL]
     assert offer(members, record(NODES[3], delegation(ALICE, NODES[3]))) is Standing.ADMITTED
     assert offer(members, record(FIRST, sequence=2)) is Standing.ADMITTED
-    assert len(members.roster) == 3
+    assert len(members.roster_at(NOON)) == 3
 
 
 def test_a_key_that_is_none_is_no_guest() -> None:
@@ -262,13 +263,13 @@ def test_former_accounts_are_remembered_by_their_sequence(monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "MAX_FORMER", 0)
     members = membership()
     offer(members, record(SECOND, delegation(ALICE, SECOND, 5)))
-    members.registered(ValidatorSet(accounts={}, genesis=GENESIS), NOON)
-    members.registered(SET, NOON)
+    members.registered(ValidatorSet(accounts={}, genesis=GENESIS))
+    members.registered(SET)
 
-    assert len(members.roster) == 0
+    assert len(members.roster_at(NOON)) == 0
     assert offer(members, record(FIRST, delegation(ALICE, FIRST, 4))) is Standing.SUPERSEDED
     assert offer(members, record(SECOND, delegation(ALICE, SECOND, 5))) is Standing.ADMITTED
-    assert list(members.roster.by_key) == [SECOND.public]
+    assert list(members.roster_at(NOON).by_key) == [SECOND.public]
 
 
 def test_names_are_forgotten_of_keys_that_are_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +279,7 @@ def test_names_are_forgotten_of_keys_that_are_out(monkeypatch: pytest.MonkeyPatc
     offer(members, record(SECOND, delegation(ALICE, SECOND, 2)))
     offer(members, record(THIRD, delegation(BOB, THIRD, 1)))
 
-    assert set(members.roster.by_key) == {SECOND.public, THIRD.public}
+    assert set(members.roster_at(NOON).by_key) == {SECOND.public, THIRD.public}
 
 
 def test_a_thousand_join_and_the_roster_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,6 +304,5 @@ def test_a_thousand_join_and_the_roster_is_made_once(monkeypatch: pytest.MonkeyP
 
     assert [offer(members, one) for one in records] == [Standing.ADMITTED] * 1000
     assert members.deadline == 0.0
-    members.wake(NOON)
-    assert len(members.roster) == 1000
+    assert len(members.roster_at(NOON)) == 1000
     assert made == 1

@@ -15,11 +15,11 @@ from zmesh.core.types import Endpoint, Member, Roster
 from zmesh.core.wire import network_id
 from zmesh.delegation import Delegation, Scheme
 from zmesh.handlers.record import Description, Record, encode_record
+from zmesh.handlers.standing import Standing
 from zmesh.identity import Identity, verify
 from zmesh.registry import membership as module
 from zmesh.registry.membership import Membership
 from zmesh.registry.port import Account, ValidatorSet
-from zmesh.registry.standing import Standing
 
 NOON = Now(1000.0, BEGIN + 1000.0)
 FIRST, SECOND = (Identity.from_seed(bytes([number]) * 32) for number in (101, 102))
@@ -28,7 +28,7 @@ FIRST, SECOND = (Identity.from_seed(bytes([number]) * 32) for number in (101, 10
 def members_of(*accounts: Signer, **options: Any) -> Membership:
     made = Membership(NETWORK, **options)
     named = {one.account: Account(one.account, f"5{number}") for number, one in enumerate(accounts)}
-    made.registered(ValidatorSet(accounts=named, genesis=GENESIS), NOON)
+    made.registered(ValidatorSet(accounts=named, genesis=GENESIS))
     return made
 
 
@@ -73,7 +73,7 @@ def test_showing_an_old_delegation_again_costs_no_verification(monkeypatch: pyte
     members = members_of(by)
     old, new = (delegation(by, FIRST, sequence) for sequence in (1, 2))
     for made in (old, new):
-        members.took(record(FIRST, made), NOON)
+        members.accepted(record(FIRST, made), NOON)
 
     standings = Counter(members.judge(record(FIRST, old), NOON) for _ in range(50))
     assert standings == Counter({Standing.ADMITTED: 50})
@@ -110,11 +110,11 @@ def test_whom_the_registry_names_by_key_cannot_have_us_pass_on_what_is_false(fal
         "forged": msgpack.packb(forged),
     }
     naming, knowing = members_of(), members_of(stranger)
-    naming.registered(ValidatorSet(Roster.of([Member(FIRST.public, "first", "first")]), genesis=GENESIS), NOON)
+    naming.registered(ValidatorSet(Roster.of([Member(FIRST.public, "first", "first")]), genesis=GENESIS))
 
     assert naming.judge(record(FIRST, carried[false]), NOON) is why
     assert knowing.judge(record(FIRST, carried[false]), NOON) is why
-    assert list(naming.roster.by_key) == [FIRST.public]
+    assert list(naming.roster_at(NOON).by_key) == [FIRST.public]
     # What is true and means nothing here makes it no worse than none.
     assert naming.judge(record(FIRST, delegation(stranger, FIRST, not_after=BEGIN + 1)), NOON) is Standing.ADMITTED
     assert naming.judge(record(FIRST, delegation(stranger, FIRST, network="x")), NOON) is Standing.ADMITTED
@@ -123,7 +123,7 @@ def test_whom_the_registry_names_by_key_cannot_have_us_pass_on_what_is_false(fal
 def test_true_ecdsa_of_accounts_that_nobody_knows_costs_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SLOW_BURST", 2)
     members = members_of()
-    members.registered(ValidatorSet(Roster.of([Member(FIRST.public, "first", "first")]), genesis=GENESIS), NOON)
+    members.registered(ValidatorSet(Roster.of([Member(FIRST.public, "first", "first")]), genesis=GENESIS))
     made = [delegation(signer(number, Scheme.ECDSA), FIRST) for number in range(1, 5)]
 
     standings = [members.judge(record(FIRST, one), NOON) for one in made]
@@ -162,13 +162,11 @@ def test_a_thief_of_the_mesh_key_cannot_use_up_the_share_of_its_account(monkeypa
 def test_a_clock_that_ran_ahead_and_is_set_right_throws_nobody_out_for_good() -> None:
     by = signer(1)
     members = members_of(by)
-    members.took(record(FIRST, delegation(by, FIRST)), NOON)
-    members.wake(Now(1001.0, END + 1))
-    assert len(members.roster) == 0
+    members.accepted(record(FIRST, delegation(by, FIRST)), NOON)
+    assert len(members.roster_at(Now(1001.0, END + 1))) == 0
     assert members.deadline is None
 
-    members.wake(Now(1002.0, END - 1))
-    assert list(members.roster.by_key) == [FIRST.public]
+    assert list(members.roster_at(Now(1002.0, END - 1)).by_key) == [FIRST.public]
     assert members.deadline == END + 1
 
 
@@ -188,6 +186,6 @@ def test_what_the_chain_says_leads_to_this_machine_only_in_a_mesh_on_one(host: s
 
     for takes_local, right in ((False, places[1:]), (True, places)):
         members = Membership(NETWORK, takes_local=lambda takes=takes_local: takes)  # type: ignore[misc]
-        members.registered(found, NOON)
-        members.took(record(FIRST, delegation(by, FIRST)), NOON)
-        assert members.roster.members[0].endpoints == right
+        members.registered(found)
+        members.accepted(record(FIRST, delegation(by, FIRST)), NOON)
+        assert members.roster_at(NOON).members[0].endpoints == right

@@ -24,10 +24,10 @@ from zmesh.core.errors import ConfigError
 from zmesh.core.now import Now
 from zmesh.core.types import Member, Roster
 from zmesh.delegation import DAY
+from zmesh.handlers.standing import Standing
 from zmesh.registry import membership as module
 from zmesh.registry.membership import Membership
 from zmesh.registry.port import ValidatorSet
-from zmesh.registry.standing import Standing
 
 # ---------------------------------------------------------------- one key per account, one account per key
 
@@ -37,30 +37,28 @@ def test_the_highest_sequence_of_an_account_ends_the_others_for_ever() -> None:
     assert offer(members, record(FIRST, delegation(ALICE, FIRST, 1))) is Standing.ADMITTED
     assert offer(members, record(SECOND, delegation(ALICE, SECOND, 2, not_after=BEGIN + DAY))) is Standing.ADMITTED
 
-    assert list(members.roster.by_key) == [SECOND.public]
+    assert list(members.roster_at(NOON).by_key) == [SECOND.public]
     assert offer(members, record(FIRST, delegation(ALICE, FIRST, 1), sequence=2)) is Standing.SUPERSEDED
     assert members.deadline == BEGIN + DAY + 1
-    members.wake(at(DAY))
-    assert len(members.roster) == 0
+    assert len(members.roster_at(at(DAY))) == 0
     assert offer(members, record(FIRST, delegation(ALICE, FIRST, 1), sequence=3), at(DAY)) is Standing.SUPERSEDED
     assert offer(members, record(SECOND, delegation(ALICE, SECOND, 1), sequence=3), at(DAY)) is Standing.SUPERSEDED
     assert offer(members, record(FIRST, delegation(ALICE, FIRST, 3), sequence=4), at(DAY)) is Standing.ADMITTED
-    assert list(members.roster.by_key) == [FIRST.public]
+    assert list(members.roster_at(at(DAY)).by_key) == [FIRST.public]
 
 
 def test_a_revocation_counts_at_once_also_in_a_record_that_is_not_taken() -> None:
     """A stolen key is out with the first delegation that says so, whoever brings it, before its own node is reached."""
     members = membership()
     offer(members, record(FIRST, delegation(ALICE, FIRST, 1)))
-    members.wake(NOON)
+    members.roster_at(NOON)
 
     assert members.judge(record(SECOND, delegation(ALICE, SECOND, 2)), NOON) is Standing.ADMITTED
-    assert members.deadline == 0.0
-    members.wake(NOON)
-    assert len(members.roster) == 0
+    assert (members.is_stale, members.deadline) == (True, 0.0)
+    assert len(members.roster_at(NOON)) == 0
 
 
-def test_two_with_one_sequence_are_evidence_and_all_go_on_with_the_same() -> None:
+def test_two_with_one_sequence_are_evidence_and_all_go_on_with_the_same(caplog: pytest.LogCaptureFixture) -> None:
     one, other = delegation(ALICE, FIRST, 5), delegation(ALICE, SECOND, 5)
     first = min((one, other), key=lambda made: made.statement.text)
     for order in ((one, other), (other, one)):
@@ -68,9 +66,12 @@ def test_two_with_one_sequence_are_evidence_and_all_go_on_with_the_same() -> Non
         for made in (*order, *order):
             node = FIRST if made is one else SECOND
             offer(members, record(node, made))
-        assert list(members.roster.by_key) == [first.statement.key]
+        assert list(members.roster_at(NOON).by_key) == [first.statement.key]
         assert members.counters["delegation_equivocation"] == 1
-        assert {two.statement for two in members.proofs[0]} == {one.statement, other.statement}
+        (told,) = [line for line in caplog.messages if line.startswith("membership_contradiction")]
+        assert one.encoded.hex() in told
+        assert other.encoded.hex() in told
+        caplog.clear()
 
 
 def test_of_two_with_one_sequence_the_first_to_come_after_a_restart_counts_until_the_other_does() -> None:
@@ -82,12 +83,12 @@ def test_of_two_with_one_sequence_the_first_to_come_after_a_restart_counts_until
         offer(before, made)
     members = Membership(NETWORK)
     members.restore(before.export())
-    members.registered(SET, NOON)
+    members.registered(SET)
 
     assert offer(members, second) is Standing.ADMITTED
-    assert list(members.roster.by_key) == [second.key]
+    assert list(members.roster_at(NOON).by_key) == [second.key]
     assert offer(members, first) is Standing.ADMITTED
-    assert list(members.roster.by_key) == [first.key] == list(before.roster.by_key)
+    assert list(members.roster_at(NOON).by_key) == [first.key] == list(before.roster_at(NOON).by_key)
     assert offer(members, second) is Standing.SUPERSEDED
     assert members.counters["delegation_equivocation"] == 1
 
@@ -99,11 +100,11 @@ def test_a_key_speaks_for_the_account_with_the_highest_sequence() -> None:
         for which in order:
             made = delegation(ALICE, FIRST, 1) if which == 1 else delegation(BOB, FIRST, 2)
             standings[which] = offer(members, record(FIRST, made, sequence=which))
-        assert [member.account for member in members.roster.members] == ["5Bob"]
+        assert [member.account for member in members.roster_at(NOON).members] == ["5Bob"]
         assert standings == {1: Standing.ADMITTED if order == (1, 2) else Standing.KEY_TAKEN, 2: Standing.ADMITTED}
         # When Bob moves on, Alice has the key that agreed to speak for her.
         offer(members, record(SECOND, delegation(BOB, SECOND, 3)))
-        assert {member.account: member.key for member in members.roster.members} == {
+        assert {member.account: member.key for member in members.roster_at(NOON).members} == {
             "5Alice": FIRST.public,
             "5Bob": SECOND.public,
         }
@@ -113,7 +114,7 @@ def test_a_key_that_the_registry_names_cannot_be_claimed_by_an_account() -> None
     members = membership(ValidatorSet(Roster((Member(FIRST.public, "first", "first"),)), SET.accounts, GENESIS))
 
     assert offer(members, record(FIRST, delegation(ALICE, FIRST))) is Standing.ADMITTED  # as the registry's
-    assert [member.account for member in members.roster.members] == ["first"]
+    assert [member.account for member in members.roster_at(NOON).members] == ["first"]
 
 
 def test_a_key_and_its_negative_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,9 +124,9 @@ def test_a_key_and_its_negative_are_one(monkeypatch: pytest.MonkeyPatch) -> None
 
     assert offer(members, record(FIRST, delegation(ALICE, FIRST, 2))) is Standing.ADMITTED
     assert offer(members, record(SECOND, delegation(BOB, SECOND, 1))) is Standing.COLLIDES
-    assert list(members.roster.by_key) == [FIRST.public]
+    assert list(members.roster_at(NOON).by_key) == [FIRST.public]
     assert offer(members, record(SECOND, delegation(BOB, SECOND, 3))) is Standing.ADMITTED
-    assert list(members.roster.by_key) == [SECOND.public]
+    assert list(members.roster_at(NOON).by_key) == [SECOND.public]
 
 
 # ---------------------------------------------------------------- change and time
@@ -137,11 +138,11 @@ def test_an_account_that_leaves_is_out_at_once_and_back_when_it_returns() -> Non
     offer(members, record(SECOND, delegation(BOB, SECOND)))
     alone = ValidatorSet(accounts={BOB.account: SET.accounts[BOB.account]}, genesis=GENESIS)
 
-    members.registered(alone, NOON)
-    assert list(members.roster.by_key) == [SECOND.public]
+    members.registered(alone)
+    assert list(members.roster_at(NOON).by_key) == [SECOND.public]
     assert offer(members, record(FIRST, delegation(ALICE, FIRST), sequence=2)) is Standing.UNKNOWN_ACCOUNT
-    members.registered(SET, NOON)
-    assert set(members.roster.by_key) == {FIRST.public, SECOND.public}
+    members.registered(SET)
+    assert set(members.roster_at(NOON).by_key) == {FIRST.public, SECOND.public}
 
 
 def test_what_the_registry_says_of_an_account_changes_its_member() -> None:
@@ -149,40 +150,37 @@ def test_what_the_registry_says_of_an_account_changes_its_member() -> None:
     offer(members, record(FIRST, delegation(ALICE, FIRST)))
     poorer = SET.accounts[ALICE.account]._replace(stake=1, is_validator=False)
 
-    members.registered(ValidatorSet(accounts={ALICE.account: poorer}, genesis=GENESIS), NOON)
-    assert [(member.stake, member.is_validator) for member in members.roster.members] == [(1, False)]
+    members.registered(ValidatorSet(accounts={ALICE.account: poorer}, genesis=GENESIS))
+    assert [(member.stake, member.is_validator) for member in members.roster_at(NOON).members] == [(1, False)]
 
 
 def test_a_delegation_ends_on_time() -> None:
     members = membership()
     offer(members, record(FIRST, delegation(ALICE, FIRST)))
     offer(members, record(SECOND, delegation(BOB, SECOND, not_after=END + 9)))
-    members.wake(NOON)
+    members.roster_at(NOON)
     assert members.deadline == END + 1
 
-    members.wake(Now(0.0, END + 0.9))
-    assert len(members.roster) == 2
-    members.wake(Now(0.0, END + 1))
-    assert list(members.roster.by_key) == [SECOND.public]
+    assert len(members.roster_at(Now(0.0, END + 0.9))) == 2
+    assert list(members.roster_at(Now(0.0, END + 1)).by_key) == [SECOND.public]
     assert members.deadline == END + 10
 
 
 def test_a_clock_that_is_set_back_lets_nobody_in_early_and_throws_nobody_out_for_good() -> None:
     members = membership()
     offer(members, record(FIRST, delegation(ALICE, FIRST)))
-    members.registered(SET, Now(0.0, BEGIN - 100))
-    assert len(members.roster) == 0
+    members.registered(SET)
+    assert len(members.roster_at(Now(0.0, BEGIN - 100))) == 0
     assert members.deadline == BEGIN
-    members.wake(Now(0.0, BEGIN))
-    assert list(members.roster.by_key) == [FIRST.public]
+    assert list(members.roster_at(Now(0.0, BEGIN)).by_key) == [FIRST.public]
 
 
 def test_another_chain_starts_afresh() -> None:
     members = membership()
     offer(members, record(FIRST, delegation(ALICE, FIRST, 9)))
 
-    members.registered(ValidatorSet(accounts=SET.accounts, genesis=bytes(32)), NOON)
-    assert len(members.roster) == 0
+    members.registered(ValidatorSet(accounts=SET.accounts, genesis=bytes(32)))
+    assert len(members.roster_at(NOON)) == 0
     assert offer(members, record(FIRST, delegation(ALICE, FIRST, 9))) is Standing.OTHER_CHAIN
     assert offer(members, record(FIRST, delegation(ALICE, FIRST, 1, genesis=bytes(32)))) is Standing.ADMITTED
 
@@ -191,7 +189,7 @@ def test_saved_sequences_are_bounded_and_those_of_who_belongs_go_first(monkeypat
     monkeypatch.setattr("zmesh.registry.membership.MAX_SEQUENCES", 2)
     members = Membership(NETWORK)
     members.restore({"genesis": GENESIS.hex(), "sequences": {(bytes([n]) * 32).hex(): n for n in (1, 2)}})
-    members.registered(SET, NOON)
+    members.registered(SET)
     offer(members, record(FIRST, delegation(ALICE, FIRST, 5)))
 
     assert members.export()["sequences"] == {ALICE.account.hex(): 5, (b"\1" * 32).hex(): 1}
@@ -206,14 +204,14 @@ def test_sequences_survive_a_restart_and_count_for_their_chain_alone() -> None:
     after = Membership(NETWORK)
     after.restore(saved)
     assert after.export() == saved
-    after.registered(SET, NOON)
+    after.registered(SET)
     assert offer(after, record(FIRST, delegation(ALICE, FIRST, 4))) is Standing.SUPERSEDED
     assert offer(after, record(SECOND, delegation(ALICE, SECOND, 5))) is Standing.ADMITTED
     assert after.export() == saved
 
     elsewhere = Membership(NETWORK)
     elsewhere.restore(saved)
-    elsewhere.registered(ValidatorSet(accounts=SET.accounts, genesis=bytes(32)), NOON)
+    elsewhere.registered(ValidatorSet(accounts=SET.accounts, genesis=bytes(32)))
     assert offer(elsewhere, record(FIRST, delegation(ALICE, FIRST, 4, genesis=bytes(32)))) is Standing.ADMITTED
 
 

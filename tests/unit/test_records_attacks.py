@@ -15,12 +15,12 @@ from tests.unit.records_support import ALICE, BOB, CAROL, PUBLIC, announce, reco
 from tests.unit.test_handlers_introductions import introduced
 from zmesh.core.types import MessageType, PeerKey, Verdict
 from zmesh.core.wire import MAX_UINT
-from zmesh.handlers import Record, RecordPorts, Records, Taken, encode_record, verify_record
+from zmesh.handlers import Record, RecordOutcome, RecordPorts, Records, encode_record, verify_record
 from zmesh.handlers.introductions import INTRODUCED_BURST, INTRODUCED_RATE
+from zmesh.handlers.standing import Standing
 from zmesh.identity import Identity
 from zmesh.registry.membership import Membership
 from zmesh.registry.port import Account, ValidatorSet
-from zmesh.registry.standing import Standing
 
 
 def records(of: Someone = BOB, **options: Any) -> Records:
@@ -31,7 +31,7 @@ def test_a_thief_who_signed_the_highest_sequence_is_contradicted_and_stops_nobod
     table = records(own=replace(PUBLIC, peer_id="bob"))
     table.wake(NOON)
     stolen = record(BOB, MAX_UINT)
-    assert table.post(stolen.encoded).taken is Taken.NEW
+    assert table.post(stolen.encoded).outcome is RecordOutcome.NEW
 
     table.wake(later(1))
     own = table.own
@@ -119,7 +119,7 @@ def test_an_answer_that_nobody_asked_for_is_not_looked_at() -> None:
 
 def test_news_in_answers_is_limited_as_announced_news_is() -> None:
     """Each new record of a key costs every node two signatures, and perhaps a roster, whichever way it comes."""
-    table = Records(RecordPorts(BOB, NETWORK, verify, lambda _record: None))
+    table = Records(RecordPorts(BOB, NETWORK, verify, lambda _record: Standing.ADMITTED))
     table.wake(NOON)
     table.wake(later(1))
     friends = [Someone(number) for number in range(10, 30)]
@@ -157,15 +157,14 @@ class Node:
     def __init__(self) -> None:
         self.membership = Membership(accounts.NETWORK)
         found = {ACCOUNT.account: Account(ACCOUNT.account, "5Carol")}
-        self.membership.registered(ValidatorSet(accounts=found, genesis=accounts.GENESIS), NOON)
-        ports = RecordPorts(BOB, NETWORK, verify, self._judge, lambda taken: self.membership.took(taken, NOON))
+        self.membership.registered(ValidatorSet(accounts=found, genesis=accounts.GENESIS))
+        member = self.membership
+        ports = RecordPorts(
+            BOB, NETWORK, verify, lambda one: member.judge(one, NOON), lambda one: member.accepted(one, NOON)
+        )
         self.records = Records(ports)
         self.records.wake(NOON)
         self.records.wake(later(1))
-
-    def _judge(self, offered: Record) -> str | None:
-        standing = self.membership.judge(offered, NOON)
-        return None if standing is Standing.ADMITTED else standing.value
 
     def hears(self, said: Any, at: float) -> list[bytes]:
         """Whom it introduces because of it."""
@@ -174,7 +173,7 @@ class Node:
 
     @property
     def members(self) -> list[PeerKey]:
-        return [member.key for member in self.membership.roster.members]
+        return [member.key for member in self.membership.roster_at(NOON).members]
 
 
 FIRST, SECOND = (Identity.from_seed(bytes([number]) * 32) for number in (101, 102))

@@ -16,9 +16,9 @@ from zmesh.core.errors import ConfigError
 from zmesh.core.types import Endpoint, Member, Roster
 from zmesh.identity import Identity
 from zmesh.registry.port import Registry, ValidatorSet
-from zmesh.registry.probe import probe_rpc, rpc_endpoint
 from zmesh.registry.roster_file import MAX_FILE, parse_roster
 from zmesh.registry.static import StaticRegistry
+from zmesh.rpc import probe_rpc, rpc_endpoint
 
 KEYS = [Identity.from_seed(bytes([n]) * 32).public for n in range(5)]
 
@@ -45,6 +45,7 @@ def toml(*entries: dict[str, str | None]) -> bytes:
 def test_a_file_reads_as_its_members() -> None:
     rich = entry(
         1,
+        public_key=f'"0x{KEYS[1].hex()}"',
         address='["/dns/a.org/tcp/1", "/ip6/::1/tcp/2"]',
         stake="5000000000000",
         capabilities='["train", "vote"]',
@@ -90,10 +91,22 @@ NEGATIVE = KEYS[0][:31] + bytes([KEYS[0][31] ^ 0x80])
             toml(entry(), entry(1, public_key=f'"{NEGATIVE.hex()}"')),
             "f, validators 1 and 2 share the X25519 image of their keys (one is the other's negative): each",
         ),
-        (toml(entry(public_key='"ab"')), "f, validator 1: public_key must be 64 hexadecimal digits, not 'ab'"),
-        (toml(entry(public_key=f'"{"ab " * 32}"')), "f, validator 1: public_key must be 64 hexadecimal digits, not "),
-        (toml(entry(public_key=f'"{"zz" * 32}"')), "f, validator 1: public_key must be 64 hexadecimal digits, not "),
-        (toml(entry(public_key="3")), "f, validator 1: public_key must be 64 hexadecimal digits, not 3"),
+        (
+            toml(entry(public_key='"ab"')),
+            "f, validator 1: public_key must be the 64 hex digits of an Ed25519 public key, not 'ab'",
+        ),
+        (
+            toml(entry(public_key=f'"{"ab " * 32}"')),
+            "f, validator 1: public_key must be the 64 hex digits of an Ed25519 public key, not ",
+        ),
+        (
+            toml(entry(public_key=f'"{"zz" * 32}"')),
+            "f, validator 1: public_key must be the 64 hex digits of an Ed25519 public key, not ",
+        ),
+        (
+            toml(entry(public_key="3")),
+            "f, validator 1: public_key must be the 64 hex digits of an Ed25519 public key, not 3",
+        ),
         (toml(entry(public_key=f'"{"00" * 32}"')), f"f, validator 1: public key {'00' * 32} is not an Ed25519 key"),
         (
             toml(entry(), entry(1, account='"5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQZ"')),

@@ -20,7 +20,7 @@ from zmesh.registry.cache import Cache
 from zmesh.registry.chain import ChainRegistry
 from zmesh.registry.chains.port import ChainError
 from zmesh.registry.codec import Snapshot, packed, read_frame
-from zmesh.registry.probe import probe_rpc
+from zmesh.rpc import probe_rpc
 
 URL = "https://user:pass%21word@rpc.example:443/v3/0123456789abcdef?token=s3cr3t-token"
 
@@ -219,7 +219,7 @@ async def test_an_endpoint_that_names_another_set_with_every_block_does_not_wear
         stored.append(len(what.accounts))
 
     monkeypatch.setattr(Cache, "store", store)
-    monkeypatch.setattr("zmesh.registry.chain.SAVE_GAP", 3600.0)
+    monkeypatch.setattr("zmesh.registry.cache.SAVE_GAP", 3600.0)
     node = Node({"Session.Validators": ACCOUNTS})
     plan = [says(snapshot(*range(1, count + 1), block=count)) for count in range(1, 7)]
     with served(node) as url:

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zmesh.core.now import Now
 from zmesh.core.types import Endpoint
 from zmesh.registry import cache as cache_module
 from zmesh.registry import codec
-from zmesh.registry.cache import FILE, Cache, Cached
+from zmesh.registry.cache import FILE, SAVE_GAP, SAVE_SECONDS, Cache, Cached
 from zmesh.registry.codec import Snapshot, packed, plain_of, snapshot_of, unpacked
 from zmesh.registry.port import Account
 
@@ -39,6 +40,32 @@ def test_a_stored_set_is_read_as_it_was(tmp_path: Path) -> None:
     assert cache.store(SNAPSHOT, 1_700_000_000.5) is None
     assert cache.load() == Cached(SNAPSHOT, 1_700_000_000.5)
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_set_that_changed_is_saved_at_once_and_one_that_stays_now_and_then(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    assert cache.is_due(0.0)
+    await cache.save(SNAPSHOT, 0.0, Now(0.0, 1_000.0))
+    assert not cache.is_due(SAVE_SECONDS)
+    assert cache.is_due(SAVE_SECONDS + 1.0)
+
+    (tmp_path / FILE).unlink()
+    await cache.save(SNAPSHOT, 0.0, Now(1.0, 1_001.0))
+    assert not (tmp_path / FILE).exists(), "it was stored already"
+    cache.replaced()
+    assert not cache.is_due(SAVE_GAP)
+    assert cache.is_due(SAVE_GAP + 0.1)
+    await cache.save(SNAPSHOT, 2.0, Now(6.0, 1_006.0))
+    assert cache.load() == Cached(SNAPSHOT, 1_002.0)
+
+
+async def test_the_age_of_a_stored_set_is_known_in_the_next_life(tmp_path: Path) -> None:
+    Cache(tmp_path).store(SNAPSHOT, 1_000.0)
+    cache = Cache(tmp_path)
+    assert await cache.restore(Now(50.0, 1_700.0)) == (SNAPSHOT, -650.0)
+    assert cache.is_due(50.0)
+    assert await cache.restore(Now(50.0, 900.0)) == (SNAPSHOT, 50.0), "never from the future"
+    assert not cache.is_due(60.0)
 
 
 def test_without_a_folder_nothing_is_kept() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmesh.registry.caution import Caution, Claim, lost
+from zmesh.registry.caution import Caution, SetClaim, lost
 
 NINE = frozenset(bytes([number]) for number in range(9))
 
@@ -15,8 +15,8 @@ def without(count: int) -> frozenset[bytes]:
     return frozenset(sorted(NINE)[count:])
 
 
-def claim(members: frozenset[bytes], block: int, source: str = "a") -> Claim:
-    return Claim(members, block, bytes([block]), source)
+def claim(members: frozenset[bytes], block: int, source: str = "a") -> SetClaim:
+    return SetClaim(members, block, bytes([block]), source)
 
 
 def test_a_third_may_go_at_once_and_more_may_not() -> None:
@@ -42,7 +42,7 @@ def test_replacing_everybody_is_as_doubtful_as_losing_them() -> None:
     ],
     ids=["the same answer", "a later block", "another endpoint", "one more lost", "something else", "a third opinion"],
 )
-def test_a_doubt_ends_when_another_block_or_endpoint_agrees(second: Claim, taken: bool) -> None:
+def test_a_doubt_ends_when_another_block_or_endpoint_agrees(second: SetClaim, taken: bool) -> None:
     caution = Caution()
     assert caution.judge(NINE, claim(without(5), 1)) is not None
     assert (caution.judge(NINE, second) is None) is taken
@@ -77,7 +77,7 @@ def test_no_history_of_answers_loses_more_than_a_third_by_one_of_them(
 ) -> None:
     caution = Caution()
     in_force = NINE
-    heard: list[Claim] = []
+    heard: list[SetClaim] = []
     for found, block, source in history:
         one = claim(found, block, source)
         if caution.judge(in_force, one) is None:

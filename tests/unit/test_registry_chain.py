@@ -141,7 +141,7 @@ async def test_the_password_in_the_url_is_shown_nowhere(tmp_path: Path, chain: s
         await watched.change()
         await until(registry, lambda: registry.status().problem is not None)
         where = chain.rpartition("@")[2].removesuffix("/token")
-        assert registry.describe() == registry.status().source == f"chain ws://{where} (session)"
+        assert registry.status().source == f"chain ws://{where} (session)"
     assert "secret" not in told.text
     assert "token" not in told.text
 
@@ -413,7 +413,7 @@ async def test_the_real_worker_reads_a_chain_and_follows_it(tmp_path: Path) -> N
             await asyncio.to_thread(node.put, "Staking.Validators", {1: validator(1), 2: validator(2), 3: validator(3)})
             await registry.read()
             assert {one[0] for one in changes.get_nowait().accounts} == {1, 2, 3}
-            assert registry.describe() == f"chain {url} (belize)"
+            assert registry.status().source == f"chain {url} (belize)"
             # Whoever asks gets a reading, also of a block that was read before.
             await asyncio.to_thread(node.put, "Staking.Validators", {2: validator(2), 3: validator(3)}, 0)
             assert len(await registry.read()) == 2

@@ -25,7 +25,7 @@ from zmesh.core.types import Endpoint
 from zmesh.registry.chains import READERS, choose, port, read_all, reader_name
 from zmesh.registry.chains.port import ChainError, Found
 from zmesh.registry.substrate import SubstrateChain
-from zmesh.registry.substrate import address as ss58
+from zmesh.ss58 import to_ss58
 
 ALICE, BOB, CAROL, DAVE = (account(number) for number in range(4))
 SCORES = {"compliance_score": 90, "quality_score": 80, "timeliness_score": 70, "honesty_score": 60}
@@ -301,7 +301,7 @@ def test_addresses_are_written_in_the_prefix_that_the_chain_says(properties: Any
         chain = SubstrateChain(url, 5.0, lambda: None)
         chain.at(chain.finalized())
         assert chain.prefix() == prefix
-        assert [ss58(one.id, prefix) for one in read_all(choose(chain, ""), chain)] == [address(0, prefix)]
+        assert [to_ss58(one.id, prefix) for one in read_all(choose(chain, ""), chain)] == [address(0, prefix)]
 
 
 def test_an_item_that_the_chain_lacks_is_said_by_its_name() -> None:

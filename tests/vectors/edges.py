@@ -208,6 +208,7 @@ def edges_of_records() -> Edges:
     whole, wrong = record(), "malformed"
     return [
         ("a thirteenth field", None, record({"later": 1})),
+        ("a thirteenth field that is an extension type", wrong, record(msgpack.ExtType(5, b"\0"))),
         ("a host of two labels", None, record(endpoints=[["a.b", 1]])),
         ("cut short", wrong, whole[:-1]),
         ("a byte behind it", wrong, whole + b"\0"),

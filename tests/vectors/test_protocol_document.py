@@ -16,10 +16,9 @@ from zmesh.core import bounds, gossip, intake, links, rates, reputation, seen, w
 from zmesh.core.types import AckStatus, DropReason, MessageType
 from zmesh.delegation import Scheme
 from zmesh.handlers import introductions, questions, record
-from zmesh.handlers.offers import FALSE
+from zmesh.handlers.standing import Standing
 from zmesh.http import STATUSES
 from zmesh.identity import Identity
-from zmesh.registry.standing import Standing
 from zmesh.transports.sockets import SocketBounds, Sockets
 
 ROOT = Path(__file__).parents[2]
@@ -115,12 +114,12 @@ def test_a_delegation_is_spelt_out_as_it_is() -> None:
 
     assert [row[1] for row in fields] == ["version", *vectors[0]["fields"], "account_signature", "key_signature"]
     assert {row[0] for row in reasons} == set(Standing) - {Standing.ADMITTED}
-    assert {row[0] for row in reasons if row[2] == "yes"} == FALSE
+    assert {row[0] for row in reasons if row[2] == "yes"} == {standing for standing in Standing if standing.is_false}
     (written,) = re.findall(r"^```\n(zmesh delegation 1.*?)\n```", told, re.MULTILINE | re.DOTALL)
     assert written in [vector["text"] for vector in vectors if vector["fields"]["scheme"] == Scheme.SR25519]
     assert f"at most {delegation.MAX_DAYS} days" in told
     assert f"{delegation.USUAL_DAYS} days are usual" in told
-    assert f"at most {delegation.MAX_DELEGATION} bytes" in told
+    assert f"at most {bounds.MAX_DELEGATION} bytes" in told
 
 
 def test_answers_have_their_numbers() -> None:

@@ -42,6 +42,10 @@ MAX_ENDPOINTS = 8
 """Addresses of one peer: a record stays small and a dial stays short."""
 MAX_NAME = 128
 """Bytes of a peer_id in UTF-8."""
+MAX_HOST = 253
+"""Bytes of a host: the longest DNS name (RFC 1035)."""
+MAX_DELEGATION = 512
+"""Bytes of a delegation: the longest one has 427, and a record of 4 KiB has to hold it."""
 DIGEST_SLOT_MS = 1000
 """Milliseconds of signed time that one entry of a digest covers."""
 

@@ -3,9 +3,9 @@
 Rules
  1. A handler is a pure state machine like the engine: no IO, no clock, no randomness of its own, so that it
     runs unchanged in the simulator.
- 2. ``validate`` is synchronous, has no side effects and decides whether the mesh may carry the message. It sees only
-    messages whose signature was verified. It is not the place for the application's own preferences: a REJECT
-    costs the author reputation.
+ 2. ``validate`` is synchronous and decides whether the mesh may carry the message. It may count, and remember what was
+    costly to verify, but the message itself takes effect only in ``received``. It sees only messages whose signature
+    was verified. It is not the place for the application's own preferences: a REJECT costs the author reputation.
  3. ``received`` is called once per accepted message; what it and ``wake`` return are commands for the engine.
  4. The engine calls ``wake`` at or after ``deadline``.
 """
@@ -32,7 +32,7 @@ class Handler(Protocol):
         ...
 
     def validate(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Verdict:
-        """Whether the mesh may carry this. Pure: in one state, the answer is always the same."""
+        """Whether the mesh may carry this, see rule 2."""
         ...
 
     def objection(self, envelope: Envelope, payload: Mapping[str, Any]) -> str:

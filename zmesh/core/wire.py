@@ -94,6 +94,18 @@ _SMALL: Final = 512
 """Bytes up to which counting ``_NESTS`` is cheaper than looking at the values."""
 
 
+UNPACK_ERRORS: Final[tuple[type[Exception], ...]] = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+    msgpack.UnpackException,
+)
+"""What reading msgpack may raise. The library raises ``ValueError`` for all malformed input (``FormatError``,
+``StackError`` and ``ExtraData`` are subclasses), and ``UnicodeDecodeError``, a ``ValueError`` too, for text that is not
+UTF-8; the rest guards against a changed library."""
+
+
 class Body(NamedTuple):
     """The signed part of a message, field by field in wire order."""
 
@@ -171,7 +183,7 @@ def decode_body(data: bytes) -> Body:
         if len(data) > bounds.MAX_BODY:
             raise WireError(DropReason.OVERSIZE, f"a body must have at most {bounds.MAX_BODY} bytes, not {len(data)}")
         _check_around(data)
-    fields = _unpack(data)
+    fields = unpack(data)
     if type(fields) is not list or not fields or type(fields[0]) is not int:
         raise malformed("a body must be an array that starts with its version")
     if len(fields) != BODY_FIELDS or fields[0] != VERSION:
@@ -205,7 +217,7 @@ def _check_around(data: bytes) -> None:
         for _ in range(min(count, BODY_FIELDS) - 2):
             unpacker.unpack()
         start: int = unpacker.tell()
-    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+    except UNPACK_ERRORS as error:
         raise malformed(f"no fields of a body within {bounds.MAX_AROUND} bytes: {type(error).__name__}") from None
     width = _BLOBS.get(data[start], 0)
     size = int.from_bytes(data[start + 1 : start + 1 + width])
@@ -239,12 +251,8 @@ def _check_fields(fields: list[Any]) -> None:
         raise malformed(f"a payload must have at most {bounds.MAX_PAYLOAD} bytes")
 
 
-def _unpack(data: bytes) -> Any:
-    """msgpack to values with every failure turned into ``WireError``.
-
-    msgpack-python raises ValueError for all malformed input (FormatError, StackError and ExtraData are subclasses),
-    and UnicodeDecodeError, a ValueError too, for text that is not UTF-8; the rest guards against a changed library.
-    """
+def unpack(data: bytes) -> Any:
+    """msgpack to values with every failure turned into ``WireError`` (MALFORMED)."""
     # The library allocates what the header of an array claims before it checks whether that much is there.
     most = min(len(data), bounds.MAX_VALUES)
     try:
@@ -255,7 +263,7 @@ def _unpack(data: bytes) -> Any:
         return msgpack.unpackb(
             data, raw=False, strict_map_key=True, ext_hook=_no_extension, max_array_len=most, max_map_len=most
         )
-    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+    except UNPACK_ERRORS as error:
         raise malformed(f"not msgpack: {type(error).__name__}") from None
 
 
@@ -340,7 +348,7 @@ def encode_payload(payload: Mapping[str, Any]) -> bytes:
 
 def decode_payload(data: bytes) -> dict[str, Any]:
     """The application's values. Raises ``WireError`` (MALFORMED)."""
-    payload = _unpack(data)
+    payload = unpack(data)
     if type(payload) is not dict:
         raise malformed("a payload must be a map")
     if not _TEXT.issuperset(map(type, payload)):

@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from zmesh.account import AccountKey
 from zmesh.delegation import DAY, USUAL_DAYS, Delegation, Scheme, Statement, encode_delegation
 from zmesh.identity import Identity
+from zmesh.ss58 import to_ss58
 
 
 class DevAccount(NamedTuple):
@@ -36,8 +38,6 @@ class DevAccount(NamedTuple):
 
 
 def dev_account(uri: str) -> DevAccount:
-    """The account of a name such as ``//Alice``. The first call spends a second on imports."""
-    from substrateinterface import Keypair
-
-    keypair = Keypair.create_from_uri(uri, ss58_format=42)
-    return DevAccount(uri, bytes(keypair.public_key), str(keypair.ss58_address), keypair.sign)
+    """The account of a name such as ``//Alice``."""
+    key = AccountKey(uri, Scheme.SR25519)
+    return DevAccount(uri, key.account, to_ss58(key.account), key.sign)

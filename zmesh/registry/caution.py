@@ -22,7 +22,7 @@ SHARE = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class SetClaim:
     """What one endpoint said about one block."""
 
     members: Set[bytes]
@@ -47,9 +47,9 @@ class Caution:
     """Remembers the one claim that waits for confirmation."""
 
     def __init__(self) -> None:
-        self._doubted: Claim | None = None
+        self._doubted: SetClaim | None = None
 
-    def judge(self, in_force: Set[bytes], claim: Claim) -> str | None:
+    def judge(self, in_force: Set[bytes], claim: SetClaim) -> str | None:
         """Why the claim is not accepted, in one sentence; None to put it in the place of ``in_force``."""
         if not claim.members:
             return f"{claim.source} names no validator at block {claim.block}: an empty set is never accepted"
@@ -61,12 +61,12 @@ class Caution:
         missing = f"{lost(in_force, claim.members)} of {len(in_force)} validators are missing"
         return f"{missing} at block {claim.block} of {claim.source}: another block or endpoint must confirm it"
 
-    def _agrees(self, claim: Claim) -> bool:
+    def _agrees(self, claim: SetClaim) -> bool:
         """Whether the claim confirms the doubted one. The same block from the same endpoint is the same claim, not a
         second one."""
         before = self._doubted
         return before is not None and not self._repeats(claim) and not too_few(before.members, claim.members)
 
-    def _repeats(self, claim: Claim) -> bool:
+    def _repeats(self, claim: SetClaim) -> bool:
         before = self._doubted
         return before is not None and (claim.hash, claim.source) == (before.hash, before.source)

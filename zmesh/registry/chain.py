@@ -21,25 +21,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from zmesh.core.now import Now
 from zmesh.log import get_logger
 from zmesh.log_limit import LogLimit
 from zmesh.registry.cache import Cache
-from zmesh.registry.caution import Caution, Claim
+from zmesh.registry.caution import Caution, SetClaim
 from zmesh.registry.chains import AUTOMATIC, reader_name
 from zmesh.registry.child import COMMAND, Child
-from zmesh.registry.codec import HASH_BYTES, MAX_BLOCK, Snapshot, number, snapshot_of, unpacked
-from zmesh.registry.port import OnChange, RegistryStatus, ValidatorSet
-from zmesh.registry.probe import probe_rpc, rpc_endpoint
+from zmesh.registry.codec import MAX_BLOCK, Snapshot, number, snapshot_of, unpacked
+from zmesh.registry.port import HASH_SIZE, OnChange, RegistryStatus, ValidatorSet
 from zmesh.registry.repeats import Repeats
+from zmesh.rpc import probe_rpc, rpc_endpoint, rpc_name
 
-SAVE_SECONDS = 600.0
-"""Seconds between saves of a set that stays the same: the age of a set from the disk is right to ten minutes."""
 ANSWERS = frozenset({"set", "same"})
 """Kinds of frames that end a reading."""
-SAVE_GAP = 5.0
-"""Minimum seconds between any two saves: an endpoint could name another set with every block, and wear out the disk."""
 
 _log = get_logger(__name__)
 
@@ -100,8 +96,6 @@ class ChainRegistry:
         # The last set from the present worker, accepted or not.
         self._said: Snapshot | None = None
         self._agreed_at: float | None = None
-        self._saved_at: float | None = None
-        self._stored_at = float("-inf")
         self._counters: Counter[str] = Counter()
         self._begin(lambda found: None)
         self.command: Sequence[str] = COMMAND
@@ -120,7 +114,7 @@ class ChainRegistry:
         if self._snapshot is not None:
             self._hand_over()
         self._hopeful = True
-        self._task = asyncio.create_task(self._run_for_ever(), name=f"zmesh registry {self.describe()}")
+        self._task = asyncio.create_task(self._run_for_ever(), name=f"zmesh registry {self._source()}")
         await self._await_answer(0, self._patience.first)
 
     async def read(self) -> ValidatorSet:
@@ -140,16 +134,10 @@ class ChainRegistry:
             self._notify()
             await self._save()
 
-    def describe(self) -> str:
-        """The endpoint in use, without password and path, and the reader once it is known: human-readable."""
-        scheme = urlsplit(self._url).scheme
-        how = f" ({self._snapshot.reader})" if self._snapshot is not None else ""
-        return f"chain {scheme}://{rpc_endpoint(self._url)}{how}"
-
     def status(self) -> RegistryStatus:
         """The state of the registry: how far the chain agrees with the set in force."""
         return RegistryStatus(
-            self.describe(), len(self._set), self._age(), self._problem, self._set.block, dict(self._counters)
+            self._source(), len(self._set), self._age(), self._problem, self._set.block, dict(self._counters)
         )
 
     def _begin(self, on_change: OnChange) -> None:
@@ -260,8 +248,7 @@ class ChainRegistry:
         asked = frame.get("asked")
         self._answer = asked if isinstance(asked, int) else 0
         self._notify()
-        changed, due = self._saved_at is None, self._mono() - (self._saved_at or 0.0) > SAVE_SECONDS
-        if (changed or due) and self._mono() - self._stored_at > SAVE_GAP:
+        if self._cache.is_due(self._mono()):
             await self._save()
         return problem
 
@@ -269,7 +256,7 @@ class ChainRegistry:
         """Accept the set if it may be believed; returns why the endpoint should be left, if it should."""
         if self._genesis and found.genesis != self._genesis:
             return f"{source} is a different chain: its genesis is 0x{found.genesis.hex()}, not 0x{self._genesis.hex()}"
-        claim = Claim(found.accounts.keys(), found.block, found.hash, source)
+        claim = SetClaim(found.accounts.keys(), found.block, found.hash, source)
         # Members of another chain, known from the disk, are no reason to doubt this one.
         in_force = {} if self._is_foreign(found) else self._set.accounts
         doubt = None if found.accounts is in_force else self._caution.judge(in_force.keys(), claim)
@@ -290,9 +277,9 @@ class ChainRegistry:
         self._agreed_at = self._mono()
         self._problem = None
         if self._warnings.end():
-            _log.info("registry_well_again", source=self.describe(), block=found.block)
+            _log.info("registry_well_again", source=self._source(), block=found.block)
         if changed:
-            self._saved_at = None
+            self._cache.replaced()
             self._tell_change(found.block)
             self._hand_over()
 
@@ -310,30 +297,28 @@ class ChainRegistry:
 
     async def _restore(self) -> None:
         """Start with the stored set."""
-        cached = await asyncio.to_thread(self._cache.load)
+        cached = await self._cache.restore(Now(self._mono(), self._wall()))
         if cached is None:
             return
-        found = cached.snapshot
+        found, agreed_at = cached
         if self._genesis and found.genesis != self._genesis:
             _log.warning("registry_cache_of_another_chain", genesis=self._genesis, cached=found.genesis)
             return
         self._set = ValidatorSet(accounts=found.accounts, genesis=found.genesis, block=found.block)
-        self._snapshot = found
-        self._agreed_at = self._saved_at = self._mono() - max(0.0, self._wall() - cached.wall)
+        self._snapshot, self._agreed_at = found, agreed_at
         _log.info("registry_from_disk", members=len(self._set), block=found.block, age=round(self._age() or 0))
 
     async def _save(self) -> None:
         """Store the set in force, with the time at which the chain last agreed with it."""
-        if self._snapshot is None or self._agreed_at is None or self._agreed_at == self._saved_at:
-            return
-        agreed = self._agreed_at
-        self._stored_at = self._mono()
-        problem = await asyncio.to_thread(self._cache.store, self._snapshot, self._wall() - (self._age() or 0.0))
-        self._saved_at = agreed
-        if problem is not None:
-            _log.warning("registry_not_stored", problem=problem)
+        if self._snapshot is not None and self._agreed_at is not None:
+            await self._cache.save(self._snapshot, self._agreed_at, Now(self._mono(), self._wall()))
 
     # ---------------------------------------------------------------- small things
+
+    def _source(self) -> str:
+        """The endpoint in use, without password and path, and the reader once it is known: human-readable."""
+        how = f" ({self._snapshot.reader})" if self._snapshot is not None else ""
+        return f"chain {rpc_name(self._url)}{how}"
 
     def _age(self) -> float | None:
         """Seconds since the chain last agreed with the set in force."""
@@ -349,7 +334,7 @@ class ChainRegistry:
     def _tell_change(self, block: int) -> None:
         more = self._changes.take(("registry_changed",), self._mono())
         if more is not None:
-            _log.info("registry_changed", source=self.describe(), members=len(self._set), block=block, **more)
+            _log.info("registry_changed", source=self._source(), members=len(self._set), block=block, **more)
 
     def _note_ended(self, problem: str, source: str) -> None:
         """A subscription ended. This is no problem of the registry: the finalized head is polled all the same."""
@@ -377,6 +362,6 @@ class ChainRegistry:
 def again(said: Snapshot, frame: Mapping[str, object]) -> Snapshot:
     """A worker's previous set, moved to the block for which it was now confirmed. Raises ``ValueError``."""
     found = frame.get("hash")
-    if not isinstance(found, bytes) or len(found) != HASH_BYTES:
+    if not isinstance(found, bytes) or len(found) != HASH_SIZE:
         raise ValueError("a block without its hash")
     return replace(said, block=number(frame.get("block"), MAX_BLOCK, "block"), hash=found)

@@ -35,6 +35,7 @@ from zmesh.registry.chains import choose, read_all
 from zmesh.registry.chains.port import ChainError
 from zmesh.registry.codec import Snapshot, packed, plain_of, read_frame
 from zmesh.registry.port import Account
+from zmesh.ss58 import to_ss58
 
 BEAT = 1.0
 """Seconds between beats while a long reading makes progress."""
@@ -119,13 +120,11 @@ class Worker:
                 raise ChainError("the process that started the worker is gone")
 
     def _read(self, chain: Any, genesis: bytes, head: str) -> Snapshot:
-        from zmesh.registry.substrate import address
-
         chain.at(head)
         prefix = chain.prefix()
         reader = choose(chain, self._orders.reader)
         accounts = {
-            one.id: Account(one.id, address(one.id, prefix), one.stake, one.is_validator, one.reputation, one.endpoints)
+            one.id: Account(one.id, to_ss58(one.id, prefix), one.stake, one.is_validator, one.reputation, one.endpoints)
             for one in read_all(reader, chain)
         }
         number, block = chain.number(head), bytes.fromhex(head.removeprefix("0x"))

@@ -19,18 +19,17 @@ from typing import Any, BinaryIO
 
 import msgpack
 
-from zmesh.core.bounds import MAX_ENDPOINTS, MAX_NAME
+from zmesh.core.bounds import MAX_ENDPOINTS, MAX_HOST, MAX_NAME
 from zmesh.core.types import Endpoint
-from zmesh.registry.chains.port import ACCOUNT_BYTES, MAX_ACCOUNTS
-from zmesh.registry.port import Account
+from zmesh.core.wire import UNPACK_ERRORS
+from zmesh.registry.chains.port import MAX_ACCOUNTS
+from zmesh.registry.port import HASH_SIZE, Account
+from zmesh.ss58 import ACCOUNT_SIZE
 
 MAX_FRAME = 32 * 1024 * 1024
 """Bytes: twice 100,000 accounts of 150 bytes."""
-STAKE_BYTES = 16
-HASH_BYTES = 32
+STAKE_SIZE = 16
 MAX_BLOCK = 2**63
-MAX_HOST = 253
-"""Characters of a DNS name (RFC 1035)."""
 _LENGTH = struct.Struct(">I")
 
 
@@ -74,10 +73,10 @@ def snapshot_of(value: object) -> Snapshot:
     if len({account.address for account in accounts.values()}) != len(listed):
         raise ValueError("an account or an address is in the set twice")
     return Snapshot(
-        genesis=_bytes(value.get("genesis"), HASH_BYTES, "genesis"),
+        genesis=_bytes(value.get("genesis"), HASH_SIZE, "genesis"),
         prefix=number(value.get("prefix"), 2**14, "prefix"),
         block=number(value.get("block"), MAX_BLOCK, "block"),
-        hash=_bytes(value.get("hash"), HASH_BYTES, "hash"),
+        hash=_bytes(value.get("hash"), HASH_SIZE, "hash"),
         reader=_text(value.get("reader"), MAX_NAME, "reader"),
         accounts=MappingProxyType(accounts),
     )
@@ -87,7 +86,7 @@ def _plain(account: Account) -> list[Any]:
     return [
         account.id,
         account.address,
-        account.stake.to_bytes(STAKE_BYTES, "big"),
+        account.stake.to_bytes(STAKE_SIZE, "big"),
         account.is_validator,
         account.reputation,
         [[endpoint.host, endpoint.port] for endpoint in account.endpoints],
@@ -105,9 +104,9 @@ def _account(value: object) -> Account:
     if not isinstance(endpoints, list) or len(endpoints) > MAX_ENDPOINTS:
         raise ValueError(f"endpoints must be a list of at most {MAX_ENDPOINTS}")
     return Account(
-        id=_bytes(account, ACCOUNT_BYTES, "account"),
+        id=_bytes(account, ACCOUNT_SIZE, "account"),
         address=_text(address, MAX_NAME, "address"),
-        stake=int.from_bytes(_bytes(stake, STAKE_BYTES, "stake"), "big"),
+        stake=int.from_bytes(_bytes(stake, STAKE_SIZE, "stake"), "big"),
         is_validator=is_validator,
         reputation=reputation,
         endpoints=tuple(_endpoint(endpoint) for endpoint in endpoints),
@@ -154,7 +153,7 @@ def unpacked(body: bytes) -> dict[str, Any]:
     """The map in a frame's body. Raises ``ValueError``."""
     try:
         value = msgpack.unpackb(body)
-    except (ValueError, OverflowError, msgpack.UnpackException) as error:
+    except UNPACK_ERRORS as error:
         raise ValueError(f"a frame is not msgpack: {type(error).__name__}") from None
     if not isinstance(value, dict):
         raise ValueError("a frame must be a map")

@@ -5,12 +5,12 @@ Rules
     order in which records came changes nothing. So all nodes that saw the same agree. "Seen" is what was seen since the
     start; of the time before, only the highest sequences are known.
  2. An account's highest sequence counts, and ends all its others for ever, even once it has expired itself. Of two
-    delegations with one sequence, the one whose text sorts first counts; both are kept as evidence.
+    delegations with one sequence, the one whose text sorts first counts; both are logged as evidence.
  3. One key speaks for one account: of several accounts that it agreed to speak for, the one with the highest sequence.
     A key and its negative share one CURVE image and count as one key. Keys that the registry itself names take
     precedence.
  4. A delegation proves itself, whoever brings it and in whatever record: ``judge`` remembers one that holds, and no
-    other. Its key becomes a member once its own record, which gives its name, was accepted (``took``).
+    other. Its key becomes a member once its own record, which gives its name, was accepted (``accepted``).
  5. Removal and expiry take effect with the next roster; ``deadline`` says when that is due, in wall seconds, as in
     delegations.
  6. The cheap checks come first: nothing is verified for an account that the registry does not name, unless the registry
@@ -23,7 +23,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import blake2b
 from itertools import islice
 from math import inf
 from typing import Any, Final, Literal, NamedTuple
@@ -32,13 +31,15 @@ from zmesh.core.errors import ConfigError, WireError
 from zmesh.core.limits import Limits, TokenBucket
 from zmesh.core.now import Now
 from zmesh.core.types import EMPTY_ROSTER, Member, PeerKey, Roster
+from zmesh.core.wire import digest32
 from zmesh.delegation import Delegation, Scheme, Statement, decode_delegation
 from zmesh.handlers.record import Record, is_local
+from zmesh.handlers.standing import Standing
 from zmesh.identity import curve_image
 from zmesh.log import get_logger
 from zmesh.registry.claim import Claim
 from zmesh.registry.port import Account, ValidatorSet
-from zmesh.registry.standing import MAX_GUESTS, Refusals, Standing, statement_of
+from zmesh.registry.standing import MAX_GUESTS, Refusals, statement_of
 
 Admission = Literal["registry", "open"]
 """``open`` admits any key that has a record of its own, as a guest without stake or vote: for demos and tests."""
@@ -49,8 +50,8 @@ MAX_FORMER: Final = 16_384
 """Accounts that left and whose delegation is remembered, about 24 MiB; beyond that, only the sequence is."""
 MAX_SEQUENCES: Final = 100_000
 """Accounts whose highest sequence is remembered, about 10 MiB: as many as a registry may name."""
-MAX_PROOFS: Final = 256
-"""Pairs of contradicting delegations kept as evidence, 256 KiB at most."""
+MAX_CONVICTED: Final = 256
+"""Contradictions remembered as logged: an account may sign a new one whenever it likes."""
 SLOW_BURST: Final = 20
 """ECDSA signatures, forged or of unknown accounts, checked in one burst: each costs 10 ms, and its maker nothing."""
 SLOW_RATE: Final = 2.0
@@ -97,13 +98,13 @@ class Membership:
         self._said: dict[PeerKey, _Said] = {}
         self._guests: dict[PeerKey, bytes] = {}
         self._guest_images: dict[bytes, PeerKey] = {}
-        self._now = Now(0.0, 0.0)
         self._roster = EMPTY_ROSTER
         self._stale = False
         self._made_at = -inf
         self._due = inf
         self._contested: frozenset[str] = frozenset()
-        self._proofs: dict[tuple[bytes, int], tuple[Delegation, Delegation]] = {}
+        # Accounts and sequences whose contradiction is proven and logged.
+        self._convicted: dict[tuple[bytes, int], None] = {}
         self._refusals = Refusals()
         self._forgeries = TokenBucket(SLOW_RATE, SLOW_BURST)
         self._renewals = Limits(RENEWAL_RATE, RENEWAL_BURST)
@@ -112,9 +113,8 @@ class Membership:
 
     # ------------------------------------------------------------ what comes in
 
-    def registered(self, found: ValidatorSet, now: Now) -> None:
+    def registered(self, found: ValidatorSet) -> None:
         """A new set from the registry: keys and accounts that are not in it are out at once."""
-        self._now = now
         before, self._found = self._found, found
         if found.genesis != before.genesis:
             self._forget_chain(found.genesis)
@@ -126,11 +126,10 @@ class Membership:
     def judge(self, record: Record, now: Now, *, by_hand: bool = False) -> Standing:
         """Whether the key of this record may take part. The record's own signature is not checked.
 
-        A delegation that is seen to hold is remembered (rule 4); ``deadline`` is then due at once. ``by_hand``: the
+        A delegation that is seen to hold is remembered (rule 4); ``is_stale`` is true from then on. ``by_hand``: the
         operator vouches for the key, which then needs no other word.
         """
-        self._now = now
-        standing = self._as_named(record) if by_hand else self._standing(record)
+        standing = self._as_named(record, now) if by_hand else self._standing(record, now)
         self.counters[standing.value] += 1
         if standing is not Standing.ADMITTED:
             self._refusals.tell(record, standing, self._found.accounts, now)
@@ -138,27 +137,25 @@ class Membership:
 
     def standing_of(self, record: Record, now: Now) -> Standing:
         """``judge`` for this node's own record: neither counted nor logged."""
-        self._now = now
-        return self._standing(record)
+        return self._standing(record, now)
 
-    def took(self, record: Record, now: Now) -> bool:
+    def accepted(self, record: Record, now: Now) -> bool:
         """The newest record of its key was accepted and verified: if the key may take part, it is a member by that
         name.
 
         True for the first record with which an account speaks through another key than before: if only half of the mesh
         heard of it, both keys could vote.
         """
-        self._now = now
-        if self._standing(record) is not Standing.ADMITTED:
+        if self._standing(record, now) is not Standing.ADMITTED:
             return False
-        self._say(record)
+        self._say(record, now)
         said = statement_of(record) if self._changed else None
         if said is None or self._changed.get(said.account) != said:
             return False
         del self._changed[said.account]
         return True
 
-    def _say(self, record: Record) -> None:
+    def _say(self, record: Record, now: Now) -> None:
         before = self._said.get(record.key)
         said = _Said(record.sequence, record.peer_id, record.capabilities)
         if before is not None and before.sequence > said.sequence:
@@ -172,41 +169,29 @@ class Membership:
         if before is None or before[1:] != said[1:]:
             self._stale = True
         if len(self._said) > MAX_NAMES:
-            members = self.roster.by_key
+            members = self.roster_at(now).by_key
             del self._said[next((key for key in self._said if key not in members), next(iter(self._said)))]
-
-    def wake(self, now: Now) -> None:
-        """Apply what is due."""
-        self._now = now
-        # A clock that was set back may re-admit a delegation that seemed to be over.
-        if self._stale or self._due <= now.wall or now.wall < self._made_at:
-            self._rebuild()
 
     # ------------------------------------------------------------ what comes out
 
     @property
+    def is_stale(self) -> bool:
+        """Whether something came since ``roster_at`` was called that may change the roster."""
+        return self._stale
+
+    @property
     def deadline(self) -> float | None:
-        """Unix seconds when to call ``wake`` next: 0 is at once, None never. Reading it costs nothing."""
+        """Unix seconds when to call ``roster_at`` next: 0 is at once, None never. Reading it costs nothing."""
         if self._stale:
             return 0.0
         return None if self._due == inf else self._due
 
-    @property
-    def roster(self) -> Roster:
-        """Who takes part now; a new object whenever that changed. Made when it is read: linear in its size."""
-        if self._stale:
-            self._rebuild()
+    def roster_at(self, now: Now) -> Roster:
+        """Who takes part now; a new object whenever that changed. A new one is linear in its size to make."""
+        # A clock that was set back may re-admit a delegation that seemed to be over.
+        if self._stale or self._due <= now.wall or now.wall < self._made_at:
+            self._rebuild(now.wall)
         return self._roster
-
-    @property
-    def contested(self) -> frozenset[str]:
-        """Names that more than one member claims: each keeps it, but it stands for none of them."""
-        return self._contested
-
-    @property
-    def proofs(self) -> Sequence[tuple[Delegation, Delegation]]:
-        """Pairs of delegations that one account signed with one sequence."""
-        return tuple(self._proofs.values())
 
     def export(self) -> dict[str, Any]:
         """What must outlive a restart, or superseded delegations would count again; plain values for JSON."""
@@ -231,24 +216,25 @@ class Membership:
 
     # ------------------------------------------------------------ judging
 
-    def _standing(self, record: Record) -> Standing:
+    def _standing(self, record: Record, now: Now) -> Standing:
         if record.key in self._found.roster.by_key:
-            return self._as_named(record)
-        standing = self._by_delegation(record)
+            return self._as_named(record, now)
+        standing = self._by_delegation(record, now)
         # In an open mesh a key needs no account, and a bad delegation makes it no worse than none.
-        return self._as_guest(record) if self._open and standing is not Standing.ADMITTED else standing
+        is_guest = self._open and standing is not Standing.ADMITTED
+        return self._as_guest(record, now.wall) if is_guest else standing
 
-    def _as_named(self, record: Record) -> Standing:
+    def _as_named(self, record: Record, now: Now) -> Standing:
         """Rule 6, for a key that is named itself."""
         if record.delegation is None:
             return Standing.ADMITTED
-        standing = self._by_delegation(record)
+        standing = self._by_delegation(record, now)
         if standing not in (Standing.ADMITTED, *_SIGNED_WRONG):
             # Its text means nothing here, and may mean something elsewhere, so the signatures are checked, too.
-            standing = self._by_signatures(decode_delegation(record.delegation))
+            standing = self._by_signatures(decode_delegation(record.delegation), now.mono)
         return standing if standing in _SIGNED_WRONG else Standing.ADMITTED
 
-    def _by_delegation(self, record: Record) -> Standing:
+    def _by_delegation(self, record: Record, now: Now) -> Standing:
         if record.delegation is None:
             return Standing.UNKNOWN_KEY
         try:
@@ -257,16 +243,16 @@ class Membership:
             return Standing.MALFORMED
         if delegation.statement.key != record.key:
             return Standing.NOT_HELD
-        standing = self._by_statement(delegation)
+        standing = self._by_statement(delegation, now)
         known = self._claims.get(delegation.statement.account)
         # Compared byte for byte: a known text with junk signatures must not be passed on as if it had held.
         if standing is Standing.ADMITTED and (known is None or known.delegation.encoded != delegation.encoded):
-            standing = self._by_signatures(delegation)
+            standing = self._by_signatures(delegation, now.mono)
             if standing is Standing.ADMITTED:
                 self._remember(delegation)
-        return self._against_others(delegation) if standing is Standing.ADMITTED else standing
+        return self._against_others(delegation, now.wall) if standing is Standing.ADMITTED else standing
 
-    def _by_statement(self, delegation: Delegation) -> Standing:
+    def _by_statement(self, delegation: Delegation, now: Now) -> Standing:
         """The verdict on its text alone."""
         said = delegation.statement
         if said.genesis != self._found.genesis:
@@ -275,9 +261,9 @@ class Membership:
             return Standing.OTHER_NETWORK
         if said.account not in self._found.accounts:
             return Standing.UNKNOWN_ACCOUNT
-        if self._now.wall < said.not_before:
+        if now.wall < said.not_before:
             return Standing.NOT_YET
-        if self._now.wall >= said.not_after + 1:
+        if now.wall >= said.not_after + 1:
             return Standing.EXPIRED
         known = self._claims.get(said.account)
         if known is None:
@@ -285,12 +271,12 @@ class Membership:
         else:
             superseded = known.precedes(delegation) and known.delegation.statement.key != said.key
             if superseded and said.sequence == known.rank[0]:
-                self._convict(known.delegation, delegation)
+                self._convict(known.delegation, delegation, now.mono)
         return Standing.SUPERSEDED if superseded else Standing.ADMITTED
 
-    def _by_signatures(self, delegation: Delegation) -> Standing:
+    def _by_signatures(self, delegation: Delegation, mono: float) -> Standing:
         """The verdict on both signatures, if there is time to check them."""
-        said, mono = delegation.statement, self._now.mono
+        said = delegation.statement
         if not delegation.held_by_key():
             return Standing.NOT_HELD
         try:
@@ -302,7 +288,7 @@ class Membership:
         # Only the account itself can make something new of its own: a thief of its mesh key cannot use up its share.
         # The mark covers all that verification depends on: a good signature under another scheme's label is a bad one.
         how = bytes([delegation.scheme, delegation.wrapped]) + delegation.public
-        mark = blake2b(said.text + how + delegation.account_signature, digest_size=32).digest()
+        mark = digest32(said.text + how + delegation.account_signature)
         if mark in self._signed:
             return Standing.ADMITTED
         slow = delegation.scheme is Scheme.ECDSA
@@ -338,34 +324,34 @@ class Membership:
         self._images.setdefault(claim.image, set()).add(account)
         self._stale = True
 
-    def _against_others(self, delegation: Delegation) -> Standing:
+    def _against_others(self, delegation: Delegation, wall: float) -> Standing:
         """The verdict on who else claims the key that the account speaks through."""
         said = delegation.statement
         claim = self._claims[said.account]
-        if not self._is_live(claim):
+        if not self._is_live(claim, wall):
             return Standing.SUPERSEDED  # by one for the same key that has expired since
         image = claim.image
         if image in self._static_images:
             return Standing.COLLIDES
-        speaker = self._speaker(image)
+        speaker = self._speaker(image, wall)
         if speaker is None or speaker.delegation.statement.account == said.account:
             return Standing.ADMITTED
         return Standing.KEY_TAKEN if speaker.delegation.statement.key == said.key else Standing.COLLIDES
 
-    def _speaker(self, image: bytes) -> Claim | None:
+    def _speaker(self, image: bytes, wall: float) -> Claim | None:
         """The highest live claim to this image."""
         claims = [self._claims[account] for account in self._images.get(image, ())]
-        return max(filter(self._is_live, claims), key=lambda claim: claim.rank, default=None)
+        return max((one for one in claims if self._is_live(one, wall)), key=lambda claim: claim.rank, default=None)
 
-    def _is_live(self, claim: Claim) -> bool:
-        return claim.delegation.statement.account in self._found.accounts and claim.holds_at(self._now.wall)
+    def _is_live(self, claim: Claim, wall: float) -> bool:
+        return claim.delegation.statement.account in self._found.accounts and claim.holds_at(wall)
 
-    def _as_guest(self, record: Record) -> Standing:
+    def _as_guest(self, record: Record, wall: float) -> Standing:
         try:
             image = curve_image(record.key)
         except ConfigError:
             return Standing.MALFORMED
-        speaker = self._speaker(image)
+        speaker = self._speaker(image, wall)
         rivals = [key for key in (self._static_images.get(image), self._guest_images.get(image)) if key is not None]
         if speaker is not None:
             rivals.append(speaker.delegation.statement.key)
@@ -376,14 +362,14 @@ class Membership:
 
     # ------------------------------------------------------------ within
 
-    def _rebuild(self) -> None:
+    def _rebuild(self, wall: float) -> None:
         self._stale = False
-        self._made_at = wall = self._now.wall
+        self._made_at = wall
         taken = set(self._static_images)
         accounts = {member.account for member in self._found.roster.members}
         chosen: list[Member] = []
-        claims = sorted(filter(self._is_live, self._claims.values()), key=lambda claim: claim.rank, reverse=True)
-        for claim in claims:
+        live = (claim for claim in self._claims.values() if self._is_live(claim, wall))
+        for claim in sorted(live, key=lambda claim: claim.rank, reverse=True):
             statement = claim.delegation.statement
             account = self._found.accounts[statement.account]
             if claim.image not in taken and account.address not in accounts:
@@ -443,7 +429,7 @@ class Membership:
         self._claims.clear()
         self._images.clear()
         self._changed.clear()
-        self._proofs.clear()
+        self._convicted.clear()
         if genesis != self._sequences_of:
             self._sequences.clear()
         self._sequences_of = genesis
@@ -459,21 +445,24 @@ class Membership:
         while len(self._sequences) > MAX_SEQUENCES:
             del self._sequences[next(iter(self._sequences))]
 
-    def _convict(self, known: Delegation, other: Delegation) -> None:
+    def _convict(self, known: Delegation, other: Delegation, mono: float) -> None:
         """Two delegations with one sequence: check whether the second is genuine, too, once for each sequence of an
         account."""
         pair = (known.statement.account, known.statement.sequence)
-        if pair not in self._proofs and self._by_signatures(other) is Standing.ADMITTED:
+        if pair not in self._convicted and self._by_signatures(other, mono) is Standing.ADMITTED:
             self._note_proof(known, other)
 
     def _note_proof(self, known: Delegation, other: Delegation) -> None:
         pair = (known.statement.account, known.statement.sequence)
-        if pair not in self._proofs:
-            if len(self._proofs) >= MAX_PROOFS:
-                del self._proofs[next(iter(self._proofs))]
-            self._proofs[pair] = (known, other)
+        if pair not in self._convicted:
+            if len(self._convicted) >= MAX_CONVICTED:
+                del self._convicted[next(iter(self._convicted))]
+            self._convicted[pair] = None
             self.counters["delegation_equivocation"] += 1
-            _log.warning("membership_contradiction", account=pair[0].hex(), sequence=pair[1])
+            account, sequence = pair
+            _log.warning(
+                "membership_contradiction", account=account, sequence=sequence, one=known.encoded, other=other.encoded
+            )
 
 
 _SIGNED_WRONG: Final = frozenset({Standing.MALFORMED, Standing.NOT_HELD, Standing.FORGED, Standing.BUSY})

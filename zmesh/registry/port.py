@@ -19,6 +19,11 @@ from typing import NamedTuple, Protocol
 
 from zmesh.core.types import EMPTY_ROSTER, Endpoint, Roster
 
+HASH_SIZE = 32
+"""Bytes of the hash of a block, such as the genesis."""
+MAX_STAKE = 2**128 - 1
+"""A chain's balance: u128."""
+
 
 class Account(NamedTuple):
     """An account that belongs, but whose mesh key the registry does not know: a delegation names the key."""
@@ -92,10 +97,6 @@ class Registry(Protocol):
 
     async def stop(self) -> None:
         """Stop watching. Safe to call twice, and before ``start``."""
-        ...
-
-    def describe(self) -> str:
-        """Where the set comes from, in human-readable form."""
         ...
 
     def status(self) -> RegistryStatus:

@@ -24,32 +24,25 @@ Rules
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping
-from hashlib import blake2b
 from typing import Any
 
 from zmesh.core.bounds import MAX_ENDPOINTS, MAX_NAME
 from zmesh.core.errors import ConfigError
 from zmesh.core.sentence import shown
-from zmesh.core.types import Endpoint, Member, PeerKey, Roster
-from zmesh.identity import KEY_BYTES, curve_image
+from zmesh.core.types import Endpoint, Member, Roster
+from zmesh.identity import parse_public_key
 from zmesh.multiaddr import parse_multiaddr
+from zmesh.registry.port import MAX_STAKE
+from zmesh.ss58 import is_mistyped
 
 MAX_FILE = 16 * 1024 * 1024
 """Bytes of a file: room for 100,000 entries of 160 bytes."""
 MAX_ENTRIES = 100_000
 """Entries of a file: ten times the largest mesh that was simulated."""
-MAX_STAKE = 2**128 - 1
-"""A chain's balance: u128."""
 MAX_CAPABILITIES = 32
 """Capabilities of one validator: words, not a database."""
-
-_BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
-_LIKE_SS58 = re.compile(f"[{_BASE58}]{{46,49}}")
-"""The length of 32 bytes with a prefix and a checksum: no name looks like that, and a key in hexadecimal has 64
-digits."""
 
 _REQUIRED = ("peer_id", "account", "public_key", "address")
 _OPTIONAL = ("stake", "capabilities", "is_validator")
@@ -118,7 +111,7 @@ def _member(entry: object) -> Member:
     if unknown:
         raise ConfigError(f"each key must be one of {', '.join(_REQUIRED + _OPTIONAL)}, not {shown(unknown[0])}")
     return Member(
-        key=_key(entry["public_key"]),
+        key=parse_public_key(entry["public_key"]),
         account=_account(entry["account"]),
         peer_id=_text("peer_id", entry["peer_id"]),
         endpoints=_endpoints(entry["address"]),
@@ -141,37 +134,9 @@ def _is_name(text: str) -> bool:
 
 def _account(value: object) -> str:
     account = _text("account", value)
-    if _LIKE_SS58.fullmatch(account) and not _has_checksum(account):
+    if is_mistyped(account):
         raise ConfigError(f"account {shown(account)} looks like SS58, but its checksum is wrong: copy it again")
     return account
-
-
-def _has_checksum(ss58: str) -> bool:
-    """Whether it is a prefix, 32 bytes, and the first two bytes of their hash, as in Substrate's
-    ``sp_core::crypto::Ss58Codec``.
-
-    Does not use the chain's library: its import takes a tenth of a second, and there may be no chain.
-    """
-    number = 0
-    for digit in ss58:
-        number = number * 58 + _BASE58.index(digit)
-    zeros = len(ss58) - len(ss58.lstrip("1"))
-    raw = bytes(zeros) + number.to_bytes((number.bit_length() + 7) // 8, "big")
-    # Prefixes from 64 on have two bytes.
-    if len(raw) != (35 if raw[0] < 64 else 36):
-        return False
-    return blake2b(b"SS58PRE" + raw[:-2]).digest()[:2] == raw[-2:]
-
-
-def _key(value: object) -> PeerKey:
-    try:
-        key = bytes.fromhex(value) if isinstance(value, str) else b""
-    except ValueError:
-        key = b""
-    if len(key) != KEY_BYTES or not isinstance(value, str) or len(value) != 2 * KEY_BYTES:
-        raise ConfigError(f"public_key must be 64 hexadecimal digits, not {shown(value)}")
-    curve_image(key)
-    return key
 
 
 def _endpoints(value: object) -> tuple[Endpoint, ...]:

@@ -1,14 +1,13 @@
-"""Whether a key may take part, why it may not, and how that is logged.
+"""How refusals of keys are logged, and told to the operator of a node that is refused.
 
 Rules
- 1. Every refusal has one name, which is its counter, and one sentence for the log.
+ 1. Every ``Standing`` but ADMITTED has one sentence for the log.
  2. A refusal is logged once for each key and reason. Keys cost a stranger nothing, so memory of them is bounded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum, unique
 from typing import Final
 
 from zmesh.core.errors import WireError
@@ -17,6 +16,7 @@ from zmesh.core.sentence import shown
 from zmesh.core.types import PeerKey
 from zmesh.delegation import Statement, decode_delegation
 from zmesh.handlers.record import Record
+from zmesh.handlers.standing import Standing
 from zmesh.log import get_logger
 from zmesh.registry.port import Account
 
@@ -28,40 +28,6 @@ TOLD_FOR: Final = 3600.0
 """Seconds after which refusals are logged again."""
 
 _log = get_logger(__name__)
-
-
-@unique
-class Standing(StrEnum):
-    """The verdict on the key of a record. Each reason is a counter; PROTOCOL.md ("Delegations") explains them."""
-
-    ADMITTED = "admitted"
-    UNKNOWN_KEY = "unknown_key"
-    """The registry does not name it, and its record carries no delegation."""
-    MALFORMED = "malformed"
-    """What the record carries is not a delegation, or the key is not a usable Ed25519 key."""
-    OTHER_CHAIN = "other_chain"
-    OTHER_NETWORK = "other_network"
-    UNKNOWN_ACCOUNT = "unknown_account"
-    """The registry does not name the account."""
-    NOT_YET = "not_yet"
-    EXPIRED = "expired"
-    SUPERSEDED = "superseded"
-    """The account signed another delegation with a higher sequence."""
-    NOT_HELD = "not_held"
-    """The key did not sign that it speaks for the account, or the delegation is for another key."""
-    FORGED = "forged"
-    """The account did not sign it."""
-    KEY_TAKEN = "key_taken"
-    """The key speaks for another account."""
-    COLLIDES = "collides"
-    """The key's negative is a member, and the two share one CURVE key."""
-    FULL = "full"
-    """The mesh is open, and already has as many guests as it takes."""
-    BUSY = "busy"
-    """Too many new delegations of its account, or forged ones of any account, came to check it now: it may come
-    again."""
-
-    __hash__ = str.__hash__
 
 
 class Refusals:

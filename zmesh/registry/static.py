@@ -11,13 +11,13 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from zmesh.core.errors import ConfigError
+from zmesh.core.wire import digest32
 from zmesh.files import read_regular
 from zmesh.log import get_logger
 from zmesh.registry.port import OnChange, RegistryStatus, ValidatorSet
@@ -48,6 +48,7 @@ class StaticRegistry:
     ) -> None:
         """``interval`` in seconds; ``mono`` and ``wall`` are the clocks, in seconds."""
         self._path = path
+        self._source = f"registry {path}"
         self._interval = interval
         self._mono = mono
         self._wall = wall
@@ -69,7 +70,7 @@ class StaticRegistry:
         self._look = asyncio.Lock()  # a caller that waited for the old lock bound it to another life's event loop
         content, signature = await self._read()
         self._set = await self._parse(content)
-        self._in_force = self._seen = _digest(content)
+        self._in_force = self._seen = digest32(content)
         self._agree(signature)
         self._on_change = on_change
         on_change(self._set)
@@ -87,14 +88,10 @@ class StaticRegistry:
         await self.poll()
         return self._set
 
-    def describe(self) -> str:
-        """The file, in human-readable form."""
-        return f"registry {self._path}"
-
     def status(self) -> RegistryStatus:
         """The state of the registry: how far the file agrees with the set in force."""
         age = self._mono() - self._agreed_at
-        return RegistryStatus(self.describe(), len(self._set), age, self._problem)
+        return RegistryStatus(self._source, len(self._set), age, self._problem)
 
     async def poll(self) -> None:
         """One check of the file, following rules 2 and 3. Raises only what ``on_change`` raises."""
@@ -109,7 +106,7 @@ class StaticRegistry:
             self._agree(self._settled)
             return
         content, signature = await self._read()
-        digest, before = _digest(content), self._seen
+        digest, before = digest32(content), self._seen
         self._seen = digest
         if digest == self._in_force:
             self._agree(signature)
@@ -127,10 +124,10 @@ class StaticRegistry:
             self._refused = (digest, str(error))
             raise
         self._in_force = digest
-        _log.info("registry_changed", source=self.describe(), members=len(self._set))
+        _log.info("registry_changed", source=self._source, members=len(self._set))
 
     async def _parse(self, content: bytes) -> ValidatorSet:
-        return ValidatorSet(await asyncio.to_thread(parse_roster, content, self.describe()))
+        return ValidatorSet(await asyncio.to_thread(parse_roster, content, self._source))
 
     async def _poll_for_ever(self) -> None:
         while True:
@@ -141,7 +138,7 @@ class StaticRegistry:
                 _log.error("registry_change_not_taken", exc_info=error)
 
     async def _read(self) -> tuple[bytes, Signature]:
-        content, status = await asyncio.to_thread(read_regular, self._path, self.describe(), MAX_FILE + 1)
+        content, status = await asyncio.to_thread(read_regular, self._path, self._source, MAX_FILE + 1)
         return content, _signature(status)
 
     async def _is_settled(self) -> bool:
@@ -161,10 +158,6 @@ class StaticRegistry:
             _log.warning("registry_kept", problem=problem, members=len(self._set))
         self._problem = problem
         self._settled = None
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=32).digest()
 
 
 def _signature(status: os.stat_result) -> Signature:

@@ -15,18 +15,17 @@ from functools import partial
 from typing import Any
 
 from scalecodec.base import ScaleBytes
-from scalecodec.utils.ss58 import ss58_encode
 from substrateinterface import SubstrateInterface
 from substrateinterface.storage import StorageKey
 from substrateinterface.utils.hasher import blake2_128_concat, identity, two_x64_concat
 
 from zmesh.core.sentence import shown
-from zmesh.registry.chains.port import ACCOUNT_BYTES, MAX_ACCOUNTS, ChainError
+from zmesh.registry.chains.port import MAX_ACCOUNTS, ChainError
+from zmesh.registry.port import HASH_SIZE
+from zmesh.ss58 import GENERIC_PREFIX
 
 PAGE = 500
 """Keys requested at once: nodes refuse more than 1,000, and an answer stays below 1 MB."""
-DEFAULT_PREFIX = 42
-"""Substrate's generic SS58 prefix."""
 MAX_PREFIX = 16_383
 """14 bits."""
 _NO_PREFIXES = (46, 47)
@@ -98,7 +97,7 @@ class SubstrateChain:
         for value in (told, None if constant is None else constant.value):
             if isinstance(value, int) and 0 <= value <= MAX_PREFIX and value not in _NO_PREFIXES:
                 return value
-        return DEFAULT_PREFIX
+        return GENERIC_PREFIX
 
     # ---------------------------------------------------------------- storage
 
@@ -192,11 +191,6 @@ class SubstrateChain:
         return answer.get("result")
 
 
-def address(account: bytes, prefix: int) -> str:
-    """An account as SS58."""
-    return str(ss58_encode(account, prefix))
-
-
 def _hasher(item: Any) -> tuple[Callable[[bytes], bytes], int]:
     """The hasher of a map's last key."""
     hashers = item.get_param_hashers()
@@ -215,6 +209,6 @@ def _hash(value: object) -> bytes:
         found = bytes.fromhex(value.removeprefix("0x")) if isinstance(value, str) else b""
     except ValueError:
         found = b""
-    if len(found) != ACCOUNT_BYTES:
+    if len(found) != HASH_SIZE:
         raise ChainError(f"the chain gives {shown(value)} where a block hash is expected")
     return found

@@ -15,13 +15,11 @@ from typing import Any, NamedTuple, Protocol
 
 from zmesh.core.sentence import shown
 from zmesh.core.types import Endpoint
+from zmesh.registry.port import MAX_STAKE
+from zmesh.ss58 import ACCOUNT_SIZE
 
 MAX_ACCOUNTS = 100_000
 """Accounts of one chain: ten times the largest mesh that was simulated."""
-MAX_STAKE = 2**128 - 1
-"""A chain's balance: u128."""
-ACCOUNT_BYTES = 32
-"""An AccountId32; a chain of 20-byte accounts (Ethereum's) signs in ways that a delegation does not know."""
 
 
 class ChainError(Exception):
@@ -102,8 +100,8 @@ def account_id(value: object) -> bytes:
         account = None
     if not isinstance(account, bytes):
         raise ChainError(f"the chain gives {shown(value)} where an account is expected")
-    if len(account) != ACCOUNT_BYTES:
-        raise ChainError(f"the chain names an account of {len(account)} bytes, which must have {ACCOUNT_BYTES}")
+    if len(account) != ACCOUNT_SIZE:
+        raise ChainError(f"the chain names an account of {len(account)} bytes, which must have {ACCOUNT_SIZE}")
     return account
 
 
