@@ -156,6 +156,8 @@ class Running:
         """Bind, read the registry, and begin to connect. Raises ``ConfigError``; ``stop`` must be called then, too."""
         setup, settings, identity, ends = self._setup, self._setup.settings, self._setup.identity, self._ends
         self._started = time.time()
+        setup.state.claim()
+        ends.callback(setup.state.release)
         self._epoch = epoch = await asyncio.to_thread(setup.state.next_epoch, self._started)
         await asyncio.sleep(epoch - LEAD - self._started)  # after many starts in a row: peers refuse one far ahead
         if settings.admission == "open":

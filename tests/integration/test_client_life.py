@@ -385,6 +385,20 @@ async def test_reputation_outlives_a_restart(tmp_path: Path) -> None:
         assert forgetful.peers["b"].reputation == 100
 
 
+async def test_a_state_folder_belongs_to_one_node_at_a_time(tmp_path: Path) -> None:
+    """Two that vote for one account would contradict each other."""
+    first, second = client("a", state_dir=tmp_path), client("a", state_dir=tmp_path)
+    async with first:
+        with pytest.raises(ConfigError) as refused:
+            await second.start()
+        assert str(refused.value) == (
+            f"state_dir (MESH_STATE_DIR) {tmp_path} is in use by a running node: give each node its own folder"
+        )
+        assert (first.is_running, second.is_running) == (True, False)
+    async with second:
+        assert second.is_running
+
+
 async def test_a_state_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder", encoding="utf-8")
     with pytest.raises(ConfigError, match="state_dir"):

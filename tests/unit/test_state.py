@@ -149,3 +149,17 @@ def test_a_start_waits_for_what_the_stopped_life_is_still_writing(
         go_on.set()
         writing.result(60)
         assert list(reading.result(60)) == [PLEDGE]
+
+
+def test_a_folder_that_cannot_be_locked_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(ConfigError) as refused:
+        State(tmp_path).claim()
+    assert str(refused.value) == f"{tmp_path / 'lock'} must be a file that can be locked: Is a directory"
+
+
+def test_without_a_folder_there_is_nothing_to_claim() -> None:
+    one, other = State(None), State(None)
+    one.claim()
+    other.claim()
+    one.release()
