@@ -157,6 +157,7 @@ class Running:
     async def start(self) -> None:
         """Bind, read the registry, and begin to connect. Raises ``ConfigError``; ``stop`` must be called then, too."""
         setup, settings, identity, ends = self._setup, self._setup.settings, self._setup.identity, self._ends
+        ends.enter_context(setup.state.held())
         self._started = time.time()
         self._epoch = epoch = await asyncio.to_thread(setup.state.next_epoch, self._started)
         await asyncio.sleep(epoch - LEAD - self._started)  # after many starts in a row: peers refuse one far ahead

@@ -6,15 +6,19 @@ Rules
  2. A lost folder locks no node out: the epoch is at least the present second, and the rest starts afresh. So does a
     damaged file, with a warning, except for two that refuse the start: a wrong epoch could repeat, and a node that has
     lost its pledges could contradict its own votes. An operator can tell whether that would matter; a node cannot.
- 3. Blocking: call it in a thread.
+ 3. A folder belongs to one life of one node at a time (``held``): each writes what it alone knows over all files.
+ 4. Blocking: call it in a thread.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from zmesh.core.bounds import AHEAD
@@ -61,6 +65,25 @@ class State:
                 raise ConfigError(
                     f"state_dir (MESH_STATE_DIR) must be a folder that can be written, not {folder}: {error.strerror}"
                 ) from None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep all others off the folder: nodes in this process, and in others on this machine. A crash lets go of it.
+
+        Raises ``ConfigError`` if another has it. File systems that know no locks keep none. Does not block.
+        """
+        if self._folder is None:
+            yield
+            return
+        try:
+            descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise ConfigError(f"state_dir {self._folder} cannot be opened: {error.strerror}") from None
+        try:
+            _lock(descriptor, self._folder)
+            yield
+        finally:
+            os.close(descriptor)
 
     def next_epoch(self, wall: float) -> int:
         """The epoch of this start, stored before it is returned. ``wall`` in Unix seconds."""
@@ -149,6 +172,17 @@ class State:
             replace_private(path, content)
         except ConfigError as error:
             _log.warning("state_not_saved", file=str(path), why=str(error))
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    """Lock the folder until this is closed. Raises ``ConfigError`` if another has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        hint = "each needs a folder of its own, or they forget each other's votes"
+        raise ConfigError(f"another node runs on state_dir {folder}: {hint}") from None
+    except OSError:
+        pass  # a file system without locks
 
 
 def _pledges(content: bytes) -> Pledges:

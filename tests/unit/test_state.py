@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -149,3 +151,29 @@ def test_a_start_waits_for_what_the_stopped_life_is_still_writing(
         go_on.set()
         writing.result(60)
         assert list(reading.result(60)) == [PLEDGE]
+
+
+def test_a_folder_belongs_to_one_node_at_a_time(tmp_path: Path) -> None:
+    with State(tmp_path).held():
+        with pytest.raises(ConfigError, match="another node runs on state_dir"), State(tmp_path).held():
+            pass
+        with State(tmp_path / "another").held(), State(None).held(), State(None).held():
+            pass
+    with State(tmp_path).held():
+        pass
+
+
+def test_a_folder_that_is_gone_is_refused_and_one_that_cannot_be_locked_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = State(tmp_path / "state")
+    (tmp_path / "state").rmdir()
+    with pytest.raises(ConfigError, match="cannot be opened: No such file or directory"), state.held():
+        pass
+
+    def refuse(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with State(tmp_path).held(), State(tmp_path).held():
+        pass
