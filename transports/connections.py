@@ -227,10 +227,15 @@ class Connections:
         connection = self._open[descriptor] = Connection(descriptor, handle)
         if not self._may_arrive(handle):
             self.cut(connection, f"{self._port}_too_often")
-        if len(self._open) > self._bounds.max_connections:
+        elif self._is_full():
             # Cut the oldest unproven connection: a flood then evicts its own and not those that arrive meanwhile.
             unproven = (each for each in self._open.values() if each.owner is None and not each.cut)
             self.cut(next(unproven, connection), f"{self._port}_full")
+
+    def _is_full(self) -> bool:
+        """Those that are cut, and whose end ZeroMQ has not reported yet, take no place."""
+        most = self._bounds.max_connections
+        return len(self._open) > most and sum(not each.cut for each in self._open.values()) > most
 
     def _may_arrive(self, handle: network.socket) -> bool:
         """Is its address within its rate? What comes through the front door, from this machine, was counted there."""

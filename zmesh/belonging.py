@@ -151,9 +151,14 @@ class Belonging:
         self._is_over = True
 
     def learnt(self) -> dict[str, bytes]:
-        """What to save about others, by file name; ``restore`` reads it in the next life."""
+        """What to save about others, by file name; ``restore`` reads it in the next life.
+
+        No records while the saved ones still wait for a registry that names members: they would be lost.
+        """
         kept = {DELEGATIONS_FILE: json.dumps(self._membership.export()).encode()}
-        return kept if self._records is None else {RECORDS_FILE: self._records.export(), **kept}
+        if self._records is None or self._saved is not None:
+            return kept
+        return {RECORDS_FILE: self._records.export(), **kept}
 
     # ------------------------------------------------------------ what comes in
 

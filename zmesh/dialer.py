@@ -22,9 +22,9 @@ import errno
 import socket
 import threading
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
+from zmesh.aside import aside
 from zmesh.core.errors import WireError
 from zmesh.core.events import LinkClosed
 from zmesh.core.types import Endpoint, PeerKey
@@ -208,33 +208,17 @@ async def resolve(endpoint: Endpoint) -> list[Endpoint]:
 
 async def _look_up(host: str, port: int) -> list[Any]:
     """``socket.getaddrinfo`` in a thread of its own. Raises ``OSError`` and ``UnicodeError``."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[list[Any]] = loop.create_future()
 
-    def tell(found: list[Any], problem: Exception | None) -> None:
-        if answer.done():
-            return
-        if problem is None:
-            answer.set_result(found)
-        else:
-            answer.set_exception(problem)
-
-    def look() -> None:
-        found: list[Any] = []
-        problem: Exception | None = None
+    def look() -> list[Any]:
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            problem = error
+            return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         finally:
             _lookups.release()
-        with suppress(RuntimeError):  # the loop was closed before the answer came
-            loop.call_soon_threadsafe(tell, found, problem)
 
     if not _lookups.acquire(blocking=False):
         raise OSError(errno.EAGAIN, "too many names are being looked up")
     try:
-        threading.Thread(target=look, name=f"zmesh lookup of {host}", daemon=True).start()
+        answer = aside(look, f"zmesh lookup of {host}")
     except RuntimeError as error:
         _lookups.release()
         raise OSError(errno.EAGAIN, str(error)) from None

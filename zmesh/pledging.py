@@ -6,12 +6,14 @@ Rules
  3. A message that is refused after all, or whose caller gives up, takes its pledge back. A crash leaves the pledge.
  4. The event loop never waits for the disk. The caller does, even if it is cancelled, and so does ``close``: a write
     that is under way must not land on top of a later one.
+ 5. Each write has a thread of its own (``aside``): the application may have all others wait for its votes to leave.
 """
 
 from __future__ import annotations
 
 import asyncio
 
+from zmesh.aside import aside
 from zmesh.core import wire
 from zmesh.core.actions import Action, Composed
 from zmesh.core.errors import ConfigError, NotPledgedError, NotRunningError, PayloadError, SelfHarmError
@@ -99,7 +101,7 @@ class Pledging:
     async def _write(self, pledges: Pledges) -> None:
         """Not cancelled by what cancels its caller, see rule 4. Raises ``ConfigError``."""
         # A future and not a task: whoever ends all tasks of the loop would leave the thread behind.
-        writing = asyncio.get_running_loop().run_in_executor(None, self._state.pledge, pledges)
+        writing = aside(lambda: self._state.pledge(pledges), "zmesh pledges")
         cancelled: asyncio.CancelledError | None = None
         while not writing.done():
             try:

@@ -19,6 +19,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from zmesh.aside import aside
 from zmesh.belonging import Belonging
 from zmesh.bootstrap import Bootstrap
 from zmesh.bootstrap import Ports as BootstrapPorts
@@ -99,6 +100,7 @@ class Running:
         self._broken: list[str] = []
         """Background tasks that ended, one sentence each."""
         self._started = 0.0
+        self._is_restored = False
         self._results: Counter[SendResult] = Counter()
         self._delivered: Counter[MessageType] = Counter()
         self._sends: dict[int, asyncio.Future[Resolved]] = {}
@@ -155,9 +157,8 @@ class Running:
     async def start(self) -> None:
         """Bind, read the registry, and begin to connect. Raises ``ConfigError``; ``stop`` must be called then, too."""
         setup, settings, identity, ends = self._setup, self._setup.settings, self._setup.identity, self._ends
+        ends.enter_context(setup.state.held())
         self._started = time.time()
-        setup.state.claim()
-        ends.callback(setup.state.release)
         self._epoch = epoch = await asyncio.to_thread(setup.state.next_epoch, self._started)
         await asyncio.sleep(epoch - LEAD - self._started)  # after many starts in a row: peers refuse one far ahead
         if settings.admission == "open":
@@ -206,6 +207,7 @@ class Running:
             )
         )
         node.submit(Start(await asyncio.to_thread(setup.state.reputation)))
+        self._is_restored = True
         setup.peers.attach(engine, node.submit, self.refuse_elsewhere)
         self.belonging.attach(engine, self.handlers.records, node.submit, self._belonging_changed)
         ends.push_async_callback(self._end_background)
@@ -402,7 +404,7 @@ class Running:
         """The content of GET /health."""
         bootstrap = self._bootstrap.status() if self._setup.settings.bootstrap else None
         troubles = Troubles(
-            [*self._broken, *self._clock_trouble(), *self._twin_trouble(), *self.belonging.troubles()],
+            [*self._broken, *self._epoch_trouble(), *self.belonging.troubles()],
             [*([] if self._expects_somebody() else [NOBODY]), *self.belonging.warnings()],
         )
         peer_id, known = self._setup.settings.peer_id, len(self._setup.peers)
@@ -418,8 +420,10 @@ class Running:
         told = setup.registry is not None or setup.settings.bootstrap or setup.settings.admission == "open"
         return bool(told or setup.peers)
 
-    def _clock_trouble(self) -> list[str]:
-        """A clock that was ahead at the start gave an epoch that no peer accepts before that time has come."""
+    def _epoch_trouble(self) -> list[str]:
+        """Why peers refuse what comes over links that stay up: its epoch is over, or that of a clock that was ahead."""
+        if self.engine.is_outlived:
+            return [TWIN]
         ahead = self._epoch - read_clocks().wall
         if ahead <= AHEAD:
             return []
@@ -427,10 +431,6 @@ class Running:
             f"this machine's clock was set back by {ahead:.0f} s after this node was started: it and its peers refuse"
             " each other's messages until it is restarted"
         ]
-
-    def _twin_trouble(self) -> list[str]:
-        """Links stay up, but peers refuse what comes over them."""
-        return [TWIN] if self.engine.is_outlived else []
 
     def _registry_status(self) -> RegistryStatus | None:
         """The registry's status if there is one, even if it is the application's own and raises: heartbeats report this
@@ -486,9 +486,13 @@ class Running:
             await self._save()
 
     async def _save(self) -> None:
-        """Gather on the event loop, where nothing else runs meanwhile; write in a thread, since a disk may be slow."""
+        """Gather on the event loop, where nothing else runs meanwhile; write aside, as a disk may be slow, and as the
+        application may keep the threads of the loop busy. A start that fails leaves what it did not restore."""
+        if not self._is_restored:
+            return
         try:
             scores = self.engine.peers.reputation.snapshot(read_clocks().mono)
-            await asyncio.to_thread(self._setup.state.save, scores, self.belonging.learnt())
+            learnt = self.belonging.learnt()
+            await aside(lambda: self._setup.state.save(scores, learnt), "zmesh state")
         except Exception as error:  # noqa: BLE001 - our own bug, logged in full: the next save, and the stop, go on
             _log.error("state_not_saved", exc_info=error)

@@ -6,8 +6,8 @@ Rules
  2. A lost folder locks no node out: the epoch is at least the present second, and the rest starts afresh. So does a
     damaged file, with a warning, except for two that refuse the start: a wrong epoch could repeat, and a node that has
     lost its pledges could contradict its own votes. An operator can tell whether that would matter; a node cannot.
- 3. One node has the folder at a time: two that vote for one account would contradict each other.
- 4. Blocking: call it in a thread, except for ``claim`` and ``release``, which take microseconds.
+ 3. A folder belongs to one life of one node at a time (``held``): each writes what it alone knows over all files.
+ 4. Blocking: call it in a thread.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import json
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from zmesh.core.bounds import AHEAD
@@ -27,7 +28,6 @@ from zmesh.handlers.pledges import Pledges
 from zmesh.identity import next_epoch
 from zmesh.log import get_logger
 
-LOCK_FILE = "lock"
 EPOCH_FILE = "epoch"
 REPUTATION_FILE = "reputation.json"
 RECORDS_FILE = "records.msgpack"
@@ -58,8 +58,6 @@ class State:
         self._pledging = threading.Lock()
         """Held while pledges are read or written: after a stop that could not wait for a slow disk, the next start
         does."""
-        self._lock: int | None = None
-        """The descriptor that holds the folder; the kernel lets go of it if the process dies."""
         if folder is not None:
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -68,31 +66,24 @@ class State:
                     f"state_dir (MESH_STATE_DIR) must be a folder that can be written, not {folder}: {error.strerror}"
                 ) from None
 
-    def claim(self) -> None:
-        """Keep other nodes out of the folder until ``release``. Raises ``ConfigError`` if one has it."""
-        if self._folder is None:
-            return
-        path = self._folder / LOCK_FILE
-        try:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BaseException:
-                os.close(lock)
-                raise
-        except BlockingIOError:
-            raise ConfigError(
-                f"state_dir (MESH_STATE_DIR) {self._folder} is in use by a running node: give each node its own folder"
-            ) from None
-        except OSError as error:
-            raise ConfigError(f"{path} must be a file that can be locked: {error.strerror}") from None
-        self._lock = lock
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep all others off the folder: nodes in this process, and in others on this machine. A crash lets go of it.
 
-    def release(self) -> None:
-        """Let others have the folder. Safe to call twice."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        Raises ``ConfigError`` if another has it. File systems that know no locks keep none. Does not block.
+        """
+        if self._folder is None:
+            yield
+            return
+        try:
+            descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise ConfigError(f"state_dir {self._folder} cannot be opened: {error.strerror}") from None
+        try:
+            _lock(descriptor, self._folder)
+            yield
+        finally:
+            os.close(descriptor)
 
     def next_epoch(self, wall: float) -> int:
         """The epoch of this start, stored before it is returned. ``wall`` in Unix seconds."""
@@ -181,6 +172,17 @@ class State:
             replace_private(path, content)
         except ConfigError as error:
             _log.warning("state_not_saved", file=str(path), why=str(error))
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    """Lock the folder until this is closed. Raises ``ConfigError`` if another has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        hint = "each needs a folder of its own, or they forget each other's votes"
+        raise ConfigError(f"another node runs on state_dir {folder}: {hint}") from None
+    except OSError:
+        pass  # a file system without locks
 
 
 def _pledges(content: bytes) -> Pledges:

@@ -14,18 +14,23 @@
 Rules
  1. Nothing is faked but the registry, which is in memory: keys are fresh, and sockets, encryption and signatures real.
  2. Ports are free ones of 127.0.0.1, so that tests may run side by side.
- 3. Any test framework will do: nothing here imports one.
+ 3. Nodes keep their state apart: each has a folder of its own name in ``state_dir``, and none touches that of a node
+    which runs on this machine with the same environment.
+ 4. Any test framework will do: nothing here imports one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Unpack
 
 from zmesh.client import LINKS_SECONDS, MeshNetworkClient
+from zmesh.config import PREFIX
 from zmesh.core.errors import ConfigError
 from zmesh.registry import Endpoint, Member, OnChange, Registry, RegistryStatus, Roster, ValidatorSet
 
@@ -138,7 +143,8 @@ async def mesh(
             has the same name.
         stakes: one for each node, in the smallest unit; 1 each if not given.
         timeout: seconds to wait for the links.
-        settings: for every client, see docs/settings.md; environment variables count as usual.
+        settings: for every client, see docs/settings.md; environment variables count as usual. Each node has a folder
+            of its own name in ``state_dir``, if that is given.
 
     Raises ``ConfigError`` for anything unusable, and ``TimeoutError``, which says why, if a link does not come up.
     """
@@ -149,10 +155,7 @@ async def mesh(
         raise ConfigError(f"stakes must be one for each of {len(names)} nodes, not {len(stakes)}")
     settings.setdefault("listen_host", LOOPBACK)
     validators = Validators()
-    clients = [
-        MeshNetworkClient(name, 0, private_key=token_bytes(32), registry=validators.registry(), **settings)
-        for name in names
-    ]
+    clients = [_client(name, validators.registry(), settings) for name in names]
     try:
         shares = dict(zip(clients, stakes or [1] * len(clients), strict=True))
         for client, stake in shares.items():
@@ -164,3 +167,10 @@ async def mesh(
         yield Nodes.of(clients, validators)
     finally:
         await asyncio.gather(*(client.stop() for client in clients))
+
+
+def _client(name: str, registry: Registry, settings: SettingsArguments) -> MeshNetworkClient:
+    own, state_dir = settings.copy(), settings.get("state_dir") or os.environ.get(f"{PREFIX}STATE_DIR")
+    if state_dir:
+        own["state_dir"] = Path(state_dir) / name
+    return MeshNetworkClient(name, 0, private_key=token_bytes(32), registry=registry, **own)

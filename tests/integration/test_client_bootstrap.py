@@ -16,6 +16,7 @@ from zmesh.core.types import Endpoint
 from zmesh.handlers import Description, Record, encode_record
 from zmesh.http_client import Posted, post_record
 from zmesh.identity import Identity
+from zmesh.testing import Validators
 
 NETWORK = wire.network_id("zmesh")
 
@@ -121,6 +122,17 @@ async def test_a_node_whose_seed_is_gone_finds_the_others_from_its_disk(registry
             await until(lambda: are_linked(a, b, c) and len(c.handlers.records.records) == 3, a, b, c)
         async with node(registry, "c", seed, state_dir=tmp_path) as c:
             await until(lambda: are_linked(b, c), b, c)
+
+
+async def test_a_life_in_which_the_registry_names_nobody_keeps_what_was_saved_of_others(
+    registry: Path, tmp_path: Path
+) -> None:
+    async with node(registry, "a") as a, node(registry, "b", door(a), state_dir=tmp_path) as b:
+        await until(lambda: len(b.handlers.records.records) == 2, a, b)
+    saved = (tmp_path / "records.msgpack").read_bytes()
+    async with client("b", registry=Validators().registry(), private_key=b"b" * 32, state_dir=tmp_path):
+        pass
+    assert (tmp_path / "records.msgpack").read_bytes() == saved
 
 
 async def test_an_address_that_two_claim_costs_only_the_one_who_lies(registry: Path) -> None:

@@ -8,7 +8,9 @@ import json
 import logging
 import re
 import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -385,18 +387,25 @@ async def test_reputation_outlives_a_restart(tmp_path: Path) -> None:
         assert forgetful.peers["b"].reputation == 100
 
 
-async def test_a_state_folder_belongs_to_one_node_at_a_time(tmp_path: Path) -> None:
-    """Two that vote for one account would contradict each other."""
-    first, second = client("a", state_dir=tmp_path), client("a", state_dir=tmp_path)
-    async with first:
-        with pytest.raises(ConfigError) as refused:
-            await second.start()
-        assert str(refused.value) == (
-            f"state_dir (MESH_STATE_DIR) {tmp_path} is in use by a running node: give each node its own folder"
-        )
-        assert (first.is_running, second.is_running) == (True, False)
-    async with second:
-        assert second.is_running
+async def test_a_start_that_fails_leaves_what_was_saved(tmp_path: Path) -> None:
+    (tmp_path / "reputation.json").write_text('{"at": 0, "scores": {"mallory": [5, 0]}}')
+    async with client("b") as b:
+        with pytest.raises(ConfigError, match="Address already in use"):
+            await client("a", listen_port=b.listen_port, state_dir=tmp_path).start()
+    assert "mallory" in (tmp_path / "reputation.json").read_text()
+
+
+async def test_a_stop_does_not_wait_for_threads_that_the_application_keeps_busy() -> None:
+    done = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        async with client("a") as a:
+            asyncio.get_running_loop().set_default_executor(threads)
+            busy = asyncio.create_task(asyncio.to_thread(done.wait, PATIENCE))
+            await settle()
+            await a.stop()
+            assert not busy.done()
+        done.set()
+        await busy
 
 
 async def test_a_state_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:

@@ -109,6 +109,16 @@ async def test_a_restarted_validator_says_nothing_else(key: Path, monkeypatch: p
         assert a.handlers.votes.tally("p").counts == {"true": 1}
 
 
+async def test_two_nodes_on_one_folder_would_forget_each_others_votes_so_the_second_does_not_start(key: Path) -> None:
+    async with validator(key) as a:
+        with pytest.raises(ConfigError, match="another node runs on state_dir"):
+            await validator(key).start()
+        await a.broadcast(VOTE, {"proposal_id": "p", "choice": True})
+    async with validator(key) as again:
+        with pytest.raises(SelfHarmError, match=VOTED):
+            await again.broadcast(VOTE, {"proposal_id": "p", "choice": False})
+
+
 async def test_without_a_folder_nothing_is_kept(key: Path) -> None:
     for choice in (True, False):
         async with validator(key, state_dir=None) as a:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import doctest
+from pathlib import Path
 
 import pytest
 
 from tests.support import Inbox, client, until
 from zmesh import ConfigError, MessageType, SendResult, testing
+from zmesh.arguments import SettingsArguments
 from zmesh.testing import Nodes, Validators, mesh
 
 
@@ -32,6 +34,22 @@ async def test_names_and_settings_reach_the_clients() -> None:
     async with mesh(["a", "b"], heartbeat_interval=7, network="test") as (a, b):
         assert (list(a.peers), list(b.peers)) == (["b"], ["a"])
         assert [(one.settings.heartbeat_interval, one.settings.network) for one in (a, b)] == [(7, "test")] * 2
+
+
+@pytest.mark.parametrize("by_environment", [False, True])
+async def test_each_has_a_folder_of_its_own_and_leaves_that_of_a_real_node_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_environment: bool
+) -> None:
+    (tmp_path / "pledges.json").write_text("of a validator on this machine")
+    settings: SettingsArguments = {} if by_environment else {"state_dir": tmp_path}
+    if by_environment:
+        monkeypatch.setenv("MESH_STATE_DIR", str(tmp_path))
+    async with mesh(["a", "b"], **settings) as (a, b):
+        for node, choice in ((a, "yes"), (b, "no")):
+            await node.broadcast(MessageType.CONSENSUS_VOTE, {"proposal_id": "p", "choice": choice})
+    for name, word in (("a", '"word": "yes"'), ("b", '"word": "no"')):
+        assert word in (tmp_path / name / "pledges.json").read_text()
+    assert (tmp_path / "pledges.json").read_text() == "of a validator on this machine"
 
 
 async def test_they_stop_whatever_the_test_raises() -> None:

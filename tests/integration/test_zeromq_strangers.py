@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections import Counter
 from types import SimpleNamespace
 from typing import cast
@@ -172,3 +174,25 @@ async def test_an_address_that_connects_too_often_is_cut_before_its_handshake_an
     assert a.counted["direct_too_often"] == 3
     for writer in opened:
         writer.close()
+
+
+async def test_an_address_that_connects_too_often_pushes_out_nobody(nodes: Nodes) -> None:
+    """What is cut stands until ZeroMQ has noticed, and takes no place meanwhile."""
+    a, b = await nodes.linked(SocketBounds(arrivals=0.001, arrivals_burst=2.0, max_connections=6))
+    address = (a.routes.direct.host, a.routes.direct.port)
+    with contextlib.ExitStack() as streams:
+
+        def come(source: str) -> socket.socket:
+            stream = socket.create_connection(address, source_address=(source, 0))
+            return streams.enter_context(stream)
+
+        honest = come("127.0.0.3")
+        flood = [come("127.0.0.2") for _ in range(20)]  # all at once for the loop, which does nothing else meanwhile
+        await a.counted.until_counted("direct_too_often", len(flood) - 2)
+        honest.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(honest, greeting(as_server=False))
+        async with asyncio.timeout(PATIENCE):
+            assert await loop.sock_recv(honest, 64)
+    assert a.counted["direct_full"] == 0
+    await still_works(a, b)

@@ -27,6 +27,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "transport",
             "version",
             "arguments",
+            "aside",
             "log",
             "log_limit",
             "files",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -26,6 +27,15 @@ async def test_a_vote_leaves_once_it_is_on_disk_and_a_repetition_writes_nothing(
     await life.vote("yes")
 
     assert (seen, len(life.sent), disk.words()) == ([0], 2, ["p yes"])
+
+
+async def test_a_vote_leaves_even_if_all_threads_of_the_loop_wait_for_it() -> None:
+    loop, life = asyncio.get_running_loop(), Life(Disk())
+    with ThreadPoolExecutor(1) as threads:
+        loop.set_default_executor(threads)
+        await asyncio.to_thread(lambda: asyncio.run_coroutine_threadsafe(life.vote("yes"), loop).result(30))
+
+    assert len(life.sent) == 1
 
 
 async def test_a_restart_changes_nothing_of_what_may_be_said(monkeypatch: pytest.MonkeyPatch) -> None:

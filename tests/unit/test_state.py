@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -151,15 +153,27 @@ def test_a_start_waits_for_what_the_stopped_life_is_still_writing(
         assert list(reading.result(60)) == [PLEDGE]
 
 
-def test_a_folder_that_cannot_be_locked_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "lock").mkdir()
-    with pytest.raises(ConfigError) as refused:
-        State(tmp_path).claim()
-    assert str(refused.value) == f"{tmp_path / 'lock'} must be a file that can be locked: Is a directory"
+def test_a_folder_belongs_to_one_node_at_a_time(tmp_path: Path) -> None:
+    with State(tmp_path).held():
+        with pytest.raises(ConfigError, match="another node runs on state_dir"), State(tmp_path).held():
+            pass
+        with State(tmp_path / "another").held(), State(None).held(), State(None).held():
+            pass
+    with State(tmp_path).held():
+        pass
 
 
-def test_without_a_folder_there_is_nothing_to_claim() -> None:
-    one, other = State(None), State(None)
-    one.claim()
-    other.claim()
-    one.release()
+def test_a_folder_that_is_gone_is_refused_and_one_that_cannot_be_locked_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = State(tmp_path / "state")
+    (tmp_path / "state").rmdir()
+    with pytest.raises(ConfigError, match="cannot be opened: No such file or directory"), state.held():
+        pass
+
+    def refuse(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with State(tmp_path).held(), State(tmp_path).held():
+        pass

@@ -93,7 +93,7 @@ class Envelope:
 
 
 class Composer:
-    """Builds and signs this node's messages: one epoch for its life, sequences from 1 without a gap.
+    """Builds and signs this node's messages: one epoch for its life, sequences from 1 on. A rehearsal leaves a gap.
 
     ``network``: 32 bytes, see ``wire.network_id``. ``epoch``: Unix seconds of this start, never used before.
     """
