@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import re
 import socket
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,15 @@ async def test_a_life_that_is_over_keeps_no_messages() -> None:
         assert len(seen)
         await a.stop()
         assert not len(seen)
+
+
+async def test_a_registry_keeps_nothing_of_a_life_that_is_over(tmp_path: Path) -> None:
+    a = client("a", private_key=bytes(32), registry=registry_file(tmp_path / "registry.toml", client("b")))
+    await a.start()
+    life = weakref.ref(a._running())
+    await a.stop()
+    gc.collect()
+    assert life() is None
 
 
 async def test_stopping_says_goodbye_so_that_others_know_at_once() -> None:
