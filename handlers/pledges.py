@@ -6,7 +6,9 @@ Theory
 
 Rules
  1. A pledge belongs to one account in one mesh. A node that no registry lists speaks as its key alone, while others may
-    know its account: what a key said alone binds each account that it speaks for, and the other way round.
+    know its account, or learn it a minute later and then take what was said before: what was said alone binds every
+    account, and what any account said binds whoever speaks alone. The key does not tell: an account's new key often
+    starts before its registry names it.
  2. Pledges are forgotten as others forget messages (``ledger``), but after twice as many: those whose message never
     left must not push out one that others still count.
  3. ``Pledges`` is a value. Adding to it makes another one, and one that could not be written is not adopted.
@@ -87,7 +89,7 @@ class Pledge:
         if (self.kind, self.network) != (other.kind, other.network):
             return False
         is_alone = self.account == self.key.hex() or other.account == other.key.hex()
-        return self.account == other.account or (is_alone and self.key == other.key)
+        return self.account == other.account or is_alone
 
 
 class Pledges:

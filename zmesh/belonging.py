@@ -148,6 +148,8 @@ class Belonging:
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._submit, self._changed = None, _nobody, _nothing
+        # The registry outlives this life, and may keep ``registered`` until it is started again.
+        self._engine = self._records = None
         self._is_over = True
 
     def learnt(self) -> dict[str, bytes]:

@@ -8,12 +8,17 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import stat
 import tempfile
 from pathlib import Path
 
 from zmesh.core.errors import ConfigError
+
+_MADE_UP = re.compile(r"[a-z0-9_]{8}")
+"""What ``mkstemp`` adds to a prefix."""
 
 
 def read_regular(path: Path, what: str, most: int) -> tuple[bytes, os.stat_result]:
@@ -74,6 +79,16 @@ def replace_private(path: Path, content: bytes) -> None:
         _settle(path.parent)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def discard_staged(path: Path) -> None:
+    """Remove what crashes have left of writes of this file, which nothing may be writing now. Never raises: what cannot
+    be removed costs only its space."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(path.parent):
+            rest = name.removeprefix(f".{path.name}.")
+            if name != rest and _MADE_UP.fullmatch(rest):
+                os.unlink(path.parent / name)
 
 
 def _stage(path: Path, content: bytes) -> str:

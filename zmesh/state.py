@@ -23,7 +23,7 @@ from pathlib import Path
 
 from zmesh.core.bounds import AHEAD
 from zmesh.core.errors import ConfigError
-from zmesh.files import read_regular, replace_private
+from zmesh.files import discard_staged, read_regular, replace_private
 from zmesh.handlers.pledges import Pledges
 from zmesh.identity import next_epoch
 from zmesh.log import get_logger
@@ -116,12 +116,14 @@ class State:
         return self._folder is not None
 
     def pledges(self) -> Pledges:
-        """What was pledged last; nothing without a file. Raises ``ConfigError`` if the file does not say."""
+        """What was pledged last; nothing without a file. Removes what crashes in the midst of a vote have left. Raises
+        ``ConfigError`` if the file does not say."""
         if self._folder is None:
             return Pledges()
         path = self._folder / PLEDGES_FILE
         hint = "restore it, or delete it if nothing is open that this account may have voted on or proposed"
         with self._pledging:
+            discard_staged(path)
             try:
                 path.lstat()
                 content, _ = read_regular(path, "it", MAX_LEARNT + 1)

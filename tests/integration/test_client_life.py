@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import re
 import socket
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,10 +34,7 @@ from tests.support import (
     until,
 )
 from zmesh import ConfigError, MeshNetworkClient, MessageType, NotRunningError, Settings
-from zmesh.core.bounds import AHEAD
-from zmesh.core.types import Fault
 from zmesh.core.wire import network_id
-from zmesh.node import read_clocks
 from zmesh.registry.static import StaticRegistry
 from zmesh.running import TWIN
 from zmesh.status import NOBODY
@@ -107,6 +106,15 @@ async def test_a_life_that_is_over_keeps_no_messages() -> None:
         assert len(seen)
         await a.stop()
         assert not len(seen)
+
+
+async def test_a_registry_keeps_nothing_of_a_life_that_is_over(tmp_path: Path) -> None:
+    a = client("a", private_key=bytes(32), registry=registry_file(tmp_path / "registry.toml", client("b")))
+    await a.start()
+    life = weakref.ref(a._running())
+    await a.stop()
+    gc.collect()
+    assert life() is None
 
 
 async def test_stopping_says_goodbye_so_that_others_know_at_once() -> None:
@@ -350,51 +358,6 @@ async def test_a_chain_that_does_not_answer_is_one_warning_and_no_reason_to_stop
 # ---------------------------------------------------------------- what is kept
 
 
-async def test_the_epoch_grows_with_every_start_and_outlives_the_process(tmp_path: Path) -> None:
-    epochs = []
-    for _ in range(3):
-        async with client("a", state_dir=tmp_path / "state"):
-            epochs.append(int((tmp_path / "state" / "epoch").read_text()))
-    assert epochs == sorted(set(epochs))
-
-
-async def test_a_start_after_many_in_a_row_waits_until_peers_take_its_epoch(tmp_path: Path) -> None:
-    """Each takes an epoch of its own: without that the twelfth in one second was refused, by peers or by itself."""
-    (tmp_path / "epoch").write_text(f"{int(time.time()) + 5}\n")
-    async with client("a", state_dir=tmp_path):
-        assert int((tmp_path / "epoch").read_text()) - time.time() <= AHEAD / 2
-
-
-async def test_reputation_outlives_a_restart(tmp_path: Path) -> None:
-    settings = {"state_dir": tmp_path / "state"}
-    b = client("b")
-    async with b:
-        a = client("a", **settings)
-        async with a:
-            introduce(a, b)
-            await linked(a, b)
-            book = engine(a).peers
-            member = next(iter(book))
-            book.charge(member, Fault.INVALID_MESSAGE, read_clocks().mono)
-            assert round(a.peers["b"].reputation) == 90
-        # A new process: nothing but the folder is the same.
-        again = client("a", **settings)
-        again.peers["b"] = card(b)
-        async with again:
-            assert 90 <= again.peers["b"].reputation < 95
-    async with client("a") as forgetful:
-        forgetful.peers["b"] = card(b)
-        assert forgetful.peers["b"].reputation == 100
-
-
-async def test_a_start_that_fails_leaves_what_was_saved(tmp_path: Path) -> None:
-    (tmp_path / "reputation.json").write_text('{"at": 0, "scores": {"mallory": [5, 0]}}')
-    async with client("b") as b:
-        with pytest.raises(ConfigError, match="Address already in use"):
-            await client("a", listen_port=b.listen_port, state_dir=tmp_path).start()
-    assert "mallory" in (tmp_path / "reputation.json").read_text()
-
-
 async def test_a_stop_does_not_wait_for_threads_that_the_application_keeps_busy() -> None:
     done = threading.Event()
     with ThreadPoolExecutor(1) as threads:
@@ -406,25 +369,6 @@ async def test_a_stop_does_not_wait_for_threads_that_the_application_keeps_busy(
             assert not busy.done()
         done.set()
         await busy
-
-
-async def test_a_state_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("no folder", encoding="utf-8")
-    with pytest.raises(ConfigError, match="state_dir"):
-        client("a", state_dir=tmp_path / "file" / "state")
-
-
-@pytest.mark.parametrize("content", ['{"at": "yesterday"}', "[" * 100_000], ids=["words", "depth"])
-@pytest.mark.parametrize(
-    "name, said", [("reputation", "reputation_not_restored"), ("delegations", "delegations_not_restored")]
-)
-async def test_a_damaged_file_of_state_locks_nobody_out(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, said: str, content: str
-) -> None:
-    (tmp_path / f"{name}.json").write_text(content, encoding="utf-8")
-    async with client("a", state_dir=tmp_path) as a:
-        assert a.is_running
-    assert said in caplog.text
 
 
 async def test_headers_without_end_are_refused_while_they_come() -> None:

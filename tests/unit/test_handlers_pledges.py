@@ -20,6 +20,8 @@ ALICE, BOB = Someone(1, "alice"), Someone(2, "bob")
 ALICE_AGAIN = Someone(3, "alice")
 ALICE_ALONE = Someone(1, ALICE.public.hex())
 """The same key as Alice's, before any registry lists it."""
+ALICE_AGAIN_ALONE = Someone(3, ALICE_AGAIN.public.hex())
+"""Her next key, before any registry names it."""
 ALICE_AS_BOB = Someone(1, "bob")
 ELSEWHERE = wire.network_id("another mesh")
 
@@ -54,13 +56,16 @@ VOTED, PROPOSED = "its account has already voted 'yes' on 'p'", "its account has
         (vote(ALICE), vote(ALICE_AGAIN, "no"), VOTED),
         (vote(ALICE), vote(ALICE_ALONE, "no"), VOTED),
         (vote(ALICE_ALONE), vote(ALICE, "no"), VOTED),
+        (vote(ALICE), vote(ALICE_AGAIN_ALONE, "no"), VOTED),
+        (vote(ALICE_ALONE), vote(ALICE_AGAIN, "no"), VOTED),
+        (vote(ALICE_ALONE), vote(ALICE_AGAIN_ALONE, "no"), VOTED),
+        (propose(ALICE, terms=1), propose(ALICE_AGAIN_ALONE, terms=2), PROPOSED),
         (propose(ALICE, terms=1), propose(ALICE, terms=2), PROPOSED),
         (vote(ALICE), vote(ALICE), ""),
         (vote(ALICE, True), vote(ALICE, "true"), ""),
         (vote(ALICE), vote(ALICE, "no", "q"), ""),
         (vote(ALICE), vote(BOB, "no"), ""),
         (vote(ALICE), vote(ALICE_AS_BOB, "no"), ""),
-        (vote(ALICE_ALONE), vote(ALICE_AGAIN, "no"), ""),
         (vote(ALICE), propose(ALICE), ""),
         (propose(ALICE, terms=1), propose(ALICE, terms=1), ""),
     ],

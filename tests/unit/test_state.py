@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -131,6 +132,32 @@ def test_more_pledges_than_would_be_read_again_are_not_written(tmp_path: Path) -
         State(tmp_path).pledge(Pledges([replace(PLEDGE, account="a" * MAX_LEARNT)]))
 
     assert list(State(tmp_path).pledges()) == [PLEDGE]
+
+
+def test_what_kills_in_the_midst_of_votes_left_is_removed_at_the_next_start_and_nothing_else_is(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.MonkeyPatch.context() as killed:
+            killed.setattr(os, "fsync", _die)
+            with pytest.raises(SystemExit):
+                State(tmp_path).pledge(Pledges([PLEDGE]))
+    others = [".pledges.json.backup-1", ".pledges.json.a.bcdefg", "pledges.json.abcdefgh", ".reputation.json.abcdefgh"]
+    for name in others:
+        (tmp_path / name).touch()
+    (tmp_path / PLEDGES_FILE).write_text('{"version": 1, "pledges": []}')
+    assert len(list(tmp_path.iterdir())) == 2 + len(others) + 1
+
+    assert list(State(tmp_path).pledges()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, PLEDGES_FILE])
+
+
+def _die(descriptor: int) -> None:
+    raise SystemExit  # no OSError: nothing of the clean-up runs
+
+
+def test_leftovers_that_cannot_be_removed_hinder_no_start(tmp_path: Path) -> None:
+    (tmp_path / f".{PLEDGES_FILE}.abcdefgh").mkdir()
+
+    assert list(State(tmp_path).pledges()) == []
 
 
 def test_a_start_waits_for_what_the_stopped_life_is_still_writing(
