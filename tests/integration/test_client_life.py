@@ -113,6 +113,9 @@ async def test_a_registry_keeps_nothing_of_a_life_that_is_over(tmp_path: Path) -
     await a.start()
     life = weakref.ref(a._running())
     await a.stop()
+    for thread in threading.enumerate():
+        if thread.name.startswith("zmesh"):  # one that wrote the state may be ending still
+            thread.join(PATIENCE)
     gc.collect()
     assert life() is None
 

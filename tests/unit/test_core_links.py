@@ -24,6 +24,8 @@ from zmesh.core.types import Endpoint, MessageType, Roster
 
 # ---------------------------------------------------------------- dialling
 
+PLACE = Endpoint("198.51.100.7", 9090)
+
 
 def test_everybody_on_the_roster_is_admitted_and_dialled() -> None:
     bench = Bench([ALICE, BOB])
@@ -77,10 +79,39 @@ def test_without_an_address_nobody_is_dialled_until_one_is_learnt() -> None:
     bench.advance(1.0)
     assert (dials(bench), bench.engine.links[ALICE.public].why) == ([], "no address is known")
 
-    place = Endpoint("198.51.100.7", 9090)
-    bench.handle(Located(ALICE.public, (place,)))
+    bench.handle(Located(ALICE.public, (PLACE,)))
     bench.advance(0.0)
-    assert bench.of(Dial) == [Dial(ALICE.public, (place,))]
+    assert bench.of(Dial) == [Dial(ALICE.public, (PLACE,))]
+
+
+def test_a_direct_message_to_who_has_no_address_yet_does_not_keep_its_address_from_being_tried_at_once() -> None:
+    bench = Bench()
+    bench.handle(RosterChanged(Roster.of([ME.member, ALICE.member._replace(endpoints=())])))
+    bench.advance(0.0)
+    bench.handle(SendDirect(ALICE.public, MessageType.GOSSIP, {}, 10.0, 1))
+    bench.advance(0.0)
+    assert dials(bench) == []
+
+    bench.handle(Located(ALICE.public, (PLACE,)))
+    bench.advance(0.0)
+    assert dials(bench) == [ALICE.public]
+
+
+def test_a_second_address_is_tried_five_seconds_after_the_first_and_not_when_the_dial_is_due() -> None:
+    bench = Bench([ALICE])
+    bench.advance(0.0)
+    for _ in range(8):
+        bench.handle(LinkClosed(ALICE.public, "refused"))
+        bench.advance(60.0)
+    dialled = []
+    for port, seconds in ((1, 0.0), (2, 4.9), (3, 0.1)):
+        bench.handle(LinkClosed(ALICE.public, "refused"))
+        bench.fresh()
+        bench.handle(Located(ALICE.public, (PLACE._replace(port=port),)))
+        bench.advance(seconds)
+        dialled.append(dials(bench))
+
+    assert dialled == [[ALICE.public], [], [ALICE.public]]
 
 
 def test_a_direct_message_to_who_is_away_is_a_reason_to_dial_at_once_though_not_each_time() -> None:

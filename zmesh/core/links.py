@@ -145,10 +145,14 @@ class Links:
             self._hurry(link, now)
 
     def _hurry(self, link: Link, now: Now) -> None:
-        """Dial at once instead of when it is due; how often that works is bounded."""
-        if now.mono - link.hurried_at >= HURRY:
-            link.hurried_at = now.mono
-            self._dial_at(link, now.mono)
+        """Dial at once instead of when it is due, or ``HURRY`` seconds after the last dial out of turn."""
+        member = self._context.peers.get(link.key)
+        if member is None or not self._context.peers.endpoints(member):
+            return  # an address, once it is known, is a reason of its own
+        at = max(now.mono, link.hurried_at + HURRY)
+        if at < link.redial_at:
+            link.hurried_at = at
+            self._dial_at(link, at)
 
     # ------------------------------------------------------------ opening
 
