@@ -142,15 +142,16 @@ class Links:
         """A new address of this member was learnt: try it now, unless we are connected."""
         link = self._context.links.get(key)
         if link is not None and link.wanted and not link.outbound:
-            self._hurry(link, now)
+            self._hurry(link, now, or_soon=True)
 
-    def _hurry(self, link: Link, now: Now) -> None:
-        """Dial at once instead of when it is due, or ``HURRY`` seconds after the last dial out of turn."""
+    def _hurry(self, link: Link, now: Now, *, or_soon: bool = False) -> None:
+        """Dial at once instead of when it is due, unless that was done within ``HURRY`` seconds; or, as soon as they
+        are over."""
         member = self._context.peers.get(link.key)
         if member is None or not self._context.peers.endpoints(member):
             return  # an address, once it is known, is a reason of its own
         at = max(now.mono, link.hurried_at + HURRY)
-        if at < link.redial_at:
+        if at < link.redial_at and (or_soon or at == now.mono):
             link.hurried_at = at
             self._dial_at(link, at)
 
