@@ -27,6 +27,16 @@ from zmesh.core.types import Endpoint, MessageType, Roster
 PLACE = Endpoint("198.51.100.7", 9090)
 
 
+def with_a_long_pause_between_dials() -> Bench:
+    """Alice refused eight times: the next dial is due half a minute after the last."""
+    bench = Bench([ALICE])
+    bench.advance(0.0)
+    for _ in range(8):
+        bench.handle(LinkClosed(ALICE.public, "refused"))
+        bench.advance(60.0)
+    return bench
+
+
 def test_everybody_on_the_roster_is_admitted_and_dialled() -> None:
     bench = Bench([ALICE, BOB])
 
@@ -98,11 +108,7 @@ def test_a_direct_message_to_who_has_no_address_yet_does_not_keep_its_address_fr
 
 
 def test_a_second_address_is_tried_five_seconds_after_the_first_and_not_when_the_dial_is_due() -> None:
-    bench = Bench([ALICE])
-    bench.advance(0.0)
-    for _ in range(8):
-        bench.handle(LinkClosed(ALICE.public, "refused"))
-        bench.advance(60.0)
+    bench = with_a_long_pause_between_dials()
     dialled = []
     for port, seconds in ((1, 0.0), (2, 4.9), (3, 0.1)):
         bench.handle(LinkClosed(ALICE.public, "refused"))
@@ -115,11 +121,7 @@ def test_a_second_address_is_tried_five_seconds_after_the_first_and_not_when_the
 
 
 def test_a_direct_message_to_who_is_away_is_a_reason_to_dial_at_once_though_not_each_time() -> None:
-    bench = Bench([ALICE])
-    bench.advance(0.0)
-    for _ in range(8):
-        bench.handle(LinkClosed(ALICE.public, "refused"))
-        bench.advance(60.0)
+    bench = with_a_long_pause_between_dials()
     dialled = []
     for token in (1, 2):
         bench.handle(LinkClosed(ALICE.public, "refused"))
