@@ -151,8 +151,12 @@ async def mesh(
     names = [f"validator_{number:03}" for number in range(1, nodes + 1)] if isinstance(nodes, int) else list(nodes)
     if not 1 <= len(names) <= MAX_NODES:
         raise ConfigError(f"nodes must be 1 to {MAX_NODES}, not {len(names)}")
+    if len(set(names)) != len(names):
+        raise ConfigError(f"nodes must have names of their own, not {names}")
     if stakes is not None and len(stakes) != len(names):
         raise ConfigError(f"stakes must be one for each of {len(names)} nodes, not {len(stakes)}")
+    if stakes is not None and min(stakes) < 0:
+        raise ConfigError(f"stakes must not be negative, as in {list(stakes)}")
     settings.setdefault("listen_host", LOOPBACK)
     validators = Validators()
     clients = [_client(name, validators.registry(), settings) for name in names]

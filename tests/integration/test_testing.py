@@ -100,6 +100,8 @@ def test_a_set_with_one_account_twice_is_refused_and_changes_nothing() -> None:
         (0, None, "nodes must be 1 to 50, not 0"),
         (51, None, "nodes must be 1 to 50, not 51"),
         (3, [1, 2], "stakes must be one for each of 3 nodes, not 2"),
+        (2, [1, -1], r"stakes must not be negative, as in \[1, -1\]"),
+        (["a", "a"], None, r"nodes must have names of their own, not \['a', 'a'\]"),
         (["a", ""], None, "peer_id"),
     ],
 )

@@ -81,7 +81,7 @@ class SendResult(Enum):
     TIMEOUT = "timeout"
     """It was sent, but no acknowledgement came before the deadline: it may or may not have been delivered."""
     UNREACHABLE = "unreachable"
-    """No connection to the recipient came up before the deadline: it was never sent."""
+    """No peer of that name is known, or no connection to it came up before the deadline: it was never sent."""
     BACKPRESSURE = "backpressure"
     """Too much is in flight, here or at the recipient: try again later."""
     AMBIGUOUS = "ambiguous"
