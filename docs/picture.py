@@ -18,7 +18,7 @@ from zmesh.demo.score import Score
 from zmesh.demo.screen import screen_table, summary
 from zmesh.demo.stage import perform
 
-WIDTH = 86
+WIDTH = 80
 """Terminal columns."""
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-NAMED = 12
-"""Number of validators up to which each is shown by its number, so that the table fits a terminal of 80 columns."""
+NAMED = 10
+"""Other validators up to which each is shown by its number, so that the table fits a terminal of 80 columns."""
 
 
 class Screen(Protocol):
@@ -67,7 +67,7 @@ class Lines:
                 echo(line)
 
     def _lines(self, score: Score, now: str) -> list[str]:
-        lines = [f"{len(score.validators)} validators, each a process of its own"]
+        lines = [f"{len(score.validators)} validators in {len(score.validators)} processes"]
         if now:
             lines.append(f"... {now}")
         for one in score.announcements:
@@ -125,16 +125,16 @@ def screen_table(score: Score, now: str) -> RenderableType:
 
     others = len(score.others)
     table = Grid(
-        title=f"zmesh: {len(score.validators)} validators, each a process of its own, learn to read digits together",
+        title=f"zmesh: {others + 1} validators in {others + 1} processes learn to read digits together",
         caption=f"{now} ..." if now else "",
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column("announced", style="bold")
+    table.add_column("round", style="bold")
     table.add_column("reached", justify="right")
-    table.add_column("the last after", justify="right")
+    table.add_column("last after", justify="right")
     table.add_column("copies", justify="right")
-    table.add_column("deltas came back from")
+    table.add_column("deltas from")
     table.add_column("accuracy", justify="right")
     if not score.announcements:
         ready = f"{len(score.ports)} listen, {len(score.linked)} linked with all others"
@@ -156,13 +156,13 @@ def _deltas(one: Announcement, score: Score) -> str:
         return f"{len(one.deltas)}/{len(score.others)}"
     marks = []
     for name in score.others:
-        number = name.rpartition("_")[2]
+        number = name.rpartition("_")[2].lstrip("0")
         marks.append(f"[green]{number}[/]" if name in one.deltas else f"[dim]{number}[/]")
     return " ".join(marks)
 
 
 def _heard(one: Announcement, score: Score) -> str:
-    last = f", the last after {one.delays[-1] * 1000:.1f} ms" if one.delays else ""
+    last = f", last after {one.delays[-1] * 1000:.1f} ms" if one.delays else ""
     return f"{len(one.heard_at)}/{len(score.others)}{last}"
 
 
@@ -171,8 +171,8 @@ def summary(score: Score) -> str:
     heard, should_hear = score.gossiped
     sent, should_send = score.sent_back
     lines = [
-        f"accuracy     {score.accuracy:.3f} on {HELD_OUT} digits that no validator has seen "
-        f"(more than {ENOUGH} is asked; each alone reaches {score.alone:.3f})",
+        f"accuracy     {score.accuracy:.3f} on {HELD_OUT} unseen digits "
+        f"(target: above {ENOUGH}; each alone reaches {score.alone:.3f})",
         f"deliveries   {heard + sent}/{should_hear + should_send}: {heard}/{should_hear} announcements by gossip, "
         f"{sent}/{should_send} deltas straight back",
         f"propagation  p50 {score.delay(50) * 1000:.1f} ms, p99 {score.delay(99) * 1000:.1f} ms, "
