@@ -19,7 +19,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zmesh.aside import aside
 from zmesh.belonging import Belonging
 from zmesh.bootstrap import Bootstrap
 from zmesh.bootstrap import Ports as BootstrapPorts
@@ -43,8 +42,9 @@ from zmesh.node import Node, read_clocks
 from zmesh.peer_table import PeerTable
 from zmesh.pledging import Pledging
 from zmesh.registry.port import RegistryStatus
+from zmesh.saving import Saving
 from zmesh.server import Server
-from zmesh.state import State
+from zmesh.state import Scores, State
 from zmesh.status import NOBODY, Gauges, Troubles, health, metrics
 from zmesh.version import VERSION
 
@@ -100,7 +100,6 @@ class Running:
         self._broken: list[str] = []
         """Background tasks that ended, one sentence each."""
         self._started = 0.0
-        self._is_restored = False
         self._results: Counter[SendResult] = Counter()
         self._delivered: Counter[MessageType] = Counter()
         self._sends: dict[int, asyncio.Future[Resolved]] = {}
@@ -181,7 +180,8 @@ class Running:
         composer, peer_id = Composer(identity, network, epoch), settings.peer_id
         engine = Engine(composer, self._rng, peer_id=peer_id, bounds=setup.bounds, handlers=self.handlers)
         self._node = node = Node(engine, self._transport, self, self._dialer, verify_threads=settings.verify_threads)
-        ends.push_async_callback(self._save)
+        saving = Saving(setup.state, self._learnt, settings.stop_timeout / 2)
+        ends.push_async_callback(saving.finish)
         ends.push_async_callback(self.server.stop)
         ends.push_async_callback(self._dialer.stop)
         ends.push_async_callback(node.stop, settings.stop_timeout / 2)
@@ -207,12 +207,11 @@ class Running:
             )
         )
         node.submit(Start(await asyncio.to_thread(setup.state.reputation)))
-        self._is_restored = True
         setup.peers.attach(engine, node.submit, self.refuse_elsewhere)
         self.belonging.attach(engine, self.handlers.records, node.submit, self._belonging_changed)
         ends.push_async_callback(self._end_background)
         self._spawn(self._bootstrap.run(), "bootstrap")
-        self._spawn(self._keep_state(), "state")
+        self._spawn(saving.run(), "state")
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"zmesh {name} of {self._setup.settings.peer_id}")
@@ -477,22 +476,6 @@ class Running:
     def _heartbeat(self) -> Mapping[str, Any]:
         return {"status": self.health()["status"], "peers_count": len(self._setup.peers)}
 
-    # ------------------------------------------------------------ in the background
-
-    async def _keep_state(self) -> None:
-        """Save what was learnt at intervals, so that a crash loses little."""
-        while True:
-            await asyncio.sleep(self._setup.state.interval)
-            await self._save()
-
-    async def _save(self) -> None:
-        """Gather on the event loop, where nothing else runs meanwhile; write aside, as a disk may be slow, and as the
-        application may keep the threads of the loop busy. A start that fails leaves what it did not restore."""
-        if not self._is_restored:
-            return
-        try:
-            scores = self.engine.peers.reputation.snapshot(read_clocks().mono)
-            learnt = self.belonging.learnt()
-            await aside(lambda: self._setup.state.save(scores, learnt), "zmesh state")
-        except Exception as error:  # noqa: BLE001 - our own bug, logged in full: the next save, and the stop, go on
-            _log.error("state_not_saved", exc_info=error)
+    def _learnt(self) -> tuple[Scores, Mapping[str, bytes]]:
+        """What outlives a restart, apart from pledges."""
+        return self.engine.peers.reputation.snapshot(read_clocks().mono), self.belonging.learnt()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
 from typing import Any
 
 import pytest
@@ -37,6 +39,37 @@ async def test_a_state_that_cannot_be_saved_is_tried_again_and_keeps_nobody_from
     with pytest.raises(OSError):
         await asyncio.open_connection("127.0.0.1", port)
     assert "state_not_saved" in caplog.text
+
+
+async def test_a_disk_that_hangs_holds_up_neither_the_next_save_nor_the_stop(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    started: list[None] = []
+    disk, given_up = threading.Event(), asyncio.Event()
+
+    def save(*_: Any) -> None:
+        started.append(None)
+        assert disk.wait(SECONDS)
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "state_not_saved" in record.getMessage():
+                given_up.set()
+
+    monkeypatch.setattr(State, "interval", 0.01)
+    monkeypatch.setattr(State, "save", save)
+    listener = Listener()
+    logging.getLogger("zmesh.saving").addHandler(listener)
+    try:
+        async with asyncio.timeout(SECONDS), client("a", stop_timeout=0.1):
+            await given_up.wait()
+        assert len(started) == 1
+        said = [record.getMessage() for record in caplog.records if record.name == "zmesh.saving"]
+        assert len(said) >= 2
+        assert all("the disk took more than 0.05 s" in each for each in said)
+    finally:
+        logging.getLogger("zmesh.saving").removeHandler(listener)
+        disk.set()
 
 
 async def test_work_in_the_background_that_ends_says_so_is_counted_and_degrades_the_node(

@@ -1,0 +1,61 @@
+"""Saves what was learnt, at intervals and at the end: a crash loses little, and a stop nothing.
+
+Rules
+ 1. It is gathered on the event loop, where nothing else runs meanwhile, and written aside, as the application may keep
+    the threads of the loop busy.
+ 2. A disk may be slow or hang. One write is under way at a time, and nobody waits for it longer than ``patience``.
+ 3. Nothing is written before what was saved is restored, so a start that fails leaves it as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from zmesh.aside import aside
+from zmesh.log import get_logger
+from zmesh.state import Scores, State
+
+_log = get_logger(__name__)
+
+
+class Saving:
+    """``gather`` returns what ``State.save`` takes; ``patience`` in seconds."""
+
+    def __init__(self, state: State, gather: Callable[[], tuple[Scores, Mapping[str, bytes]]], patience: float) -> None:
+        self._state = state
+        self._gather = gather
+        self._patience = patience
+        self._is_restored = False
+        self._writing: asyncio.Future[None] | None = None
+
+    async def run(self) -> None:
+        """Save at intervals until cancelled. Start it when what was saved is restored."""
+        self._is_restored = True
+        while True:
+            await asyncio.sleep(self._state.interval)
+            await self._save()
+
+    async def finish(self) -> None:
+        """Save for the last time."""
+        if self._is_restored:
+            await self._save()
+
+    async def _save(self) -> None:
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._written()  # an earlier call may have been cancelled, or have lost its patience
+                scores, learnt = self._gather()
+                self._writing = aside(lambda: self._state.save(scores, learnt), "zmesh state")
+                await self._written()
+        except TimeoutError:
+            _log.warning("state_not_saved", why=f"the disk took more than {self._patience:g} s")
+        except Exception as error:  # noqa: BLE001 - our own bug, logged in full: the next save, and the stop, go on
+            _log.error("state_not_saved", exc_info=error)
+
+    async def _written(self) -> None:
+        """Wait for the write under way, if any. Raises what it raised."""
+        if (writing := self._writing) is not None:
+            await asyncio.wait([writing])
+            self._writing = None
+            writing.result()
