@@ -11,13 +11,12 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 from collections import Counter
 from collections.abc import Mapping
 
 import zmq
 
+from zmesh.aside import aside
 from zmesh.core.errors import ConfigError, NotRunningError, ZmeshError
 from zmesh.core.types import Frames, PeerKey
 from zmesh.identity import Identity
@@ -219,25 +218,11 @@ class ZeroMqTransport:
 
 
 async def _terminated(context: zmq.Context[ZmqSocket], deadline: float) -> bool:
-    """Terminate ``context``; True if that took at most ``deadline`` seconds.
-
-    On a thread, since it blocks until everything lingering is sent, and this loop may be carrying that. Not on one of
-    the loop's pool, which would make the program wait at its end; it ends on its own, as every linger is bounded.
-    """
-    loop = asyncio.get_running_loop()
-    done = asyncio.Event()
-
-    def terminate() -> None:
-        context.term()
-        with contextlib.suppress(RuntimeError):  # the loop was closed after the deadline
-            loop.call_soon_threadsafe(done.set)
-
-    thread = threading.Thread(target=terminate, name="zmesh-term", daemon=True)
-    thread.start()
+    """Terminate ``context``; True if that took at most ``deadline`` seconds. It blocks until all that lingers is sent,
+    which this loop may be carrying, and ends on its own, as every linger is bounded."""
     try:
         async with asyncio.timeout(deadline):
-            await done.wait()
+            await aside(context.term, "zmesh-term")
     except TimeoutError:
         return False
-    thread.join()
     return True

@@ -299,7 +299,7 @@ class MeshNetworkClient:
         if published.pause:
             self._clear_at = time.monotonic() + published.pause
         self._broadcasts += 1
-        if published.links and life.node.refused_of(published.envelope.id) >= len(published.links):
+        if published.links and life.reached_nobody(published.envelope):
             self._pause = min(MAX_PAUSE, max(0.001, self._pause * 2))
             await asyncio.sleep(self._pause)
         else:

@@ -130,7 +130,6 @@ class Node:
         self._wake_at: float | None = None
         """When the engine asked to be woken; None once the timer is set to it."""
         self._running = False
-        self._refusals: tuple[bytes | None, int] = (None, 0)
         self._log_limit = LogLimit()
         self._linked: dict[PeerKey, str] = {}
         """Names of the peers with live links: one that was removed no longer has a name when its link goes down."""
@@ -245,18 +244,9 @@ class Node:
 
     def _send(self, action: Send) -> None:
         send, frames, gossip = self.transport.send, action.frames, action.gossip
-        refused = 0
         for key in action.links:
             if not send(key, frames, gossip=gossip):
-                refused += 1
                 self._events.append(SendRefused(key, action.ref))
-        if refused:
-            self._refusals = (action.ref, refused)
-
-    def refused_of(self, message_id: bytes) -> int:
-        """How many links refused the message that was sent last, if it was this one; else 0."""
-        ref, count = self._refusals
-        return count if ref == message_id else 0
 
     def _deliver(self, action: Deliver) -> None:
         queued = self._application.deliver(action)

@@ -25,7 +25,7 @@ from zmesh.bootstrap import Ports as BootstrapPorts
 from zmesh.core.actions import Action, Deliver, Resolved
 from zmesh.core.bounds import AHEAD, AHEAD_MS, PAST_MS, Bounds
 from zmesh.core.engine import Engine
-from zmesh.core.envelope import Composer
+from zmesh.core.envelope import Composer, Envelope
 from zmesh.core.errors import NotRunningError
 from zmesh.core.events import Broadcast, HandlersChanged, LinkClosed, Located, SendDirect, Start
 from zmesh.core.types import Endpoint, MessageType, SendResult
@@ -284,6 +284,11 @@ class Running:
         if self._pledging is not None and event.kind in self.handlers.votes.kinds:
             return await self._pledging.publish(event)
         return self.node.ask(event)
+
+    def reached_nobody(self, envelope: Envelope) -> bool:
+        """Whether the queue of every link refused this message, which was just published and is kept to be offered."""
+        entry = self.engine.seen.get(envelope.short)
+        return entry is not None and not entry.holders
 
     async def send(
         self,

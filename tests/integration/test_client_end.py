@@ -178,7 +178,7 @@ async def test_a_message_that_every_link_refused_is_told_also_to_whom_the_end_ov
 ) -> None:
     async with mesh("a", "b") as (a, _):
         inbox = Inbox(a, MessageType.GOSSIP)
-        monkeypatch.setattr(a._running().node, "refused_of", lambda message_id: 1)
+        monkeypatch.setattr(a._running()._transport, "send", lambda *_, **__: False)
         monkeypatch.setattr("zmesh.client.MAX_PAUSE", 0.05)
         sending = asyncio.create_task(a.broadcast(MessageType.GOSSIP, {"n": 1}))
         await asyncio.sleep(0)

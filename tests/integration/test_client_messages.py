@@ -423,6 +423,30 @@ async def test_an_author_sends_no_faster_than_others_take_what_it_sends() -> Non
         await asyncio.gather(*sending, return_exceptions=True)
 
 
+async def test_an_author_waits_longer_each_time_that_all_links_refuse_and_not_once_one_accepts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with mesh("a", "b", "c") as (a, b, c):
+        heard = [Inbox(one, MessageType.GOSSIP) for one in (b, c)]
+        transport = a._running()._transport
+        refusing, send = {bytes.fromhex(b.public_key), bytes.fromhex(c.public_key)}, transport.send
+
+        def send_unless_refusing(key: PeerKey, frames: Frames, *, gossip: bool) -> bool:
+            return key not in refusing and send(key, frames, gossip=gossip)
+
+        monkeypatch.setattr(transport, "send", send_unless_refusing)
+        pauses = []
+        for n in range(3):
+            await a.broadcast(MessageType.GOSSIP, {"n": n})
+            pauses.append(a._pause)
+        refusing.remove(bytes.fromhex(b.public_key))
+        await a.broadcast(MessageType.GOSSIP, {"n": 3})
+        assert [*pauses, a._pause] == [0.001, 0.002, 0.004, 0.0]
+        refusing.clear()
+        for inbox in heard:
+            assert sorted(message.payload["n"] for message in await inbox.take(4)) == [0, 1, 2, 3]
+
+
 async def test_a_direct_send_is_counted_by_its_result_though_its_caller_gave_up_waiting() -> None:
     def unreachable() -> int:
         return int(

@@ -24,7 +24,7 @@ NONE = Troubles((), ())
 def link(number: int, *, why: str = "", skew: float = 0.0) -> Link:
     """A link that is live, or why it is not."""
     made = Link(bytes([number]) * 32, Bounds())
-    made.state = LinkState.AWAY if why else LinkState.LIVE
+    made.is_live = not why
     made.why, made.skew = why, skew
     return made
 

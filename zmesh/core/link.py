@@ -77,6 +77,7 @@ class Link:
         "hurried_at",
         "idle_at",
         "inbound",
+        "is_live",
         "key",
         "lists",
         "opened_at",
@@ -86,7 +87,6 @@ class Link:
         "refusals",
         "rtt",
         "skew",
-        "state",
         "want_bucket",
         "wanted",
         "why",
@@ -96,7 +96,8 @@ class Link:
         self.key = key
         self.wanted = False
         """Whether this node chose it as a neighbour. Only those are dialled again and again."""
-        self.state = LinkState.AWAY
+        self.is_live = False
+        """Whether messages flow: their HELLO was verified since the first of its connections opened."""
         self.inbound = False
         self.outbound = False
         self.outbound_at = float("-inf")
@@ -141,6 +142,15 @@ class Link:
         self.holder = Holder()
         self.differed: dict[tuple[int, bool], int] = {}
         """How many digests of this link differed from ours, by slot and by whether it had fewer messages than we do."""
+
+    @property
+    def state(self) -> LinkState:
+        """See the diagram above."""
+        if self.is_live:
+            return LinkState.LIVE
+        if self.is_open:
+            return LinkState.OPEN
+        return LinkState.DIALLING if self.dialling else LinkState.AWAY
 
     @property
     def is_open(self) -> bool:

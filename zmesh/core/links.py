@@ -133,8 +133,6 @@ class Links:
             link.why = "no address is known"
             self._dial_at(link, now.mono + context.bounds.redial_max)
             return
-        if link.state is LinkState.AWAY:
-            link.state = LinkState.DIALLING
         link.dialling = True
         context.out.append(Dial(link.key, endpoints))
 
@@ -177,6 +175,7 @@ class Links:
                 context.out.append(Notice("link_refused", {"peer": event.link.hex(), "why": "max_peers reached"}))
                 return
             link = context.links[event.link] = Link(event.link, context.bounds)
+        is_first = not link.is_open
         if event.inbound:
             link.inbound = True
         else:
@@ -184,8 +183,7 @@ class Links:
             link.outbound_at = now.mono
             link.dialling = False
         link.heard_at = now.mono
-        if link.state in (LinkState.AWAY, LinkState.DIALLING):
-            link.state = LinkState.OPEN
+        if is_first:
             link.opened_at = now.mono
             link.why = "connected, no HELLO yet"
             self._greet(link, None, now)
@@ -241,8 +239,8 @@ class Links:
             # answer that comes too late is not answered again, or two slow ends would greet each other forever.
             self._wants.lost(link, now)
             self._greet(link, hello.id, now)
-        if link.state is not LinkState.LIVE:
-            link.state = LinkState.LIVE
+        if not link.is_live:
+            link.is_live = True
             link.why = ""
             self._refresh_live()
             context.out.append(LinkLive(link.key))
@@ -302,11 +300,10 @@ class Links:
     def _down(self, link: Link, why: str, now: Now) -> None:
         """No direction is left: forget the connection, keep the neighbour."""
         context = self._context
-        was_live = link.state is LinkState.LIVE
+        was_live, link.is_live = link.is_live, False
         if link.outbound or link.dialling:
             self._outbound_ended(link, now)
         link.inbound = False
-        link.state = LinkState.AWAY
         link.hello_id = None
         link.why = why
         self._wants.lost(link, now)
@@ -326,7 +323,7 @@ class Links:
 
     def _refresh_live(self) -> None:
         links = self._context.links
-        self._context.live = tuple(sorted(key for key in links if links[key].state is LinkState.LIVE))
+        self._context.live = tuple(sorted(key for key in links if links[key].is_live))
 
     # ------------------------------------------------------------ the passing of time
 
