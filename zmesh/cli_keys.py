@@ -260,8 +260,7 @@ def _read_text(path: Path) -> Statement:
 def _account_key(path: Path | None, scheme: Scheme) -> AccountKey:
     """The account whose secret the operator gives, in any of the three ways."""
     from zmesh.account import MAX_SECRET, AccountKey
-    from zmesh.files import read_regular
-    from zmesh.identity import refuse_exposed
+    from zmesh.files import read_regular, refuse_exposed
 
     if path is not None:
         content, status = read_regular(path, f"the secret's file {path}", MAX_SECRET + 1)

@@ -45,6 +45,15 @@ def read_regular(path: Path, what: str, most: int) -> tuple[bytes, os.stat_resul
     return content, status
 
 
+def refuse_exposed(status: os.stat_result, what: str, path: str) -> None:
+    """Raise ``ConfigError`` unless the file belongs to this user and no other can access it; ``what`` names it."""
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid != os.geteuid():
+        raise ConfigError(f"{what} belongs to user {status.st_uid}: run `chown {os.geteuid()} {path}`")
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ConfigError(f"{what} is accessible to others (mode {mode:04o}): run `chmod 600 {path}`")
+
+
 def create_private(path: Path, content: bytes) -> None:
     """Write a new file; refuse if the path exists.
 

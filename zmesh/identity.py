@@ -1,4 +1,4 @@
-"""Who this node is: an Ed25519 key, its X25519 image, and the epoch of this start.
+"""Who this node is: an Ed25519 key and its X25519 image.
 
 Rules
  1. The secret has one way out, ``sign`` (and ``curve_secret``, which the CURVE handshake cannot do without): it appears
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import string
 from pathlib import Path
 from typing import NoReturn
@@ -20,20 +19,17 @@ from typing import NoReturn
 import nacl.bindings
 from nacl.exceptions import BadSignatureError, CryptoError
 
-from zmesh.core.bounds import AHEAD
 from zmesh.core.errors import ConfigError
 from zmesh.core.sentence import shown
 from zmesh.core.types import PeerKey
 from zmesh.core.wire import KEY_SIZE, SIGNATURE_SIZE
-from zmesh.files import create_private, read_regular, replace_private
+from zmesh.files import create_private, read_regular, refuse_exposed
 
 SEED_SIZE = 32
 KEY_SUFFIX = ".key"
 """The usual suffix of key files."""
 MAX_KEY_FILE = 1024
 """Bytes read of a key file: 64 digits, and room to notice that it is something else."""
-MAX_EPOCH_FILE = 32
-"""Bytes read of an epoch file: seconds since 1970 have ten digits."""
 
 _HEX = frozenset(string.hexdigits)
 _SECRET = re.compile(r"[0-9A-Za-z+=]{32}|^[0-9A-Za-z+/=]{32,}$|//|\s", re.ASCII)
@@ -163,34 +159,6 @@ def unhex(text: object, size: int | None = None) -> bytes | None:
     return bytes.fromhex(digits) if is_hex and size in (None, len(digits) // 2) else None
 
 
-def next_epoch(state_file: Path | None, wall: float) -> int:
-    """The epoch of this start: above every earlier one, and stored before it is returned.
-
-    ``wall``: seconds since 1970. The epoch is its whole number unless a stored one is as high, so that a lost file
-    locks no node out. Without ``state_file`` nothing is stored. Raises ``ConfigError`` if the file is unreadable, holds
-    no number, or is so far ahead of the clock that every peer would refuse the epoch.
-    """
-    if state_file is None:
-        return int(wall)
-    epoch = max(_stored_epoch(state_file) + 1, int(wall))
-    if epoch > wall + AHEAD:
-        ahead = f"{epoch - wall:.0f} s ahead of this clock, which peers refuse"
-        hint = "set the clock, or delete the file if the clock was wrong when it was written"
-        raise ConfigError(f"{state_file} holds epoch {epoch - 1}, {ahead}: {hint}")
-    replace_private(state_file, b"%d\n" % epoch)
-    return epoch
-
-
-def _stored_epoch(path: Path) -> int:
-    if not path.exists():
-        return 0
-    content, _ = read_regular(path, str(path), MAX_EPOCH_FILE)
-    text = content.decode("ascii", "replace").strip()
-    if not (text.isdigit() and len(content) < MAX_EPOCH_FILE):
-        raise ConfigError(f"{path} must hold an epoch, not {shown(text)}: delete it, and the clock gives the next one")
-    return int(text)
-
-
 def _may_be_shown(text: str, path: Path) -> bool:
     """Whether this is plainly a path, not a mistyped secret: it or its folder exists, or it looks like nothing else."""
     try:
@@ -217,12 +185,3 @@ def _read_key_file(path: Path, named: str) -> Identity:
             f"key file {named} must hold 64 hexadecimal digits, not these {len(content)} bytes (not shown)"
         )
     return Identity.from_seed(seed)
-
-
-def refuse_exposed(status: os.stat_result, what: str, path: str) -> None:
-    """Raise ``ConfigError`` unless the file belongs to this user and no other can access it; ``what`` names it."""
-    mode = stat.S_IMODE(status.st_mode)
-    if status.st_uid != os.geteuid():
-        raise ConfigError(f"{what} belongs to user {status.st_uid}: run `chown {os.geteuid()} {path}`")
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(f"{what} is accessible to others (mode {mode:04o}): run `chmod 600 {path}`")

@@ -23,9 +23,9 @@ from pathlib import Path
 
 from zmesh.core.bounds import AHEAD
 from zmesh.core.errors import ConfigError
+from zmesh.core.sentence import shown
 from zmesh.files import discard_staged, read_regular, replace_private
 from zmesh.handlers.pledges import Pledges
-from zmesh.identity import next_epoch
 from zmesh.log import get_logger
 
 EPOCH_FILE = "epoch"
@@ -33,6 +33,8 @@ REPUTATION_FILE = "reputation.json"
 RECORDS_FILE = "records.msgpack"
 DELEGATIONS_FILE = "delegations.json"
 PLEDGES_FILE = "pledges.json"
+MAX_EPOCH_FILE = 32
+"""Bytes read of an epoch file: seconds since 1970 have ten digits."""
 PLEDGES_VERSION = 1
 """Changes when a version of zmesh that reads the file as it is now would misread it."""
 MAX_LEARNT = 16 * 1024 * 1024
@@ -86,12 +88,25 @@ class State:
             os.close(descriptor)
 
     def next_epoch(self, wall: float) -> int:
-        """The epoch of this start, stored before it is returned. ``wall`` in Unix seconds."""
-        found = next_epoch(None if self._folder is None else self._folder / EPOCH_FILE, wall)
+        """The epoch of this start: above every earlier one, and stored before it is returned.
+
+        ``wall``: seconds since 1970. The epoch is its whole number unless an earlier one is as high, so that a lost
+        file locks no node out. Raises ``ConfigError`` if the file is unreadable, holds no number, or is so far ahead of
+        the clock that every peer would refuse the epoch.
+        """
+        path = None if self._folder is None else self._folder / EPOCH_FILE
+        stored = 0 if path is None else _stored_epoch(path)
+        if stored + 1 > wall + AHEAD:
+            ahead = f"{stored + 1 - wall:.0f} s ahead of this clock, which peers refuse"
+            hint = "set the clock, or delete the file if the clock was wrong when it was written"
+            raise ConfigError(f"{path} holds epoch {stored}, {ahead}: {hint}")
         # No peer has accepted an epoch from a clock that was ahead, and none would accept those above it.
-        after = 0 if self._epoch > wall + AHEAD else self._epoch + 1
-        self._epoch = max(found, after)
-        return self._epoch
+        last = 0 if self._epoch > wall + AHEAD else self._epoch
+        epoch = max(stored + 1, last + 1, int(wall))
+        if path is not None:
+            replace_private(path, b"%d\n" % epoch)
+        self._epoch = epoch
+        return epoch
 
     def reputation(self) -> Scores:
         """The scores as last saved, older by the time since then."""
@@ -185,6 +200,16 @@ def _lock(descriptor: int, folder: Path) -> None:
         raise ConfigError(f"another node runs on state_dir {folder}: {hint}") from None
     except OSError:
         pass  # a file system without locks
+
+
+def _stored_epoch(path: Path) -> int:
+    if not path.exists():
+        return 0
+    content, _ = read_regular(path, str(path), MAX_EPOCH_FILE)
+    text = content.decode("ascii", "replace").strip()
+    if not (text.isdigit() and len(content) < MAX_EPOCH_FILE):
+        raise ConfigError(f"{path} must hold an epoch, not {shown(text)}: delete it, and the clock gives the next one")
+    return int(text)
 
 
 def _pledges(content: bytes) -> Pledges:

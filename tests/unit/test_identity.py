@@ -14,7 +14,7 @@ import nacl.signing
 import pytest
 
 from zmesh.core.errors import ConfigError
-from zmesh.identity import Identity, create_key_file, curve_image, load_key, next_epoch, parse_public_key, verify
+from zmesh.identity import Identity, create_key_file, curve_image, load_key, parse_public_key, verify
 
 # RFC 8032, section 7.1, tests 1 and 2.
 SEED_1 = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
@@ -246,39 +246,3 @@ def test_a_folder_a_pipe_and_a_missing_file_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=reason):
             load_key(str(path))
     assert len(os.listdir("/proc/self/fd")) == before
-
-
-def test_an_epoch_is_the_clock_and_never_goes_back(tmp_path: Path) -> None:
-    state = tmp_path / "epoch"
-    assert next_epoch(None, 1000.9) == 1000
-    assert next_epoch(state, 1000.9) == 1000
-    assert state.read_text() == "1000\n"
-    assert next_epoch(state, 1000.9) == 1001
-    assert next_epoch(state, 995.0) == 1002
-    assert next_epoch(state, 5000.0) == 5000
-    assert os.listdir(tmp_path) == ["epoch"]
-
-
-def test_an_epoch_that_peers_would_refuse_is_refused_here(tmp_path: Path) -> None:
-    state = tmp_path / "epoch"
-    state.write_text("2000\n")
-    with pytest.raises(
-        ConfigError, match=r"holds epoch 2000, 1001 s ahead of this clock, which peers refuse: set the clock"
-    ):
-        next_epoch(state, 1000.0)
-    assert state.read_text() == "2000\n"
-
-
-@pytest.mark.parametrize("content", ["", "abc", "-1", "1.5", "9" * 40])
-def test_an_epoch_file_that_holds_none_is_refused(tmp_path: Path, content: str) -> None:
-    state = tmp_path / "epoch"
-    state.write_text(content)
-    with pytest.raises(ConfigError, match=r"must hold an epoch, not .*: delete it, and the clock gives the next one$"):
-        next_epoch(state, 1000.0)
-
-
-def test_an_epoch_that_cannot_be_stored_is_not_used(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be written: No such file"):
-        next_epoch(tmp_path / "missing" / "epoch", 1000.0)
-    with pytest.raises(ConfigError, match="must be a regular file"):
-        next_epoch(tmp_path, 1000.0)

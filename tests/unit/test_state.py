@@ -63,6 +63,41 @@ def test_a_start_is_heard_at_once_after_a_clock_that_was_an_hour_ahead_is_set_ri
     assert [state.next_epoch(4600.0), state.next_epoch(1010.0), state.next_epoch(1001.0)] == [4600, 1010, 1011]
 
 
+def test_an_epoch_is_the_clock_and_never_goes_back_across_restarts(tmp_path: Path) -> None:
+    stored = tmp_path / "epoch"
+    assert State(tmp_path).next_epoch(1000.9) == 1000
+    assert stored.read_text() == "1000\n"
+    assert [State(tmp_path).next_epoch(wall) for wall in (1000.9, 995.0, 5000.0)] == [1001, 1002, 5000]
+    assert os.listdir(tmp_path) == ["epoch"]
+
+
+def test_an_epoch_that_peers_would_refuse_is_refused_here(tmp_path: Path) -> None:
+    stored = tmp_path / "epoch"
+    stored.write_text("2000\n")
+    with pytest.raises(
+        ConfigError, match=r"holds epoch 2000, 1001 s ahead of this clock, which peers refuse: set the clock"
+    ):
+        State(tmp_path).next_epoch(1000.0)
+    assert stored.read_text() == "2000\n"
+
+
+@pytest.mark.parametrize("content", ["", "abc", "-1", "1.5", "9" * 40])
+def test_an_epoch_file_that_holds_none_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "epoch").write_text(content)
+    with pytest.raises(ConfigError, match=r"must hold an epoch, not .*: delete it, and the clock gives the next one$"):
+        State(tmp_path).next_epoch(1000.0)
+
+
+def test_an_epoch_that_cannot_be_stored_is_not_used(tmp_path: Path) -> None:
+    gone, state = tmp_path / "gone", State(tmp_path / "gone")
+    gone.rmdir()
+    with pytest.raises(ConfigError, match="cannot be written: No such file"):
+        state.next_epoch(1000.0)
+    (tmp_path / "epoch").mkdir()
+    with pytest.raises(ConfigError, match="must be a regular file"):
+        State(tmp_path).next_epoch(1000.0)
+
+
 # ---------------------------------------------------------------- pledges
 
 PLEDGE = Pledge(MessageType.CONSENSUS_VOTE, b"n" * 32, "alice", b"k" * 32, "p \u2603\n", "yes", 1_700_000_000_000)
