@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from zmesh.core.envelope import Envelope
 from zmesh.core.events import Command, SendDirect
+from zmesh.core.limits import Limits
 from zmesh.core.now import Now
 from zmesh.core.types import Member, MessageType, PeerKey
 from zmesh.core.wire import KEY_SIZE
@@ -33,7 +34,7 @@ class Answers:
 
     def __init__(self, me: PeerKey) -> None:
         self._me = me
-        self._given: dict[str, float] = {}
+        self._asked = Limits(1 / ANSWER_EVERY, 1)
 
     def to(
         self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], held: Mapping[PeerKey, Record], now: Now
@@ -42,9 +43,8 @@ class Answers:
         lot = self._lot(envelope)
         if envelope.recipient is None and lot % max(1, len(held)) >= ANSWERS:
             return ()
-        if now.mono - self._given.get(sender.account, float("-inf")) < ANSWER_EVERY:
+        if not self._asked.take(sender.account, now.mono):
             return ()
-        self._note(sender.account, now.mono)
         lacking = _lacking(envelope.author, payload, held)
         if not lacking:
             return ()
@@ -64,10 +64,6 @@ class Answers:
         """A number derived from the message's id and this node's key: each node draws its own."""
         lot = blake2b(envelope.id + self._me, digest_size=8).digest()
         return int.from_bytes(lot)
-
-    def _note(self, account: str, mono: float) -> None:
-        self._given = {who: at for who, at in self._given.items() if mono - at < ANSWER_EVERY}
-        self._given[account] = mono
 
 
 def _lacking(asker: PeerKey, question: Mapping[str, Any], held: Mapping[PeerKey, Record]) -> list[Record]:

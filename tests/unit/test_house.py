@@ -51,6 +51,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "dialer",
             "bootstrap",
             "dispatch",
+            "saving",
             "peer_table",
             "seen_view",
             "server",
