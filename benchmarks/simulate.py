@@ -25,7 +25,6 @@ from typing import Final, NamedTuple
 
 from benchmarks.harness import BenchmarkError, Figure, Line, Report, crew, main, median, percentile
 from zmesh.core.bounds import Bounds
-from zmesh.core.link import LinkState
 from zmesh.core.types import MessageType
 from zmesh.transports.faults import Loss, Silent
 from zmesh.transports.simulator import Simulation, SimulationSettings
@@ -161,7 +160,7 @@ def ideal_flood(sim: Simulation, author: int) -> list[float]:
             continue
         reached[node] = at
         for key, link in sim.nodes[node].engine.links.items():
-            if link.state is LinkState.LIVE and (neighbour := number[key]) not in reached:
+            if link.is_live and (neighbour := number[key]) not in reached:
                 heappush(heap, (at + sim.latency(node, neighbour) + check, neighbour))
     del reached[author]
     return list(reached.values())

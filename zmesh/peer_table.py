@@ -22,7 +22,7 @@ from typing import Protocol
 from zmesh.core.bounds import Bounds
 from zmesh.core.errors import ConfigError
 from zmesh.core.events import AddPeer, Event, RemovePeer
-from zmesh.core.link import Link, LinkState
+from zmesh.core.link import Link
 from zmesh.core.now import Now
 from zmesh.core.peers import Peers
 from zmesh.core.types import EMPTY_ROSTER, Member, PeerKey, Roster
@@ -243,7 +243,7 @@ class PeerTable(MutableMapping[str, PeerInfo]):
             peers.endpoints(member),
             last_seen=last_seen if heard is None else now.wall - (now.mono - heard),
             reputation=peers.reputation.score(member, now.mono),
-            is_linked=link is not None and link.state is LinkState.LIVE,
+            is_linked=link is not None and link.is_live,
             alive_for=alive,
         )
 

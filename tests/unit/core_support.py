@@ -22,7 +22,6 @@ from zmesh.core.engine import Engine
 from zmesh.core.envelope import Composer, Envelope
 from zmesh.core.events import Event, FrameReceived, LinkOpened, Receipt, RosterChanged, Start, Verified, Wake
 from zmesh.core.handler import Handler
-from zmesh.core.link import LinkState
 from zmesh.core.now import Now
 from zmesh.core.types import AckStatus, DropReason, Endpoint, Fault, Frames, Member, MessageType, PeerKey, Roster
 
@@ -226,7 +225,7 @@ class Bench:
 
     @property
     def live(self) -> tuple[PeerKey, ...]:
-        return tuple(sorted(key for key, link in self.engine.links.items() if link.state is LinkState.LIVE))
+        return tuple(sorted(key for key, link in self.engine.links.items() if link.is_live))
 
     def of(self, kind: type[A]) -> list[A]:
         """The actions of one class, in order."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import zmesh
 from zmesh.core.bounds import Bounds
-from zmesh.core.link import Link, LinkState
+from zmesh.core.link import Link
 from zmesh.core.types import Member, SendResult
 from zmesh.counted import LAYERS
 from zmesh.registry.port import RegistryStatus
@@ -32,7 +32,7 @@ def link(number: int, *, why: str = "", skew: float = 0.0) -> Link:
 def engine_with(*links: Link) -> Any:
     """As much of an engine as health looks at; its members are called peer_1, peer_2 ..."""
     named = {one.key: Member(one.key, f"account {one.key[0]}", f"peer_{one.key[0]}") for one in links}
-    live = tuple(one.key for one in links if one.state is LinkState.LIVE)
+    live = tuple(one.key for one in links if one.is_live)
     return SimpleNamespace(links={one.key: one for one in links}, live=live, peers=named, seen=[b"one", b"two"])
 
 

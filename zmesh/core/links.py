@@ -98,7 +98,7 @@ class Links:
             link = context.links[key] = Link(key, context.bounds)
         if not link.wanted:
             link.idle_at = now.mono + context.bounds.direct_idle
-        if link.state is LinkState.LIVE:
+        if link.is_live:
             return True
         if link.state is LinkState.AWAY:
             if link.redial_at == NEVER:
