@@ -34,7 +34,7 @@ import msgpack
 
 from zmesh.core.envelope import Envelope
 from zmesh.core.errors import WireError
-from zmesh.core.events import Broadcast, Command, Located
+from zmesh.core.events import Broadcast, Command
 from zmesh.core.now import Now
 from zmesh.core.types import Endpoint, Member, MessageType, PeerKey, Verdict
 from zmesh.core.wire import KEY_SIZE, MAX_UINT, UNPACK_ERRORS, malformed
@@ -188,11 +188,13 @@ class Records:
             encoded = payload["record"]
             if decode_record(encoded).key != envelope.author:
                 self._introductions.charge(sender.account, now.mono)
-            return self._learn([encoded], now, self._repeaters.picks(envelope.id, len(self._records)))
-        commands = [] if payload.get("records") is None else self._hear_answer(envelope, sender, payload, now)
-        if payload.get("known") is not None:
-            commands += self._answers.to(envelope, sender, payload, self._records, now)
-        return commands
+            self._learn([encoded], now, self._repeaters.picks(envelope.id, len(self._records)))
+            return ()
+        if payload.get("records") is not None:
+            self._hear_answer(envelope, sender, payload, now)
+        if payload.get("known") is None:
+            return ()
+        return self._answers.to(envelope, sender, payload, self._records, now)
 
     def wake(self, now: Now) -> Sequence[Command]:
         """Announce the own record, introduce newcomers and ask, each when due."""
@@ -214,10 +216,7 @@ class Records:
     # ------------------------------------------------------------ for the node
 
     def offer(self, encoded: bytes) -> Offer:
-        """Consider a record, wherever it came from.
-
-        After NEW, the caller tells the engine by ``Located`` where the peer is; for gossip this handler does so.
-        """
+        """Consider a record, wherever it came from."""
         try:
             record = decode_record(encoded)
         except WireError:
@@ -266,8 +265,8 @@ class Records:
         packed: bytes = msgpack.packb(kept, use_bin_type=True)
         return packed
 
-    def restore(self, exported: bytes) -> list[Command]:
-        """Offer what ``export`` returned, once the registry is known; returns where those peers were.
+    def restore(self, exported: bytes) -> None:
+        """Offer what ``export`` returned, once the registry is known.
 
         Nothing is trusted for coming from disk. Raises ``WireError`` (MALFORMED) if it is not an export.
         """
@@ -277,33 +276,32 @@ class Records:
             raise malformed(f"the saved records are not msgpack: {type(error).__name__}") from None
         if not items(blob(MAX_RECORD, 1), MAX_RECORDS)(kept):
             raise malformed(f"the saved records must be a list of at most {MAX_RECORDS}")
-        return _places(decode_record(encoded) for encoded in kept if self.offer(encoded).outcome is RecordOutcome.NEW)
+        for encoded in kept:
+            self.offer(encoded)
 
     # ------------------------------------------------------------ within
 
-    def _hear_answer(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> list[Command]:
+    def _hear_answer(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> None:
         """Learn from an answer that was asked for."""
         if not self._questions.is_answer(sender.account, now):
             self.counters["answer_unasked"] += 1
-            return []
-        commands = self._learn(payload["records"], now)
+            return
         # Only news about others counts: with news about itself, an answerer could make us ask for ever.
-        news = any(isinstance(command, Located) and command.key != envelope.author for command in commands)
+        news = self._learn(payload["records"], now) - {envelope.author}
         if news and payload.get("more") is True:
             self._questions.follow_up(now)
-        return commands
 
     def _introduce(self, record: Record) -> None:
         if record.key != self._ports.signer.public and not self._introductions.add(record):
             self.counters["introduction_dropped"] += 1
 
-    def _learn(self, offered: Iterable[bytes], now: Now, passes_on: bool = True) -> list[Command]:
-        """Consider several records; returns commands that tell the engine where their peers are now.
+    def _learn(self, offered: Iterable[bytes], now: Now, passes_on: bool = True) -> set[PeerKey]:
+        """Consider several records; returns the keys of which there was news.
 
         An honest peer passes on one record per key, and has verified it. The first record that breaks this ends the
         list, since each costs a verification.
         """
-        learnt: dict[PeerKey, Record] = {}
+        learnt: set[PeerKey] = set()
         for encoded in offered:
             try:
                 record = decode_record(encoded)
@@ -316,16 +314,12 @@ class Records:
             offer = self._take(record, passes_on)
             if offer.outcome in (RecordOutcome.NEW, RecordOutcome.EQUIVOCATION):
                 self._introductions.charge_news(record.key, now.mono)
-                # Accepting it may change the roster, and its delegation may have expired since it was judged.
-                kept = self._records.get(record.key)
-                if kept is None:
-                    continue
-                if kept.key in learnt:
+                if record.key in learnt:
                     break
-                learnt[kept.key] = kept
+                learnt.add(record.key)
             elif offer.is_false:
                 break
-        return _places(learnt.values())
+        return learnt
 
     def _take(self, record: Record, passes_on: bool = True) -> Offer:
         """Keep it if it counts; with ``passes_on``, introduce an account's change of key: others may not know it."""
@@ -420,8 +414,3 @@ class Records:
         signer = self._ports.signer
         own = encode_record(self._own, self._network, signer.public, sequence, now.wall_ms, signer.sign)
         self._records[own.key] = own
-
-
-def _places(records: Iterable[Record]) -> list[Command]:
-    """Where these peers are now; a peer whose record has no endpoints stays where it was found."""
-    return [Located(record.key, record.endpoints) for record in records if record.endpoints]

@@ -18,7 +18,7 @@ from zmesh.core.engine import Engine
 from zmesh.core.errors import ConfigError, WireError
 from zmesh.core.events import Event, HandlersChanged, JoinNetwork, Located, RosterChanged
 from zmesh.core.now import Now
-from zmesh.core.types import EMPTY_ROSTER, Endpoint, PeerKey
+from zmesh.core.types import EMPTY_ROSTER, PeerKey
 from zmesh.handlers import Record, Records
 from zmesh.handlers.standing import Standing
 from zmesh.log import get_logger
@@ -64,7 +64,6 @@ class Belonging:
         self._applied_at = float("-inf")
         self._pause = SETTLE
         self._is_soon = False
-        self._found_at: dict[PeerKey, tuple[Endpoint, ...]] = {}
         self._engine: Engine | None = None
         self._is_over = False
         self._records: Records | None = None
@@ -199,12 +198,9 @@ class Belonging:
         assert self._records is not None
         self._saved = None
         try:
-            located = self._records.restore(saved)
+            self._records.restore(saved)
         except WireError as error:
             _log.warning("records_not_restored", why=error.detail)
-            return
-        for command in located:
-            self._submit(command)
 
     def judge(self, record: Record) -> Standing:
         """For ``Records``: whether the key of this record may take part."""
@@ -221,8 +217,7 @@ class Belonging:
         key."""
         now = read_clocks()
         succeeds = self._membership.accepted(record, now)
-        if record.endpoints:
-            self._found_at[record.key] = record.endpoints
+        self._locate(record)
         self._apply_soon(now)
         return succeeds
 
@@ -242,18 +237,24 @@ class Belonging:
         self._applied_at, self._is_soon = now.mono, False
         roster = self._membership.roster_at(now)
         if roster is not self._roster:
-            self._roster = roster
+            before, self._roster = self._roster, roster
             self._submit(RosterChanged(roster))
             if self._records is not None and self._engine is not None:
                 self._records.retain(roster.keys | self._engine.peers.manual.keys())
-        # The engine accepts addresses of members only, and may have learnt of these members just now.
-        found_at, self._found_at = self._found_at, {}
-        for key, endpoints in found_at.items():
-            self._submit(Located(key, endpoints))
+                for key in sorted((roster.keys - before.keys) & self._records.records.keys()):
+                    self._locate(self._records.records[key])
         self._look_at_itself(now)
         self._pause = max(SETTLE, SHARE * (read_clocks().mono - now.mono))
         due = self._membership.deadline
         self._sleep(MAX_SLEEP if due is None else min(MAX_SLEEP, max(0.0, due - now.wall)))
+
+    def _locate(self, record: Record) -> None:
+        """Tell the engine where a peer is by its own word; one without an address stays where it was met.
+
+        The engine takes this of members only, so it is said of each new record and of each new member.
+        """
+        if record.endpoints:
+            self._submit(Located(record.key, record.endpoints))
 
     def _sleep(self, delay: float) -> None:
         """Set the timer to ``delay`` seconds from now, in place of the previous one."""

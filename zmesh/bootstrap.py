@@ -254,8 +254,8 @@ class Bootstrap:
             raise ValueError(f"{who} has a record we refuse: {offer.name}")
         if len(keys) < MAX_KEYS_BEHIND:
             keys.add(key)
-        if offer.outcome is not RecordOutcome.OLDER:
-            self._ports.located(key, record.endpoints or self._met_at(key))
+        if offer.outcome is not RecordOutcome.OLDER and not record.endpoints:
+            self._ports.located(key, self._met_at(key))
         if key not in self._holders:
             posted = await self._ports.post(place, own, EXCHANGE_SECONDS)
             if not posted.is_taken:

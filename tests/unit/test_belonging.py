@@ -19,7 +19,7 @@ from zmesh.belonging import RENEW, Belonging
 from zmesh.bootstrap import Bootstrap
 from zmesh.core.events import Event, Located, RosterChanged
 from zmesh.core.now import Now
-from zmesh.core.types import Endpoint
+from zmesh.core.types import Endpoint, PeerKey
 from zmesh.core.wire import network_id
 from zmesh.handlers import Description, Record, encode_record
 from zmesh.handlers.standing import Standing
@@ -32,9 +32,12 @@ SET = ValidatorSet(accounts={by.account: Account(by.account, f"5{n}") for n, by 
 SECONDS = 20
 
 
-def record(by: Signer, node: Identity, sequence: int = 1) -> Record:
+PLACE = (Endpoint("192.0.2.1", 9090),)
+
+
+def record(by: Signer, node: Identity, sequence: int = 1, places: tuple[Endpoint, ...] = PLACE) -> Record:
     made = delegation(by, node, sequence).encoded
-    described = Description(f"n{node.public.hex()[:4]}", (Endpoint("192.0.2.1", 9090),), delegation=made)
+    described = Description(f"n{node.public.hex()[:4]}", places, delegation=made)
     return encode_record(described, network_id(NETWORK, GENESIS), node.public, sequence, 0, node.sign)
 
 
@@ -48,7 +51,8 @@ class Told:
         self.came = asyncio.Event()
         self.on_change: list[Callable[[], None]] = []
         engine = SimpleNamespace(network=network_id(NETWORK, GENESIS), peers=SimpleNamespace(manual={}))
-        records = SimpleNamespace(own=own, retain=lambda keys: None, ask_soon=lambda now: None)
+        self.held: dict[PeerKey, Record] = {}
+        records = SimpleNamespace(own=own, records=self.held, retain=lambda keys: None, ask_soon=lambda now: None)
         me = Identity.from_seed(bytes(32)).public if own is None else own.key
         self.belonging = Belonging(NETWORK, GENESIS, me, "registry")
         self.belonging.attach(cast(Any, engine), cast(Any, records), self._submit, self._changed)
@@ -65,6 +69,7 @@ class Told:
 
     def offer(self, offered: Record) -> None:
         assert self.belonging.judge(offered) is Standing.ADMITTED
+        self.held[offered.key] = offered
         self.belonging.accepted(offered)
 
     def rosters(self) -> list[set[bytes]]:
@@ -85,9 +90,26 @@ async def test_who_comes_together_is_in_one_roster_and_located_after_it(monkeypa
     await told.rest(1)
 
     assert told.rosters() == [{node.public for node in NODES[:3]}]
-    kinds = [type(event) for event in told.events]
-    assert kinds.index(RosterChanged) < kinds.index(Located)
-    assert kinds.count(Located) == 3
+    after = told.events[[type(event) for event in told.events].index(RosterChanged) + 1 :]
+    assert after == [Located(key, PLACE) for key in sorted(node.public for node in NODES[:3])]
+    told.belonging.detach()
+
+
+async def test_a_member_that_moves_is_located_at_once_and_one_without_an_address_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = Told(monkeypatch)
+    told.offer(record(SIGNERS[0], NODES[0]))
+    await told.rest(1)
+    told.events.clear()
+
+    moved = (Endpoint("192.0.2.2", 9090),)
+    told.offer(record(SIGNERS[0], NODES[0], 2, moved))
+    assert told.events == [Located(NODES[0].public, moved)]
+    told.offer(record(SIGNERS[0], NODES[0], 3, ()))
+    told.offer(record(SIGNERS[1], NODES[1], 1, ()))
+    await told.rest(1)
+    assert [event for event in told.events[1:] if isinstance(event, Located)] == [], "they stay where they were met"
     told.belonging.detach()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.handlers_support import NETWORK, NOON, Someone, judge, later, take, verify
-from zmesh.core.events import Broadcast, Command, Located
+from zmesh.core.events import Broadcast, Command
 from zmesh.core.types import Endpoint, MessageType, PeerKey, Verdict
 from zmesh.handlers import Description, Record, RecordOutcome, RecordPorts, Records, encode_record
 from zmesh.handlers.introductions import INTRODUCED_BURST, INTRODUCER_BURST
@@ -54,7 +54,6 @@ def test_an_introduction_is_taken_passed_on_and_not_repeated() -> None:
 
     said = introduction(SEED, newcomer.encoded)
     assert take(bob, said) is Verdict.ACCEPT
-    assert said.commands == [Located(NEWCOMER.public, PUBLIC.endpoints)]
     assert bob.records[NEWCOMER.public] == newcomer
     assert introduced(bob.wake(later(0.5))) == [], "the seed did that"
     # The second seed's word of the same newcomer is relayed for those who missed the first.

@@ -23,7 +23,7 @@ from tests.unit.records_support import (
 )
 from zmesh.core import wire
 from zmesh.core.errors import WireError
-from zmesh.core.events import Located, SendDirect
+from zmesh.core.events import SendDirect
 from zmesh.core.types import DropReason, Endpoint, MessageType, PeerKey, Verdict
 from zmesh.handlers import (
     Description,
@@ -87,7 +87,6 @@ def test_two_records_with_one_sequence_are_proof_and_all_nodes_settle_on_the_sam
         assert take(held, announce(ALICE, first)) is Verdict.ACCEPT
         contradiction = announce(ALICE, second)
         assert take(held, contradiction) is Verdict.RELAY
-        assert contradiction.commands == [Located(ALICE.public, held.records[ALICE.public].endpoints)]
         assert take(held, announce(ALICE, three)) is Verdict.IGNORE
         assert [{pair[0].encoded, pair[1].encoded} for pair in held.proofs] == [{one.encoded, two.encoded}]
         assert held.counters["equivocation"] == 1
@@ -137,9 +136,8 @@ def test_an_announcement_carries_a_record_that_its_author_checked() -> None:
     assert judge(held, ALICE.says(MessageType.PEER_ANNOUNCE, {"record": b"junk"})) is Verdict.REJECT
     assert judge(held, ALICE.says(MessageType.PEER_ANNOUNCE, {})) is Verdict.REJECT
 
-    twice = [announce(ALICE, record(ALICE)), announce(ALICE, record(ALICE))]
-    assert [take(held, said) for said in twice] == [Verdict.ACCEPT, Verdict.ACCEPT]
-    assert [said.commands for said in twice] == [[Located(ALICE.public, PUBLIC.endpoints)], []]
+    assert [take(held, announce(ALICE, record(ALICE))) for _ in range(2)] == [Verdict.ACCEPT, Verdict.ACCEPT]
+    assert dict(held.records) == {ALICE.public: record(ALICE)}
 
 
 def test_local_addresses_are_taken_only_in_a_mesh_on_one_machine() -> None:
@@ -233,9 +231,15 @@ def test_records_survive_a_restart() -> None:
     for each in (ALICE, CAROL):
         before.offer(record(each).encoded)
 
-    after = Records(RecordPorts(BOB, NETWORK, verify, naming(ALICE)))
-    located = after.restore(before.export())
-    assert located == [Located(key, PUBLIC.endpoints) for key in (BOB.public, ALICE.public)]
+    accepted: list[PeerKey] = []
+
+    def accept(taken: Record) -> bool:
+        accepted.append(taken.key)
+        return False
+
+    after = Records(RecordPorts(BOB, NETWORK, verify, naming(ALICE), accept))
+    after.restore(before.export())
+    assert accepted == [BOB.public, ALICE.public]
     assert after.own == before.own
     after.describe(PUBLIC)
     after.wake(NOON)
@@ -258,7 +262,7 @@ def test_addresses_on_one_machine_survive_a_restart_too() -> None:
 def test_a_disk_may_hold_anything(saved: bytes) -> None:
     held = records()
     try:
-        assert held.restore(saved) == []
+        held.restore(saved)
     except WireError as error:
         assert error.reason is DropReason.MALFORMED
     assert dict(held.records) == {}

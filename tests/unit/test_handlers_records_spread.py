@@ -13,7 +13,6 @@ from tests.unit.records_support import (
     BOB,
     CAROL,
     PUBLIC,
-    announce,
     announcements,
     having_asked,
     questions,
@@ -21,7 +20,7 @@ from tests.unit.records_support import (
     records,
 )
 from zmesh.core import wire
-from zmesh.core.events import Broadcast, Located, SendDirect
+from zmesh.core.events import Broadcast, SendDirect
 from zmesh.core.types import Endpoint, MessageType, PeerKey, Verdict
 from zmesh.handlers import (
     Description,
@@ -31,12 +30,6 @@ from zmesh.handlers import (
     decode_record,
     verify_record,
 )
-
-
-def test_a_record_without_an_address_moves_nobody() -> None:
-    held, said = records(), announce(ALICE, record(ALICE, 1, Description("alice")))
-    assert (take(held, said), said.commands) == (Verdict.ACCEPT, [])
-    assert ALICE.public in held.records
 
 
 def test_it_announces_at_once_then_every_ten_minutes_and_when_it_changes() -> None:
@@ -116,10 +109,6 @@ def test_a_newcomer_asks_and_is_told_what_it_lacks() -> None:
     assert take(newcomer, reply) is Verdict.ACCEPT
 
     assert set(newcomer.records) == {ALICE.public, BOB.public, CAROL.public}
-    assert {command.key for command in reply.commands if isinstance(command, Located)} == {
-        ALICE.public,
-        BOB.public,
-    }
     newcomer.ask_soon(later(59.0))
     (question,) = questions(newcomer.wake(later(60.0)))
     again = CAROL.says(MessageType.PEER_DISCOVERY, question.payload, later(60))
@@ -185,13 +174,15 @@ def test_about_four_of_a_large_mesh_answer_and_between_them_they_tell_everything
     assert set(asker.records) == {each.public for each in crowd}
 
 
-def test_an_answer_that_says_there_is_more_is_followed_by_another_question() -> None:
+@pytest.mark.parametrize("described", [PUBLIC, Description("behind a NAT")], ids=["with an address", "without one"])
+def test_an_answer_that_says_there_is_more_is_followed_by_another_question(described: Description) -> None:
     held = records(CAROL)
     held.wake(NOON)
     held.wake(later(40.0))
     calm = held.deadline
 
-    more = ALICE.says(MessageType.PEER_DISCOVERY, {"records": [record(BOB).encoded], "more": True}, to=CAROL.public)
+    payload = {"records": [record(BOB, 1, described).encoded], "more": True}
+    more = ALICE.says(MessageType.PEER_DISCOVERY, payload, to=CAROL.public)
     assert take(held, more, later(41.0)) is Verdict.ACCEPT
 
     assert held.deadline == pytest.approx(NOON.mono + 42.0)

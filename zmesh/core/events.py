@@ -191,7 +191,7 @@ class Stop:
     """Say LEAVE to every link; the interpreter closes afterwards."""
 
 
-Command = Broadcast | SendDirect | Located
+Command = Broadcast | SendDirect
 """What a handler may ask for."""
 
 Event = (
