@@ -33,6 +33,7 @@ MAX_SLEEP = 60.0
 NOTICE = 3 * 86_400.0
 """Seconds before the end of this node's delegation from which a warning is given: a weekend."""
 RENEW = "have the account sign a new one (`zmesh key delegate`), and restart the node with it"
+REFUSED = "other nodes refuse this one"
 SETTLE = 0.05
 """Minimum seconds between two rosters caused by records: a roster costs 15 us per member."""
 SHARE = 10.0
@@ -91,7 +92,7 @@ class Belonging:
         """What keeps this node from others now, one sentence each."""
         found = []
         if self._own is not None and self._refused is not None:
-            found.append(own_trouble(self._own, self._refused, read_clocks().wall))
+            found.append(f"{REFUSED}: {own_trouble(self._own, self._refused, read_clocks().wall)}")
         strangers = self.strangers()
         if strangers and not self._roster.keys - {self._me}:
             found.append(f"none of {len(strangers)} other accounts in the registry has shown its mesh key yet")
@@ -281,7 +282,7 @@ class Belonging:
             refused = None if standing is Standing.ADMITTED else standing
             if refused is not None and refused is not self._refused:
                 why = own_trouble(own, refused, now.wall)
-                _log.warning("not_admitted", public_key=self._me.hex(), why=why, effect="other nodes refuse this one")
+                _log.warning("not_admitted", public_key=self._me.hex(), why=why, effect=REFUSED)
         self._refused = refused
         left = self.ends_in() or 0.0
         is_short = 0 < left < NOTICE

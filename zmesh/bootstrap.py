@@ -25,6 +25,7 @@ from zmesh.core.errors import WireError
 from zmesh.core.types import Endpoint, PeerKey
 from zmesh.handlers import Offer, RecordOutcome, decode_record, is_local
 from zmesh.log import get_logger
+from zmesh.registry.standing import REMEDIES
 
 if TYPE_CHECKING:
     from zmesh.http_client import Posted
@@ -50,15 +51,10 @@ WATCH = 5.0
 """Seconds between two checks of the number of links."""
 
 _HINTS = {
+    **{standing.value: f"{standing.why}: {remedy}" for standing, remedy in REMEDIES.items()},
     "local_address": "set MESH_LISTEN_HOST=127.0.0.1 on every node if the mesh is on one machine, else MESH_ADVERTISE "
     "on this one, so that others can dial it",
-    "unknown_key": "the registry there does not name our key, and we present no delegation: see MESH_DELEGATION",
-    "unknown_account": "the registry there does not name our account",
     "other_network": "the chain or MESH_NETWORK is a different one there",
-    "other_chain": "our delegation is for a different chain",
-    "not_yet": "our delegation is not valid yet, or one of the two clocks is wrong",
-    "expired": "our delegation has expired, or one of the two clocks is wrong",
-    "superseded": "our account has signed a later delegation",
 }
 """What would help, by the seed's reason for its refusal."""
 

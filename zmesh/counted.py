@@ -122,25 +122,10 @@ _HANDLER = {
     "left_running": "A handler went on although it was cancelled, which is logged as `handlers_left_running`.",
 }
 
-_REFUSED = {
-    Standing.UNKNOWN_KEY: "the registry does not name the key, and its record has no delegation",
-    Standing.MALFORMED: "the delegation is malformed, or the key cannot be used",
-    Standing.OTHER_CHAIN: "the delegation is for another chain",
-    Standing.OTHER_NETWORK: "the delegation is for a mesh of another name",
-    Standing.UNKNOWN_ACCOUNT: "the registry does not name the delegation's account",
-    Standing.NOT_YET: "the delegation begins later, or a clock is wrong",
-    Standing.EXPIRED: "the delegation has expired, or a clock is wrong",
-    Standing.SUPERSEDED: "the account has signed a newer delegation",
-    Standing.NOT_HELD: "the key did not sign the delegation, or it is another key's",
-    Standing.FORGED: "the account did not sign the delegation",
-    Standing.KEY_TAKEN: "the key speaks for another account",
-    Standing.COLLIDES: "the key shares its CURVE key with another member's",
-    Standing.FULL: "this mesh is open and has as many guests as it takes",
-    Standing.BUSY: "too many delegations came to check this one now",
-}
+_REFUSED = {standing.value: standing.why for standing in Standing if standing is not Standing.ADMITTED}
 
 _RECORD = {
-    **{standing.value: f"A record was refused: {why}." for standing, why in _REFUSED.items()},
+    **{name: f"A record was refused: {why}." for name, why in _REFUSED.items()},
     RecordOutcome.NEW.value: "A record became the newest of its key.",
     RecordOutcome.KNOWN.value: "A record was already held.",
     RecordOutcome.OLDER.value: (
@@ -163,7 +148,7 @@ _RECORD = {
 
 _ADMISSION = {
     Standing.ADMITTED.value: "A key may take part.",
-    **{standing.value: f"A key was refused: {why}." for standing, why in _REFUSED.items()},
+    **{name: f"A key was refused: {why}." for name, why in _REFUSED.items()},
     "name_contested": "Several members claim one name, which then stands for none of them.",
     "delegation_equivocation": "An account signed two delegations with one sequence; the log has both.",
 }

@@ -95,9 +95,7 @@ async def test_everybody_who_may_not_take_part_is_refused_for_a_reason_of_its_ow
     entries = [record.__dict__["zmesh"] for record in caplog.records if hasattr(record, "zmesh")]
     told = {entry["reason"]: entry for entry in entries if entry["event"] == "membership_refused"}
     assert told.keys() == {*refused, "superseded"}
-    assert re.fullmatch(
-        r"its delegation begins in 5\d\d s: if not, one of the two clocks is wrong", told["not_yet"]["why"]
-    )
+    assert re.fullmatch(r"the delegation has yet to begin, or a clock is wrong by 5\d\d s", told["not_yet"]["why"])
     assert told["unknown_account"]["account"] == f"0x{stranger.id.hex()}"
 
 

@@ -143,34 +143,42 @@ ALL_UNMET = "none of 3 other accounts in the registry has shown its mesh key yet
         (
             own_record(None),
             [
-                "the registry does not name this node's key: list it there or, where the registry names accounts, "
-                "have one sign for it (`zmesh key delegate`, MESH_DELEGATION)",
+                "other nodes refuse this one: the registry does not name the key, and its record has no delegation: "
+                "list it there or, where the registry names accounts, have one sign for it (`zmesh key delegate`, "
+                "MESH_DELEGATION)",
                 ALL_UNMET,
             ],
         ),
         (
             own_record(SIGNERS[0], not_after=int(END - 160)),
             [
-                "this node's delegation ended 60 s ago: have its account sign a new one (`zmesh key delegate`), or "
-                "correct this machine's clock",
+                "other nodes refuse this one: the delegation has ended, or a clock is wrong by 60 s: have the account "
+                "sign a new one (`zmesh key delegate`), or correct the clock",
                 NOBODY_MET,
             ],
         ),
         (
             own_record(SIGNERS[0], not_before=int(END - 40)),
-            ["this node's delegation begins in 60 s: wait, or correct this machine's clock", NOBODY_MET],
+            [
+                "other nodes refuse this one: the delegation has yet to begin, or a clock is wrong by 60 s: wait, or "
+                "correct the clock",
+                NOBODY_MET,
+            ],
         ),
         (
             own_record(signer(9)),
             [
-                f"the registry does not name 0x{signer(9).account.hex()}, the account of this node's delegation",
+                "other nodes refuse this one: as of the last finalized block, the registry does not name the account "
+                f"0x{signer(9).account.hex()}: register it there, or have one that is sign for the key (`zmesh key "
+                "delegate`)",
                 ALL_UNMET,
             ],
         ),
         (
             own_record(SIGNERS[0], genesis=bytes(32)),
             [
-                "this node's delegation is for a different chain than its registry: have its account sign a new one",
+                "other nodes refuse this one: the delegation is for another chain: have the account sign one for this "
+                "chain",
                 NOBODY_MET,
             ],
         ),
@@ -184,7 +192,7 @@ async def test_a_node_says_why_others_refuse_it_and_that_it_met_nobody(
 
     assert told.belonging.troubles() == troubles
     warned = [entry.__dict__["zmesh"] for entry in caplog.records if entry.__dict__["zmesh"]["event"] == "not_admitted"]
-    assert [entry["why"] for entry in warned] == troubles[:-1], "once"
+    assert [f"{entry['effect']}: {entry['why']}" for entry in warned] == troubles[:-1], "once"
     told.belonging.detach()
 
 

@@ -390,8 +390,9 @@ async def test_what_would_help_is_said_where_it_is_known() -> None:
     bootstrap = world.bootstrap()
     await bootstrap.step()
     (problem,) = bootstrap.status()["problems"]
-    why = "expired (our delegation has expired, or one of the two clocks is wrong)"
-    assert problem.endswith(f"does not accept our record: {why}")
+    why = "the delegation has ended, or a clock is wrong"
+    remedy = "have the account sign a new one (`zmesh key delegate`), or correct the clock"
+    assert problem.endswith(f"does not accept our record: expired ({why}: {remedy})")
 
 
 async def test_a_fault_of_ours_does_not_end_the_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,11 +39,13 @@ from zmesh.identity import curve_image
 from zmesh.log import get_logger
 from zmesh.registry.claim import Claim
 from zmesh.registry.port import Account, ValidatorSet
-from zmesh.registry.standing import MAX_GUESTS, Refusals, statement_of
+from zmesh.registry.standing import Refusals, statement_of
 
 Admission = Literal["registry", "open"]
 """``open`` admits any key that has a record of its own, as a guest without stake or vote: for demos and tests."""
 
+MAX_GUESTS: Final = 1000
+"""Members that an open mesh admits without an account: keys cost nothing, and each one costs memory and links."""
 MAX_NAMES: Final = 16_384
 """Keys whose names are remembered, about 8 MiB: as many as records are kept of."""
 MAX_FORMER: Final = 16_384

@@ -1,7 +1,7 @@
 """How refusals of keys are logged, and told to the operator of a node that is refused.
 
 Rules
- 1. Every ``Standing`` but ADMITTED has one sentence for the log.
+ 1. Why is the clause of the ``Standing`` everywhere. What the node that is refused can do about it is in ``REMEDIES``.
  2. A refusal is logged once for each key and reason. Keys cost a stranger nothing, so memory of them is bounded.
 """
 
@@ -20,12 +20,24 @@ from zmesh.handlers.standing import Standing
 from zmesh.log import get_logger
 from zmesh.registry.port import Account
 
-MAX_GUESTS: Final = 1000
-"""Members that an open mesh admits without an account: keys cost nothing, and each one costs memory and links."""
 MAX_TOLD: Final = 1024
 """Refusals remembered as logged; any more are only counted."""
 TOLD_FOR: Final = 3600.0
 """Seconds after which refusals are logged again."""
+
+REMEDIES: Final[Mapping[Standing, str]] = {
+    Standing.UNKNOWN_KEY: (
+        "list it there or, where the registry names accounts, have one sign for it (`zmesh key delegate`, "
+        "MESH_DELEGATION)"
+    ),
+    Standing.OTHER_CHAIN: "have the account sign one for this chain",
+    Standing.UNKNOWN_ACCOUNT: "register it there, or have one that is sign for the key (`zmesh key delegate`)",
+    Standing.NOT_YET: "wait, or correct the clock",
+    Standing.EXPIRED: "have the account sign a new one (`zmesh key delegate`), or correct the clock",
+    Standing.SUPERSEDED: "set MESH_DELEGATION to that one",
+    Standing.KEY_TAKEN: "each account needs a key of its own",
+}
+"""What the operator of a refused node can do, by what keeps it out; ``why`` comes before it."""
 
 _log = get_logger(__name__)
 
@@ -45,20 +57,17 @@ class Refusals:
         if (record.key, standing) in self._told or len(self._told) >= MAX_TOLD:
             return
         self._told.add((record.key, standing))
-        account, why = None, _WHY[standing]
-        statement = statement_of(record)
+        account, statement = None, statement_of(record)
         if statement is not None:
             known = accounts.get(statement.account)
             account = known.address if known is not None else f"0x{statement.account.hex()}"
-            edge = {Standing.NOT_YET: statement.not_before, Standing.EXPIRED: statement.not_after}.get(standing, 0)
-            why = why.format(seconds=abs(now.wall - edge))
         _log.warning(
             "membership_refused",
             key=record.key.hex(),
             peer_id=shown(record.peer_id),
             account=account,
             reason=standing.value,
-            why=why,
+            why=explained(standing, statement, now.wall),
         )
 
 
@@ -70,48 +79,19 @@ def statement_of(record: Record) -> Statement | None:
         return None
 
 
+def explained(standing: Standing, statement: Statement | None, wall: float) -> str:
+    """Its clause, with the account or the time that it is about."""
+    if statement is None:
+        return standing.why
+    about = {
+        Standing.UNKNOWN_ACCOUNT: f" 0x{statement.account.hex()}",
+        Standing.NOT_YET: f" by {abs(wall - statement.not_before):.0f} s",
+        Standing.EXPIRED: f" by {abs(wall - statement.not_after):.0f} s",
+    }
+    return standing.why + about.get(standing, "")
+
+
 def own_trouble(own: Record, standing: Standing, wall: float) -> str:
-    """Why others refuse this node, and what would help, in one sentence for its operator."""
-    statement = statement_of(own)
-    edge, account = 0, ""
-    if statement is not None:
-        edge = {Standing.NOT_YET: statement.not_before, Standing.EXPIRED: statement.not_after}.get(standing, 0)
-        account = f"0x{statement.account.hex()}"
-    why = _OWN.get(standing, f"this node's delegation is refused: {standing.value}")
-    return why.format(seconds=abs(wall - edge), account=account)
-
-
-_OWN: Final[Mapping[Standing, str]] = {
-    Standing.UNKNOWN_KEY: (
-        "the registry does not name this node's key: list it there or, where the registry names accounts, have one "
-        "sign for it (`zmesh key delegate`, MESH_DELEGATION)"
-    ),
-    Standing.OTHER_CHAIN: (
-        "this node's delegation is for a different chain than its registry: have its account sign a new one"
-    ),
-    Standing.UNKNOWN_ACCOUNT: "the registry does not name {account}, the account of this node's delegation",
-    Standing.NOT_YET: "this node's delegation begins in {seconds:.0f} s: wait, or correct this machine's clock",
-    Standing.EXPIRED: (
-        "this node's delegation ended {seconds:.0f} s ago: have its account sign a new one (`zmesh key delegate`), "
-        "or correct this machine's clock"
-    ),
-    Standing.SUPERSEDED: "the account of this node's delegation has signed a later one: set MESH_DELEGATION to it",
-    Standing.KEY_TAKEN: "this node's key now speaks for another account: each account needs a key of its own",
-}
-
-_WHY: Final[Mapping[Standing, str]] = {
-    Standing.UNKNOWN_KEY: "the registry does not name this key, and its record carries no delegation",
-    Standing.MALFORMED: "the delegation that its record carries is malformed",
-    Standing.OTHER_CHAIN: "its delegation is for a different chain than this node's",
-    Standing.OTHER_NETWORK: "its delegation is for a mesh with a different name",
-    Standing.UNKNOWN_ACCOUNT: "the registry does not name its account, as of the last finalized block",
-    Standing.NOT_YET: "its delegation begins in {seconds:.0f} s: if not, one of the two clocks is wrong",
-    Standing.EXPIRED: "its delegation ended {seconds:.0f} s ago: if not, one of the two clocks is wrong",
-    Standing.SUPERSEDED: "its account has signed another delegation with a higher sequence",
-    Standing.NOT_HELD: "the key did not sign that it speaks for the account, or the delegation is another key's",
-    Standing.FORGED: "the account did not sign the delegation",
-    Standing.KEY_TAKEN: "the key speaks for another account",
-    Standing.COLLIDES: "the negative of this key is a member, and both have the same CURVE key",
-    Standing.FULL: f"this mesh is open and already has {MAX_GUESTS} guests",
-    Standing.BUSY: "its account presents too many new delegations, or somebody too many forged ones, to check it now",
-}
+    """Why others refuse this node, and what would help, for its operator."""
+    why, remedy = explained(standing, statement_of(own), wall), REMEDIES.get(standing)
+    return why if remedy is None else f"{why}: {remedy}"
