@@ -103,6 +103,8 @@ class Records:
         self._repeaters = Repeaters(ports.signer)
         self._unsigned = own is not None
         self._announce_at = 0.0
+        self._judged: dict[bytes, tuple[Record, Offer]] = {}
+        """The record in the last announcement, and the verdict on it, by the message's id: judging costs signatures."""
         self._questions = Questions(self._spread)
         self._introductions = Introductions()
         self.counters: Counter[str] = Counter()
@@ -164,6 +166,7 @@ class Records:
             self.counters["news_limited"] += 1
             return Verdict.IGNORE
         offer = self._weigh(record)
+        self._judged = {envelope.id: (record, offer)}
         verdict = Verdict.REJECT if offer.is_false else VERDICTS[offer.outcome]
         if verdict in (Verdict.IGNORE, Verdict.REJECT):
             self.counters[offer.name] += 1
@@ -185,10 +188,10 @@ class Records:
         if envelope.author == self._ports.signer.public:
             return ()
         if envelope.kind is MessageType.PEER_ANNOUNCE:
-            encoded = payload["record"]
-            if decode_record(encoded).key != envelope.author:
+            record, offer = self._judged.pop(envelope.id)
+            if record.key != envelope.author:
                 self._introductions.charge(sender.account, now.mono)
-            self._learn([encoded], now, self._repeaters.picks(envelope.id, len(self._records)))
+            self._hear(record, offer, now, self._repeaters.picks(envelope.id, len(self._records)))
             return ()
         if payload.get("records") is not None:
             self._hear_answer(envelope, sender, payload, now)
@@ -222,7 +225,7 @@ class Records:
         except WireError:
             self.counters[RecordOutcome.MALFORMED.value] += 1
             return Offer(RecordOutcome.MALFORMED)
-        return self._take(record)
+        return self._take(record, self._weigh(record))
 
     def post(self, encoded: bytes) -> Offer:
         """``offer`` for a record that came by HTTP: the next wake, due at once, introduces a newcomer to the mesh."""
@@ -295,7 +298,7 @@ class Records:
         if record.key != self._ports.signer.public and not self._introductions.add(record):
             self.counters["introduction_dropped"] += 1
 
-    def _learn(self, offered: Iterable[bytes], now: Now, passes_on: bool = True) -> set[PeerKey]:
+    def _learn(self, offered: Iterable[bytes], now: Now) -> set[PeerKey]:
         """Consider several records; returns the keys of which there was news.
 
         An honest peer passes on one record per key, and has verified it. The first record that breaks this ends the
@@ -311,9 +314,8 @@ class Records:
             if self._is_limited(record, now):
                 self.counters["news_limited"] += 1
                 continue
-            offer = self._take(record, passes_on)
-            if offer.outcome in (RecordOutcome.NEW, RecordOutcome.EQUIVOCATION):
-                self._introductions.charge_news(record.key, now.mono)
+            offer = self._weigh(record)
+            if self._hear(record, offer, now):
                 if record.key in learnt:
                     break
                 learnt.add(record.key)
@@ -321,9 +323,16 @@ class Records:
                 break
         return learnt
 
-    def _take(self, record: Record, passes_on: bool = True) -> Offer:
+    def _hear(self, record: Record, offer: Offer, now: Now, passes_on: bool = True) -> bool:
+        """``_take`` what came through the mesh; returns whether it was news, for which its key is charged."""
+        self._take(record, offer, passes_on)
+        is_news = offer.outcome in (RecordOutcome.NEW, RecordOutcome.EQUIVOCATION)
+        if is_news:
+            self._introductions.charge_news(record.key, now.mono)
+        return is_news
+
+    def _take(self, record: Record, offer: Offer, passes_on: bool = True) -> Offer:
         """Keep it if it counts; with ``passes_on``, introduce an account's change of key: others may not know it."""
-        offer = self._weigh(record)
         if offer.outcome is RecordOutcome.NEW:
             self._keep(record, passes_on)
         elif offer.outcome is RecordOutcome.EQUIVOCATION:

@@ -174,6 +174,27 @@ def test_the_registry_is_asked_before_any_signature_and_says_why_not() -> None:
     assert (dict(held.records), held.counters) == ({}, {"unknown_account": 3})
 
 
+def test_an_announced_record_is_judged_and_verified_once() -> None:
+    asked: list[PeerKey] = []
+    verified: list[PeerKey] = []
+
+    def admit(what: Record) -> Standing:
+        asked.append(what.key)
+        return Standing.ADMITTED
+
+    def counted(key: PeerKey, data: bytes, signature: bytes) -> bool:
+        verified.append(key)
+        return verify(key, data, signature)
+
+    held = Records(RecordPorts(BOB, NETWORK, counted, admit))
+    contradiction = record(ALICE, 1, replace(PUBLIC, peer_id="other"))
+    said = [announce(ALICE, record(ALICE)), announce(ALICE, contradiction), announce(ALICE, record(CAROL))]
+    assert [take(held, one) for one in said] == [Verdict.ACCEPT, Verdict.RELAY, Verdict.ACCEPT]
+    assert asked == verified == [ALICE.public, ALICE.public, CAROL.public]
+    assert held.counters == {"new": 2, "equivocation": 1}
+    assert held.records[CAROL.public] == record(CAROL)
+
+
 @pytest.mark.parametrize("why", [Standing.FORGED, Standing.NOT_HELD, Standing.MALFORMED])
 def test_whoever_passes_on_what_is_false_for_everybody_is_to_blame(why: Standing) -> None:
     held = having_asked(Records(RecordPorts(BOB, NETWORK, verify, lambda _record: why)))

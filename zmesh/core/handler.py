@@ -6,7 +6,8 @@ Rules
  2. ``validate`` is synchronous and decides whether the mesh may carry the message. It may count, and remember what was
     costly to verify, but the message itself takes effect only in ``received``. It sees only messages whose signature
     was verified. It is not the place for the application's own preferences: a REJECT costs the author reputation.
- 3. ``received`` is called once per accepted message; what it and ``wake`` return are commands for the engine.
+ 3. ``received`` is called once per accepted message, before another one is validated; what it and ``wake`` return are
+    commands for the engine.
  4. The engine calls ``wake`` at or after ``deadline``.
 """
 
