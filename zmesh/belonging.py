@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from zmesh.core import wire
 from zmesh.core.engine import Engine
@@ -43,6 +44,18 @@ a tenth of a core at most."""
 _log = get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What belonging needs from its node."""
+
+    engine: Engine
+    records: Records
+    """With this node's own record."""
+    submit: Callable[[Event], None]
+    changed: Callable[[], None]
+    """Called when the registry gives another set."""
+
+
 class Belonging:
     """``name``: the mesh's. ``genesis``: its chain's genesis hash if the operator gives it, else empty. ``me``: our own
     key."""
@@ -51,7 +64,9 @@ class Belonging:
         self._name = name
         self._genesis = genesis
         self._me = me
-        self._membership = Membership(name, admission, lambda: self._records is not None and self._records.takes_local)
+        self._membership = Membership(
+            name, admission, lambda: self._node is not None and self._node.records.takes_local
+        )
         self._is_open = admission == "open"
         self._found = ValidatorSet(genesis=genesis)
         self._roster = EMPTY_ROSTER
@@ -65,11 +80,8 @@ class Belonging:
         self._applied_at = float("-inf")
         self._pause = SETTLE
         self._is_soon = False
-        self._engine: Engine | None = None
-        self._is_over = False
-        self._records: Records | None = None
-        self._submit: Callable[[Event], None] = _nobody
-        self._changed: Callable[[], None] = _nothing
+        self._node: Ports | None = None
+        """Only while the node runs: its door is open before, and the registry goes on after."""
         self._membership.registered(self._found)
 
     @property
@@ -132,25 +144,17 @@ class Belonging:
         except (ConfigError, ValueError, RecursionError) as error:
             _log.warning("delegations_not_restored", why=str(error))
 
-    def attach(
-        self, engine: Engine, records: Records, submit: Callable[[Event], None], changed: Callable[[], None]
-    ) -> None:
-        """The node runs: from now on its engine is kept up to date, and ``changed`` is called when the registry gives
-        another set.
-
-        ``records`` must already hold this node's own record.
-        """
-        self._engine, self._records, self._submit, self._changed = engine, records, submit, changed
-        self._refresh(ValidatorSet())
+    def attach(self, node: Ports) -> None:
+        """The node runs: from now on its engine is kept up to date."""
+        self._node = node
+        self._refresh(node, ValidatorSet())
 
     def detach(self) -> None:
         """The node stops."""
+        self._node = None
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._submit, self._changed = None, _nobody, _nothing
-        # The registry outlives this life, and may keep ``registered`` until it is started again.
-        self._engine = self._records = None
-        self._is_over = True
+            self._timer = None
 
     def learnt(self) -> dict[str, bytes]:
         """What to save about others, by file name; ``restore`` reads it in the next life.
@@ -158,9 +162,9 @@ class Belonging:
         No records while the saved ones still wait for a registry that names members: they would be lost.
         """
         kept = {DELEGATIONS_FILE: json.dumps(self._membership.export()).encode()}
-        if self._records is None or self._saved is not None:
+        if self._node is None or self._saved is not None:
             return kept
-        return {RECORDS_FILE: self._records.export(), **kept}
+        return {RECORDS_FILE: self._node.records.export(), **kept}
 
     # ------------------------------------------------------------ what comes in
 
@@ -172,40 +176,34 @@ class Belonging:
         if found.genesis:
             self._genesis = found.genesis
         self._membership.registered(found)
-        if self._engine is not None:
-            self._refresh(before)
+        if self._node is not None:
+            self._refresh(self._node, before)
 
-    def _refresh(self, before: ValidatorSet) -> None:
+    def _refresh(self, node: Ports, before: ValidatorSet) -> None:
         """Update everything that depends on the set."""
-        assert self._engine is not None
-        assert self._records is not None
-        now, records = read_clocks(), self._records
-        if self._engine.network != self.network:
-            self._submit(JoinNetwork(self.network))
+        now, records = read_clocks(), node.records
+        if node.engine.network != self.network:
+            node.submit(JoinNetwork(self.network))
             records.join(self.network)
-            self._submit(HandlersChanged())  # makes ``records`` sign our own record for the new mesh
+            node.submit(HandlersChanged())  # makes ``records`` sign our own record for the new mesh
         if records.own is not None:
             self._membership.accepted(records.own, now)
         self._apply(now)
         if len(self._found) and self._saved is not None:
-            self._read_saved(self._saved)
+            saved, self._saved = self._saved, None
+            try:
+                records.restore(saved)
+            except WireError as error:
+                _log.warning("records_not_restored", why=error.detail)
         if self._found.accounts.keys() - before.accounts.keys():
             records.ask_soon(now)
         # Handlers may now have work that the engine does not know of.
-        self._submit(HandlersChanged())
-        self._changed()
-
-    def _read_saved(self, saved: bytes) -> None:
-        assert self._records is not None
-        self._saved = None
-        try:
-            self._records.restore(saved)
-        except WireError as error:
-            _log.warning("records_not_restored", why=error.detail)
+        node.submit(HandlersChanged())
+        node.changed()
 
     def judge(self, record: Record) -> Standing:
         """For ``Records``: whether the key of this record may take part."""
-        by_hand = self._engine is not None and record.key in self._engine.peers.manual
+        by_hand = self._node is not None and record.key in self._node.engine.peers.manual
         standing = self._membership.judge(record, read_clocks(), by_hand=by_hand)
         if self._membership.is_stale and not self._is_soon:
             # The delegation counts from now on, even if the record is refused: it may end another one.
@@ -235,15 +233,17 @@ class Belonging:
 
     def _apply(self, now: Now) -> None:
         """Tell the engine if members came or left, and set the timer for the next delegation that begins or ends."""
+        node = self._node
+        if node is None:
+            return  # ``attach`` will
         self._applied_at, self._is_soon = now.mono, False
         roster = self._membership.roster_at(now)
         if roster is not self._roster:
             before, self._roster = self._roster, roster
-            self._submit(RosterChanged(roster))
-            if self._records is not None and self._engine is not None:
-                self._records.retain(roster.keys | self._engine.peers.manual.keys())
-                for key in sorted((roster.keys - before.keys) & self._records.records.keys()):
-                    self._locate(self._records.records[key])
+            node.submit(RosterChanged(roster))
+            node.records.retain(roster.keys | node.engine.peers.manual.keys())
+            for key in sorted((roster.keys - before.keys) & node.records.records.keys()):
+                self._locate(node.records.records[key])
         self._look_at_itself(now)
         self._pause = max(SETTLE, SHARE * (read_clocks().mono - now.mono))
         due = self._membership.deadline
@@ -254,15 +254,15 @@ class Belonging:
 
         The engine takes this of members only, so it is said of each new record and of each new member.
         """
-        if record.endpoints:
-            self._submit(Located(record.key, record.endpoints))
+        if self._node is not None and record.endpoints:
+            self._node.submit(Located(record.key, record.endpoints))
 
     def _sleep(self, delay: float) -> None:
         """Set the timer to ``delay`` seconds from now, in place of the previous one."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._is_over:
+        if self._node is not None:
             self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
 
     def _wake(self) -> None:
@@ -275,7 +275,7 @@ class Belonging:
 
     def _look_at_itself(self, now: Now) -> None:
         """Judge this node as others judge it, and log each change of the verdict once."""
-        self._own = own = None if self._records is None else self._records.own
+        self._own = own = None if self._node is None else self._node.records.own
         refused = None
         if own is not None and len(self._found) and self._me not in self._roster.keys:
             standing = self._membership.standing_of(own, now)
@@ -304,11 +304,3 @@ class Belonging:
             return None
         name = member.peer_id
         return f"the registry calls this node {name}, not {self._own.peer_id}: set MESH_PEER_ID={name}"
-
-
-def _nobody(_event: Event) -> None:
-    """Stands in for ``submit`` before the node runs and after it stops."""
-
-
-def _nothing() -> None:
-    """Stands in for ``changed`` likewise."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zmesh.belonging import Belonging
+from zmesh.belonging import Ports as BelongingPorts
 from zmesh.bootstrap import Bootstrap
 from zmesh.bootstrap import Ports as BootstrapPorts
 from zmesh.core.actions import Action, Deliver, Resolved
@@ -208,7 +209,7 @@ class Running:
         )
         node.submit(Start(await asyncio.to_thread(setup.state.reputation)))
         setup.peers.attach(engine, node.submit, self.refuse_elsewhere)
-        self.belonging.attach(engine, self.handlers.records, node.submit, self._belonging_changed)
+        self.belonging.attach(BelongingPorts(engine, self.handlers.records, node.submit, self._belonging_changed))
         ends.push_async_callback(self._end_background)
         self._spawn(self._bootstrap.run(), "bootstrap")
         self._spawn(saving.run(), "state")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from zmesh.core.types import Endpoint
 from zmesh.handlers import Description, Record, encode_record
 from zmesh.http_client import Posted, post_record
 from zmesh.identity import Identity
+from zmesh.state import Scores, State
 from zmesh.testing import Validators
 
 NETWORK = wire.network_id("zmesh")
@@ -146,6 +148,25 @@ async def test_an_address_that_two_claim_costs_only_the_one_who_lies(registry: P
         inbox = Inbox(a, MessageType.GOSSIP)
         await b.broadcast(MessageType.GOSSIP, {"still": "here"})
         assert (await inbox.next()).payload == {"still": "here"}
+
+
+async def test_who_leaves_its_record_while_a_node_still_starts_is_among_its_peers(
+    registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The door is open a moment before the engine runs, and whoever waits for a seed knocks again and again."""
+    loop, met, posted = asyncio.get_running_loop(), record("b", Endpoint("192.0.2.1", 9090)), []
+
+    def knock(_state: State) -> Scores:
+        posted.append(asyncio.run_coroutine_threadsafe(post_record(door(a), met, 10), loop).result(10))
+        return {}
+
+    monkeypatch.setattr(State, "reputation", knock)
+    a = node(registry, "a")
+    async with a:
+        assert posted == [Posted(202, "new")]
+        assert {member.peer_id for member in engine(a).peers} == {"b", "c", "d", "e"}
+        key = Identity.from_seed(b"b" * 32).public
+        assert engine(a).peers.endpoints(engine(a).peers.roster.by_key[key]) == (Endpoint("192.0.2.1", 9090),)
 
 
 async def test_what_a_stranger_posts_changes_nothing_and_is_counted_by_its_reason(registry: Path) -> None:

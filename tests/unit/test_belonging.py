@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,7 +15,7 @@ from tests.unit.delegation_support import END, GENESIS, NETWORK, Signer, delegat
 from tests.unit.test_bootstrap import World
 from tests.unit.virtual_time import in_virtual_time, moment
 from zmesh import belonging as module
-from zmesh.belonging import RENEW, Belonging
+from zmesh.belonging import RENEW, Belonging, Ports
 from zmesh.bootstrap import Bootstrap
 from zmesh.core.events import Event, Located, RosterChanged
 from zmesh.core.now import Now
@@ -25,6 +25,7 @@ from zmesh.handlers import Description, Record, encode_record
 from zmesh.handlers.standing import Standing
 from zmesh.identity import Identity
 from zmesh.registry.port import Account, ValidatorSet
+from zmesh.state import DELEGATIONS_FILE, RECORDS_FILE
 
 NODES = [Identity.from_seed(bytes([number]) * 32) for number in range(101, 105)]
 SIGNERS = [signer(number) for number in range(1, 4)]
@@ -44,7 +45,15 @@ def record(by: Signer, node: Identity, sequence: int = 1, places: tuple[Endpoint
 class Told:
     """What the engine is told, and the moment when it is."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, own: Record | None = None, found: ValidatorSet = SET) -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        own: Record | None = None,
+        found: ValidatorSet = SET,
+        early: Sequence[Record] = (),
+        saved: bytes | None = None,
+    ) -> None:
+        """``early``: what is offered before the node runs. ``saved``: the records on its disk."""
         self.wall = END - 100.0
         monkeypatch.setattr(module, "read_clocks", lambda: Now(asyncio.get_running_loop().time(), self.wall))
         self.events: list[Event] = []
@@ -52,12 +61,26 @@ class Told:
         self.on_change: list[Callable[[], None]] = []
         engine = SimpleNamespace(network=network_id(NETWORK, GENESIS), peers=SimpleNamespace(manual={}))
         self.held: dict[PeerKey, Record] = {}
-        records = SimpleNamespace(own=own, records=self.held, retain=lambda keys: None, ask_soon=lambda now: None)
+        self.retained: list[set[PeerKey]] = []
+        self.restored: list[bytes] = []
+        records = SimpleNamespace(
+            own=own,
+            records=self.held,
+            takes_local=True,
+            retain=lambda keys: self.retained.append(set(keys)),
+            restore=self.restored.append,
+            export=lambda: b"all",
+            ask_soon=lambda now: None,
+        )
         me = Identity.from_seed(bytes(32)).public if own is None else own.key
         self.belonging = Belonging(NETWORK, GENESIS, me, "registry")
-        self.belonging.attach(cast(Any, engine), cast(Any, records), self._submit, self._changed)
+        self.belonging.restore(cast(Any, SimpleNamespace(learnt={RECORDS_FILE: saved}.get)))
         self.belonging.registered(found)
-        self.events.clear()
+        for offered in early:
+            self.offer(offered)
+        self.belonging.attach(Ports(cast(Any, engine), cast(Any, records), self._submit, self._changed))
+        if not early:
+            self.events.clear()
 
     def _submit(self, event: Event) -> None:
         self.events.append(event)
@@ -113,6 +136,15 @@ async def test_a_member_that_moves_is_located_at_once_and_one_without_an_address
     told.belonging.detach()
 
 
+async def test_whoever_is_met_before_the_node_runs_is_in_its_first_roster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its door is open by then, and others that start at the same time leave their records there."""
+    told = Told(monkeypatch, early=[record(SIGNERS[0], NODES[0])])
+
+    assert told.rosters() == [{NODES[0].public}]
+    assert Located(NODES[0].public, PLACE) in told.events
+    told.belonging.detach()
+
+
 async def test_a_revocation_takes_effect_although_its_record_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     told = Told(monkeypatch)
     told.offer(record(SIGNERS[0], NODES[0]))
@@ -121,6 +153,32 @@ async def test_a_revocation_takes_effect_although_its_record_is_not_taken(monkey
     assert told.belonging.judge(record(SIGNERS[0], NODES[1], 2)) is Standing.ADMITTED
     await told.rest(2)
     assert told.rosters() == [{NODES[0].public}, set()]
+    assert told.retained[-2:] == [{NODES[0].public}, set()], "with their records"
+    told.belonging.detach()
+
+
+async def test_saved_records_wait_for_a_registry_that_names_somebody_and_are_read_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = Told(monkeypatch, found=ValidatorSet(genesis=GENESIS), saved=b"saved")
+    assert (told.restored, set(told.belonging.learnt())) == ([], {DELEGATIONS_FILE})
+
+    for block in (1, 2):
+        told.belonging.registered(replace(SET, block=block))
+        assert (told.restored, told.belonging.learnt()[RECORDS_FILE]) == ([b"saved"], b"all")
+    told.belonging.detach()
+    assert set(told.belonging.learnt()) == {DELEGATIONS_FILE}
+
+
+async def test_an_account_may_have_an_address_on_this_machine_where_all_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    local = (Endpoint("127.0.0.1", 9090),)
+    account = Account(SIGNERS[0].account, "5Local", endpoints=local)
+    told = Told(monkeypatch, found=ValidatorSet(accounts={account.id: account}, genesis=GENESIS))
+    told.offer(record(SIGNERS[0], NODES[0]))
+    await told.rest(1)
+
+    (made,) = (event.roster for event in told.events if isinstance(event, RosterChanged))
+    assert [member.endpoints for member in made.members] == [local]
     told.belonging.detach()
 
 
@@ -242,6 +300,8 @@ def test_what_the_registry_says_after_the_end_begins_nothing(monkeypatch: pytest
         told = Told(monkeypatch)
         told.belonging.detach()
         told.events.clear()
+        assert told.belonging._timer is None
+        assert told.belonging.judge(record(SIGNERS[0], NODES[0])) is Standing.ADMITTED
         told.belonging.registered(ValidatorSet(genesis=GENESIS))
 
         assert (told.events, told.belonging._timer) == ([], None)

@@ -28,7 +28,7 @@ async def test_whom_the_operator_vouches_for_cannot_have_us_pass_on_what_is_fals
     """It would be introduced to everybody, who would all blame this node."""
     told = Told(monkeypatch)
     by_hand = NODES[0]
-    cast(Any, told.belonging)._engine.peers.manual[by_hand.public] = None
+    cast(Any, told.belonging)._node.engine.peers.manual[by_hand.public] = None
     made = (
         delegation(SIGNERS[0], NODES[1])
         if carrying == "another key's"
