@@ -24,9 +24,9 @@ from zmesh.handlers import Record, Records
 from zmesh.handlers.standing import Standing
 from zmesh.log import get_logger
 from zmesh.node import read_clocks
-from zmesh.registry.membership import Admission, Membership
+from zmesh.registry.membership import AdmissionMode, Membership
 from zmesh.registry.port import Account, ValidatorSet
-from zmesh.registry.standing import own_trouble, statement_of
+from zmesh.registry.refusals import own_trouble, statement_of
 from zmesh.state import DELEGATIONS_FILE, RECORDS_FILE, State
 
 MAX_SLEEP = 60.0
@@ -60,7 +60,7 @@ class Belonging:
     """``name``: the mesh's. ``genesis``: its chain's genesis hash if the operator gives it, else empty. ``me``: our own
     key."""
 
-    def __init__(self, name: str, genesis: bytes, me: PeerKey, admission: Admission) -> None:
+    def __init__(self, name: str, genesis: bytes, me: PeerKey, admission: AdmissionMode) -> None:
         self._name = name
         self._genesis = genesis
         self._me = me

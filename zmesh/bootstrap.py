@@ -25,7 +25,7 @@ from zmesh.core.errors import WireError
 from zmesh.core.types import Endpoint, PeerKey
 from zmesh.handlers import Offer, RecordOutcome, decode_record, is_local
 from zmesh.log import get_logger
-from zmesh.registry.standing import REMEDIES
+from zmesh.registry.refusals import REMEDIES
 
 if TYPE_CHECKING:
     from zmesh.http_client import Posted

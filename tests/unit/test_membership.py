@@ -30,7 +30,7 @@ from zmesh.handlers.record import Record
 from zmesh.handlers.standing import Standing
 from zmesh.identity import Identity
 from zmesh.registry import membership as module
-from zmesh.registry import standing as standing_module
+from zmesh.registry import refusals as refusals_module
 from zmesh.registry.port import ValidatorSet
 
 # ---------------------------------------------------------------- admitted
@@ -250,12 +250,12 @@ def test_a_key_that_is_none_is_no_guest() -> None:
 def test_what_strangers_make_for_nothing_is_logged_within_bounds(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(standing_module, "MAX_TOLD", 3)
+    monkeypatch.setattr(refusals_module, "MAX_TOLD", 3)
     members = membership()
     for node in NODES:
         offer(members, record(node))
     assert len(caplog.records) == 3
-    offer(members, record(FIRST), at(standing_module.TOLD_FOR))
+    offer(members, record(FIRST), at(refusals_module.TOLD_FOR))
     assert len(caplog.records) == 4
     assert members.counters["unknown_key"] == len(NODES) + 1
 

@@ -39,9 +39,9 @@ from zmesh.identity import curve_image
 from zmesh.log import get_logger
 from zmesh.registry.claim import Claim
 from zmesh.registry.port import Account, ValidatorSet
-from zmesh.registry.standing import Refusals, statement_of
+from zmesh.registry.refusals import Refusals, statement_of
 
-Admission = Literal["registry", "open"]
+AdmissionMode = Literal["registry", "open"]
 """``open`` admits any key that has a record of its own, as a guest without stake or vote: for demos and tests."""
 
 MAX_GUESTS: Final = 1000
@@ -80,7 +80,7 @@ class Membership:
     """Combines what the registry, the accounts and the operator say into the engine's roster. No IO but its log."""
 
     def __init__(
-        self, network: str, admission: Admission = "registry", takes_local: Callable[[], bool] = lambda: False
+        self, network: str, admission: AdmissionMode = "registry", takes_local: Callable[[], bool] = lambda: False
     ) -> None:
         """``network``: the mesh's name. ``takes_local``: whether accounts may have local addresses, as in a mesh on one
         machine."""
