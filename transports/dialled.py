@@ -43,33 +43,56 @@ WHY_LOST = "connection lost"
 WHY_REFUSED = WHY[int(zmq.Event.HANDSHAKE_FAILED_AUTH)]
 
 
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """The peer that a dial is for, and what every connection to it needs."""
+
+    key: PeerKey
+    image: bytes
+    """32 bytes: the X25519 image of ``key``, whose secret the far end must prove to hold."""
+    sockets: Sockets
+    links: Links
+    counters: Counter[str]
+
+
 class Client:
-    """One connecting socket and its monitor."""
+    """One connecting socket and its monitor, from the first packet to the end."""
 
     def __init__(
         self,
-        sockets: Sockets,
+        neighbour: Neighbour,
         socket: ZmqSocket,
-        counters: Counter[str],
         *,
-        receive: Callable[[], int],
-        changed: Callable[[bool, str], None],
-        flush: Callable[[], None],
+        skip: int,
+        opened: Callable[[], None],
+        ended: Callable[[str], None],
     ) -> None:
-        """``receive`` reads one message; ``changed(up, why)`` is called after the handshake and at the end."""
+        """``opened()`` is called after the handshake, and ``ended(why)`` once, unless it is closed before.
+
+        ``skip``: bytes in front of each message. Raises ``zmq.ZMQError``, with the socket closed, if it cannot be
+        watched.
+        """
         self.socket = socket
         self.up = False
         self.connection: Connection | None = None
         """Its TCP connection, once that is established."""
-        self._changed = changed
-        self._receive_message = receive
+        self._key = neighbour.key
+        self._bounds = neighbour.sockets.bounds
+        self._links = neighbour.links
+        self._counters = counters = neighbour.counters
+        self._skip = skip
+        self._opened = opened
+        self._ended = ended
         self._closed = False
         try:
-            self._monitor = sockets.monitored(socket)
+            neighbour.sockets.as_client(socket, neighbour.image)
+            self._monitor = neighbour.sockets.monitored(socket)
         except zmq.ZMQError:
             socket.close(0)
             raise
+        self._receive = bare_receive(socket)
         self._receive_event = bare_receive(self._monitor)
+        flush = self._links.flush
         self._watch = Drain(self._monitor, self._read_event, flush, counters)
         self.drain = Drain(socket, self._read, flush, counters)
 
@@ -78,9 +101,17 @@ class Client:
         self._port = endpoint.port
         self.socket.connect(address_of(endpoint))
 
-    def is_endless(self, limit: int) -> bool:
-        """True if the far end sends bytes that never complete a message. Call once per tick."""
-        return self.connection is not None and self.connection.is_endless(limit)
+    def look(self) -> None:
+        """Called once per tick: end a connection whose far end fills our memory with messages that never end."""
+        if self.connection is not None and not self._closed and self.connection.is_endless(self._bounds.unread):
+            self._counters["dialled_endless"] += 1
+            self._end("sent a message without end")
+
+    def read_rest(self) -> None:
+        """Rule 3: read what has already arrived, at most twice what the queue holds."""
+        with contextlib.suppress(zmq.Again):
+            for _ in range(2 * self._bounds.inbound if self.up else 0):
+                self._read()
 
     def close(self, linger: int = 0) -> None:
         """Close without reporting it; ``linger`` is the time in milliseconds to send what is queued."""
@@ -104,10 +135,14 @@ class Client:
             self._read_event()
             if self._closed:
                 raise zmq.Again
-        count = self._receive_message()
+        frame = self._receive(NOBLOCK, False)
         if self.connection is not None:
             self.connection.spoke = True
-        return count
+        if frame.more:
+            self._counters["too_many_frames"] += 1
+            self._end("sent a message of too many frames")
+            raise zmq.Again
+        return self._links.received(self._key, unpack(frame.bytes, self._skip))
 
     def _read_event(self) -> None:
         event, value = EVENT.unpack(self._receive_event(NOBLOCK))
@@ -121,34 +156,31 @@ class Client:
             if has_input(self.socket):
                 self.drain.touch()
             self.up = True
-            self._changed(True, "")
+            self._opened()
         elif event in WHY:
-            was_up, self.up = self.up, False
-            self._changed(False, WHY_LOST if was_up else WHY[event])
+            why = WHY_LOST if self.up else WHY[event]
+            self.read_rest()
+            self._end(why)
 
-
-@dataclass(frozen=True, slots=True)
-class Neighbour:
-    """The peer that a dial is for."""
-
-    key: PeerKey
-    image: bytes
-    """32 bytes: the X25519 image of ``key``, whose secret the far end must prove to hold."""
+    def _end(self, why: str) -> None:
+        if not self._closed:  # as it is if the rest was too much
+            self.close()
+            self._ended(why)
 
 
 class Dial:
     """One dial to one key, from the first packet to the last."""
 
-    def __init__(self, sockets: Sockets, links: Links, counters: Counter[str], neighbour: Neighbour) -> None:
+    def __init__(self, neighbour: Neighbour) -> None:
         self._neighbour = neighbour
-        self._sockets = sockets
-        self._links = links
-        self._counters = counters
+        self._sockets = neighbour.sockets
+        self._counters = neighbour.counters
         self._loop = asyncio.get_running_loop()
         self._dealer: Client | None = None
         self._feed: Feed | None = None
         self._gossip: Endpoint | None = None
         self._spare: Endpoint | None = None
+        """The route that is left to try; None once the peer has answered."""
         self._deadline: asyncio.TimerHandle | None = None
 
     @property
@@ -160,24 +192,15 @@ class Dial:
         """Connect. A failure here is reported as the end of the dial, not raised."""
         self._gossip, self._spare = routes.gossip, routes.spare
         timeout = self._sockets.bounds.dial_timeout
-        self._deadline = self._loop.call_later(timeout, self._missed, f"no answer within {timeout:g} s")
+        self._deadline = self._loop.call_later(timeout, self._ended, f"no answer within {timeout:g} s")
         try:
             socket = self._sockets.dealer(routes.direct.host)
             self._send = bare_send(socket)
-            self._receive = bare_receive(socket)
-            self._dealer = Client(
-                self._sockets,
-                socket,
-                self._counters,
-                receive=self._read,
-                changed=self._changed,
-                flush=self._links.flush,
-            )
-            self._sockets.as_client(socket, self._neighbour.image)
+            self._dealer = Client(self._neighbour, socket, skip=0, opened=self._opened, ended=self._ended)
             self._dealer.connect(routes.direct)
         except zmq.ZMQError as error:
             self._counters["dial_impossible"] += 1
-            self._missed(f"cannot dial {routes.direct}: {error.strerror}")
+            self._ended(f"cannot dial {routes.direct}: {error.strerror}")
 
     def send(self, frames: Frames) -> bool:
         """Queue one message; False if the connection is not up or its queue is full."""
@@ -194,13 +217,10 @@ class Dial:
         return True
 
     def look(self) -> None:
-        """Called once per tick: end a dial whose far end fills our memory with messages that never end."""
-        limit = self._sockets.bounds.unread
-        if self._dealer is not None and self._dealer.is_endless(limit):
-            self._counters["dialled_endless"] += 1
-            self._end("sent a message without end")
-        elif self._feed is not None:
-            self._feed.look(limit)
+        """As ``Client.look``, for both sockets."""
+        for each in (self._dealer, self._feed):
+            if each is not None:
+                each.look()
 
     def close(self, linger: int = 0) -> None:
         """Close both sockets without reporting it. Safe to call twice."""
@@ -211,66 +231,36 @@ class Dial:
         if self._dealer is not None:
             self._dealer.close(linger)
 
-    def _changed(self, up: bool, why: str) -> None:
-        if not up:
-            if why in (WHY_LOST, WHY_REFUSED):
-                self._end(why)
-            else:
-                self._missed(why)
-            return
+    def _opened(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        self._links.opened(self._neighbour.key, inbound=False)
+        self._spare = None
+        self._neighbour.links.opened(self._neighbour.key, inbound=False)
         if self._gossip is not None:
-            self._feed = Feed(self._sockets, self._links, self._counters, self._neighbour, self._gossip)
+            self._feed = Feed(self._neighbour, self._gossip)
             self._feed.start()
 
-    def _missed(self, why: str) -> None:
-        """Nothing answered there as the key that we dialled."""
-        if self._spare is None:
-            self._end(why)
-            return
-        self._counters["dialled_spare"] += 1
+    def _ended(self, why: str) -> None:
+        if why == WHY_LOST and self._feed is not None:
+            self._feed.read_rest()
         self.close()
-        self.start(Routes(self._spare))
-
-    def _end(self, why: str) -> None:
-        if why == WHY_LOST:
-            self._drain_rest()
-        self.close()
-        self._dealer = self._feed = None  # so that a tick does not end them again
-        self._links.closed(self._neighbour.key, why, inbound=False)
-
-    def _drain_rest(self) -> None:
-        """Rule 3."""
-        bound = 2 * self._sockets.bounds.inbound
-        read_rest(self._read, bound)
-        if self._feed is not None:
-            self._feed.drain_rest(bound)
-
-    def _read(self) -> int:
-        frame = self._receive(NOBLOCK, False)
-        if frame.more:
-            self._counters["too_many_frames"] += 1
-            self._end("sent a message of too many frames")
-            raise zmq.Again
-        return self._links.received(self._neighbour.key, unpack(frame.bytes))
+        if self._spare is None or why == WHY_REFUSED:
+            self._neighbour.links.closed(self._neighbour.key, why, inbound=False)
+        else:
+            self._counters["dialled_spare"] += 1
+            self.start(Routes(self._spare))
 
 
 class Feed:
     """Our subscription to one neighbour's publisher: it reconnects on its own while the dial is up."""
 
-    def __init__(
-        self, sockets: Sockets, links: Links, counters: Counter[str], neighbour: Neighbour, endpoint: Endpoint
-    ) -> None:
-        self._sockets = sockets
-        self._links = links
-        self._counters = counters
+    def __init__(self, neighbour: Neighbour, endpoint: Endpoint) -> None:
         self._neighbour = neighbour
+        self._sockets = neighbour.sockets
         self._endpoint = endpoint
         self._client: Client | None = None
         self._retry: asyncio.TimerHandle | None = None
-        self._delay = sockets.bounds.feed_first_retry
+        self._delay = self._sockets.bounds.feed_first_retry
 
     def start(self) -> None:
         """Subscribe, each time under a new topic; after a failure, retry later."""
@@ -278,30 +268,20 @@ class Feed:
         try:
             socket = self._sockets.subscriber(self._endpoint.host)
             socket.set(zmq.SUBSCRIBE, secrets.token_bytes(TOPIC))
-            self._receive = bare_receive(socket)
-            self._client = Client(
-                self._sockets,
-                socket,
-                self._counters,
-                receive=self._read,
-                changed=self._changed,
-                flush=self._links.flush,
-            )
-            self._sockets.as_client(socket, self._neighbour.image)
+            self._client = Client(self._neighbour, socket, skip=TOPIC, opened=self._opened, ended=self._ended)
             self._client.connect(self._endpoint)
         except zmq.ZMQError as error:
-            self._changed(False, f"cannot dial {self._endpoint}: {error.strerror}")
+            self._ended(f"cannot dial {self._endpoint}: {error.strerror}")
 
-    def look(self, limit: int) -> None:
-        """As ``Dial.look``."""
-        if self._client is not None and self._client.is_endless(limit):
-            self._counters["dialled_endless"] += 1
-            self._changed(False, "sent a message without end")
+    def look(self) -> None:
+        """As ``Client.look``."""
+        if self._client is not None:
+            self._client.look()
 
-    def drain_rest(self, bound: int) -> None:
-        """Read what has already arrived, at most ``bound`` messages."""
-        if self._client is not None and self._client.up:
-            read_rest(self._read, bound)
+    def read_rest(self) -> None:
+        """As ``Client.read_rest``."""
+        if self._client is not None:
+            self._client.read_rest()
 
     def close(self) -> None:
         """Stop listening. Safe to call twice."""
@@ -310,30 +290,12 @@ class Feed:
         if self._client is not None:
             self._client.close()
 
-    def _changed(self, up: bool, why: str) -> None:
+    def _opened(self) -> None:
+        self._delay = self._sockets.bounds.feed_first_retry
+
+    def _ended(self, why: str) -> None:
         del why  # the direct lane carries the link; only the number of losses matters
-        if up:
-            self._delay = self._sockets.bounds.feed_first_retry
-            return
-        self._counters["feed_lost"] += 1
-        if self._client is not None:
-            self._client.close()
-            self._client = None  # so that a tick before the next start does not end it again
-        loop = asyncio.get_running_loop()
-        self._retry = loop.call_later(self._delay, self.start)
+        self._neighbour.counters["feed_lost"] += 1
+        self.close()
+        self._retry = asyncio.get_running_loop().call_later(self._delay, self.start)
         self._delay = min(2 * self._delay, self._sockets.bounds.feed_max_retry)
-
-    def _read(self) -> int:
-        frame = self._receive(NOBLOCK, False)
-        if frame.more:
-            self._counters["too_many_frames"] += 1
-            self._changed(False, "sent a message of too many frames")
-            raise zmq.Again
-        return self._links.received(self._neighbour.key, unpack(frame.bytes, TOPIC))
-
-
-def read_rest(read: Callable[[], int], bound: int) -> None:
-    """Read what a socket still holds; ``bound`` is at least the capacity of its queue."""
-    with contextlib.suppress(zmq.Again):
-        for _ in range(bound):
-            read()

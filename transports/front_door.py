@@ -5,17 +5,18 @@ Theory
     handshake, ZAP and everything else work exactly as on the ROUTER's own port. ZeroMQ loses only the address of the
     far end, so everything that depends on addresses is decided here.
 Rules
- 1. A connection must send something within ``first_byte`` seconds, and one that speaks HTTP must have made a request
-    within ``http_request``. Few connections may wait for their first byte, in total and per address.
+ 1. A connection must send something within ``first_byte`` seconds. Few connections may wait for their first byte, in
+    total and per address. One that speaks HTTP is for one request: request and answer have ``http_time`` seconds, and
+    the request has ``http_bytes``, because a server parses whatever arrives.
  2. Every refusal is counted under a name of its own, ``door_...``.
  3. No byte is read that cannot be passed on: a leg that cannot write stops the other leg from reading.
  4. ZeroMQ greets as soon as it is reached, so a pair is joined before its inner leg is dialled.
  5. Places are counted in total and per address: one for each connection, and one more for the inner leg of a
     pass-through, from its dial to its end. Some are reserved for this machine's own probes.
- 6. The rate at which an address may connect, and its bytes of HTTP, are limited: accepting a connection, and parsing
-    HTTP that we did not ask for, costs the event loop more time than it costs to send them.
- 7. When all places are taken, the HTTP connection that has been longest without a request makes way for a newcomer; one
-    of this machine's own makes way only for another of its own.
+ 6. The rate at which an address may connect is limited: accepting a connection, and parsing what comes over it, costs
+    the event loop more time than it costs to send it.
+ 7. When all places are taken, the oldest HTTP connection makes way for a newcomer: a request that is meant to end has
+    ended long before it is the oldest. One of this machine's own makes way only for another of its own.
 """
 
 from __future__ import annotations
@@ -53,23 +54,20 @@ class DoorBounds:
     connections: int = 2048
     """Places in total; a pass-through takes two, and costs four file handles."""
     own: int = 64
-    """Places reserved for this machine: its probe may come once a second and leave each connection open."""
+    """Places reserved for this machine: its probe may come four times a second and never read an answer."""
     per_address: int = 512
     """Places per address, whatever it speaks: one machine cannot shut the door for all others, and a mesh of 250 behind
     one address can be passed through."""
-    http_request: float = 10.0
-    """Seconds in which an HTTP connection must make a request: three lost packets in a row cost it 7."""
-    http_quiet: float = 60.0
-    """Seconds from its last request until an HTTP connection is closed, for example one that does not read its answer:
-    twice as long as the HTTP server keeps an idle one."""
+    http_time: float = 15.0
+    """Seconds from its first byte to the end of the answer that an HTTP connection has: three lost packets in a row
+    cost 7, of the request and of the answer."""
+    http_bytes: int = 12 * 1024
+    """Bytes that an HTTP connection may send: the largest body, and half of that for its head. Parsing them takes 1 ms
+    at worst: 10 % of a core for an address that sends as much over each of ``rate`` connections a second."""
     rate: float = 100.0
     """Connections per second from one address, after ``burst`` at once: at 0.3 ms each, 3 % of a core."""
     burst: float = 1024.0
     """A mesh of 100 behind one address, all starting at once, each connecting ten times."""
-    http_rate: float = 512 * 1024.0
-    """Bytes of HTTP per second from one address, after ``http_burst`` at once: a core parses 16 MB per second."""
-    http_burst: float = 2 * 1024 * 1024.0
-    """The 128 records and 1,024 requests that one address may send at once are under half of that."""
     backlog: int = 128
     """Connections that the kernel holds until the event loop accepts them."""
 
@@ -100,13 +98,12 @@ class FrontDoor:
         self._server: asyncio.Server | None = None
         self._waiting: Counter[str] = Counter()
         self._arrivals = Limits(self.bounds.rate, self.bounds.burst)
-        self._http_bytes = Limits(self.bounds.http_rate, self.bounds.http_burst)
         self._open: dict[asyncio.Transport | Leg, str] = {}
         """What holds each place, and the address that it counts for; a leg being dialled has no transport yet."""
         self._places: Counter[str] = Counter()
         """Places held by each address."""
         self._http: dict[asyncio.Transport, asyncio.TimerHandle] = {}
-        """HTTP connections, the one longest without a request first, and the timer that closes each."""
+        """HTTP connections, the oldest first, and the timer that closes each."""
         self._dials: set[asyncio.Task[None]] = set()
 
     @property
@@ -177,10 +174,6 @@ class FrontDoor:
             self._waiting[address] += 1
         return limit
 
-    def may_send(self, address: str, size: int) -> bool:
-        """True if ``size`` more bytes of HTTP are within the rate of ``address``, which is charged for them."""
-        return self._http_bytes.take(address, time.monotonic(), size)
-
     def spoke(self, address: str) -> None:
         """A connection from ``address`` no longer waits."""
         self._waiting[address] -= 1
@@ -198,7 +191,7 @@ class FrontDoor:
             return None
         for transport in self._http:
             if is_own or self._open[transport] not in OWN:
-                self._end(transport, "http_made_way")
+                self.end(transport, "http_made_way")
                 return None
         return "full"
 
@@ -221,15 +214,15 @@ class FrontDoor:
         return True
 
     def asks(self, transport: asyncio.Transport) -> None:
-        """``transport`` speaks HTTP and has made no request yet."""
-        self._close_in(self.bounds.http_request, transport, "http_slow")
+        """``transport`` speaks HTTP: its time begins."""
+        loop = asyncio.get_running_loop()
+        self._http[transport] = loop.call_later(self.bounds.http_time, self.end, transport, "http_slow")
 
-    def asked(self, transport: asyncio.Transport) -> None:
-        """A request arrived over ``transport``, up to its body: all other HTTP connections now make way before it."""
-        timer = self._http.pop(transport, None)
-        if timer is not None:
-            timer.cancel()
-            self._close_in(self.bounds.http_quiet, transport, "http_expired")
+    def end(self, transport: asyncio.Transport, why: str) -> None:
+        """Close a connection at once, and count why."""
+        self.count(why)
+        self.gone(transport)
+        transport.abort()
 
     def pass_through(self, outer: Leg, transport: asyncio.Transport) -> None:
         """Join ``outer`` with a new connection to the ROUTER."""
@@ -249,15 +242,6 @@ class FrontDoor:
         except OSError:  # TimeoutError is one
             self.count("backend_down")
             transport.abort()
-
-    def _close_in(self, seconds: float, transport: asyncio.Transport, why: str) -> None:
-        self._http[transport] = asyncio.get_running_loop().call_later(seconds, self._end, transport, why)
-
-    def _end(self, transport: asyncio.Transport, why: str) -> None:
-        if not transport.is_closing():
-            self.count(why)
-        self.gone(transport)
-        transport.abort()
 
 
 class Visitor(asyncio.Protocol):
@@ -298,7 +282,7 @@ class Visitor(asyncio.Protocol):
         # What is neither goes to the HTTP parser, too: it knows best how to answer with 400.
         door.count(spoken(data))
         door.asks(transport)
-        protocol = Metered(door, self._address)
+        protocol = Metered(door)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         protocol.data_received(data)
@@ -307,9 +291,7 @@ class Visitor(asyncio.Protocol):
         door = self._door
         limit = door.has_place(self._address)
         if limit is not None:
-            door.count(limit)
-            door.gone(transport)
-            transport.abort()
+            door.end(transport, limit)
             return
         door.count("zmtp")
         outer = Leg(door, self._address)
@@ -328,9 +310,7 @@ class Visitor(asyncio.Protocol):
 
     def _silent(self) -> None:
         if self._transport is not None:
-            self._door.count("silent")
-            self._door.gone(self._transport)
-            self._transport.abort()
+            self._door.end(self._transport, "silent")
 
     def _leave(self) -> None:
         """It no longer waits."""
@@ -362,11 +342,11 @@ def keep_asking(connection: socket.socket) -> None:
 
 
 class Metered(asyncio.Protocol):
-    """One HTTP connection, limited by the byte rate of its address: a server parses whatever arrives."""
+    """One HTTP connection, whose request has a bound in bytes."""
 
-    def __init__(self, door: FrontDoor, address: str) -> None:
+    def __init__(self, door: FrontDoor) -> None:
         self._door = door
-        self._address = address
+        self._left = door.bounds.http_bytes
         self._http = door.http()
         self._transport: asyncio.Transport | None = None
 
@@ -376,12 +356,12 @@ class Metered(asyncio.Protocol):
         self._http.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Pass it on, or hang up if the rate is exceeded."""
-        if self._door.may_send(self._address, len(data)):
+        """Pass it on, or hang up if it is too much."""
+        self._left -= len(data)
+        if self._left >= 0:
             self._http.data_received(data)
         elif self._transport is not None:
-            self._door.count("http_too_much")
-            self._transport.abort()
+            self._door.end(self._transport, "http_too_much")
 
     def eof_received(self) -> bool | None:
         """Left to the HTTP server."""

@@ -142,8 +142,8 @@ class ZeroMqTransport:
         if why is not None:
             self._links.closed(key, why, inbound=False)
             return
-        neighbour = Neighbour(key, self._admission.image(key))
-        dial = self._dials[key] = Dial(self._sockets, self._links, self._counters, neighbour)
+        image = self._admission.image(key)
+        dial = self._dials[key] = Dial(Neighbour(key, image, self._sockets, self._links, self._counters))
         dial.start(routes)
 
     def hangup(self, key: PeerKey) -> None:

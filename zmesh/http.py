@@ -4,9 +4,8 @@ Rules
  1. HTTP carries nothing secret, and changes one thing: a posted record is treated like a gossiped one, since it is
     signed and needs no trusted transport. Everywhere else, every method but GET and HEAD is refused.
  2. What a stranger sends is bounded: request line, headers, body, time; so is how often one address may ask and post. A
-    request over the limit is refused before any work is done for it, and the refusal is held back for a while: given at
-    once, it would cost most of what an answer does, and a client that does not mind could go on asking as fast as
-    before.
+    request over the limit is refused before any work is done for it. Every answer ends its connection, a refusal too:
+    so whoever goes on asking must connect each time, and how often it may do that is limited by the front door.
  3. Answers are JSON, refusals included, except for /metrics (Prometheus text) and /record (the bytes themselves).
  4. A stranger cannot write to the log: what is not HTTP, or breaks off within a body, gets 400 and no line.
  5. aiohttp only parses. Its Application would answer an Expect header, and take its own 100 for the beginning of the
@@ -38,13 +37,6 @@ MAX_BODY = 8 * 1024
 """Bytes of a request body: twice what a record of this version may have."""
 BODY_SECONDS = 5.0
 """Seconds within which a body must have arrived."""
-READ_BUFFER = 16 * 1024
-"""Bytes read ahead on one connection."""
-HELD = 1.0
-"""Seconds for which a refusal is held back, and its connection with it: one refusal of 0.2 ms a second on each of as
-many connections as the front door lets one address have (512) takes 10 % of a core."""
-KEEPALIVE = 30.0
-"""Seconds an idle connection is kept: longer than a scraper's or a health check's usual interval of 10 to 15."""
 LINGER = 1.0
 """Seconds for which the unread rest of a refused request is still read, so that its sender gets to read the answer."""
 SHUTDOWN = 1.0
@@ -67,8 +59,6 @@ class Answers(NamedTuple):
     any signature is checked."""
 
 
-Asked = Callable[[asyncio.Transport], None]
-"""Called with the connection over which a request came."""
 GETS = ("GET", "HEAD")
 """The methods of read-only resources."""
 
@@ -101,12 +91,8 @@ def json_answer(content: Mapping[str, Any], status: int = 200) -> web.Response:
     return web.Response(text=text, status=status, content_type="application/json", headers=headers)
 
 
-def make_app(answers: Answers, limits: HttpLimits, asked: Asked) -> App:
-    """The application behind the front door.
-
-    ``limits``: how often clients may ask and post. ``asked``: called with each connection over which a whole request
-    line and its headers came.
-    """
+def make_app(answers: Answers, limits: HttpLimits) -> App:
+    """The application behind the front door. ``limits``: how often clients may ask and post."""
     from aiohttp import web
 
     async def get_health(_request: web.BaseRequest) -> web.Response:
@@ -134,15 +120,15 @@ def make_app(answers: Answers, limits: HttpLimits, asked: Asked) -> App:
     }
 
     async def app(request: web.BaseRequest) -> web.Response:
-        if request.transport is not None:
-            asked(request.transport)
-        refusal = await _refusal(request, limits)
-        return await _answer(request, routes) if refusal is None else refusal
+        refusal = _refusal(request, limits)
+        answer = await _answer(request, routes) if refusal is None else refusal
+        answer.force_close()
+        return answer
 
     return app
 
 
-async def _refusal(request: web.BaseRequest, limits: HttpLimits) -> web.Response | None:
+def _refusal(request: web.BaseRequest, limits: HttpLimits) -> web.Response | None:
     """The refusal of a request over the rate limit, whose body is not read; None lets the request in."""
     is_post = request.method == "POST"
     whose = (limits.posts if is_post else limits.gets).refusal(request.remote, time.monotonic())
@@ -152,7 +138,6 @@ async def _refusal(request: web.BaseRequest, limits: HttpLimits) -> web.Response
     status = 503 if is_post and whose == "everybody" else 429
     answer = json_answer({"error": f"too many requests from {whose}", "why": "too_often"}, status)
     answer.headers["Retry-After"] = str(RETRY_AFTER)
-    await asyncio.sleep(HELD)
     return answer
 
 
@@ -197,11 +182,8 @@ async def _body(request: web.BaseRequest, limits: HttpLimits) -> bytes:
                     raise web.HTTPRequestEntityTooLarge(MAX_BODY, len(body))
     except TimeoutError:
         raise web.HTTPRequestTimeout from None
-    except asyncio.CancelledError:
-        limits.counters["http_posts_broken_off"] += 1  # the client hung up, or the node stops
-        raise
     except (OSError, HttpProcessingError, web.RequestPayloadError):
-        # Malformed chunks; aiohttp's parsers in C and in Python raise different exceptions.
+        # The client hung up, or malformed chunks; aiohttp's parsers in C and in Python raise different exceptions.
         limits.counters["http_posts_broken_off"] += 1
         raise web.HTTPBadRequest from None
     return bytes(body)
@@ -222,12 +204,10 @@ def make_runner(app: App, limits: HttpLimits) -> web.ServerRunner:
         app,
         logger=logger,
         access_log=None,
-        handler_cancellation=True,  # else a client that hangs up would leave a refusal held back
-        keepalive_timeout=KEEPALIVE,
+        keepalive_timeout=0.0,  # a connection ends with its answer, and the front door limits its time
         lingering_time=LINGER,
         max_line_size=MAX_LINE,
         max_field_size=MAX_LINE,
-        read_bufsize=READ_BUFFER,
         auto_decompress=False,
     )
     return web.ServerRunner(server, shutdown_timeout=SHUTDOWN)

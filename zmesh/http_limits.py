@@ -4,14 +4,14 @@ Rules
  1. An address is the far end of the TCP connection, so that no client can spend another's share; for IPv6 its /64,
     which is what one machine has.
  2. Addresses are counted only as far as the table holds; the one unused longest is forgotten first.
- 3. A loopback address has only its own share: strangers cannot use up what this machine's own health probe needs.
+ 3. This machine (``OWN``) has only its own share: strangers cannot use up what its health probe needs.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 
-from zmesh.core.limits import Limits, TokenBucket, machine
+from zmesh.core.limits import OWN, Limits, TokenBucket, machine
 
 POST_RATE = 4.0
 """Posts per second from one address."""
@@ -52,11 +52,10 @@ class Requests:
         ``address`` is None if it is not known. A refusal is counted.
         """
         name = machine(address)
-        is_own = name.startswith("127.") or address == "::1"
         whose = None
         if not self._each.take(name, now):
             whose = "address"
-        elif not is_own and not self._together.take(now):
+        elif name not in OWN and not self._together.take(now):
             whose = "everybody"
         if whose is not None:
             self._counters[f"http_{self._kind}_over_limit_of_{whose}"] += 1

@@ -8,7 +8,6 @@ Rules
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import socket
 from collections.abc import Mapping
@@ -51,10 +50,7 @@ class Server:
         """Open the door; ``router`` is where the transport listens. Raises ``ConfigError`` if the port is taken."""
         from zmesh.transports.front_door import FrontDoor
 
-        def asked(transport: asyncio.Transport) -> None:
-            door.asked(transport)
-
-        runner = make_runner(make_app(self._answers, self._limits, asked), self._limits)
+        runner = make_runner(make_app(self._answers, self._limits), self._limits)
         await runner.setup()
         self._runner = runner
         assert runner.server is not None  # made by setup()

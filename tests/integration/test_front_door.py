@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 
 import pytest
@@ -24,7 +25,7 @@ from tests.integration.front_door_support import (
 from tests.integration.zeromq_support import noise
 from zmesh.config import Settings
 from zmesh.handlers import Offer, RecordOutcome
-from zmesh.http import Answers
+from zmesh.http import MAX_BODY, Answers
 from zmesh.server import Server
 from zmesh.transports.front_door import DoorBounds
 
@@ -56,43 +57,43 @@ async def test_what_is_neither_is_answered_with_400_and_counted_as_what_it_seems
     assert house.counted == {f"door_{seems}": 1}
 
 
-async def test_whoever_begins_a_request_ends_it_in_time_and_whoever_asked_may_stay(house: House) -> None:
-    """Slow headers, one at a time: no parser's time limit covers them."""
-    door = await house.door(NOWHERE, DoorBounds(http_request=0.2))
-    reader, writer = await come(door.port, ASK)
-    async with asyncio.timeout(PATIENCE):
-        await reader.readuntil(b"}")
-        assert await told(door.port, b"GET /health HTTP/1.1\r\nX-Slow: ") == b""
-        writer.write(ASK)
-        assert b'"healthy"' in await reader.readuntil(b"}")
-    writer.close()
-    assert house.counted == {"door_http": 2, "door_http_slow": 1}
-
-
-async def test_an_http_connection_that_asks_nothing_more_does_not_stay_for_ever(house: House) -> None:
-    door = await house.door(NOWHERE, DoorBounds(http_quiet=0.2))
+async def test_a_request_and_its_answer_have_their_time_and_nothing_prolongs_it(house: House) -> None:
+    """Slow headers, one at a time, a connection that stays, an answer that nobody reads: no parser limits that."""
+    door = await house.door(NOWHERE, DoorBounds(http_time=0.2))
+    assert await told(door.port, b"GET /health HTTP/1.1\r\nX-Slow: ") == b""
     assert b'"healthy"' in await told(door.port, ASK)
-    assert house.counted == {"door_http": 1, "door_http_expired": 1}
+    _, unread = await come(door.port, ASK_AND_GO.replace(b"health", b"big"))
+    await house.counted.until_counted("door_http_slow", 3)
+    unread.close()
+    await settle()
+    assert house.counted == {"door_http": 3, "door_http_slow": 3}
     assert (door._open, door._http, door._places) == ({}, {}, {})
 
 
-async def test_a_node_tells_its_door_who_has_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it was that they asked."""
-    monkeypatch.setattr("zmesh.transports.front_door.DoorBounds", lambda: DoorBounds(http_request=0.2))
+async def test_a_node_answers_one_request_over_a_connection_and_ends_it() -> None:
+    """Whatever it was, and whatever else is asked over it."""
     settings = Settings(peer_id="a", listen_host="127.0.0.1", listen_port=0)
     server = Server(settings, Answers(lambda: {"status": "healthy"}, str, bytes, lambda _: Offer(RecordOutcome.NEW)))
     await server.start(NOWHERE)
     try:
-        asked = [await come(server.port, ASK.replace(b"health", path)) for path in (b"health", b"record", b"nothing")]
-        async with asyncio.timeout(PATIENCE):
-            for reader, _ in asked:
-                await reader.readuntil(b"}")
-            assert await told(server.port, b"GET /health") == b""
-            for reader, writer in asked:
-                writer.write(ASK)
-                assert b'"healthy"' in await reader.readuntil(b"}")
-                writer.close()
-        assert server.counters == {"door_http": 4, "door_http_slow": 1}
+        answers = [
+            await told(server.port, one.replace(b"\r\n\r\n", b"\r\nConnection: keep-alive\r\n\r\n") + ASK)
+            for one in (
+                ASK,
+                ASK.replace(b"health", b"record"),
+                ASK.replace(b"health", b"nothing"),
+                ASK.replace(b"GET", b"POST"),
+                b"POST /records HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+                ASK.replace(b"1.1", b"9.9"),
+            )
+        ]
+        assert [re.findall(rb"HTTP/1.[01] (\d+)", answer) for answer in answers] == [
+            [status] for status in (b"200", b"503", b"404", b"405", b"202", b"400")
+        ]
+        assert all(b"\r\nConnection: close\r\n" in answer for answer in answers[:-1]), "HTTP/1.0 needs no word for it"
+        assert server.counters == {"door_http": 6, "http_malformed": 1}
+        assert server._door is not None
+        assert (server._door._open, server._door._http) == ({}, {})
     finally:
         await server.stop()
 
@@ -205,24 +206,21 @@ async def test_connections_have_a_limit_in_all_and_places_are_kept_for_this_mach
         writer.close()
 
 
-async def test_when_the_door_is_full_the_http_connection_that_is_quiet_for_longest_makes_way(house: House) -> None:
+async def test_when_the_door_is_full_the_oldest_http_connection_makes_way(house: House) -> None:
     door = await house.door(NOWHERE, DoorBounds(connections=3, own=0))
-    came = []
+    begun = []
     async with asyncio.timeout(PATIENCE):
-        for stranger in (FIRST, SECOND, THIRD):
-            reader, writer = await come(door.port, ASK, stranger)
-            await reader.readuntil(b"}")
-            came.append((reader, writer))
-        came[0][1].write(ASK)
-        await came[0][0].readuntil(b"}")
+        for number, stranger in enumerate((FIRST, SECOND, THIRD), 1):
+            begun.append(await come(door.port, ASK[:-2], stranger))
+            await house.counted.until_counted("door_http", number)
         assert b'"healthy"' in await told(door.port, ASK_AND_GO, FOURTH)
         with contextlib.suppress(ConnectionResetError):
-            assert await came[1][0].read() == b""
-        for reader, writer in (came[0], came[2]):
-            writer.write(ASK)
+            assert await begun[0][0].read() == b""
+        for reader, writer in begun[1:]:
+            writer.write(ASK[-2:])
             assert b'"healthy"' in await reader.readuntil(b"}")
     assert house.counted == {"door_http": 4, "door_http_made_way": 1}
-    for _, writer in came:
+    for _, writer in begun:
         writer.close()
 
 
@@ -263,20 +261,38 @@ async def test_how_often_an_address_may_come_has_a_rate_but_for_this_machines_ow
     assert (door._open, door._places) == ({}, {})
 
 
-async def test_what_an_address_sends_of_http_has_a_rate_asked_for_or_not(house: House) -> None:
+@pytest.mark.parametrize(
+    "begin, more",
+    [
+        (ASK.replace(b"x\r\n", b"x\r\nTransfer-Encoding: chunked\r\n"), b"1\r\na\r\n" * 1000),
+        (ASK, ASK * 100),
+        (ASK[:-2], b"X-More: x\r\n" * 500),
+    ],
+    ids=["body", "requests", "headers"],
+)
+async def test_what_comes_over_an_http_connection_has_a_bound_asked_for_or_not(
+    house: House, begin: bytes, more: bytes
+) -> None:
     """A server goes on to parse the body of a request that it has answered, so that its sender reads the answer."""
-    door = await house.door(NOWHERE, DoorBounds(http_rate=1e-9, http_burst=64 * 1024))
-    reader, writer = await come(door.port, ASK.replace(b"x\r\n", b"x\r\nTransfer-Encoding: chunked\r\n"), FIRST)
+    door = await house.door(NOWHERE)
+    reader, writer = await come(door.port, begin, FIRST)
     sent = 0
     async with asyncio.timeout(PATIENCE):
         with contextlib.suppress(ConnectionError):
             while True:
-                writer.write(b"1\r\na\r\n" * 1000)
-                sent += 6000
+                writer.write(more)
+                sent += len(more)
                 await writer.drain()
         with contextlib.suppress(ConnectionError):
-            await reader.read()
+            while await reader.read(65536):
+                pass
     writer.close()
     assert house.counted == {"door_http": 1, "door_http_too_much": 1}
     assert sent < 16 << 20, "no more than the kernel holds for both ends"
-    assert (await told(door.port, ASK_AND_GO, SECOND)).startswith(b"HTTP/1.0 200")
+    assert (door._open, door._http, door._places) == ({}, {}, {})
+
+
+async def test_the_largest_body_with_a_large_head_is_within_that_bound(house: House) -> None:
+    door = await house.door(NOWHERE)
+    head = b"POST /echo HTTP/1.0\r\nCookie: " + b"x" * 3900 + b"\r\nContent-Length: %d\r\n\r\n" % MAX_BODY
+    assert (await told(door.port, head + bytes(MAX_BODY))).endswith(b"\r\n\r\n" + bytes(MAX_BODY))

@@ -19,7 +19,7 @@ from zmesh.core.errors import ConfigError
 from zmesh.core.events import LinkClosed, LinkOpened
 from zmesh.core.types import Endpoint
 from zmesh.transport import Routes
-from zmesh.transports.front_door import Leg
+from zmesh.transports.front_door import DoorBounds, Leg
 from zmesh.transports.sockets import SocketBounds
 
 # ------------------------------------------------------------ what it is for
@@ -29,7 +29,7 @@ async def test_http_and_zmtp_pass_one_port(house: House) -> None:
     a, b = await house.nodes.node(), await house.nodes.node()
     a.admit(b)
     b.admit(a)
-    door = await house.door(a.routes.direct)
+    door = await house.door(a.routes.direct, DoorBounds(http_bytes=2 * BIG))
     b.dial(a, Routes(Endpoint("127.0.0.1", door.port)))
     assert await b.until_told(1) == [LinkOpened(a.key)]
     assert b.send(a, b"hello", bytes(100_000))

@@ -15,15 +15,16 @@ from pathlib import Path
 import pytest
 import zmq
 
+from tests.contract.peers import PATIENCE
 from tests.integration.zeromq_by_hand import ByHand
 from tests.integration.zeromq_support import Node, Nodes
 from zmesh.core.errors import ConfigError
-from zmesh.core.events import LinkClosed, LinkOpened
+from zmesh.core.events import FrameReceived, LinkClosed, LinkOpened
 from zmesh.core.types import Endpoint
 from zmesh.identity import Identity
 from zmesh.transport import MAX_LINKS, Routes
 from zmesh.transports.packing import pack
-from zmesh.transports.readiness import ZmqSocket
+from zmesh.transports.readiness import ZmqSocket, has_input
 from zmesh.transports.sockets import SocketBounds, Sockets, raise_file_limit
 from zmesh.transports.zeromq import ZeroMqTransport
 
@@ -220,6 +221,60 @@ async def test_a_lost_subscription_comes_back_under_a_fresh_topic(nodes: Nodes) 
     assert b.opened(a, inbound=False)
     assert a.zeromq._publisher.send(b.key, (b"by the new lane",))
     assert await b.until_received(1) == [(b"by the new lane",)]
+
+
+async def test_a_neighbour_we_dialled_may_say_as_much_as_it_likes_in_whole_messages(nodes: Nodes) -> None:
+    a, b = await nodes.node(), await nodes.node(SocketBounds(max_frame=1024))
+    a.admit(b)
+    b.admit(a)
+    await nodes.link(b, a)
+    for number in range(1, 10):
+        for _ in range(8):
+            assert a.send(b, bytes(900))
+        await b.until_received(8 * number)
+        b.zeromq._dials[a.key].look()
+    assert b.counted["dialled_endless"] == 0
+
+
+@pytest.mark.parametrize("lost", ["direct", "gossip"])
+async def test_what_had_arrived_before_a_connection_ended_is_told_before_its_end(nodes: Nodes, lost: str) -> None:
+    """Though the reader had not got to it: the end of a connection comes over another socket."""
+    a, b = await nodes.linked()
+    dial = b.zeromq._dials[a.key]
+    assert dial._dealer is not None
+    assert dial._feed is not None
+    assert dial._feed._client is not None
+    busy = dial._dealer, dial._feed._client
+    for client in busy:
+        client.drain.close()
+    assert a.send(b, b"direct")
+    assert a.send(b, b"gossip", gossip=True)
+    for client in busy:
+        await arrived(client.socket)
+    b.events.clear()
+    if lost == "direct":
+        a.zeromq._inbound.bar(b.key, "for_the_test")
+        assert await b.until_told(1) == [LinkClosed(a.key, "connection lost")]
+        assert b.events[:-1] == [FrameReceived(a.key, (b"direct",)), FrameReceived(a.key, (b"gossip",))]
+    else:
+        a.zeromq._publisher.bar(b.key, "for_the_test")
+        await b.counted.until_counted("feed_lost")
+        assert await b.until_received(1) == [(b"gossip",)]
+        assert b.changes() == []
+
+
+async def arrived(waiting: ZmqSocket) -> None:
+    """Wait until a message lies in a socket, and leave it there."""
+    loop, news, descriptor = asyncio.get_running_loop(), asyncio.Event(), waiting.get(zmq.FD)
+    assert isinstance(descriptor, int)
+    loop.add_reader(descriptor, news.set)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not has_input(waiting):
+                news.clear()
+                await news.wait()
+    finally:
+        loop.remove_reader(descriptor)
 
 
 async def test_gossip_rides_on_the_direct_lane_where_there_is_no_publisher(nodes: Nodes) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -21,8 +20,8 @@ ANSWERS = Answers(lambda: HEALTH, lambda: "zmesh_peers 5\n", lambda: b"\x93recor
 
 
 def make(answers: Answers = ANSWERS, limits: HttpLimits | None = None) -> App:
-    """An application, of which nobody wants to know who has asked."""
-    return make_app(answers, limits or HttpLimits(), lambda _: None)
+    """The application of a node that gives these answers."""
+    return make_app(answers, limits or HttpLimits())
 
 
 @asynccontextmanager
@@ -47,11 +46,6 @@ async def exchange(endpoint: Endpoint, request: bytes) -> tuple[int, dict[str, s
     first, *lines = head.decode().split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in lines)
     return int(first.split()[1]), headers, body
-
-
-def statuses(answers: tuple[int, dict[str, str], bytes]) -> list[int]:
-    first, _, rest = answers
-    return [first, *(int(status) for status in re.findall(rb"HTTP/1.1 (\d+)", rest))]
 
 
 def get(path: str, method: str = "GET", extra: str = "") -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from zmesh import bootstrap, delegation, dialer, http, http_limits
+from zmesh import bootstrap, delegation, dialer, http_limits
 from zmesh.core import bounds, gossip, intake, links, rates, reputation, seen, wants, wire
 from zmesh.core.types import AckStatus, DropReason, MessageType
 from zmesh.delegation import Scheme
@@ -19,6 +19,7 @@ from zmesh.handlers import introductions, questions, record
 from zmesh.handlers.standing import Standing
 from zmesh.http import STATUSES
 from zmesh.identity import Identity
+from zmesh.transports.front_door import DoorBounds
 from zmesh.transports.sockets import SocketBounds, Sockets
 
 ROOT = Path(__file__).parents[2]
@@ -149,7 +150,9 @@ def test_the_numbers_of_dialling_bootstrap_and_introducing_are_those_of_the_code
         f"all together {http_limits.POST_BURST_OF_ALL:g} and {http_limits.POST_RATE_OF_ALL:g} times",
         f"ask otherwise {http_limits.GET_BURST:g} times at once and {http_limits.GET_RATE:g} times a second",
         f"all together {http_limits.GET_BURST_OF_ALL:g} and {http_limits.GET_RATE_OF_ALL:g} times",
-        f"is held for {http.HELD:g} s",
+        f"that sends nothing for {DoorBounds().first_byte:g} s is closed",
+        f"has {DoorBounds().http_time:g} s for request and answer",
+        f"closed if it sends more than {DoorBounds().http_bytes // 1024} KiB",
         f"introduce {introductions.INTRODUCER_BURST:g} at once and {introductions.INTRODUCER_RATE:g} a second",
         f"introduced {introductions.INTRODUCED_BURST:g} times at once and once in {every:g} s",
         f"after {bootstrap.FIRST_PAUSE:g} s, doubled up to {bootstrap.LONGEST_PAUSE:g} s, "
