@@ -176,8 +176,10 @@ def _started(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
     """A task for ``work``, which has already run to its first pause where Python can do that."""
     loop = asyncio.get_running_loop()
     if sys.version_info >= (3, 12):
-        return asyncio.Task(work, loop=loop, name=name, eager_start=True)
-    return loop.create_task(work, name=name)
+        task = asyncio.Task(work, loop=loop, name=name, eager_start=True)
+    else:
+        task = loop.create_task(work, name=name)
+    return task
 
 
 @types.coroutine
