@@ -34,6 +34,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # A loop's own pool lives as long as the loop; the runner joins it when it closes the loop.
 POOLS_OF_LOOPS = ("asyncio_", "uvloop_")
 
+ENDING_SECONDS = 1.0
+"""Most seconds that a thread which was told to end, as a node's verifiers are, has for it: its core may be busy."""
+
 
 def _describe(context: dict[str, Any]) -> str:
     """One line for what the loop's exception handler was told."""
@@ -76,7 +79,10 @@ async def _quiet_loop() -> AsyncIterator[None]:
     # Callbacks that closing scheduled (connection_lost, call_soon) get one turn before the count.
     await asyncio.sleep(0)
     told += [f"file descriptor {fd} left watched by the loop" for fd in sorted(_readers(loop) - readers)]
-    told += [f"thread left running: {thread!r}" for thread in _threads() - threads if not thread.daemon]
+    left_over = [thread for thread in _threads() - threads if not thread.daemon]
+    for thread in left_over:
+        thread.join(ENDING_SECONDS)
+    told += [f"thread left running: {thread!r}" for thread in left_over if thread.is_alive()]
     if told:
         pytest.fail("\n".join(told), pytrace=False)
 
