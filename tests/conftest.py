@@ -31,8 +31,9 @@ settings.load_profile("zmesh")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A loop's own pool lives as long as the loop; the runner joins it when it closes the loop.
-POOLS_OF_LOOPS = ("asyncio_", "uvloop_")
+# A loop's own pool lives as long as the loop; the runner joins it when it closes the loop. Until 0.23, uvloop gave its
+# own no name, so the threads have the name that any pool without one gives; zmesh names all of its pools.
+POOLS_OF_LOOPS = ("asyncio_", "uvloop_", "ThreadPoolExecutor-")
 
 ENDING_SECONDS = 1.0
 """Most seconds that a thread which was told to end, as a node's verifiers are, has for it: its core may be busy."""
