@@ -31,8 +31,12 @@ settings.load_profile("zmesh")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A loop's own pool lives as long as the loop; the runner joins it when it closes the loop.
-POOLS_OF_LOOPS = ("asyncio_", "uvloop_")
+# A loop's own pool lives as long as the loop; the runner joins it when it closes the loop. Until 0.23, uvloop gave its
+# own no name, so the threads have the name that any pool without one gives; zmesh names all of its pools.
+POOLS_OF_LOOPS = ("asyncio_", "uvloop_", "ThreadPoolExecutor-")
+
+ENDING_SECONDS = 1.0
+"""Most seconds that a thread which was told to end, as a node's verifiers are, has for it: its core may be busy."""
 
 
 def _describe(context: dict[str, Any]) -> str:
@@ -76,7 +80,10 @@ async def _quiet_loop() -> AsyncIterator[None]:
     # Callbacks that closing scheduled (connection_lost, call_soon) get one turn before the count.
     await asyncio.sleep(0)
     told += [f"file descriptor {fd} left watched by the loop" for fd in sorted(_readers(loop) - readers)]
-    told += [f"thread left running: {thread!r}" for thread in _threads() - threads if not thread.daemon]
+    left_over = [thread for thread in _threads() - threads if not thread.daemon]
+    for thread in left_over:
+        thread.join(ENDING_SECONDS)
+    told += [f"thread left running: {thread!r}" for thread in left_over if thread.is_alive()]
     if told:
         pytest.fail("\n".join(told), pytrace=False)
 

@@ -49,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
-"""click's class: depending on its version, typer bundles click or depends on it."""
+"""click's class. typer bundles click, and has no public name for this one."""
 registries = typer.Typer(help="Check files of validators.", no_args_is_help=True)
 app.add_typer(keys, name="key")
 app.add_typer(registries, name="registry")

@@ -114,7 +114,7 @@ class State:
             return {}
         path = self._folder / REPUTATION_FILE
         try:
-            saved = json.loads(path.read_text())
+            saved = json.loads(path.read_bytes())
             passed = max(0.0, time.time() - float(saved["at"]))
             return {
                 str(account): (float(score), float(age) + passed) for account, (score, age) in saved["scores"].items()
