@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import zmq
 
+from zmesh import forked
 from zmesh.core.types import Endpoint, Frames, PeerKey
 from zmesh.transport import Routes
 from zmesh.transports.connections import EVENT, Connection, second_handle
@@ -150,6 +151,7 @@ class Client:
         if event == zmq.Event.CONNECTED:
             handle = second_handle(value, lambda stream: stream.getpeername()[1] == self._port)
             if handle is not None:
+                forked.connections.add(handle)
                 self.connection = Connection(value, handle)
         elif event == zmq.Event.HANDSHAKE_SUCCEEDED:
             # Reading the events makes the socket notice its connection; without that the first send finds none.

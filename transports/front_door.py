@@ -30,6 +30,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
+from zmesh import forked
 from zmesh.core.errors import ConfigError
 from zmesh.core.limits import OWN, Limits, machine
 from zmesh.core.types import Endpoint
@@ -129,12 +130,13 @@ class FrontDoor:
             why = os.strerror(error.errno) if error.errno else str(error)
             hint = "set MESH_LISTEN_PORT to a free port, or stop what listens there"
             raise ConfigError(f"cannot listen on {Endpoint(host, port)}: {why}; {hint}") from None
+        forked.ports.append(self.port)
 
     async def stop(self) -> None:
         """Close the listener and every connection, now. Safe to call twice."""
         if self._server is None:
             return
-        server, self._server = self._server, None
+        port, server, self._server = self.port, self._server, None
         # Accepting takes the loop several turns, and asyncio's server leaks connections when closed in between
         # (python/cpython#109564): first stop accepting, then give one turn to the last transports, and one to their
         # visitors.
@@ -153,6 +155,7 @@ class FrontDoor:
         await server.wait_closed()
         # One turn of the loop, in which aborted connections notify their protocols.
         await asyncio.sleep(0)
+        forked.ports.remove(port)
 
     # ------------------------------------------------------------ for the connections
 

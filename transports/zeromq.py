@@ -16,6 +16,7 @@ from collections.abc import Mapping
 
 import zmq
 
+from zmesh import forked
 from zmesh.aside import aside
 from zmesh.core.errors import ConfigError, NotRunningError, ZmeshError
 from zmesh.core.types import Frames, PeerKey
@@ -98,6 +99,8 @@ class ZeroMqTransport:
             raise
         self._read_zap(self._zap)
         router, publisher = bound
+        self._bound = [each.endpoint.port for each in bound]
+        forked.ports += self._bound
         bounds, counters, admission = self._bounds, self._counters, self._admission
         self._inbound = Inbound(router, admission, self._links, bounds, counters)
         self._publisher = Publisher(publisher, admission, bounds, counters)
@@ -215,6 +218,8 @@ class ZeroMqTransport:
         if not await _terminated(self._sockets.context, deadline):
             self._counters["stop_deadline"] += 1
             log.warning("transport_stop_deadline", seconds=deadline)
+        for port in self._bound:
+            forked.ports.remove(port)
 
 
 async def _terminated(context: zmq.Context[ZmqSocket], deadline: float) -> bool:

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from zmesh import forked
 from zmesh.core.bounds import AHEAD
 from zmesh.core.errors import ConfigError
 from zmesh.core.sentence import shown
@@ -82,9 +83,11 @@ class State:
         except OSError as error:
             raise ConfigError(f"state_dir {self._folder} cannot be opened: {error.strerror}") from None
         try:
+            forked.locks.add(descriptor)
             _lock(descriptor, self._folder)
             yield
         finally:
+            forked.locks.discard(descriptor)
             os.close(descriptor)
 
     def next_epoch(self, wall: float) -> int:

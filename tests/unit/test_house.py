@@ -31,6 +31,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "log",
             "log_limit",
             "files",
+            "forked",
             "multiaddr",
             "identity",
             "delegation",

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from zmesh import forked
 from zmesh.registry.codec import next_body, packed
 
 COMMAND = (sys.executable, "-m", "zmesh.registry.chain_worker")
@@ -41,6 +42,7 @@ class Child:
     async def start(cls, command: Sequence[str]) -> Child:
         """Start a worker. Raises ``OSError`` if no process can be started."""
         ours, theirs = socket.socketpair()
+        forked.connections.add(ours)  # its end is what ends the worker
         try:
             # A session of its own: Ctrl-C is for the node, which ends its worker itself.
             process = await asyncio.create_subprocess_exec(
