@@ -32,7 +32,7 @@ NO, WRONG_INPUT, UNABLE = 1, 2, 3
 STATUSES = """
 Exit status: 0 if all is well; 1 if the answer is no (an unhealthy node, a demo that missed something); 2 if the
 input is wrong (an option, a setting, a file); 3 if this machine cannot run a node safely (a failed self-test); 130
-after Ctrl-C, but 0 from `run` and `chain`, which end in no other way.
+after Ctrl-C and 143 after SIGTERM, but 0 from `run` and `chain`, which end in no other way once they have begun.
 """
 
 HEALTH_SECONDS = 3.0

@@ -44,10 +44,12 @@ async def test_a_key_is_made_shown_and_never_overwritten(tmp_path: Path) -> None
 
 INTERRUPTING = """
 import os, signal, sys
+if os.environ["INTERRUPT_BY"] == "SIGTERM":
+    os.getpid = lambda: 1  # as in a container; for any other process, the kernel does what is right
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == os.environ["INTERRUPT_AT"]:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.Signals[os.environ["INTERRUPT_BY"]])
 # Whoever runs the tests may ignore it, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.meta_path.insert(0, Finder())
@@ -58,11 +60,12 @@ sys.meta_path.insert(0, Finder())
     "way", [["-m", "zmesh"], ["-c", "from zmesh.__main__ import main; main()"]], ids=["-m", "script"]
 )
 @pytest.mark.parametrize("module", ["zmesh.cli", "typer", "zmesh.core.errors", "zmesh.config"])
-async def test_ctrl_c_while_it_still_imports_ends_it_without_a_traceback(
-    way: list[str], module: str, tmp_path: Path
+@pytest.mark.parametrize("number, code", [("SIGINT", 130), ("SIGTERM", 143)], ids=["ctrl-c", "sigterm-in-a-container"])
+async def test_a_signal_while_it_still_imports_ends_it_without_a_traceback(
+    way: list[str], module: str, number: str, code: int, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(INTERRUPTING)
-    settings = environment(INTERRUPT_AT=module)
+    settings = environment(INTERRUPT_AT=module, INTERRUPT_BY=number)
     async with asyncio.timeout(SECONDS):
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, *way, "run"),
@@ -72,7 +75,7 @@ async def test_ctrl_c_while_it_still_imports_ends_it_without_a_traceback(
             env={**settings, "PYTHONPATH": f"{tmp_path}{os.pathsep}{settings['PYTHONPATH']}"},
         )
         out, err = await process.communicate()
-    assert (process.returncode, out, err) == (130, b"", b"")
+    assert (process.returncode, out, err) == (code, b"", b"")
 
 
 async def test_a_registry_is_checked_as_a_node_would(tmp_path: Path) -> None:
@@ -230,7 +233,7 @@ async def test_a_node_that_cannot_keep_strangers_out_says_one_sentence_and_has_a
 async def test_help_lists_every_exit_status() -> None:
     status, out, err = await zmesh("--help")
     assert (status, err) == (0, "")
-    assert re.findall(r"(\d+) (?:if|after)", " ".join(out.split())) == ["0", "1", "2", "3", "130"]
+    assert re.findall(r"(\d+) (?:if|after)", " ".join(out.split())) == ["0", "1", "2", "3", "130", "143"]
 
 
 async def test_a_node_runs_is_well_and_ends_on_sigterm(tmp_path: Path) -> None:
