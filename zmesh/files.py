@@ -17,6 +17,9 @@ from pathlib import Path
 
 from zmesh.core.errors import ConfigError
 
+ROOT = 0
+"""The user id of root."""
+
 _MADE_UP = re.compile(r"[a-z0-9_]{8}")
 """What ``mkstemp`` adds to a prefix."""
 
@@ -46,12 +49,16 @@ def read_regular(path: Path, what: str, most: int) -> tuple[bytes, os.stat_resul
 
 
 def refuse_exposed(status: os.stat_result, what: str, path: str) -> None:
-    """Raise ``ConfigError`` unless the file belongs to this user and no other can access it; ``what`` names it."""
-    mode = stat.S_IMODE(status.st_mode)
-    if status.st_uid != os.geteuid():
-        raise ConfigError(f"{what} belongs to user {status.st_uid}: run `chown {os.geteuid()} {path}`")
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(f"{what} is accessible to others (mode {mode:04o}): run `chmod 600 {path}`")
+    """Raise ``ConfigError`` unless the file is this user's alone, or root's and at most its group can read it.
+
+    Root's are the secrets that orchestrators mount into containers, for a group of the user's. ``what`` names the file.
+    """
+    mode, me = stat.S_IMODE(status.st_mode), os.geteuid()
+    if status.st_uid not in (me, ROOT):
+        raise ConfigError(f"{what} belongs to user {status.st_uid}: run `chown {me} {path}`")
+    most = 0o600 if status.st_uid == me else 0o640
+    if mode & (stat.S_IRWXG | stat.S_IRWXO) & ~most:
+        raise ConfigError(f"{what} is accessible to others (mode {mode:04o}): run `chmod {most:o} {path}`")
 
 
 def create_private(path: Path, content: bytes) -> None:

@@ -170,7 +170,7 @@ def _may_be_shown(text: str, path: Path) -> bool:
 
 
 def _read_key_file(path: Path, named: str) -> Identity:
-    """The identity in a file of 64 hexadecimal digits that only its owner can read."""
+    """The identity in a file of 64 hexadecimal digits that ``refuse_exposed`` does not refuse."""
     try:
         path.stat()
     except FileNotFoundError:

@@ -14,6 +14,7 @@ import nacl.signing
 import pytest
 
 from zmesh.core.errors import ConfigError
+from zmesh.files import refuse_exposed
 from zmesh.identity import Identity, create_key_file, curve_image, load_key, parse_public_key, verify
 
 # RFC 8032, section 7.1, tests 1 and 2.
@@ -211,13 +212,31 @@ def test_a_key_file_open_to_others_is_refused_with_the_command_that_closes_it(tm
     load_key(path)
 
 
-def test_a_key_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "node.key"
-    create_key_file(path)
-    owner = path.stat().st_uid
-    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
-    with pytest.raises(ConfigError, match=rf"belongs to user {owner}: run `chown {owner + 1} "):
-        load_key(path)
+def status_of(owner: int, mode: int) -> os.stat_result:
+    return os.stat_result((stat.S_IFREG | mode, 0, 0, 1, owner, 0, 64, 0, 0, 0))
+
+
+def test_a_key_file_of_another_user_is_refused() -> None:
+    me = os.geteuid()
+    with pytest.raises(ConfigError, match=rf"^it belongs to user {me + 1}: run `chown {me} path`$"):
+        refuse_exposed(status_of(me + 1, 0o600), "it", "path")
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o440, 0o640])
+def test_a_secret_that_root_lets_the_group_of_this_process_read_is_taken(
+    mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 10001)
+    refuse_exposed(status_of(0, mode), "it", "path")
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o644, 0o660, 0o450, 0o441])
+def test_a_secret_of_root_that_all_can_read_or_its_group_can_change_is_refused(
+    mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 10001)
+    with pytest.raises(ConfigError, match=rf"^it is accessible to others \(mode {mode:04o}\): run `chmod 640 path`$"):
+        refuse_exposed(status_of(0, mode), "it", "path")
 
 
 def test_what_is_no_key_file_is_refused_without_showing_it(tmp_path: Path) -> None:
