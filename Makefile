@@ -3,6 +3,7 @@
 # make demo-chain   the same on a real chain, where nobody lists anybody (needs node and npm)
 # make compiled   the core as an extension, in build/compiled, and the tests that concern it
 # make bench-compiled   the benchmarks on that (a minute and a half to compile it first)
+# make image  a node as a container image, named zmesh (needs docker)
 # make lock   pin the dependencies anew                                    make clean  remove what was made
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ PIP    := $(PY) -m pip install -q --disable-pip-version-check
 JOBS   ?= 2
 
 .DEFAULT_GOAL := test
-.PHONY: env test format lint types check extension compiled demo demo-chain bench bench-compiled coverage lock clean
+.PHONY: env test format lint types check extension compiled demo demo-chain bench bench-compiled coverage image lock clean
 
 env: $(READY)
 
@@ -84,7 +85,11 @@ coverage: env
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report --skip-covered
 
-# The locks carry names, versions and hashes, and no address they came from.
+image:
+	@docker build -t zmesh .
+
+# The locks carry names, versions and hashes, and no address they came from. dev.txt has everything; of that, run.txt has
+# what a node needs, and build.txt what makes a wheel.
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
            --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock"
 
@@ -92,6 +97,8 @@ lock:
 	@test -x $(BIN)/uv || $(MAKE) env
 	@$(COMPILE) --upgrade --all-extras --group dev pyproject.toml -o requirements/dev.txt
 	@echo "uv" | $(COMPILE) --upgrade - -o requirements/uv.txt
+	@$(COMPILE) -c requirements/dev.txt pyproject.toml -o requirements/run.txt
+	@printf 'mypy\nsetuptools\n' | $(COMPILE) -c requirements/dev.txt - -o requirements/build.txt
 
 clean:
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage* htmlcov

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -207,6 +208,19 @@ def test_a_lock_holds_versions_and_hashes_and_no_addresses() -> None:
         lines = [line for line in lock.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
         pinned = re.compile(r"[a-z0-9-]+==[^ ]+( ; [^:]+)? \\|    --hash=sha256:[0-9a-f]{64}( \\)?")
         assert [line for line in lines if not pinned.fullmatch(line)] == []
+
+
+def pins(lock: str) -> set[str]:
+    """The releases in a lock, each with its hashes."""
+    text = (ROOT / "requirements" / lock).read_text(encoding="utf-8")
+    return {pin for pin in re.split(r"\n(?=\S)", text.strip()) if not pin.startswith("#")}
+
+
+def test_a_container_gets_what_zmesh_depends_on_in_the_versions_that_are_tested() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = {re.split("[<>=]", one)[0] for one in project["dependencies"]}
+    assert wanted - {pin.partition("==")[0] for pin in pins("run.txt")} == set()
+    assert pins("run.txt") | pins("build.txt") <= pins("dev.txt")
 
 
 @pytest.fixture(scope="module")
