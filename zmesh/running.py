@@ -408,9 +408,10 @@ class Running:
     def health(self) -> dict[str, Any]:
         """The content of GET /health."""
         bootstrap = self._bootstrap.status() if self._setup.settings.bootstrap else None
+        soon = [*self.belonging.warnings(), *self._setup.state.warnings()]
         troubles = Troubles(
             [*self._broken, *self._epoch_trouble(), *self.belonging.troubles()],
-            [*([] if self._expects_somebody() else [NOBODY]), *self.belonging.warnings()],
+            soon if self._expects_somebody() else [NOBODY, *soon],
         )
         peer_id, known = self._setup.settings.peer_id, len(self._setup.peers)
         said = health(peer_id, self.engine, known, self._registry_status(), bootstrap, troubles)

@@ -12,6 +12,7 @@ from zmesh import ConfigError
 from zmesh.core.bounds import AHEAD
 from zmesh.core.types import Fault
 from zmesh.node import read_clocks
+from zmesh.state import UNWRITABLE
 
 
 async def test_the_epoch_grows_with_every_start_and_outlives_the_process(tmp_path: Path) -> None:
@@ -57,6 +58,19 @@ async def test_a_start_that_fails_leaves_what_was_saved(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="Address already in use"):
             await client("a", listen_port=b.listen_port, state_dir=tmp_path).start()
     assert "mallory" in (tmp_path / "reputation.json").read_text()
+
+
+async def test_a_folder_that_cannot_be_written_is_warned_of_until_it_can(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "reputation.json" / "full"
+    async with client("a", state_dir=tmp_path, admission="open") as a:
+        in_the_way.mkdir(parents=True)
+        a._setup.state.save({}, {})
+        (said,) = a.health()["warnings"]
+        assert said == f"{in_the_way.parent} cannot be written: Is a directory: {UNWRITABLE}"
+        in_the_way.rmdir()
+        in_the_way.parent.rmdir()
+        a._setup.state.save({}, {})
+        assert "warnings" not in a.health()
 
 
 async def test_a_state_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
