@@ -209,7 +209,7 @@ class Settings(BaseSettings):
         "0.0.0.0",  # noqa: S104
         "the IP address of an interface, such as 127.0.0.1, or 0.0.0.0 for all of them",
     )
-    """Address to bind; by default every interface, which containers need."""
+    """Address to bind; by default every interface, by IPv4, which containers need; ``::`` for IPv6."""
     listen_port: int = _port(9090)
     """The front door, HTTP and ZeroMQ on one port: the only port that has to be open."""
     router_port: int = _port(0)
