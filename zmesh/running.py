@@ -137,6 +137,7 @@ class Running:
         self._bootstrap = Bootstrap(settings.seeds(), identity.public, ports, self._rng, time.monotonic)
         self._node: Node | None = None
         self._pledging: Pledging | None = None
+        self._saving = Saving(setup.state, self._learnt, settings.stop_timeout / 2)
         self._link_news = asyncio.Event()
         self.is_open = False
         """Whether the application may send: from the moment that messages may come in until the handlers are done."""
@@ -181,8 +182,7 @@ class Running:
         composer, peer_id = Composer(identity, network, epoch), settings.peer_id
         engine = Engine(composer, self._rng, peer_id=peer_id, bounds=setup.bounds, handlers=self.handlers)
         self._node = node = Node(engine, self._transport, self, self._dialer, verify_threads=settings.verify_threads)
-        saving = Saving(setup.state, self._learnt, settings.stop_timeout / 2)
-        ends.push_async_callback(saving.finish)
+        ends.push_async_callback(self._saving.finish)
         ends.push_async_callback(self.server.stop)
         ends.push_async_callback(self._dialer.stop)
         ends.push_async_callback(node.stop, settings.stop_timeout / 2)
@@ -212,7 +212,7 @@ class Running:
         self.belonging.attach(BelongingPorts(engine, self.handlers.records, node.submit, self._belonging_changed))
         ends.push_async_callback(self._end_background)
         self._spawn(self._bootstrap.run(), "bootstrap")
-        self._spawn(saving.run(), "state")
+        self._spawn(self._saving.run(), "state")
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=f"zmesh {name} of {self._setup.settings.peer_id}")
@@ -408,7 +408,7 @@ class Running:
     def health(self) -> dict[str, Any]:
         """The content of GET /health."""
         bootstrap = self._bootstrap.status() if self._setup.settings.bootstrap else None
-        soon = [*self.belonging.warnings(), *self._setup.state.warnings()]
+        soon = [*self.belonging.warnings(), *self._saving.warnings()]
         troubles = Troubles(
             [*self._broken, *self._epoch_trouble(), *self.belonging.troubles()],
             soon if self._expects_somebody() else [NOBODY, *soon],

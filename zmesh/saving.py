@@ -16,6 +16,9 @@ from zmesh.aside import aside
 from zmesh.log import get_logger
 from zmesh.state import Scores, State
 
+EFFECT = "votes may be refused, and this node may not start again"
+"""What else a disk that fails can do."""
+
 _log = get_logger(__name__)
 
 
@@ -27,7 +30,13 @@ class Saving:
         self._gather = gather
         self._patience = patience
         self._is_restored = False
-        self._writing: asyncio.Future[None] | None = None
+        self._problem: str | None = None
+        """Why the last save failed, if it did."""
+        self._writing: asyncio.Future[str | None] | None = None
+
+    def warnings(self) -> list[str]:
+        """What may keep this node from starting again, in a sentence."""
+        return [] if self._problem is None else [f"{self._problem}: {EFFECT}"]
 
     async def run(self) -> None:
         """Save at intervals until cancelled. Start it when what was saved is restored."""
@@ -49,7 +58,8 @@ class Saving:
                 self._writing = aside(lambda: self._state.save(scores, learnt), "zmesh state")
                 await self._written()
         except TimeoutError:
-            _log.warning("state_not_saved", why=f"the disk took more than {self._patience:g} s")
+            self._problem = f"the disk of MESH_STATE_DIR took more than {self._patience:g} s"
+            _log.warning("state_not_saved", why=self._problem)
         except Exception as error:  # noqa: BLE001 - our own bug, logged in full: the next save, and the stop, go on
             _log.error("state_not_saved", exc_info=error)
 
@@ -58,4 +68,4 @@ class Saving:
         if (writing := self._writing) is not None:
             await asyncio.wait([writing])
             self._writing = None
-            writing.result()
+            self._problem = writing.result()

@@ -40,8 +40,6 @@ PLEDGES_VERSION = 1
 """Changes when a version of zmesh that reads the file as it is now would misread it."""
 MAX_LEARNT = 16 * 1024 * 1024
 """Bytes of a file of learnt data: twice what is ever written."""
-UNWRITABLE = "votes may be refused, and this node may not start again"
-"""What else a disk that fails can do."""
 SAVE_SECONDS = 60.0
 """Seconds between saves: a score needs ten minutes to heal, so a crash forgives a tenth at most."""
 
@@ -60,8 +58,6 @@ class State:
         self._folder = folder
         self._epoch = 0
         """The epoch of the last start: two starts in one second get different ones, with a folder or without."""
-        self._problem: str | None = None
-        """Why the last save failed, if it did."""
         self._pledging = threading.Lock()
         """Held while pledges are read or written: after a stop that could not wait for a slow disk, the next start
         does."""
@@ -167,16 +163,13 @@ class State:
         with self._pledging:
             replace_private(path, content)
 
-    def save(self, scores: Scores, learnt: Mapping[str, bytes]) -> None:
-        """Replace what was saved: the scores, and what was learnt about others, by file name."""
+    def save(self, scores: Scores, learnt: Mapping[str, bytes]) -> str | None:
+        """Replace what was saved: the scores, and what was learnt about others, by file name. Returns what is wrong, if
+        anything."""
         reputation = json.dumps({"at": time.time(), "scores": scores}).encode()
         files = {REPUTATION_FILE: reputation, **learnt}
         problems = [self._replace(name, content) for name, content in files.items()]
-        self._problem = next(filter(None, problems), None)
-
-    def warnings(self) -> list[str]:
-        """What may keep this node from starting again, in a sentence."""
-        return [] if self._problem is None else [f"{self._problem}: {UNWRITABLE}"]
+        return next(filter(None, problems), None)
 
     def learnt(self, name: str) -> bytes | None:
         """What was saved under this file name; None if there is nothing readable."""

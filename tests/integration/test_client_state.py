@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import card, client, engine, introduce, linked
+from tests.support import card, client, engine, introduce, linked, until
 from zmesh import ConfigError
 from zmesh.core.bounds import AHEAD
 from zmesh.core.types import Fault
 from zmesh.node import read_clocks
-from zmesh.state import UNWRITABLE
+from zmesh.saving import EFFECT
+from zmesh.state import State
 
 
 async def test_the_epoch_grows_with_every_start_and_outlives_the_process(tmp_path: Path) -> None:
@@ -60,17 +61,18 @@ async def test_a_start_that_fails_leaves_what_was_saved(tmp_path: Path) -> None:
     assert "mallory" in (tmp_path / "reputation.json").read_text()
 
 
-async def test_a_folder_that_cannot_be_written_is_warned_of_until_it_can(tmp_path: Path) -> None:
-    in_the_way = tmp_path / "reputation.json" / "full"
+async def test_a_folder_that_cannot_be_written_is_warned_of_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(State, "interval", 0.01)
+    in_the_way = tmp_path / "reputation.json"
+    (in_the_way / "full").mkdir(parents=True)
     async with client("a", state_dir=tmp_path, admission="open") as a:
-        in_the_way.mkdir(parents=True)
-        a._setup.state.save({}, {})
-        (said,) = a.health()["warnings"]
-        assert said == f"{in_the_way.parent} cannot be written: Is a directory: {UNWRITABLE}"
+        await until(lambda: "warnings" in a.health(), a)
+        assert a.health()["warnings"] == [f"{in_the_way} cannot be written: Is a directory: {EFFECT}"]
+        (in_the_way / "full").rmdir()
         in_the_way.rmdir()
-        in_the_way.parent.rmdir()
-        a._setup.state.save({}, {})
-        assert "warnings" not in a.health()
+        await until(lambda: "warnings" not in a.health(), a)
 
 
 async def test_a_state_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
