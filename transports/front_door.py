@@ -130,13 +130,13 @@ class FrontDoor:
             why = os.strerror(error.errno) if error.errno else str(error)
             hint = "set MESH_LISTEN_PORT to a free port, or stop what listens there"
             raise ConfigError(f"cannot listen on {Endpoint(host, port)}: {why}; {hint}") from None
-        forked.ports.append(self.port)
+        forked.listeners[self] = (Endpoint(host, self.port),)
 
     async def stop(self) -> None:
         """Close the listener and every connection, now. Safe to call twice."""
         if self._server is None:
             return
-        port, server, self._server = self.port, self._server, None
+        server, self._server = self._server, None
         # Accepting takes the loop several turns, and asyncio's server leaks connections when closed in between
         # (python/cpython#109564): first stop accepting, then give one turn to the last transports, and one to their
         # visitors.
@@ -155,7 +155,7 @@ class FrontDoor:
         await server.wait_closed()
         # One turn of the loop, in which aborted connections notify their protocols.
         await asyncio.sleep(0)
-        forked.ports.remove(port)
+        forked.listeners.pop(self, None)
 
     # ------------------------------------------------------------ for the connections
 

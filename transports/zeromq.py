@@ -99,8 +99,7 @@ class ZeroMqTransport:
             raise
         self._read_zap(self._zap)
         router, publisher = bound
-        self._bound = [each.endpoint.port for each in bound]
-        forked.ports += self._bound
+        forked.listeners[self] = (router.endpoint, publisher.endpoint)
         bounds, counters, admission = self._bounds, self._counters, self._admission
         self._inbound = Inbound(router, admission, self._links, bounds, counters)
         self._publisher = Publisher(publisher, admission, bounds, counters)
@@ -218,8 +217,7 @@ class ZeroMqTransport:
         if not await _terminated(self._sockets.context, deadline):
             self._counters["stop_deadline"] += 1
             log.warning("transport_stop_deadline", seconds=deadline)
-        for port in self._bound:
-            forked.ports.remove(port)
+        forked.listeners.pop(self, None)
 
 
 async def _terminated(context: zmq.Context[ZmqSocket], deadline: float) -> bool:

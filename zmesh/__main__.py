@@ -19,8 +19,8 @@ FIRST = 1
 def main() -> None:
     """The console script."""
     if os.getpid() == FIRST:
-        # The kernel delivers to process 1 only signals that it handles: without this, a stop while the imports run would
-        # be ignored, and the container killed when its time to stop is over.
+        # The kernel delivers to process 1 only signals that it handles. Without this, a stop during the imports would
+        # be ignored, and the container killed when its time is over.
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
     try:
         from zmesh.cli import main as run

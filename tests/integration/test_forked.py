@@ -40,6 +40,56 @@ async def main(folder, address, public_key):
 
 asyncio.run(main(*sys.argv[1:]))
 """
+BYSTANDERS = """
+import os, socket, stat, tempfile
+from zmesh import forked
+from zmesh.core.types import Endpoint
+
+socket.setdefaulttimeout(60)
+node = socket.create_server(("127.0.0.1", 0))
+port = node.getsockname()[1]
+forked.listeners[node] = (Endpoint("127.0.0.1", port),)
+callers = [socket.create_connection(("127.0.0.1", port)), node.accept()[0]]
+lock = os.open(tempfile.gettempdir(), os.O_RDONLY)
+forked.locks.add(lock)
+server = socket.create_server(("127.0.0.2", port))  # the application's, on the same port of another address
+pair = socket.socketpair()
+for each in pair:
+    each.setblocking(True)
+others = [callers[0], server, *pair, socket.create_connection(("127.0.0.2", port)), server.accept()[0]]
+
+def is_gone(descriptor):
+    return stat.S_ISCHR(os.fstat(descriptor).st_mode)
+
+def outcome(child):
+    if (pid := os.fork()) == 0:
+        try:
+            child()
+        except BaseException as error:
+            print(repr(error), flush=True)
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def check():
+    assert [is_gone(each) for each in (node.fileno(), callers[1].fileno(), lock)] == [True] * 3
+    assert [is_gone(each.fileno()) for each in others] == [False] * 6
+    assert [os.get_blocking(each.fileno()) for each in pair] == [True, True]
+    assert socket.getdefaulttimeout() == 60
+    os.close(lock)
+    mine = tempfile.TemporaryFile()
+    assert mine.fileno() == lock
+    again = socket.create_server(("127.0.0.1", 0))
+    assert outcome(lambda: check_again(mine, again)) == 0
+
+def check_again(*mine):
+    assert not any(is_gone(each.fileno()) for each in mine)
+
+assert outcome(check) == 0
+assert [is_gone(each.fileno()) for each in (node, *callers, *others)] == [False] * 9
+assert [os.get_blocking(each.fileno()) for each in pair] == [True, True]
+print("untouched")
+"""
 SOON = 5.0
 """Seconds: a quarter of what passes until a node takes the silence of a peer for its end."""
 
@@ -96,3 +146,15 @@ async def test_a_node_of_a_service_can_be_started_again_while_its_children_live_
         process.send_signal(signal.SIGUSR1)
         assert await said(process) == b"again\n"
         await until(lambda: peer.peers["b"].is_linked, peer)
+
+
+async def test_what_else_the_application_has_open_stays_as_it_is_in_child_parent_and_grandchild() -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "ignore::ResourceWarning", "-c", BYSTANDERS),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environment(),
+    )
+    async with asyncio.timeout(PATIENCE):
+        told, _ = await process.communicate()
+    assert told == b"untouched\n"
