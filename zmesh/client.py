@@ -3,8 +3,9 @@
 Rules
  1. Everything a caller can do wrong is refused here, with one sentence, before anything changes.
  2. The client holds no protocol state: ``running.py`` has what lives between ``start`` and ``stop``.
- 3. Waiting is bounded: a direct send by its timeout, ``stop`` by ``stop_timeout`` and half of that for the registry,
-    ``broadcast`` by ``MAX_PAUSE``, and by the account's rate, since others would drop what is sent faster.
+ 3. Waiting is bounded: a direct send by its timeout, ``stop`` by ``stop_timeout`` and three quarters of that for a disk
+    and a registry that hang, ``broadcast`` by ``MAX_PAUSE``, and by the account's rate, since others would drop what is
+    sent faster.
  4. A started node is always stopped completely: a task of its own does it, even if the callers of ``stop`` give up.
 """
 
@@ -218,9 +219,9 @@ class MeshNetworkClient:
         """Let handlers finish what is queued, say goodbye and close, within ``stop_timeout`` seconds.
 
         Safe to call twice: all callers wait for the same shutdown, which completes even if they give up waiting. May be
-        called from a handler, which is then not waited for. A registry of your own may take half as long again; what
-        its ``stop`` raises is raised here, once everything is closed. Raises ``NotRunningError`` on another event loop
-        than that of ``start``.
+        called from a handler, which is then not waited for. A disk that hangs may take a quarter as long again, and a
+        registry of your own half as long; what its ``stop`` raises is raised here, once everything is closed. Raises
+        ``NotRunningError`` on another event loop than that of ``start``.
         """
         if self._life is None:
             return

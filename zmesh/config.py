@@ -287,8 +287,8 @@ class Settings(BaseSettings):
     """Threads that verify signatures under load; two are 1.9 times as fast as one, since they release the interpreter
     lock. With 0 or 1 there are none, and the event loop verifies alone."""
     stop_timeout: float = _seconds(5, 5, 300)
-    """Seconds that ``stop()`` may take, half for handlers and half for goodbyes; a registry that hangs may add half as
-    many again. With the default, the total stays below the 10 s after which container runtimes kill."""
+    """Seconds that ``stop()`` may take, half for handlers and half for goodbyes; a disk that hangs may add a quarter as
+    many, and a registry half. With the default, the total stays below the 10 s after which container runtimes kill."""
 
     # ---------------------------------------------------------------- on disk and in the log
 

@@ -137,7 +137,7 @@ class Running:
         self._bootstrap = Bootstrap(settings.seeds(), identity.public, ports, self._rng, time.monotonic)
         self._node: Node | None = None
         self._pledging: Pledging | None = None
-        self._saving = Saving(setup.state, self._learnt, settings.stop_timeout / 2)
+        self._saving = Saving(setup.state, self._learnt)
         self._link_news = asyncio.Event()
         self.is_open = False
         """Whether the application may send: from the moment that messages may come in until the handlers are done."""
@@ -182,14 +182,14 @@ class Running:
         composer, peer_id = Composer(identity, network, epoch), settings.peer_id
         engine = Engine(composer, self._rng, peer_id=peer_id, bounds=setup.bounds, handlers=self.handlers)
         self._node = node = Node(engine, self._transport, self, self._dialer, verify_threads=settings.verify_threads)
-        ends.push_async_callback(self._saving.finish)
+        ends.push_async_callback(self._saving.finish, settings.stop_timeout / 8)
         ends.push_async_callback(self.server.stop)
         ends.push_async_callback(self._dialer.stop)
         ends.push_async_callback(node.stop, settings.stop_timeout / 2)
         if setup.state.is_kept:
             self.handlers.votes.pledges = pledges
             self._pledging = Pledging(setup.state, self.handlers.votes, node)
-            ends.push_async_callback(self._pledging.close, settings.stop_timeout / 2)
+            ends.push_async_callback(self._pledging.close, settings.stop_timeout / 8)
         node.start()
         self.is_open = True
         self._bound = bound = await self._transport.start(node.receive)

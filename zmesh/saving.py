@@ -3,7 +3,7 @@
 Rules
  1. It is gathered on the event loop, where nothing else runs meanwhile, and written aside, as the application may keep
     the threads of the loop busy.
- 2. A disk may be slow or hang. One write is under way at a time, and nobody waits for it longer than ``patience``.
+ 2. A disk may be slow or hang. One write is under way at a time, and the wait for it is bounded.
  3. Nothing is written before what was saved is restored, so a start that fails leaves it as it was.
 """
 
@@ -16,6 +16,8 @@ from zmesh.aside import aside
 from zmesh.log import get_logger
 from zmesh.state import Scores, State
 
+SLOW = 10.0
+"""Seconds after which a disk is reported that has not written a few files of 16 MiB at most."""
 EFFECT = "votes may be refused, and this node may not start again"
 """What else a disk that fails can do."""
 
@@ -23,12 +25,11 @@ _log = get_logger(__name__)
 
 
 class Saving:
-    """``gather`` returns what ``State.save`` takes; ``patience`` in seconds."""
+    """``gather`` returns what ``State.save`` takes."""
 
-    def __init__(self, state: State, gather: Callable[[], tuple[Scores, Mapping[str, bytes]]], patience: float) -> None:
+    def __init__(self, state: State, gather: Callable[[], tuple[Scores, Mapping[str, bytes]]]) -> None:
         self._state = state
         self._gather = gather
-        self._patience = patience
         self._is_restored = False
         self._problem: str | None = None
         """Why the last save failed, if it did."""
@@ -43,22 +44,22 @@ class Saving:
         self._is_restored = True
         while True:
             await asyncio.sleep(self._state.interval)
-            await self._save()
+            await self._save(SLOW)
 
-    async def finish(self) -> None:
-        """Save for the last time."""
+    async def finish(self, seconds: float) -> None:
+        """Save for the last time, and wait for that for so long."""
         if self._is_restored:
-            await self._save()
+            await self._save(seconds)
 
-    async def _save(self) -> None:
+    async def _save(self, seconds: float) -> None:
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(seconds):
                 await self._written()  # an earlier call may have been cancelled, or have lost its patience
                 scores, learnt = self._gather()
                 self._writing = aside(lambda: self._state.save(scores, learnt), "zmesh state")
                 await self._written()
         except TimeoutError:
-            self._problem = f"the disk of MESH_STATE_DIR took more than {self._patience:g} s"
+            self._problem = f"the disk of MESH_STATE_DIR took more than {seconds:g} s"
             _log.warning("state_not_saved", why=self._problem)
         except Exception as error:  # noqa: BLE001 - our own bug, logged in full: the next save, and the stop, go on
             _log.error("state_not_saved", exc_info=error)

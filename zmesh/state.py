@@ -61,6 +61,8 @@ class State:
         self._pledging = threading.Lock()
         """Held while pledges are read or written: after a stop that could not wait for a slow disk, the next start
         does."""
+        self._saving = threading.Lock()
+        """Held while all else is written, so that what an earlier life still writes does not replace what is newer."""
         if folder is not None:
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -168,7 +170,8 @@ class State:
         anything."""
         reputation = json.dumps({"at": time.time(), "scores": scores}).encode()
         files = {REPUTATION_FILE: reputation, **learnt}
-        problems = [self._replace(name, content) for name, content in files.items()]
+        with self._saving:
+            problems = [self._replace(name, content) for name, content in files.items()]
         return next(filter(None, problems), None)
 
     def learnt(self, name: str) -> bytes | None:

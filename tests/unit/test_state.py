@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -39,6 +40,30 @@ def test_a_file_that_is_too_large_is_not_read_and_that_is_said(
 
     assert State(tmp_path).learnt("records") is None
     assert f"it is larger than {MAX_LEARNT} bytes" in caplog.text
+
+
+def test_what_an_earlier_life_still_writes_does_not_replace_what_is_newer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, disk = threading.Event(), threading.Event()
+
+    def write(path: Path, content: bytes) -> None:
+        if content == b"old":
+            began.set()
+            assert disk.wait(20)
+        replace_private(path, content)
+
+    monkeypatch.setattr(module, "replace_private", write)
+    state = State(tmp_path)
+    with ThreadPoolExecutor(2) as pool:
+        earlier = pool.submit(state.save, {}, {"records": b"old"})
+        assert began.wait(20)
+        later = pool.submit(state.save, {}, {"records": b"new"})
+        with contextlib.suppress(TimeoutError):
+            later.result(0.05)  # without a lock it would be through by now
+        disk.set()
+        assert [earlier.result(20), later.result(20)] == [None, None]
+    assert state.learnt("records") == b"new"
 
 
 @pytest.mark.parametrize(
