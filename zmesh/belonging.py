@@ -2,7 +2,8 @@
 
 Rules
  1. When any of the three changes the roster, the engine gets the new one within the same turn or, if many records
-    arrive at once, a moment later. The records of those who left are then forgotten.
+    arrive at once, a moment later. The records of those who left are then forgotten, as are those of peers that the
+    operator takes back.
  2. The chain determines which mesh this is: a node that learns the genesis only after its start moves over then.
  3. What a node knows of others is kept on disk and judged again when it is read: being on disk earns no trust.
 """
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from zmesh.core import wire
 from zmesh.core.engine import Engine
 from zmesh.core.errors import ConfigError, WireError
-from zmesh.core.events import Event, HandlersChanged, JoinNetwork, Located, RosterChanged
+from zmesh.core.events import AddPeer, Event, HandlersChanged, JoinNetwork, Located, RemovePeer, RosterChanged
 from zmesh.core.now import Now
 from zmesh.core.types import EMPTY_ROSTER, PeerKey
 from zmesh.handlers import Record, Records
@@ -220,6 +221,22 @@ class Belonging:
         self._apply_soon(now)
         return succeeds
 
+    def vouched(self, event: Event) -> None:
+        """The operator added a peer by hand, or took it back: ask for its record, or forget it.
+
+        The engine forgets where the peer was. A record that stayed here would be no news when it comes again, and
+        the engine would not be told.
+        """
+        node = self._node
+        if node is None:
+            return  # the first questions are still to be asked
+        held = node.records.records
+        if isinstance(event, AddPeer) and event.member.key not in held:
+            node.records.ask_soon(read_clocks())
+            node.submit(HandlersChanged())
+        elif isinstance(event, RemovePeer) and event.key not in self._roster.keys:
+            node.records.retain(held.keys() - {event.key})
+
     # ------------------------------------------------------------ what goes out
 
     def _apply_soon(self, now: Now) -> None:
@@ -252,7 +269,8 @@ class Belonging:
     def _locate(self, record: Record) -> None:
         """Tell the engine where a peer is by its own word; one without an address stays where it was met.
 
-        The engine takes this of members only, so it is said of each new record and of each new member.
+        The engine takes this of members only, so it is said of each new record and of each new member of the roster; of
+        a peer that is new by hand, no record is held.
         """
         if self._node is not None and record.endpoints:
             self._node.submit(Located(record.key, record.endpoints))

@@ -28,7 +28,7 @@ from zmesh.core.bounds import AHEAD, AHEAD_MS, PAST_MS, Bounds
 from zmesh.core.engine import Engine
 from zmesh.core.envelope import Composer, Envelope
 from zmesh.core.errors import NotRunningError
-from zmesh.core.events import Broadcast, HandlersChanged, LinkClosed, Located, SendDirect, Start
+from zmesh.core.events import Broadcast, Event, HandlersChanged, LinkClosed, Located, SendDirect, Start
 from zmesh.core.types import Endpoint, MessageType, SendResult
 from zmesh.delegation import Delegation
 from zmesh.dialer import Dialer, resolve
@@ -208,7 +208,7 @@ class Running:
             )
         )
         node.submit(Start(await asyncio.to_thread(setup.state.reputation)))
-        setup.peers.attach(engine, node.submit, self.refuse_elsewhere)
+        setup.peers.attach(engine, self._vouched, self.refuse_elsewhere)
         self.belonging.attach(BelongingPorts(engine, self.handlers.records, node.submit, self._belonging_changed))
         ends.push_async_callback(self._end_background)
         self._spawn(self._bootstrap.run(), "bootstrap")
@@ -377,6 +377,11 @@ class Running:
         if is_elsewhere:
             self.handlers.records.move(self.server.advertised())
             self.node.submit(HandlersChanged())
+
+    def _vouched(self, event: Event) -> None:
+        """The operator adds a peer or takes it back."""
+        self.node.submit(event)
+        self.belonging.vouched(event)
 
     def _belonging_changed(self) -> None:
         self._dialer.join(self.belonging.network)

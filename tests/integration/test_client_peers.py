@@ -114,6 +114,17 @@ async def test_a_peer_without_an_address_can_still_dial_us() -> None:
         assert (await inbox.next()).payload == {"over": "its own connection"}
 
 
+async def test_the_record_of_a_deleted_peer_is_forgotten_and_comes_back_when_it_is_added_again() -> None:
+    """It says where the peer is: without it, nobody could dial a peer that was added without an address."""
+    async with client("a") as a, client("b") as b:
+        a.peers["b"] = card(b)
+        for _ in range(2):
+            b.peers["a"] = card(a, multiaddr="")
+            await until(lambda: b.peers["a"].multiaddr == card(a).multiaddr, a, b, seconds=60)
+            del b.peers["a"]
+            assert engine(a).me not in b.handlers.records.records
+
+
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "another name than its place": ({"peer_id": "c"}, "peer_id must be the name it is stored under, not 'c'"),
     "no key": ({"public_key": ""}, "public_key must be the 64 hex digits of an Ed25519 public key, not ''"),

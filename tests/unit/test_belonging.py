@@ -17,9 +17,9 @@ from tests.unit.virtual_time import in_virtual_time, moment
 from zmesh import belonging as module
 from zmesh.belonging import RENEW, Belonging, Ports
 from zmesh.bootstrap import Bootstrap
-from zmesh.core.events import Event, Located, RosterChanged
+from zmesh.core.events import AddPeer, Event, HandlersChanged, Located, RemovePeer, RosterChanged
 from zmesh.core.now import Now
-from zmesh.core.types import Endpoint, PeerKey
+from zmesh.core.types import Endpoint, Member, PeerKey
 from zmesh.core.wire import network_id
 from zmesh.handlers import Description, Record, encode_record
 from zmesh.handlers.standing import Standing
@@ -63,6 +63,7 @@ class Told:
         self.held: dict[PeerKey, Record] = {}
         self.retained: list[set[PeerKey]] = []
         self.restored: list[bytes] = []
+        self.asked: list[Now] = []
         records = SimpleNamespace(
             own=own,
             records=self.held,
@@ -70,7 +71,7 @@ class Told:
             retain=lambda keys: self.retained.append(set(keys)),
             restore=self.restored.append,
             export=lambda: b"all",
-            ask_soon=lambda now: None,
+            ask_soon=self.asked.append,
         )
         me = Identity.from_seed(bytes(32)).public if own is None else own.key
         self.belonging = Belonging(NETWORK, GENESIS, me, "registry")
@@ -155,6 +156,32 @@ async def test_a_revocation_takes_effect_although_its_record_is_not_taken(monkey
     assert told.rosters() == [{NODES[0].public}, set()]
     assert told.retained[-2:] == [{NODES[0].public}, set()], "with their records"
     told.belonging.detach()
+
+
+async def test_a_peer_added_by_hand_is_asked_for_and_its_record_forgotten_when_it_is_taken_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = Told(monkeypatch)
+    told.offer(record(SIGNERS[0], NODES[0]))
+    await told.rest(1)
+    for by, node in zip(SIGNERS[1:], NODES[1:], strict=False):
+        told.held[node.public] = record(by, node)
+    told.asked.clear()
+    told.events.clear()
+    told.retained.clear()
+
+    told.belonging.vouched(AddPeer(Member(NODES[0].public, "5A", "a")))
+    assert (told.asked, told.events) == ([], []), "its record is here, and it was located"
+    told.belonging.vouched(AddPeer(Member(NODES[3].public, "5D", "d")))
+    assert (len(told.asked), told.events) == (1, [HandlersChanged()])
+
+    told.belonging.vouched(RemovePeer(NODES[0].public))
+    assert told.retained == [], "the registry lists it"
+    told.belonging.vouched(RemovePeer(NODES[1].public))
+    assert told.retained == [{NODES[0].public, NODES[2].public}]
+    told.belonging.detach()
+    told.belonging.vouched(RemovePeer(NODES[2].public))
+    assert len(told.retained) == 1
 
 
 async def test_saved_records_wait_for_a_registry_that_names_somebody_and_are_read_once(
