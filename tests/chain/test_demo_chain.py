@@ -60,4 +60,4 @@ async def test_a_demo_that_is_ended_while_its_chain_starts_leaves_nothing_behind
             assert line, "the demo ended early"
         process.send_signal(signal.SIGTERM)
         _, err = await process.communicate()
-        assert (process.returncode, err.decode()) == (130, "stopped; no process is left\n")
+        assert (process.returncode, err.decode()) == (143, "stopped; no process is left\n")

@@ -94,14 +94,14 @@ async def test_ten_validators_learn_in_five_rounds_and_nothing_is_missed(tmp_pat
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_ctrl_c_leaves_no_process_behind(number: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
+async def test_a_stopped_demo_leaves_no_process_behind(number: signal.Signals, code: int, tmp_path: Path) -> None:
     async with demo(tmp_path, "--peers", "2", "--rounds", "1000", "--plain") as process:
         children = await validators_of(process)
         assert len(children) == 2
         process.send_signal(number)
         _, err = await process.communicate()
-        assert (process.returncode, err.decode()) == (130, "stopped; no process is left\n")
+        assert (process.returncode, err.decode()) == (code, "stopped; no process is left\n")
         assert not any(child.is_running() for child in children)
         assert os.listdir(tmp_path) == []
 

@@ -36,7 +36,8 @@ def run_demo(
 
     ``as_json``: one JSON object at the end instead. ``plain``: lines even on a terminal. ``on_chain``: a Substrate
     chain says who belongs, and signed records say where they are. The status is 0 if nothing was missed and the
-    accuracy is above 0.9, 1 if not, 2 if the demo cannot run here, 130 after Ctrl-C or SIGTERM.
+    accuracy is above 0.9, 1 if not, 2 if the demo cannot run here, 130 after Ctrl-C, 143
+    after SIGTERM.
 
     Raises ``ConfigError`` for numbers out of range.
     """
@@ -59,9 +60,9 @@ def run_demo(
     except ZmeshError as error:
         echo(f"the demo failed: {error}", err=True)
         return 1
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except (KeyboardInterrupt, asyncio.CancelledError) as end:
         echo("stopped; no process is left", err=True)
-        return 130
+        return 130 if isinstance(end, KeyboardInterrupt) else 143
     echo(json.dumps(score.to_dict(), indent=2) if as_json else f"\n{summary(score)}")
     return 1 if score.problems else 0
 
