@@ -103,7 +103,7 @@ _FRONT_DOOR = {
     "http_gets_over_limit_of_address": "A request, not a POST, was answered with 429: its address sends too many.",
     "http_gets_over_limit_of_everybody": "A request, not a POST, was answered with 429: all together send too many.",
     "http_posts_over_limit_of_address": "A POST was answered with 429: its address sends too many.",
-    "http_posts_over_limit_of_everybody": "A POST was answered with 429: all addresses together send too many.",
+    "http_posts_over_limit_of_everybody": "A POST was answered with 503: all addresses together send too many.",
 }
 
 _HANDLER = {
