@@ -14,7 +14,8 @@ Rules
  5. Places are counted in total and per address: one for each connection, and one more for the inner leg of a
     pass-through, from its dial to its end. Some are reserved for this machine's own probes.
  6. The rate at which an address may connect is limited: accepting a connection, and parsing what comes over it, costs
-    the event loop more time than it costs to send it.
+    the event loop more time than it costs to send it. Of this machine's own connections only those to the HTTP server
+    count: they may be those of a proxy's clients, while ZMTP may be that of a whole mesh on one machine.
  7. When all places are taken, the oldest HTTP connection makes way for a newcomer: a request that is meant to end has
     ended long before it is the oldest. One of this machine's own makes way only for another of its own.
 """
@@ -166,7 +167,7 @@ class FrontDoor:
     def enter(self, address: str) -> str | None:
         """Let a connection from ``address`` wait for its first byte: None, or the name of the limit that it exceeds."""
         bounds = self.bounds
-        if address not in OWN and not self._arrivals.take(address, time.monotonic()):
+        if address not in OWN and not self.may_come(address):
             return "too_often"
         if self._waiting[address] >= bounds.waiting_per_address:
             return "too_many_from_address"
@@ -176,6 +177,10 @@ class FrontDoor:
         if limit is None:
             self._waiting[address] += 1
         return limit
+
+    def may_come(self, address: str) -> bool:
+        """Charge ``address`` with one connection: False if it comes too often."""
+        return self._arrivals.take(address, time.monotonic())
 
     def spoke(self, address: str) -> None:
         """A connection from ``address`` no longer waits."""
@@ -281,6 +286,9 @@ class Visitor(asyncio.Protocol):
         door = self._door
         if data[0] == ZMTP:
             self._pass_through(transport, data)
+            return
+        if self._address in OWN and not door.may_come(self._address):
+            door.end(transport, "too_often")
             return
         # What is neither goes to the HTTP parser, too: it knows best how to answer with 400.
         door.count(spoken(data))

@@ -98,12 +98,11 @@ _FRONT_DOOR = {
     "door_http_too_much": "An HTTP connection was closed because it sent more bytes than a request may have.",
     "door_http_made_way": "The oldest HTTP connection was closed to make room for a new connection.",
     "http_malformed": "An HTTP request or its body was malformed.",
-    "http_broken_off": "An HTTP client hung up before its answer was complete.",
     "http_posts_broken_off": "The body of a POST did not arrive, or was malformed.",
     "http_gets_over_limit_of_address": "A request, not a POST, was answered with 429: its address sends too many.",
     "http_gets_over_limit_of_everybody": "A request, not a POST, was answered with 429: all together send too many.",
     "http_posts_over_limit_of_address": "A POST was answered with 429: its address sends too many.",
-    "http_posts_over_limit_of_everybody": "A POST was answered with 429: all addresses together send too many.",
+    "http_posts_over_limit_of_everybody": "A POST was answered with 503: all addresses together send too many.",
 }
 
 _HANDLER = {

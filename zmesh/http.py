@@ -214,16 +214,13 @@ def make_runner(app: App, limits: HttpLimits) -> web.ServerRunner:
 
 
 def _is_fault_of_ours(record: logging.LogRecord, counters: Counter[str]) -> bool:
-    """Keep only our own bugs: aiohttp logs a traceback for each malformed request or body, and each client that hangs
-    up."""
+    """Keep only our own bugs: aiohttp logs a traceback for each malformed request or body, though not for a client that
+    hangs up."""
     from aiohttp import web
     from aiohttp.http_exceptions import HttpProcessingError
 
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, ConnectionError):
-        counters["http_broken_off"] += 1
-    elif isinstance(error, HttpProcessingError | web.RequestPayloadError):
-        counters["http_malformed"] += 1
-    else:
+    if not isinstance(error, HttpProcessingError | web.RequestPayloadError):
         return True
+    counters["http_malformed"] += 1
     return False

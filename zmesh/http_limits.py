@@ -67,8 +67,8 @@ class HttpLimits:
 
     def __init__(self) -> None:
         self.counters: Counter[str] = Counter()
-        """Refusals, by whose limit was reached; bodies that were let in and did not arrive; and what is counted instead
-        of logged: malformed HTTP, and connections that broke off."""
+        """Refusals, by whose limit was reached; bodies that were let in and did not arrive; and, counted instead of
+        logged, malformed HTTP."""
         self.posts = Requests("posts", self.counters, (POST_RATE, POST_BURST), (POST_RATE_OF_ALL, POST_BURST_OF_ALL))
         self.gets = Requests("gets", self.counters, (GET_RATE, GET_BURST), (GET_RATE_OF_ALL, GET_BURST_OF_ALL))
         """All requests but posts: one that only gets 404 or 405 costs as much."""

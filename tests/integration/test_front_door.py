@@ -250,15 +250,20 @@ async def test_a_flood_of_a_thousand_connections_is_bounded_and_the_mesh_goes_on
     assert b"healthy" in await told(door.port, b"GET /health HTTP/1.0\r\n\r\n")
 
 
-async def test_how_often_an_address_may_come_has_a_rate_but_for_this_machines_own(house: House) -> None:
-    door = await house.door(NOWHERE, DoorBounds(rate=1e-9, burst=3))
-    answers = [await told(door.port, ASK_AND_GO, FIRST) for _ in range(5)]
-    assert [answer[:15] for answer in answers] == [b"HTTP/1.0 200 OK"] * 3 + [b""] * 2
+async def test_how_often_an_address_may_come_has_a_rate_but_for_zmtp_of_this_machine(house: House) -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    door = await house.door(await house.backend(hang_up), DoorBounds(rate=1e-9, burst=3))
+    for address in ("127.0.0.1", FIRST):
+        answers = [await told(door.port, ASK_AND_GO, address) for _ in range(5)]
+        assert [answer[:15] for answer in answers] == [b"HTTP/1.0 200 OK"] * 3 + [b""] * 2
+    assert await told(door.port, b"\r\n") == b"", "whatever the HTTP server would have to parse"
     assert (await told(door.port, ASK_AND_GO, SECOND)).startswith(b"HTTP/1.0 200")
-    for _ in range(5):
-        assert (await told(door.port, ASK_AND_GO)).startswith(b"HTTP/1.0 200")
-    assert house.counted == {"door_http": 9, "door_too_often": 2}
-    assert (door._open, door._places) == ({}, {})
+    for address in ("127.0.0.1", "127.0.0.1", FIRST):
+        await told(door.port, b"\xff", address)
+    assert house.counted == {"door_http": 7, "door_too_often": 6, "door_zmtp": 2}
+    assert (door._open, door._http, door._places) == ({}, {}, {})
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aiohttp import ClientConnectionResetError, web
+from aiohttp import web
 
 from tests.unit.http_support import ANSWERS, HEALTH, NEW, exchange, get, make, serving, taking
 from zmesh.core.types import Endpoint
 from zmesh.handlers import Offer, RecordOutcome
 from zmesh.handlers.standing import Standing
-from zmesh.http import MAX_BODY, MAX_LINE, STATUSES
+from zmesh.http import MAX_BODY, MAX_LINE, STATUSES, json_answer
 from zmesh.http_client import MAX_ANSWER, Posted, fetch_record, post_record
 from zmesh.http_limits import HttpLimits
 
@@ -107,22 +107,47 @@ async def test_what_is_no_request_is_refused_without_a_line_in_the_log(
     assert caplog.records == []
 
 
-async def test_a_connection_that_breaks_off_is_counted_and_not_logged_and_a_fault_of_ours_is(
+async def test_what_is_malformed_is_counted_and_not_logged_and_a_fault_of_ours_is(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Wherever it shows; and each node counts its own."""
-    raised: list[Exception] = [ClientConnectionResetError("Cannot write to closing transport"), LookupError("a bug")]
+    """Whatever it is; and each node counts its own."""
+    raised: list[Exception] = [ConnectionResetError("of ours"), LookupError("a bug")]
 
     async def app(_request: web.BaseRequest) -> web.Response:
         raise raised.pop(0)
 
     here, elsewhere = HttpLimits(), HttpLimits()
     async with serving(app, here) as endpoint, serving(app, elsewhere):
-        assert (await exchange(endpoint, get("/health")))[0] == 500
+        assert (await exchange(endpoint, get("/" + "x" * 2 * MAX_LINE)))[0] == 400
         assert caplog.records == []
-        assert (await exchange(endpoint, get("/health")))[0] == 500
-    assert (here.counters, elsewhere.counters) == ({"http_broken_off": 1}, {})
-    assert "LookupError: a bug" in caplog.text
+        for fault in ("ConnectionResetError: of ours", "LookupError: a bug"):
+            assert (await exchange(endpoint, get("/health")))[0] == 500
+            assert fault in caplog.text
+    assert (here.counters, elsewhere.counters) == ({"http_malformed": 1}, {})
+
+
+@pytest.mark.parametrize("leave", ["fin", "rst"])
+async def test_whoever_hangs_up_before_its_answer_is_not_logged(leave: str, caplog: pytest.LogCaptureFixture) -> None:
+    limits = HttpLimits()
+    asked, gone = asyncio.Event(), asyncio.Event()
+
+    async def app(request: web.BaseRequest) -> web.Response:
+        asked.set()
+        with pytest.raises((OSError, web.RequestPayloadError)):
+            await request.content.read()
+        gone.set()
+        return json_answer({})
+
+    async with serving(app, limits) as endpoint:
+        _, writer = await asyncio.open_connection(*endpoint)
+        writer.write(get("/health", extra="Content-Length: 1\r\n"))
+        await asked.wait()
+        if leave == "rst":
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        await gone.wait()
+    assert limits.counters == {}
+    assert caplog.records == []
 
 
 async def test_a_large_body_is_refused_with_its_method() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.unit.http_support import ANSWERS, HEALTH, NEW, exchange, get, make, serving, taking
+from zmesh.counted import LAYERS
 from zmesh.http import App
 from zmesh.http_client import fetch_record
 from zmesh.http_limits import (
@@ -170,3 +171,6 @@ async def test_what_everybody_asks_too_often_gets_429_too_for_503_says_that_ther
 
     assert made == []
     assert limits.counters == {"http_gets_over_limit_of_everybody": 1, "http_posts_over_limit_of_everybody": 1}
+    meanings = LAYERS["front_door"].events
+    assert "answered with 429:" in meanings["http_gets_over_limit_of_everybody"]
+    assert "answered with 503:" in meanings["http_posts_over_limit_of_everybody"]

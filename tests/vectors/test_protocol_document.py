@@ -151,6 +151,7 @@ def test_the_numbers_of_dialling_bootstrap_and_introducing_are_those_of_the_code
         f"ask otherwise {http_limits.GET_BURST:g} times at once and {http_limits.GET_RATE:g} times a second",
         f"all together {http_limits.GET_BURST_OF_ALL:g} and {http_limits.GET_RATE_OF_ALL:g} times",
         f"that sends nothing for {DoorBounds().first_byte:g} s is closed",
+        f"may connect {DoorBounds().burst:g} times at once and {DoorBounds().rate:g} times a second",
         f"has {DoorBounds().http_time:g} s for request and answer",
         f"closed if it sends more than {DoorBounds().http_bytes // 1024} KiB",
         f"introduce {introductions.INTRODUCER_BURST:g} at once and {introductions.INTRODUCER_RATE:g} a second",
