@@ -30,7 +30,7 @@ SECONDS = 240
 """Above what ten interpreters need to start, and five rounds, on a busy machine; an idle one takes twenty."""
 SUMMARY = (
     r"accuracy     \d\.\d{3} on 360 unseen digits "
-    r"\(target: above 0\.9; each alone reaches 0\.\d{3}\)",
+    r"\(target: above 0\.9; each alone: 0\.\d{3}\)",
     r"deliveries   \d+/\d+: \d+/\d+ announcements by gossip, \d+/\d+ deltas straight back",
     r"propagation  p50 \d+\.\d ms, p99 \d+\.\d ms, from announcement to handler",
     r"copies       \d+\.\d\d per delivery of gossip",
@@ -321,7 +321,7 @@ def test_a_run_that_missed_nothing_ends_well_and_says_how_well(
     assert ending(score, monkeypatch) == 0
     assert capsys.readouterr().out.splitlines() == [
         "",
-        "accuracy     1.000 on 360 unseen digits (target: above 0.9; each alone reaches 0.500)",
+        "accuracy     1.000 on 360 unseen digits (target: above 0.9; each alone: 0.500)",
         "deliveries   6/6: 4/4 announcements by gossip, 2/2 deltas straight back",
         "propagation  p50 20.0 ms, p99 40.0 ms, from announcement to handler",
         "copies       2.25 per delivery of gossip",

@@ -172,7 +172,7 @@ def summary(score: Score) -> str:
     sent, should_send = score.sent_back
     lines = [
         f"accuracy     {score.accuracy:.3f} on {HELD_OUT} unseen digits "
-        f"(target: above {ENOUGH}; each alone reaches {score.alone:.3f})",
+        f"(target: above {ENOUGH}; each alone: {score.alone:.3f})",
         f"deliveries   {heard + sent}/{should_hear + should_send}: {heard}/{should_hear} announcements by gossip, "
         f"{sent}/{should_send} deltas straight back",
         f"propagation  p50 {score.delay(50) * 1000:.1f} ms, p99 {score.delay(99) * 1000:.1f} ms, "
