@@ -130,6 +130,11 @@ class Bound(NamedTuple):
         self.socket.close(0)
 
 
+_contexts: set[zmq.Context[ZmqSocket]] = set()
+"""Those that were not terminated. If Python collected one, because its event loop ended before the node did, pyzmq
+would terminate it in the midst of whatever runs, and wait for its sockets for ever."""
+
+
 class Sockets:
     """One context and the sockets in it."""
 
@@ -137,8 +142,14 @@ class Sockets:
         self.bounds = bounds
         self.context: zmq.Context[ZmqSocket] = zmq.Context(io_threads=1)
         self.context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
+        _contexts.add(self.context)
         self._identity = identity
         self._monitors = 0
+
+    def terminate(self) -> None:
+        """Blocks until all that lingers in closed sockets is sent, or their lingers are over."""
+        self.context.term()
+        _contexts.discard(self.context)
 
     def bound(self, kind: int, host: str, port: int, setting: str) -> Bound:
         """A CURVE server socket on ``host`` and ``port`` (0: any).

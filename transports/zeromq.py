@@ -95,7 +95,7 @@ class ZeroMqTransport:
             for socket in bound:
                 socket.close()
             self._zap.close(0)
-            self._sockets.context.term()
+            self._sockets.terminate()
             raise
         self._read_zap(self._zap)
         router, publisher = bound
@@ -214,18 +214,21 @@ class ZeroMqTransport:
         self._publisher.close(linger)
         self._zap_drain.close()
         self._zap.close(0)
-        if not await _terminated(self._sockets.context, deadline):
+        if not await _terminated(self._sockets, deadline):
             self._counters["stop_deadline"] += 1
             log.warning("transport_stop_deadline", seconds=deadline)
         forked.listeners.pop(self, None)
 
 
-async def _terminated(context: zmq.Context[ZmqSocket], deadline: float) -> bool:
-    """Terminate ``context``; True if that took at most ``deadline`` seconds. It blocks until all that lingers is sent,
-    which this loop may be carrying, and ends on its own, as every linger is bounded."""
+async def _terminated(sockets: Sockets, deadline: float) -> bool:
+    """Terminate them; True if that took at most ``deadline`` seconds.
+
+    It blocks until all that lingers is sent, which this loop may be carrying, and ends on its own, as every linger is
+    bounded.
+    """
     try:
         async with asyncio.timeout(deadline):
-            await aside(context.term, "zmesh-term")
+            await aside(sockets.terminate, "zmesh-term")
     except TimeoutError:
         return False
     return True

@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 
 import pytest
 
 from tests.contract.peers import settle
-from tests.support import Inbox, client, mesh
+from tests.integration.command_line import environment
+from tests.support import PATIENCE, Inbox, client, mesh
 from zmesh import MeshMessage, MeshNetworkClient, MessageType, NotRunningError, PeerInfo
 from zmesh.core.events import Wake
 from zmesh.handlers import Description, RecordOutcome
 from zmesh.registry import OnChange, RegistryStatus, ValidatorSet
+
+FORGETFUL = """
+import asyncio, gc
+from tests.support import card, client
+
+async def main():
+    a, b = client("a"), client("b")
+    await a.start()
+    await b.start()
+    a.peers["b"], b.peers["a"] = card(b), card(a)
+    await a.wait_for_links(1)
+    asyncio.ensure_future(a.stop())
+    await asyncio.sleep(0)
+
+for _ in range(2):
+    asyncio.run(main())
+    gc.collect()
+print("went on")
+"""
 
 
 class Slow:
@@ -212,3 +233,20 @@ async def test_another_loop_or_thread_is_refused_with_a_sentence(caplog: pytest.
         assert refused == [sentence] * 6
         assert not caplog.records
         assert a.is_running
+
+
+async def test_a_program_whose_event_loop_ended_before_its_nodes_did_goes_on_and_ends() -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "ignore", "-c", FORGETFUL),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(),
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            told, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert (told, process.returncode) == (b"went on\n", 0)
