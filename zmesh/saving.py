@@ -1,4 +1,4 @@
-"""Saves what was learnt, at intervals and at the end: a crash loses little, and a stop nothing.
+"""Saves what was learnt, at intervals and at the end, so that a crash loses little.
 
 Rules
  1. It is gathered on the event loop, where nothing else runs meanwhile, and written aside, as the application may keep
