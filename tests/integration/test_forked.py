@@ -76,6 +76,7 @@ def check():
     assert [is_gone(each.fileno()) for each in others] == [False] * 6
     assert [os.get_blocking(each.fileno()) for each in pair] == [True, True]
     assert socket.getdefaulttimeout() == 60
+    assert not (forked.listeners or forked.connections or forked.locks)
     os.close(lock)
     mine = tempfile.TemporaryFile()
     assert mine.fileno() == lock
