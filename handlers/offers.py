@@ -15,8 +15,8 @@ from enum import StrEnum, unique
 from typing import Final, NamedTuple
 
 from zmesh.core.envelope import Signer
-from zmesh.core.types import Verdict
-from zmesh.handlers.record import Record, Verify
+from zmesh.core.types import Verdict, VerifySignature
+from zmesh.handlers.record import Record
 from zmesh.handlers.standing import Standing
 
 
@@ -76,7 +76,7 @@ class RecordPorts:
     signer: Signer
     network: bytes
     """32 bytes, the network id of the mesh."""
-    verify: Verify
+    verify: VerifySignature
     judge: Judge
     """Tells whether its key belongs: only members may have a record."""
     accepted: Callable[[Record], bool] = _nobody

@@ -21,7 +21,7 @@ import msgpack
 
 from zmesh.core.bounds import MAX_DELEGATION, MAX_ENDPOINTS, MAX_HOST, MAX_NAME
 from zmesh.core.errors import ConfigError
-from zmesh.core.types import Endpoint, PeerKey
+from zmesh.core.types import Endpoint, PeerKey, VerifySignature
 from zmesh.core.wire import KEY_SIZE, SIGNATURE_SIZE, digest32, malformed, unpack
 from zmesh.handlers.schema import Check, blob, items, text, whole
 
@@ -38,8 +38,6 @@ MAX_WIRE_VERSIONS: Final = 8
 
 Sign = Callable[[bytes], bytes]
 """64 bytes, the Ed25519 signature over the argument."""
-Verify = Callable[[PeerKey, bytes, bytes], bool]
-"""``(key, data, signature)``: True if that is the key's Ed25519 signature over data. Never raises."""
 
 _port = whole(1, 65_535)
 _short = text(MAX_HOST)
@@ -210,7 +208,7 @@ def decode_record(encoded: bytes) -> Record:
     )
 
 
-def verify_record(record: Record, verify: Verify) -> bool:
+def verify_record(record: Record, verify: VerifySignature) -> bool:
     """True if ``record.key`` signed it. The only call here that costs an Ed25519 verification."""
     body, signature = record.encoded[:-SIGNATURE_SIZE], record.encoded[-SIGNATURE_SIZE:]
     return verify(record.key, _signing_input(body), signature)

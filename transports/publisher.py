@@ -86,15 +86,11 @@ class Publisher:
         self.connections = Connections("gossip", publisher, bounds, counters, self._gone)
         self._drain = Drain(publisher.socket, self._read, self._turn_ends, counters, idle=self._in_step)
 
-    def has_lane(self, key: PeerKey) -> bool:
-        """True if ``key`` has an accepted subscription."""
-        return key in self._lanes
-
-    def send(self, key: PeerKey, frames: Frames) -> bool:
-        """Publish to the subscription of ``key``; False if there is none or if its queue is full, which is counted."""
+    def send(self, key: PeerKey, frames: Frames) -> bool | None:
+        """Publish to the subscription of ``key``: None if there is none, False if its queue is full."""
         lane = self._lanes.get(key)
         if lane is None:
-            return False
+            return None
         taken = self._take(lane, pack(frames))
         if not taken:
             self._counters["gossip_lane_full"] += 1

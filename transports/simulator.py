@@ -131,7 +131,8 @@ class Simulation:
             act.Offence: self._offence,
             act.Failed: self._failed,
         }
-        self._act |= dict.fromkeys((act.Dropped, act.Composed, act.LinkLive, act.LinkDown, act.Notice), self._ignore)
+        for unused in (act.Dropped, act.Composed, act.LinkLive, act.LinkDown, act.Notice):
+            self._act[unused] = lambda life, action: None
         draw = Random(f"{seed}/start").random
         for seat in self._seats:
             self._lives.append(self._born(seat, int(EPOCH)))
@@ -235,9 +236,9 @@ class Simulation:
         """Give these nodes (None: all) a new roster."""
         if nodes is None:
             self.roster = roster
-        for number in range(len(self._lives)) if nodes is None else sorted(nodes):
-            if self._lives[number].alive:
-                self._step(self._lives[number], ev.RosterChanged(roster))
+        for life in self._lives if nodes is None else [self._lives[number] for number in sorted(nodes)]:
+            if life.alive:
+                self._step(life, ev.RosterChanged(roster))
 
     def remove(self, node: int) -> None:
         """Remove this node from the registry; all others are notified at once."""
@@ -303,8 +304,11 @@ class Simulation:
     # ------------------------------------------------------------ the actions of an engine
 
     def _step(self, life: Life, event: ev.Event) -> list[act.Action]:
-        actions = life.engine.handle(event, Now(self.time, EPOCH + self.time + life.skew))
+        now = Now(self.time, EPOCH + self.time + life.skew)
+        actions = life.engine.handle(event, now)
         for action in actions:
+            self._act[type(action)](life, action)
+        for action in life.engine.finish(now):
             self._act[type(action)](life, action)
         return actions
 
@@ -361,8 +365,7 @@ class Simulation:
         delivery = Delivery(self.time, node, author, envelope.kind, envelope.id, action.payload, direct)
         self.deliveries.append(delivery)
         self._note(node, 0, envelope.id)
-        sent = self.published.get(envelope.id)
-        if sent is not None:
+        if (sent := self.published.get(envelope.id)) is not None:
             sent.delivered_to(node, self.time)
         busy = [callback(self, delivery) is False for callback in self._callbacks.get(envelope.kind, ())]
         if action.receipt or any(busy):
@@ -389,9 +392,6 @@ class Simulation:
 
     def _failed(self, life: Life, action: act.Failed) -> None:
         raise action.error
-
-    def _ignore(self, life: Life, action: act.Action) -> None:
-        """Actions meant for an operator, or counted elsewhere."""
 
     def _note(self, node: int, what: int, data: bytes) -> None:
         self._hash.update(_MARK.pack(round(self.time * 1e9), node, what) + data)

@@ -158,8 +158,8 @@ class ZeroMqTransport:
         """Queue one message to ``key``; False when nothing was queued."""
         if not self._running:
             return False
-        if gossip and self._publisher.has_lane(key):
-            return self._publisher.send(key, frames)
+        if gossip and (taken := self._publisher.send(key, frames)) is not None:
+            return taken
         dial = self._dials.get(key)
         if dial is not None and dial.up:
             return dial.send(frames)

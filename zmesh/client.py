@@ -115,8 +115,6 @@ class MeshNetworkClient:
         """Tasks that wait for ``stop`` to finish, handlers among them."""
         self._broadcasts = 0
         self._pause = 0.0
-        self._clear_at = 0.0
-        """Monotonic seconds from which others accept the next broadcast."""
 
     def __repr__(self) -> str:
         state = "running" if self.is_running else "stopped"
@@ -192,7 +190,6 @@ class MeshNetworkClient:
             raise NotRunningError(f"{self.peer_id} is already running: stop() it before starting it again")
         self._take_renewed_delegation()
         self._life = Running(self._setup)
-        self._clear_at = 0.0
         self._starting = asyncio.ensure_future(self._life.start())
         try:
             await self._starting
@@ -290,15 +287,13 @@ class MeshNetworkClient:
         ``start``.
         """
         kind = _kind(message_type)
-        while (wait := self._clear_at - time.monotonic()) > 0:
-            self._here()
-            await asyncio.sleep(min(wait, MAX_WAIT))
         life = self._here()
+        while (wait := life.engine.clear_at - time.monotonic()) > 0:
+            await asyncio.sleep(min(wait, MAX_WAIT))
+            life = self._here()
         actions = await life.publish(Broadcast(kind, payload, ttl))
         published = next(action for action in actions if isinstance(action, Published))
         message = MeshMessage.of(published.envelope, life.engine.peers.myself, payload)
-        if published.pause:
-            self._clear_at = time.monotonic() + published.pause
         self._broadcasts += 1
         if published.links and life.reached_nobody(published.envelope):
             self._pause = min(MAX_PAUSE, max(0.001, self._pause * 2))

@@ -2,12 +2,12 @@
 
 Rules
  1. Every entry point ends in the same step: handle the event, carry out the actions, start the application's handlers
-    if there is work for them, re-arm one timer.
- 2. A step is never re-entered: what happens while actions are carried out is queued. The clocks are read once per step,
-    and again after each round of verification, which is what takes time in a step.
- 3. Signatures are verified inline while there are few (a thread costs more than it saves) and in threads when a batch
-    brings many. When the threads are busy the loop verifies, too, which holds back the sockets: that back-pressure, and
-    not a growing queue, bounds a flood.
+    if there is work for them, let the engine finish what nobody waits for, re-arm one timer.
+ 2. A step is never re-entered: what happens while actions are carried out is queued. The clocks are read once per step:
+    the signatures of one batch take a few milliseconds.
+ 3. The engine verifies signatures itself while there are few (a thread costs more than it saves). When a batch brings
+    many, it asks, and threads verify them. When those are busy the loop does, too, which holds back the sockets: that
+    back-pressure, and not a growing queue, bounds a flood.
  4. What the engine asks of the application goes through ``Application``, synchronously.
 """
 
@@ -180,15 +180,13 @@ class Node:
         Raises ``PayloadError`` as the engine does. Must not be called from within a step.
         """
         self._stepping = True
+        now = read_clocks()
         try:
-            actions = self.engine.handle(event, read_clocks())
+            actions = self.engine.handle(event, now)
             self._carry_out(actions)
         finally:
             self._stepping = False
-            if self._events:
-                self._step()
-            else:
-                self._set_timer()
+            self._finish(now)
         return actions
 
     def _step(self) -> None:
@@ -199,13 +197,26 @@ class Node:
         try:
             while events := self._events:
                 self._events = []  # collects what the actions lead to
-                self._carry_out(self.engine.handle_all(events, now))
+                many = self._pool is not None and len(events) >= POOL_FROM
+                self._carry_out(self.engine.handle_all(events, now, ask=many))
                 if self._unverified and not self._events:
                     self._verify_collected()
                     now = read_clocks()
         finally:
             self._stepping = False
             self._application.stepped()
+            self._finish(now)
+
+    def _finish(self, now: Now) -> None:
+        """The end of a step: what nobody waits for, what that leads to, and the timer."""
+        self._stepping = True
+        try:
+            self._carry_out(self.engine.finish(now))
+        finally:
+            self._stepping = False
+        if self._events:
+            self._step()
+        else:
             self._set_timer()
 
     def _carry_out(self, actions: list[Action]) -> None:

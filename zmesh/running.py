@@ -180,7 +180,9 @@ class Running:
             phase=self._rng.random(),
         )
         composer, peer_id = Composer(identity, network, epoch), settings.peer_id
-        engine = Engine(composer, self._rng, peer_id=peer_id, bounds=setup.bounds, handlers=self.handlers)
+        engine = Engine(
+            composer, self._rng, peer_id=peer_id, bounds=setup.bounds, handlers=self.handlers, verify=verify
+        )
         self._node = node = Node(engine, self._transport, self, self._dialer, verify_threads=settings.verify_threads)
         ends.push_async_callback(self._saving.finish, settings.stop_timeout / 8)
         ends.push_async_callback(self.server.stop)

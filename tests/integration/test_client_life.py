@@ -129,7 +129,7 @@ async def test_stopping_says_goodbye_so_that_others_know_at_once() -> None:
 
 async def test_stopping_answers_whoever_waits_for_an_answer() -> None:
     async with mesh("a", "b") as (a, b):
-        engine(b).handle_all = lambda events, now: []  # type: ignore[method-assign]
+        engine(b).handle_all = lambda events, now, *, ask: []  # type: ignore[method-assign, misc, assignment]
         waiting = asyncio.create_task(a.send("b", MessageType.GOSSIP, {}, timeout=60))
         await asyncio.sleep(0)
         await a.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,6 +56,19 @@ async def test_gossip_reaches_everybody_once_signed_by_its_author() -> None:
         assert own.is_empty
         assert all(inbox.is_empty for inbox in heard)
         assert all(sent.message_id in one.seen_messages for one in (a, b, c))
+
+
+async def test_a_handler_finds_its_message_seen_and_counted_although_it_came_before_the_rest_was_done() -> None:
+    async with mesh("a", "b") as (a, b):
+        found: list[tuple[bool, Mapping[str, int]]] = []
+        votes = b.handlers.votes
+        b.register_handler(
+            MessageType.CONSENSUS_VOTE,
+            lambda vote: found.append((vote.message_id in b.seen_messages, votes.tally("p").counts)),
+        )
+        await a.broadcast(MessageType.CONSENSUS_VOTE, {"proposal_id": "p", "choice": "yes"})
+        await until(lambda: found != [], b)
+        assert found == [(True, {"yes": 1})]
 
 
 async def test_a_ttl_of_one_stops_after_one_hop() -> None:
@@ -159,7 +173,7 @@ async def test_an_acknowledgement_that_never_comes_is_a_timeout() -> None:
     """The recipient is linked, and then stands still: what was sent may or may not have been taken."""
     async with mesh("a", "b") as (a, b):
         node, still = b._running().node, engine(b)
-        node.engine = SimpleNamespace(handle_all=lambda events, now: [])  # type: ignore[assignment]
+        node.engine = SimpleNamespace(handle_all=lambda events, now, *, ask: [], finish=lambda now: [])  # type: ignore[assignment]
         assert await a.send("b", MessageType.GOSSIP, {}, timeout=0.4) is SendResult.TIMEOUT
         node.engine = still
         assert await a.send("b", MessageType.GOSSIP, {})
@@ -413,8 +427,8 @@ async def test_an_author_sends_no_faster_than_others_take_what_it_sends() -> Non
         assert sorted([(await heard.next()).payload["n"] for _ in range(4)]) == [0, 1, 2, 3]
         await settle()
         assert [one.done() for one in sending] == [True] * 4 + [False] * 6
-        assert a._clear_at > time.monotonic() + 60
-        a._clear_at = 0.0  # as if it were over
+        assert engine(a).clear_at > time.monotonic() + 60
+        engine(a)._context.rates.clear_at = 0.0  # as if it were over
         sending.append(asyncio.create_task(a.broadcast(MessageType.GOSSIP, {"n": 10})))
         await sending[-1]
         assert sending[-1].result().message_id in a.seen_messages

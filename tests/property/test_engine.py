@@ -14,7 +14,7 @@ from tests.property.test_wire import mutated, values
 from tests.unit.core_support import ME, NETWORK, NOON, Bench, Person, short
 from tests.unit.handlers_support import verify
 from zmesh.core import wire
-from zmesh.core.actions import Action, Deliver, Dropped, Offence
+from zmesh.core.actions import Action, Deliver, Dropped, Offence, Verify, WakeAt
 from zmesh.core.envelope import Envelope
 from zmesh.core.errors import WireError
 from zmesh.core.events import Broadcast, LinkClosed, LinkOpened, SendDirect, SendRefused
@@ -112,7 +112,7 @@ events = st.one_of(
 # ---------------------------------------------------------------- what must hold
 
 
-def among_others() -> Bench:
+def among_others(**how: Any) -> Bench:
     handlers = default_handlers(
         lambda: {"status": "healthy"},
         RecordPorts(ME, NETWORK, verify, lambda key: Standing.ADMITTED),
@@ -122,7 +122,7 @@ def among_others() -> Bench:
     handlers.records.describe(Description("me"))
     # New people each time: how far they have counted must not depend on the examples before.
     others = [Person(number) for number in (2, 3, 4)]
-    bench = Bench(others, handlers=handlers)
+    bench = Bench(others, handlers=handlers, **how)
     bench.connect(*others)
     return bench
 
@@ -158,6 +158,34 @@ def is_message(some: Frames) -> bool:
         return wire.decode_body(some[1]).kind not in (wire.HELLO_CODE, wire.ACK_CODE)
     except WireError:
         return False
+
+
+def what_happened(happenings: list[Any], **how: Any) -> tuple[list[str], ...]:
+    """All that an engine did, and what it knows afterwards; but not whom it asked to verify, or when to be woken."""
+    bench = among_others(**how)
+    for happening in [*happenings, *happenings]:  # most of what comes once comes again
+        if isinstance(happening, tuple):
+            bench.receive(MALLORY, happening)
+        elif isinstance(happening, float):
+            bench.advance(happening)
+        else:
+            bench.handle(happening)
+    bench.advance(1.0)
+    engine = bench.engine
+    return (
+        [repr(action) for action in bench.actions if not isinstance(action, Verify | WakeAt)],
+        sorted(known.hex() for known in engine.seen),
+        [f"{reason} {count}" for reason, count in engine.drops.items() if count],
+        [f"{peer.peer_id} {engine.peers.reputation.score(peer, bench.now.mono)}" for peer in engine.peers],
+    )
+
+
+@given(st.lists(st.one_of(frames, frames, frames, events), max_size=25))
+def test_it_makes_no_difference_who_verifies_nor_how_late_the_rest_of_an_event_is_done(happenings: list[Any]) -> None:
+    asked = what_happened(happenings)
+    assert what_happened(happenings, lazy=True) == asked
+    assert what_happened(happenings, verify=verify) == asked
+    assert what_happened(happenings, verify=verify, lazy=True) == asked
 
 
 @given(st.lists(st.one_of(frames, frames, frames, events), max_size=25))

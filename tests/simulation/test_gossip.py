@@ -53,6 +53,17 @@ def test_a_hundred_nodes_miss_nothing_at_a_fifth_lost(seed: int) -> None:
     assert sim.offences == []
 
 
+def test_every_copy_is_counted_those_that_the_author_pushed_included() -> None:
+    sim = Simulation(seed=1, nodes=3)
+    assert sim.settle()
+    identifier = sim.broadcast(0, GOSSIP, {})
+    sim.run_for(2.0)
+
+    sent = sim.published[identifier]
+    # Two by the author, and one by each of the others to the other, as neither knows of the author's.
+    assert (sent.pushed, sent.arrived, sim.report().pushed_per_delivery) == (4, 4, 2.0)
+
+
 def test_links_come_up_and_messages_arrive_although_every_greeting_may_be_lost() -> None:
     sim = Simulation(seed=3, nodes=20, faults=[Loss(0.4)], settings=QUICK)
 

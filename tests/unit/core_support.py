@@ -23,7 +23,18 @@ from zmesh.core.envelope import Composer, Envelope
 from zmesh.core.events import Event, FrameReceived, LinkOpened, Receipt, RosterChanged, Start, Verified, Wake
 from zmesh.core.handler import Handler
 from zmesh.core.now import Now
-from zmesh.core.types import AckStatus, DropReason, Endpoint, Fault, Frames, Member, MessageType, PeerKey, Roster
+from zmesh.core.types import (
+    AckStatus,
+    DropReason,
+    Endpoint,
+    Fault,
+    Frames,
+    Member,
+    MessageType,
+    PeerKey,
+    Roster,
+    VerifySignature,
+)
 
 NETWORK = wire.network_id("core tests")
 NOON = Now(1000.0, 1_700_000_000.0)
@@ -117,6 +128,7 @@ def verify(action: Verify) -> bool:
 class Bench:
     """One engine among ``others``. ``inline`` False leaves every ``Verify`` in ``unverified`` for the test to answer.
 
+    With ``verify`` the engine checks signatures itself. ``lazy``: it has to finish only before time passes.
     ``queues`` decides for each direct message whether the application's queue takes it.
     """
 
@@ -127,13 +139,16 @@ class Bench:
         bounds: Bounds | None = None,
         handlers: Sequence[Handler] = (),
         inline: bool = True,
+        verify: VerifySignature | None = None,
+        lazy: bool = False,
         seed: int = 0,
         start: bool = True,
     ) -> None:
         self.now = NOON
         composer = Composer(ME, NETWORK, int(NOON.wall))
-        self.engine = Engine(composer, random.Random(seed), bounds=bounds, handlers=handlers)
+        self.engine = Engine(composer, random.Random(seed), bounds=bounds, handlers=handlers, verify=verify)
         self.inline = inline
+        self.lazy = lazy
         self.queues: Callable[[Deliver], bool] = lambda message: True
         self.actions: list[Action] = []
         self.unverified: list[Verify] = []
@@ -151,20 +166,28 @@ class Bench:
         begin = len(self.actions)
         events = [event]
         while events:
-            for action in self.engine.handle(events.pop(0), self.now):
-                self.actions.append(action)
-                if isinstance(action, WakeAt):
-                    self.wake_at = action.mono
-                elif isinstance(action, Verify):
-                    if self.inline:
-                        events.append(Verified(action.message_id, verify(action)))
-                    else:
-                        self.unverified.append(action)
-                elif isinstance(action, Deliver):
-                    queued = self.queues(action)
-                    if action.receipt or not queued:
-                        events.append(Receipt(action.envelope.id, action.envelope.author, queued))
+            events += self._carry_out(self.engine.handle(events.pop(0), self.now))
+            if not self.lazy:
+                events += self._carry_out(self.engine.finish(self.now))
         return self.actions[begin:]
+
+    def _carry_out(self, actions: list[Action]) -> list[Event]:
+        """The events that the actions lead to."""
+        events: list[Event] = []
+        for action in actions:
+            self.actions.append(action)
+            if isinstance(action, WakeAt):
+                self.wake_at = action.mono
+            elif isinstance(action, Verify):
+                if self.inline:
+                    events.append(Verified(action.message_id, verify(action)))
+                else:
+                    self.unverified.append(action)
+            elif isinstance(action, Deliver):
+                queued = self.queues(action)
+                if action.receipt or not queued:
+                    events.append(Receipt(action.envelope.id, action.envelope.author, queued))
+        return events
 
     def roster(self, others: Sequence[Person]) -> None:
         self.handle(RosterChanged(Roster.of([ME.member, *(person.member for person in others)])))
@@ -201,6 +224,7 @@ class Bench:
     def advance(self, seconds: float) -> list[Action]:
         """Let time pass, waking the engine exactly when it asked for it."""
         begin, end = len(self.actions), self.now.mono + seconds
+        assert self._carry_out(self.engine.finish(self.now)) == []
         while self.wake_at is not None and self.wake_at <= end:
             self._move(max(self.wake_at, self.now.mono))
             self.wake_at = None

@@ -76,7 +76,7 @@ class Life:
         self.pledging = Pledging(disk, self.votes, cast("Node", self))
 
     def ask(self, event: Event) -> list[Action]:
-        actions = self.engine.handle(event, self.now)
+        actions = [*self.engine.handle(event, self.now), *self.engine.finish(self.now)]
         self.sent += [action.envelope for action in actions if isinstance(action, Published)]
         return actions
 

@@ -63,7 +63,7 @@ def test_a_broadcast_is_signed_pushed_and_told_to_our_own_handler_but_not_delive
     made = bench(clockwork)
     made.handle(Broadcast(GOSSIP, {"n": 1}))
 
-    send, published = made.actions[:2]
+    published, send = made.actions[:2]
     assert isinstance(published, Published)
     assert send == Send(published.links, published.envelope.frames(5, 0), published.envelope.id, True)
     assert set(published.links) == {ALICE.public, BOB.public}

@@ -11,6 +11,7 @@ from zmesh.core.actions import Deliver, Published, WakeAt
 from zmesh.core.bounds import Bounds
 from zmesh.core.envelope import Envelope
 from zmesh.core.events import LinkClosed, SendRefused
+from zmesh.core.gossip import usual_ttl
 from zmesh.core.types import DropReason
 
 # ---------------------------------------------------------------- push
@@ -44,7 +45,15 @@ def test_with_very_many_links_nothing_is_pushed_to_all() -> None:
     "size, fanout, ttl", [(1, 5, 5), (10, 5, 6), (100, 5, 7), (100, 1, 11), (10_000, 5, 10), (2, 1, 5)]
 )
 def test_the_usual_ttl_grows_with_the_logarithm_of_the_mesh(size: int, fanout: int, ttl: int) -> None:
-    assert Bench(bounds=Bounds(fanout=fanout)).engine._gossip.default_ttl(size) == ttl
+    assert usual_ttl(fanout, size) == ttl
+
+
+def test_a_message_gets_the_usual_ttl_of_the_mesh_as_it_is_now() -> None:
+    made = bench(people(8), fanout=2)
+    assert publish(made).ttl == usual_ttl(2, 9) == 8
+
+    made.roster(people(2))
+    assert publish(made).ttl == usual_ttl(2, 3) == 6
 
 
 def test_an_explicit_ttl_is_signed_as_it_is() -> None:

@@ -40,9 +40,13 @@ class Asking:
             return [Verify(event.frames[0], AUTHOR.public, b"data", event.frames[1])]
         return []
 
-    def handle_all(self, events: list[Event], now: Now) -> list[Action]:
+    def handle_all(self, events: list[Event], now: Now, *, ask: bool = False) -> list[Action]:
         """As the engine's."""
         return [action for event in events for action in self.handle(event, now)]
+
+    def finish(self, now: Now) -> list[Action]:
+        """As the engine's."""
+        return []
 
     async def until(self, count: int) -> None:
         """Wait until so many answers came."""
@@ -132,9 +136,13 @@ class Sleeping:
         self.at -= 1.0
         return [WakeAt(self.at)]
 
-    def handle_all(self, events: list[Event], now: Now) -> list[Action]:
+    def handle_all(self, events: list[Event], now: Now, *, ask: bool = False) -> list[Action]:
         """As the engine's."""
         return [action for event in events for action in self.handle(event, now)]
+
+    def finish(self, now: Now) -> list[Action]:
+        """As the engine's."""
+        return []
 
 
 async def test_the_one_timer_is_set_anew_once_handlers_have_begun() -> None:

@@ -124,14 +124,10 @@ class Composed:
 
 @dataclass(slots=True)
 class Published:
-    """The answer to ``Broadcast``: signed, kept for repair, and pushed to ``links``.
-
-    ``pause``: seconds until the account may send its next message without exceeding the rate that others accept.
-    """
+    """The answer to ``Broadcast``: signed, and about to be pushed to ``links``."""
 
     envelope: Envelope
     links: tuple[PeerKey, ...]
-    pause: float = 0.0
 
 
 @dataclass(slots=True)

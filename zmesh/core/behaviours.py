@@ -46,24 +46,22 @@ class Behaviours:
         handler = self._of.get(envelope.kind)
         return Verdict.ACCEPT if handler is None else handler.validate(envelope, sender, payload, now)
 
-    def as_others_read(self, envelope: Envelope, payload: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The payload of our own message as all others decode, judge and count it: an application may pass values that
-        change when they are encoded, such as an enum that is a string."""
-        return wire.decode_payload(envelope.payload) if envelope.kind in self._of else payload
-
-    def check_own(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> None:
+    def check_own(self, envelope: Envelope, payload: Mapping[str, Any], now: Now) -> Mapping[str, Any]:
         """Check a message of our own before it is sent: a mistake must stay here and cost its author nothing.
 
-        Raises ``PayloadError`` or ``SelfHarmError``.
+        Returns its payload as all others decode, judge and count it: an application may pass values that change when
+        they are encoded, such as an enum that is a string. Raises ``PayloadError`` or ``SelfHarmError``.
         """
         handler = self._of.get(envelope.kind)
         if handler is None:
-            return
+            return payload
+        sender, payload = self._context.peers.myself, wire.decode_payload(envelope.payload)
         if handler.validate(envelope, sender, payload, now) is Verdict.REJECT:
             raise PayloadError(f"every peer would reject this {envelope.kind}: {handler.objection(envelope, payload)}")
         harm = handler.harm(envelope, sender, payload)
         if harm:
             raise SelfHarmError(f"this {envelope.kind} would harm its author: {harm}")
+        return payload
 
     def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> None:
         """Hand an accepted message, the node's own included, to its handler."""

@@ -4,9 +4,12 @@ Rules
  1. The engine creates it and hands it to its parts; nothing outside the core holds one.
  2. Parts act on the world only through ``out``. They report every dropped frame through ``drop`` and every fault
     through ``blame``, so that nothing is lost silently.
+ 3. What nobody waits for goes into ``rest``. It is done before the next event, so no event ever sees work half done.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from zmesh.core.actions import Action, Dropped, Failed, Offence
 from zmesh.core.bounds import Bounds
@@ -17,7 +20,7 @@ from zmesh.core.peers import Peers, Rng
 from zmesh.core.rates import AuthorRates
 from zmesh.core.seen import SeenStore
 from zmesh.core.timers import Timers
-from zmesh.core.types import DropReason, Fault, MessageId, PeerKey
+from zmesh.core.types import DropReason, Fault, MessageId, PeerKey, VerifySignature
 
 
 class Context:
@@ -29,7 +32,6 @@ class Context:
         "composer",
         "drops",
         "faults",
-        "full_mesh",
         "late_at",
         "links",
         "live",
@@ -37,25 +39,28 @@ class Context:
         "outlived",
         "peers",
         "rates",
+        "rest",
         "rng",
         "seen",
         "started_ms",
         "timers",
+        "verify",
     )
 
-    def __init__(self, composer: Composer, peer_id: str | None, bounds: Bounds, rng: Rng) -> None:
+    def __init__(
+        self, composer: Composer, peer_id: str | None, bounds: Bounds, rng: Rng, verify: VerifySignature | None
+    ) -> None:
         self.composer = composer
         self.started_ms = 0
         """Unix milliseconds at the start of this node."""
         self.bounds = bounds
         self.rng = rng
+        self.verify = verify
         self.timers = Timers()
         self.peers = Peers(composer.public, bounds, peer_id)
         self.rates = AuthorRates(bounds)
         self.seen = SeenStore(bounds)
         self.links: dict[PeerKey, Link] = {}
-        self.full_mesh = True
-        """Whether every member is linked with every other. Set when membership changes."""
         self.live: tuple[PeerKey, ...] = ()
         """Links that carry messages, ascending by key."""
         self.late_at = float("-inf")
@@ -63,10 +68,22 @@ class Context:
         self.outlived = False
         """Whether a message came that was signed with our key in a later life than this one."""
         self.out: list[Action] = []
+        self.rest: list[Callable[[], None]] = []
+        """What is left to do of this event once its actions are carried out."""
         self.drops: dict[DropReason, int] = dict.fromkeys(DropReason, 0)
         self.faults: dict[Fault, int] = dict.fromkeys(Fault, 0)
         self.banned: list[PeerKey] = []
         """Peers whose reputation just fell below ``drop_below``: their links must still be cut."""
+
+    def finish(self) -> None:
+        """Do the rest of the last event."""
+        while self.rest:
+            rest, self.rest = self.rest, []
+            for part in rest:
+                try:
+                    part()
+                except Exception as error:  # noqa: BLE001 - reported; whoever waited has had the event's actions
+                    self.failed("rest", error)
 
     def drop(self, reason: DropReason, link: PeerKey, identifier: MessageId | None = None) -> None:
         """Count and report a frame that ends here; ``link`` as in ``Dropped``."""

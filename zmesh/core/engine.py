@@ -2,7 +2,8 @@
 
 ``Engine.handle(event, now) -> list[Action]``, and ``handle_all`` for events that arrive together, are synchronous,
 deterministic (given a random generator) and total: no bytes from the network make them raise. Local misuse (a payload
-that cannot travel) raises at the caller.
+that cannot travel) raises at the caller. They return what somebody waits for, such as a message to send or to deliver;
+``finish`` does the rest once that is carried out.
 
 Files: ``intake`` has the checks that a frame passes, in order. ``peers`` knows who belongs, ``links`` manages the
 connections, ``seen`` remembers messages, ``gossip`` and ``direct`` are the two ways to send, ``wants`` asks for what is
@@ -13,6 +14,7 @@ application's commands.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from zmesh.core import wire
@@ -52,8 +54,9 @@ from zmesh.core.intake import Intake
 from zmesh.core.links import Links
 from zmesh.core.now import Now
 from zmesh.core.peers import Rng
+from zmesh.core.seen import SeenStore
 from zmesh.core.timers import NEVER
-from zmesh.core.types import MessageType, PeerKey, SendResult
+from zmesh.core.types import MessageType, PeerKey, SendResult, VerifySignature
 from zmesh.core.wants import Wants
 
 LATE = 0.5
@@ -64,6 +67,7 @@ class Engine:
     """One node's protocol state. ``intake.py`` documents what ``handle`` does with a frame.
 
     ``composer`` signs as this node. ``rng``: the source of every random choice, so that a seed replays a run.
+    ``verify`` is for few signatures at a time; without it the engine asks for each by a ``Verify`` action.
     ``peer_id``: the name of this node where no registry lists it; by default its key in hex.
     """
 
@@ -75,8 +79,9 @@ class Engine:
         peer_id: str | None = None,
         bounds: Bounds | None = None,
         handlers: Sequence[Handler] = (),
+        verify: VerifySignature | None = None,
     ) -> None:
-        context = Context(composer, peer_id, bounds or Bounds(), rng)
+        context = Context(composer, peer_id, bounds or Bounds(), rng, verify)
         self._context = context
         self._out = context.out
         self._gossip = Gossip(context)
@@ -90,7 +95,6 @@ class Engine:
         self.me = composer.public
         self.bounds = context.bounds
         self.peers = context.peers
-        self.seen = context.seen
         self.links = context.links
         self.drops = context.drops
         """Frames that ended without a delivery, by reason."""
@@ -133,6 +137,18 @@ class Engine:
         return self._context.live
 
     @property
+    def seen(self) -> SeenStore:
+        """Every message accepted or sent so far, for two minutes."""
+        self._context.finish()
+        return self._context.seen
+
+    @property
+    def clear_at(self) -> float:
+        """When others will accept the next gossip of this node's account, if their bounds are the same: in monotonic
+        seconds, and in the past if it may be sent now."""
+        return self._context.rates.clear_at
+
+    @property
     def wanted(self) -> int:
         """Messages that others offered and that have not arrived yet."""
         return len(self._wants)
@@ -148,32 +164,47 @@ class Engine:
         return len(self._outbox)
 
     def handle(self, event: Event, now: Now) -> list[Action]:
-        """Process one event; returns the actions to carry out, in order.
+        """Process one event; returns the actions to carry out, in order. ``finish`` is to follow.
 
         Raises ``PayloadError`` for a ``Compose``, ``Broadcast``, ``Rehearse`` or ``SendDirect`` that cannot travel, and
         nothing else.
         """
+        self._context.finish()
+        before = len(self._out)
         try:
             self._dispatch[type(event)](event, now)
         except PayloadError:
-            self._out.clear()
+            del self._out[before:]
             raise
         return self._actions(now)
 
-    def handle_all(self, events: Iterable[Event], now: Now) -> list[Action]:
+    def handle_all(self, events: Iterable[Event], now: Now, *, ask: bool = False) -> list[Action]:
         """The same for events that arrived together, in order; none of them may be of a kind that raises.
 
         An exception is therefore a bug of ours, or of a port that the application supplied. It is reported as
-        ``Failed``, and affects neither the other events nor the timer.
+        ``Failed``, and affects neither the other events nor the timer. ``ask``: request each verification by an action,
+        even if the engine could verify itself.
         """
-        dispatch, banned = self._dispatch, self._context.banned
+        context, dispatch, banned = self._context, self._dispatch, self._context.banned
+        self._intake.asks = ask
         for event in events:
+            context.finish()
             try:
                 dispatch[type(event)](event, now)
             except Exception as error:  # noqa: BLE001 - see above
-                self._context.failed(type(event).__name__, error)
+                context.failed(type(event).__name__, error)
             if banned:  # before any more of their frames are processed
                 self._links.cut_banned(now)
+        self._intake.asks = False
+        return self._actions(now)
+
+    def finish(self, now: Now) -> list[Action]:
+        """Do what nobody waits for, such as remembering what was sent, and return the actions that it leads to.
+
+        Call it once the actions of the event are carried out: then messages leave, or reach their handler, earlier. An
+        event that comes before does it first, so the order of all actions and what is known do not depend on it.
+        """
+        self._context.finish()
         return self._actions(now)
 
     def _actions(self, now: Now) -> list[Action]:
@@ -197,16 +228,25 @@ class Engine:
         recipient = None if isinstance(event, Broadcast) else event.recipient
         ttl = 0
         if not isinstance(event, SendDirect) and recipient is None:
-            ttl = self._gossip.default_ttl(len(self.peers) + 1) if event.ttl is None else event.ttl
+            ttl = self._gossip.ttl if event.ttl is None else event.ttl
             if not 1 <= ttl <= MAX_TTL:
                 raise PayloadError(f"ttl must be 1 to {MAX_TTL} hops, or None to let the mesh decide, not {ttl}")
         return self._context.composer.compose(wire.KIND_CODES[event.kind], payload, now, ttl=ttl, recipient=recipient)
 
     def _broadcast(self, event: Broadcast, now: Now) -> None:
         envelope, payload = self._checked(event, now)
-        links = self._gossip.publish(envelope, now)
-        self.sent[event.kind] += 1
-        self._out.append(Published(envelope, links, self._context.rates.sent(envelope, now)))
+        links = self._gossip.targets(envelope)
+        self._out.append(Published(envelope, links))
+        self._gossip.push_own(envelope, links)
+        self._context.rest.append(partial(self._published, event.kind, envelope, payload, links, now))
+
+    def _published(
+        self, kind: MessageType, envelope: Envelope, payload: Mapping[str, Any], links: tuple[PeerKey, ...], now: Now
+    ) -> None:
+        """The rest of a broadcast."""
+        self._gossip.keep_own(envelope, links, now)
+        self.sent[kind] += 1
+        self._context.rates.sent(envelope, now)
         self._behaviours.received(envelope, self.peers.myself, payload, now)
 
     def _rehearse(self, event: Rehearse, now: Now) -> None:
@@ -215,9 +255,7 @@ class Engine:
     def _checked(self, event: Broadcast, now: Now) -> tuple[Envelope, Mapping[str, Any]]:
         """The message, and its payload as others read it. Raises ``PayloadError``."""
         envelope = self._build(event, now)
-        payload = self._behaviours.as_others_read(envelope, event.payload)
-        self._behaviours.check_own(envelope, self.peers.myself, payload, now)
-        return envelope, payload
+        return envelope, self._behaviours.check_own(envelope, event.payload, now)
 
     def _send_direct(self, event: SendDirect, now: Now) -> None:
         timeout = min(max(event.timeout, 0.0), MAX_DIRECT_TIMEOUT)
@@ -231,8 +269,7 @@ class Engine:
             except PayloadTooLargeError:
                 self._out.append(Resolved(event.token, b"", SendResult.TOO_LARGE))
                 return
-            payload = self._behaviours.as_others_read(envelope, event.payload)
-            self._behaviours.check_own(envelope, self.peers.myself, payload, now)
+            self._behaviours.check_own(envelope, event.payload, now)
             self._outbox.send(envelope, event.recipient, event.token, timeout, now)
             self.sent[event.kind] += 1
 
@@ -295,7 +332,7 @@ class Engine:
         self.seen.retain(self.peers)
         self._intake.retain({member.account for member in self.peers})
         self._outbox.forget()
-        self._context.full_mesh = len(self.peers) <= self.bounds.max_links
+        self._gossip.resize(len(self.peers) + 1)
         self._links.choose(now)
 
     def _located(self, event: Located, now: Now) -> None:

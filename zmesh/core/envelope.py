@@ -128,7 +128,7 @@ class Composer:
             wire.VERSION,
             self.network,
             code,
-            self.public,
+            self._signer.public,
             self.epoch,
             self._sequence,
             now.wall_ms,

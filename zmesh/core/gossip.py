@@ -17,7 +17,6 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from functools import lru_cache
 from math import ceil, log
 
 from zmesh.core import wire
@@ -38,8 +37,8 @@ SPARE_TTL = 4
 """Hops beyond the log of the size: random push needs a few more than the ideal tree."""
 
 
-@lru_cache(maxsize=64)  # needed for every message, and a mesh seldom changes size
-def _usual_ttl(fanout: int, size: int) -> int:
+def usual_ttl(fanout: int, size: int) -> int:
+    """Hops for a mesh of ``size`` nodes: ceil(log_k N) and some to spare, defined for every k and N."""
     k, n = max(2, fanout), max(2, size)
     return min(MAX_TTL, max(MIN_TTL, ceil(log(n) / log(k)) + SPARE_TTL))
 
@@ -59,7 +58,7 @@ class _Batch:
 class Gossip:
     """Push and repair over the live links."""
 
-    __slots__ = ("_batch", "_bounds", "_context", "_flooded", "_out", "_refused", "_seen")
+    __slots__ = ("_batch", "_bounds", "_context", "_flooded", "_is_full", "_out", "_refused", "_seen", "ttl")
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -72,31 +71,44 @@ class Gossip:
         """Messages waiting to be relayed within a full mesh, with the ttl and the hops they came with."""
         self._refused: dict[PeerKey, list[Seen]] = {}
         """What the queue of each link refused within one ``offer_delay``."""
+        self.ttl: int
+        """Hops that a message of our own is allowed, unless its author says otherwise."""
+        self._is_full: bool
+        """Whether every member is linked with every other."""
+        self.resize(1)
 
     # ------------------------------------------------------------ push
 
-    def default_ttl(self, size: int) -> int:
-        """Hops for a mesh of ``size`` nodes: ceil(log_k N) and some to spare, defined for every k and N."""
-        return _usual_ttl(self._bounds.fanout, size)
+    def resize(self, size: int) -> None:
+        """The mesh has ``size`` nodes now, this one included."""
+        self.ttl = usual_ttl(self._bounds.fanout, size)
+        self._is_full = size <= self._bounds.max_links + 1
 
-    def publish(self, envelope: Envelope, now: Now) -> tuple[PeerKey, ...]:
-        """Push a message of our own: a small one to all links, a large one to a few. Returns these links."""
+    def targets(self, envelope: Envelope) -> tuple[PeerKey, ...]:
+        """Where to push a message of our own: a small one to all links, a large one to a few."""
+        if len(envelope.body) <= self._bounds.flood_size and len(self._context.live) <= self._bounds.flood_links:
+            return self._context.live
+        return tuple(self._pick(self._bounds.fanout, ()))
+
+    def push_own(self, envelope: Envelope, targets: tuple[PeerKey, ...]) -> None:
+        """Push a message of our own; ``keep_own`` must follow."""
+        if targets:
+            self._out.append(Send(targets, envelope.frames(envelope.ttl, 0), envelope.id, True))
+
+    def keep_own(self, envelope: Envelope, targets: tuple[PeerKey, ...], now: Now) -> None:
+        """Keep what was pushed for repair, and offer it to links it was not pushed to."""
         entry = self._seen.add(envelope, None)
         entry.relayed_ttl = envelope.ttl
-        if len(envelope.body) <= self._bounds.flood_size and len(self._context.live) <= self._bounds.flood_links:
-            targets = self._context.live
-        else:
-            targets = tuple(self._pick(self._bounds.fanout, ()))
-        self._push(entry, targets, envelope.ttl, 0)
+        for target in targets:
+            entry.held_by(target)
         if len(targets) < len(self._context.live):
             self._offer_later(entry, self._bounds.offer_rounds, now)
-        return targets
 
     def carry(self, entry: Seen, ttl: int, hops: int, now: Now) -> None:
         """Relay and offer a message that came in and was just accepted."""
         self.relay(entry, ttl, hops, now)
         bounds = self._bounds
-        self._offer_later(entry, bounds.flood_offers if self._is_flooded(entry) else bounds.offer_rounds, now)
+        self._offer_later(entry, bounds.flood_offers if self.is_flooded(entry.body) else bounds.offer_rounds, now)
 
     def relay(self, entry: Seen, ttl: int, hops: int, now: Now) -> None:
         """Relay a message that arrived with ``ttl`` hops left, if its bytes are still here, to links that may lack it.
@@ -110,17 +122,16 @@ class Gossip:
         live = self._context.live
         if len(live) == 1 and live[0] in entry.holders:
             return  # a mesh of two, or only one link so far
-        if self._is_flooded(entry):
+        if self.is_flooded(entry.body):
             if not self._flooded:
                 self._context.timers.note(now.mono + self._bounds.flood_wait, self._relay_flooded)
             self._flooded.append((entry, ttl, hops))
         else:
             self._pass_on(self._bounds.fanout, entry, ttl, hops)
 
-    def _is_flooded(self, entry: Seen) -> bool:
-        """Whether its origin pushed it to every node."""
-        body = entry.body
-        return self._context.full_mesh and body is not None and len(body) <= self._bounds.flood_size
+    def is_flooded(self, body: bytes | None) -> bool:
+        """Whether the origin of a message with this body pushed it to every node."""
+        return self._is_full and body is not None and len(body) <= self._bounds.flood_size
 
     def _relay_flooded(self, _: None, now: Now) -> None:
         """By now we know better which links have them."""

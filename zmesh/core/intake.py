@@ -14,7 +14,8 @@ A gossip frame passes these, in this order; each failure is one ``DropReason``:
  8. the validator of its type          BAD_PAYLOAD, REJECTED, the author's fault; IGNORED
  9. relay, offer, deliver              LOW_REPUTATION, UNKNOWN_KIND, RELAYED_ONLY: relayed but not delivered
 
-Admission and *seen* are checked again when the signature comes back, and the age too if verification took long.
+Signatures are verified on the spot, unless the shell wants to spread them over threads: then admission and *seen* are
+checked again when the answer comes, and the age too if that took long.
 Direct messages, HELLO and ACK differ, mostly in steps 4 and 5; see ``_check_direct``, ``_hello`` and PROTOCOL.md (7).
 
 Every gossip or direct message ends as a delivery or as one drop, plus a fault if a peer is to blame.
@@ -23,6 +24,7 @@ Every gossip or direct message ends as a delivery or as one drop, plus a fault i
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from zmesh.core import wire
@@ -86,8 +88,10 @@ class Intake:
         "_peers",
         "_rates",
         "_seen",
+        "_verify_now",
         "_verifying",
         "_wants",
+        "asks",
     )
 
     def __init__(
@@ -104,6 +108,9 @@ class Intake:
         self._links = links
         self._outbox = outbox
         self._behaviours = behaviours
+        self._verify_now = context.verify
+        self.asks = False
+        """Whether the shell is to verify, and so is asked by actions."""
         self._inbox = Inbox(context.bounds)
         self._verifying: dict[MessageId, _Copy] = {}
         """Copies whose signature is out for verification: one at a time for each message."""
@@ -256,13 +263,12 @@ class Intake:
         self._note_life(envelope, now)
         verdict, payload = self._judge(copy, author, now)
         carried = verdict in (Verdict.ACCEPT, Verdict.RELAY)
-        entry = self._seen.add(envelope, link, keep=carried)
-        self._wants.arrived(envelope.short, now)
-        if not carried:
-            return
-        self._gossip.carry(entry, copy.ttl, copy.hops, now)
-        if payload is None:
-            return  # of an unknown kind, which is already counted
+        if self._gossip.is_flooded(envelope.body):
+            self._context.rest.append(partial(self._keep, copy, carried, now))
+        else:
+            self._keep(copy, carried, now)  # other nodes wait until this one passes it on
+        if not carried or payload is None:
+            return  # without a payload it is of an unknown kind, which is already counted
         if author.key == self._me:
             # Ours, from before a restart, brought back by repair: no news to the application, but a vote that we cast
             # then is still our vote.
@@ -271,6 +277,13 @@ class Intake:
             self._behaviours.received(envelope, author, payload, now)
         else:
             self._take(copy, author, payload, verdict, now)
+
+    def _keep(self, copy: _Copy, carried: bool, now: Now) -> None:
+        """Step 9, for others: it is seen from now on, and relayed and offered if the mesh may carry it."""
+        entry = self._seen.add(copy.envelope, copy.link, keep=carried)
+        self._wants.arrived(copy.envelope.short, now)
+        if carried:
+            self._gossip.carry(entry, copy.ttl, copy.hops, now)
 
     def _judge(self, copy: _Copy, author: Member, now: Now) -> tuple[Verdict, Mapping[str, Any] | None]:
         """Step 8: whether the mesh may carry it, and its payload; None for an unknown kind or a bad payload."""
@@ -404,8 +417,9 @@ class Intake:
     # ------------------------------------------------------------ step 6
 
     def _verify(self, copy: _Copy, accept: Callable[[_Copy, Now], None], now: Now) -> None:
-        """Send the signature out for verification, one copy of a message at a time."""
-        identifier = copy.envelope.id
+        """Verify the signature, or ask for it: for one copy of a message at a time."""
+        envelope = copy.envelope
+        identifier = envelope.id
         copy.accept = accept
         first = self._verifying.get(identifier)
         if first is not None:
@@ -415,23 +429,29 @@ class Intake:
             else:
                 self._context.drop(DropReason.DUPLICATE, copy.link, identifier)
             return
-        if len(self._verifying) >= self._context.bounds.verifying:
+        if self._verify_now is not None and not self.asks:
+            ok = self._verify_now(envelope.author, wire.signing_input(identifier), envelope.signature)
+            self._settle(copy, ok, now)
+        elif len(self._verifying) >= self._context.bounds.verifying:
             self._pass_over(copy, DropReason.VERIFY_BACKLOG, now)
-            return
-        self._verifying[identifier] = copy
-        envelope = copy.envelope
-        self._out.append(Verify(identifier, envelope.author, wire.signing_input(identifier), envelope.signature))
+        else:
+            self._verifying[identifier] = copy
+            self._out.append(Verify(identifier, envelope.author, wire.signing_input(identifier), envelope.signature))
 
     def verified(self, event: Verified, now: Now) -> None:
-        """A signature was checked: settle this copy, then settle or verify those that waited for it."""
+        """The shell verified a signature."""
         copy = self._verifying.pop(event.message_id, None)
-        if copy is None:
-            return
+        if copy is not None:
+            self._settle(copy, event.ok, now)
+
+    def _settle(self, copy: _Copy, ok: bool, now: Now) -> None:
+        """A signature is good or bad: settle this copy, then settle or verify those that waited for it."""
         envelope, parked = copy.envelope, copy.parked
         at_home = envelope.network == self._composer.network
-        if event.ok and at_home and copy.link in self._peers:
+        if ok and at_home and copy.link in self._peers:
             copy.accept(copy, now)
             if parked:
+                self._context.finish()
                 entry = self._seen.get(envelope.short)
                 for other in parked:
                     self._context.drop(DropReason.DUPLICATE, other.link, envelope.id)
@@ -439,7 +459,7 @@ class Intake:
                         entry.held_by(other.link)
             return
         same: list[_Copy] = []
-        if event.ok:
+        if ok:
             reason = DropReason.NOT_ADMITTED if at_home else DropReason.WRONG_NETWORK
             self._context.drop(reason, copy.link, envelope.id)
         else:

@@ -77,7 +77,7 @@ class Peers:
 
     def author(self, key: PeerKey) -> Member | None:
         """The member that may have written with this key, or this node itself; None if it does not belong."""
-        return self.get(key) or (self.myself if key == self._me else None)
+        return self.roster.by_key.get(key) or self.manual.get(key) or (self.myself if key == self._me else None)
 
     def __contains__(self, key: object) -> bool:
         return key != self._me and (key in self.roster.by_key or key in self.manual)

@@ -35,13 +35,15 @@ def _buckets(rate: float, burst: float) -> defaultdict[str, TokenBucket]:
 class AuthorRates:
     """The buckets of all accounts heard from; each is made when it is first asked for."""
 
-    __slots__ = ("_burst", "_direct", "_gossip", "_own")
+    __slots__ = ("_burst", "_direct", "_gossip", "_own", "clear_at")
 
     def __init__(self, bounds: Bounds) -> None:
         self._burst = bounds.author_burst
         self._gossip = _buckets(bounds.author_rate, bounds.author_burst)
         self._direct = _buckets(bounds.direct_rate, bounds.direct_burst)
         self._own = TokenBucket(bounds.author_rate, OWN_SHARE * bounds.author_burst)
+        self.clear_at = float("-inf")
+        """When others accept our next gossip, if their bounds are the same: in monotonic seconds."""
 
     def retain(self, accounts: Collection[str]) -> None:
         """Membership changed: drop the buckets of accounts that no longer belong."""
@@ -62,6 +64,6 @@ class AuthorRates:
         units = 1.0 + len(envelope.body) // AUTHOR_UNIT
         return units if units < self._burst else self._burst
 
-    def sent(self, envelope: Envelope, now: Now) -> float:
-        """Count our own gossip; returns the seconds until others accept the next, if their bounds are the same."""
-        return self._own.owe(now.mono, self.weight(envelope))
+    def sent(self, envelope: Envelope, now: Now) -> None:
+        """Count our own gossip."""
+        self.clear_at = now.mono + self._own.owe(now.mono, self.weight(envelope))

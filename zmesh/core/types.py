@@ -9,7 +9,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum, unique
 from typing import NamedTuple
@@ -19,6 +19,9 @@ PeerKey = bytes
 
 MessageId = bytes
 """32 bytes, BLAKE2b-256 of the body, always computed by the receiver."""
+
+VerifySignature = Callable[[PeerKey, bytes, bytes], bool]
+"""``(key, data, signature)``: True if that is the key's Ed25519 signature over data. Never raises."""
 
 Frames = tuple[bytes, ...]
 """One transport message: at most ``wire.MAX_FRAMES`` byte strings."""

@@ -1,0 +1,160 @@
+"""What somebody waits for comes first, and the rest of an event is done before anything can tell the difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from tests.unit.core_support import Bench, people, short
+from tests.unit.handlers_support import verify
+from tests.unit.test_core_engine import Clockwork
+from zmesh.core.actions import Deliver, Dropped, Failed, Published, Send, Verify
+from zmesh.core.bounds import Bounds
+from zmesh.core.envelope import Envelope
+from zmesh.core.errors import PayloadError
+from zmesh.core.events import Broadcast, Command, FrameReceived, Verified
+from zmesh.core.now import Now
+from zmesh.core.types import DropReason, Fault, Member, MessageType
+
+ALICE, BOB, CAROL, DAVE = people(4)
+GOSSIP = MessageType.GOSSIP
+
+
+def lazy() -> Bench:
+    made = Bench([ALICE, BOB, CAROL], verify=verify, lazy=True)
+    made.connect(ALICE, BOB, CAROL)
+    return made
+
+
+def remembered(made: Bench, message: Envelope) -> bool:
+    """Without asking, which would finish."""
+    return short(message) in made.engine._context.seen
+
+
+# ---------------------------------------------------------------- what is left for later
+
+
+def test_a_message_that_its_author_sent_to_all_is_handed_over_before_it_is_remembered() -> None:
+    made, message = lazy(), CAROL.says()
+    made.hear(CAROL, message)
+
+    assert [action.envelope.id for action in made.of(Deliver)] == [message.id]
+    assert not remembered(made, message)
+    made.engine.finish(made.now)
+    assert remembered(made, message)
+
+
+def test_a_message_that_others_get_through_us_is_passed_on_before_it_is_handed_over() -> None:
+    crowd = people(40)
+    made = Bench(crowd, bounds=Bounds(max_links=20), verify=verify, lazy=True)
+    linked = [person for person in crowd if person.public in made.engine.links]
+    made.connect(*linked)
+    message = linked[1].says()
+    made.hear(linked[0], message)
+
+    assert [type(action) for action in made.actions if isinstance(action, Send | Deliver)] == [Send, Deliver]
+    assert remembered(made, message)
+
+
+def test_our_own_message_leaves_before_it_is_remembered() -> None:
+    made = lazy()
+    made.handle(Broadcast(GOSSIP, {"n": 1}))
+
+    published, send = made.actions
+    assert isinstance(published, Published)
+    assert send == Send(published.links, published.envelope.frames(5, 0), published.envelope.id, True)
+    assert not remembered(made, published.envelope)
+    assert made.engine.sent[GOSSIP] == 0
+    made.engine.finish(made.now)
+    assert remembered(made, published.envelope)
+    assert made.engine.sent[GOSSIP] == 1
+
+
+# ---------------------------------------------------------------- and what finishes it
+
+
+def test_a_copy_that_comes_at_once_finds_the_first_one_remembered() -> None:
+    made, message = lazy(), CAROL.says()
+    copies = [FrameReceived(link.public, message.frames(5, 0)) for link in (CAROL, ALICE, BOB)]
+    actions = made.engine.handle_all(copies, made.now)
+
+    assert [type(action) for action in actions if isinstance(action, Deliver | Dropped)] == [Deliver, Dropped, Dropped]
+    assert made.engine.drops[DropReason.DUPLICATE] == 2
+    held = made.engine.seen.get(short(message))
+    assert held is not None
+    assert held.holders == {link.public for link in (CAROL, ALICE, BOB)}
+
+
+def test_copies_that_waited_while_the_first_one_was_verified_tell_who_has_the_message() -> None:
+    made, message = lazy(), CAROL.says()
+    copies = [FrameReceived(link.public, message.frames(5, 0)) for link in (CAROL, ALICE, BOB)]
+    asked = [action for action in made.engine.handle_all(copies, made.now, ask=True) if isinstance(action, Verify)]
+    made.handle(Verified(message.id, True))
+
+    assert [action.message_id for action in asked] == [message.id]
+    held = made.engine.seen.get(short(message))
+    assert held is not None
+    assert held.holders == {link.public for link in (CAROL, ALICE, BOB)}
+
+
+def test_whoever_asks_what_was_seen_is_told_all_of_it() -> None:
+    made, message = lazy(), CAROL.says()
+    made.hear(CAROL, message)
+
+    assert list(made.engine.seen) == [short(message)]
+
+
+class Broken(Clockwork):
+    """A handler that breaks on what this node says itself."""
+
+    def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
+        raise RuntimeError("broken")
+
+
+def test_a_rest_that_raises_is_reported_and_holds_up_nothing() -> None:
+    made = Bench([ALICE], handlers=[Broken()], lazy=True)
+    made.connect(ALICE)
+    made.handle(Broadcast(GOSSIP, {"n": 1}))
+    made.handle(Broadcast(GOSSIP, {"n": 2}))
+
+    published, _, failed, another, _ = made.actions
+    assert isinstance(published, Published)
+    assert isinstance(another, Published)
+    assert isinstance(failed, Failed)
+    assert (failed.what, str(failed.error)) == ("rest", "broken")
+    assert remembered(made, published.envelope)
+
+
+def test_a_command_that_cannot_be_carried_out_takes_nothing_back_of_the_one_before() -> None:
+    made = Bench([ALICE], handlers=[Broken()], lazy=True)
+    made.handle(Broadcast(GOSSIP, {"n": 1}))
+    with pytest.raises(PayloadError):
+        made.handle(Broadcast(GOSSIP, {"n": object()}))
+
+    assert [action.what for action in made.engine.finish(made.now) if isinstance(action, Failed)] == ["rest"]
+
+
+# ---------------------------------------------------------------- who verifies
+
+
+def test_few_signatures_are_verified_on_the_spot_and_many_are_asked_for() -> None:
+    made = lazy()
+    few, many = ([FrameReceived(CAROL.public, CAROL.says().frames(5, 0)) for _ in range(3)] for _ in range(2))
+
+    assert [type(action) for action in made.engine.handle_all(few, made.now)][:1] == [Deliver]
+    assert [type(action) for action in made.engine.handle_all(many, made.now, ask=True)] == [Verify] * 3
+    assert made.of(Deliver) == []
+    made.hear(CAROL, CAROL.says())
+    assert (len(made.of(Verify)), len(made.of(Deliver))) == (0, 1)
+
+
+def test_a_bad_signature_is_found_on_the_spot_and_its_link_is_blamed() -> None:
+    made, message = lazy(), CAROL.says()
+    made.receive(ALICE, (message.frames(5, 0)[0], message.body, bytes(64)))
+    made.hear(CAROL, message)
+
+    assert made.engine.drops[DropReason.BAD_SIGNATURE] == 1
+    assert made.offences() == [(ALICE.public, Fault.RELAYED_FORGERY)]
+    assert [action.envelope.id for action in made.of(Deliver)] == [message.id]
