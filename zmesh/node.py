@@ -49,7 +49,7 @@ from zmesh.log_limit import LogLimit
 from zmesh.transport import Transport, TransportEvent
 
 POOL_FROM = 8
-"""Signatures in one batch from which threads pay off: handing over costs about as much as verifying one."""
+"""Events in one batch, and signatures among them, from which threads pay off: handing over costs as much as one."""
 POOL_CHUNK = 16
 """Signatures handed to a thread at once: 1 ms of work, so that results come back while more is read."""
 POOL_LIMIT = 256

@@ -418,6 +418,19 @@ async def test_a_vote_that_would_void_the_first_one_stays_here() -> None:
             assert (tally.counts, tally.equivocators) == ({"yes": 1}, ())
 
 
+async def test_a_broadcast_that_waited_while_the_node_was_started_again_goes_out_in_its_next_life() -> None:
+    async with mesh("a") as (a,):
+        engine(a)._context.rates.clear_at = time.monotonic() + 60
+        waiting = asyncio.create_task(a.broadcast(MessageType.GOSSIP, {"n": 1}))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await a.stop()
+        await a.start()
+        async with asyncio.timeout(5):
+            message = await waiting
+        assert message.message_id in a.seen_messages
+
+
 async def test_an_author_sends_no_faster_than_others_take_what_it_sends() -> None:
     async with mesh("a", "b", author_rate=0.01, author_burst=100.0) as (a, b):
         heard = Inbox(b, MessageType.GOSSIP)

@@ -11,6 +11,7 @@ import pytest
 from tests.unit.core_support import ME, NOON, Bench, people
 from zmesh.core import wire
 from zmesh.core.actions import Composed, Deliver, Dropped, Failed, Notice, Published, Resolved, Send, WakeAt
+from zmesh.core.bounds import Bounds
 from zmesh.core.envelope import Envelope
 from zmesh.core.errors import PayloadError
 from zmesh.core.events import Broadcast, Command, Compose, JoinNetwork, RemovePeer, SendDirect, Verified, Wake
@@ -236,6 +237,20 @@ def test_an_event_that_raises_hides_no_other_and_no_timer() -> None:
     assert [action.envelope.payload for action in actions if isinstance(action, Published)] == [
         wire.encode_payload({"n": 1})
     ]
+
+
+def test_a_node_sends_no_faster_than_others_accept_whatever_small_things_it_says_in_between() -> None:
+    made = Bench([ALICE], bounds=Bounds(author_rate=1.0, author_burst=20.0))
+    made.connect(ALICE)
+    assert made.engine.clear_at < made.now.mono
+
+    made.handle(Broadcast(GOSSIP, {"large": bytes(9 * 2048)}))  # 10 of the 18 that it may send at once
+    assert made.engine.clear_at == made.now.mono + 2.0
+    made.handle(Broadcast(GOSSIP, {}))
+    assert made.engine.clear_at == made.now.mono + 2.0
+    made.advance(5.0)
+    made.handle(Broadcast(GOSSIP, {"large": bytes(9 * 2048)}))
+    assert made.engine.clear_at == pytest.approx(made.now.mono + 8.0)
 
 
 class Word(str, Enum):  # noqa: UP042 - the kind that prints as Word.YES

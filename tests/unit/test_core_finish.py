@@ -10,7 +10,8 @@ import pytest
 from tests.unit.core_support import Bench, people, short
 from tests.unit.handlers_support import verify
 from tests.unit.test_core_engine import Clockwork
-from zmesh.core.actions import Deliver, Dropped, Failed, Published, Send, Verify
+from zmesh.core import wire
+from zmesh.core.actions import Deliver, Dropped, Failed, Hangup, Published, Send, Verify
 from zmesh.core.bounds import Bounds
 from zmesh.core.envelope import Envelope
 from zmesh.core.errors import PayloadError
@@ -99,6 +100,23 @@ def test_copies_that_waited_while_the_first_one_was_verified_tell_who_has_the_me
     assert held.holders == {link.public for link in (CAROL, ALICE, BOB)}
 
 
+def test_of_copies_that_waited_behind_a_forgery_one_is_taken_even_if_they_are_verified_on_the_spot() -> None:
+    made = Bench([ALICE, BOB, CAROL, DAVE], verify=verify, lazy=True)
+    made.connect(ALICE, BOB, CAROL, DAVE)
+    message = CAROL.says()
+    head, body, signature = message.frames(5, 0)
+    forged = FrameReceived(DAVE.public, (head, body, bytes(64)))
+    good = [FrameReceived(link.public, (head, body, signature)) for link in (CAROL, ALICE, BOB)]
+    made.engine.handle_all([forged, *good], made.now, ask=True)
+    made.handle(Verified(message.id, False))
+
+    assert [action.envelope.id for action in made.of(Deliver)] == [message.id]
+    assert made.engine.drops[DropReason.DUPLICATE] == 2
+    held = made.engine.seen.get(short(message))
+    assert held is not None
+    assert held.holders == {link.public for link in (CAROL, ALICE, BOB)}
+
+
 def test_whoever_asks_what_was_seen_is_told_all_of_it() -> None:
     made, message = lazy(), CAROL.says()
     made.hear(CAROL, message)
@@ -134,6 +152,65 @@ def test_a_command_that_cannot_be_carried_out_takes_nothing_back_of_the_one_befo
         made.handle(Broadcast(GOSSIP, {"n": object()}))
 
     assert [action.what for action in made.engine.finish(made.now) if isinstance(action, Failed)] == ["rest"]
+
+
+def test_all_that_a_handler_says_within_one_event_is_remembered() -> None:
+    talkative = Clockwork(Broadcast(GOSSIP, {"n": 1}), Broadcast(GOSSIP, {"n": 2}))
+    made = Bench([ALICE, BOB], handlers=[talkative], lazy=True)
+    made.connect(ALICE, BOB)
+    made.hear(ALICE, ALICE.says())
+
+    said = [action.envelope for action in made.of(Published)]
+    assert len(said) == 2
+    assert {short(message) for message in said} < set(made.engine.seen)
+
+
+class Echo(Clockwork):
+    """A handler that counts to three as soon as this node says one."""
+
+    def received(self, envelope: Envelope, sender: Member, payload: Mapping[str, Any], now: Now) -> Sequence[Command]:
+        return [Broadcast(GOSSIP, {"n": payload["n"] + 1})] if payload["n"] < 3 else []
+
+
+def test_what_the_rest_of_an_event_says_has_its_rest_done_as_well() -> None:
+    made = Bench([ALICE], handlers=[Echo()], lazy=True)
+    made.connect(ALICE)
+    made.handle(Broadcast(GOSSIP, {"n": 1}))
+    made.engine.finish(made.now)
+
+    assert made.engine.sent[GOSSIP] == 3
+    assert made.engine._context.rest == []
+
+
+def test_a_message_that_was_refused_is_offered_to_nobody_even_if_asked() -> None:
+    made = Bench([ALICE, BOB], handlers=[Clockwork()], verify=verify)
+    made.connect(ALICE, BOB)
+    message = ALICE.says(content={"bad": 1})
+    made.hear(ALICE, message)
+    made.advance(3.0)
+    made.fresh()
+    made.control(BOB, wire.LIST, wire.encode_slots([message.slot]))
+
+    assert made.engine.drops[DropReason.REJECTED] == 1
+    assert list(made.engine.seen) == [short(message)]
+    assert made.of(Send) == []
+
+
+def test_a_ban_in_the_same_event_asks_nobody_for_a_message_that_is_here() -> None:
+    """Alice's message is refused, which bans her while it is wanted: it came, so no other holder is asked for it."""
+    made = Bench([ALICE, BOB], bounds=Bounds(drop_below=99.0), handlers=[Clockwork()], verify=verify, lazy=True)
+    made.connect(ALICE, BOB)
+    message = ALICE.says(content={"bad": 1})
+    for link in (ALICE, BOB):
+        made.control(link, wire.IHAVE, wire.encode_ids([short(message)]))
+    asked = [key for key, _ in made.ids(wire.IWANT)]
+    made.fresh()
+    made.hear(ALICE, message)
+
+    assert asked == [ALICE.public]
+    assert made.engine.drops[DropReason.REJECTED] == 1
+    assert [action.key for action in made.of(Hangup)] == [ALICE.public]
+    assert made.ids(wire.IWANT) == []
 
 
 # ---------------------------------------------------------------- who verifies

@@ -106,6 +106,27 @@ def test_in_a_sparse_mesh_even_small_messages_are_passed_on_in_full_measure() ->
     assert len(pushed(made)) == 5
 
 
+@pytest.mark.parametrize("peers, at_once", [(20, 0), (21, 5)])
+def test_a_mesh_is_full_as_long_as_every_peer_has_a_link(peers: int, at_once: int) -> None:
+    crowd = people(peers)
+    made = Bench(crowd, bounds=Bounds(max_links=20))
+    linked = [person for person in crowd if person.public in made.engine.links]
+    made.connect(*linked)
+    made.hear(linked[0], linked[1].says(ttl=7))
+
+    assert len(pushed(made)) == at_once
+
+
+def test_our_own_message_that_comes_back_is_not_passed_on() -> None:
+    made = bench()
+    message = publish(made)
+    made.fresh()
+    made.hear(ALICE, message)
+    made.advance(FLOOD_WAIT)
+
+    assert pushed(made) == []
+
+
 @pytest.mark.parametrize("ttl", [0, 1])
 def test_a_message_without_hops_left_goes_no_further_by_push(ttl: int) -> None:
     made = bench()

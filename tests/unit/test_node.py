@@ -27,6 +27,8 @@ class Asking:
 
     def __init__(self) -> None:
         self.answers: dict[int, bool] = {}
+        self.asked: list[bool] = []
+        """Whether each batch came with the wish to verify outside."""
         self.news = asyncio.Event()
 
     def handle(self, event: Event, now: Now) -> list[Action]:
@@ -42,6 +44,7 @@ class Asking:
 
     def handle_all(self, events: list[Event], now: Now, *, ask: bool = False) -> list[Action]:
         """As the engine's."""
+        self.asked.append(ask)
         return [action for event in events for action in self.handle(event, now)]
 
     def finish(self, now: Now) -> list[Action]:
@@ -86,6 +89,7 @@ async def test_many_signatures_go_to_threads_and_what_they_cannot_take_stays(
     node.start()
     signatures = [BAD if number % 5 == 4 else GOOD for number in range(count)]
     node.receive([FrameReceived(b"", (bytes([n >> 8, n & 255]), signature)) for n, signature in enumerate(signatures)])
+    assert asking.asked[0] is (threads > 1 and count >= POOL_FROM)
     assert len(asking.answers) == on_the_loop  # before anything else had its turn
     await asking.until(count)
     assert asking.answers == {number: signature is GOOD for number, signature in enumerate(signatures)}
@@ -134,7 +138,7 @@ class Sleeping:
     def handle(self, event: Event, now: Now) -> list[Action]:
         """As the engine's."""
         self.at -= 1.0
-        return [WakeAt(self.at)]
+        return []
 
     def handle_all(self, events: list[Event], now: Now, *, ask: bool = False) -> list[Action]:
         """As the engine's."""
@@ -142,7 +146,7 @@ class Sleeping:
 
     def finish(self, now: Now) -> list[Action]:
         """As the engine's."""
-        return []
+        return [WakeAt(self.at)]
 
 
 async def test_the_one_timer_is_set_anew_once_handlers_have_begun() -> None:

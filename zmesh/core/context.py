@@ -4,7 +4,8 @@ Rules
  1. The engine creates it and hands it to its parts; nothing outside the core holds one.
  2. Parts act on the world only through ``out``. They report every dropped frame through ``drop`` and every fault
     through ``blame``, so that nothing is lost silently.
- 3. What nobody waits for goes into ``rest``. It is done before the next event, so no event ever sees work half done.
+ 3. What nobody waits for goes into ``rest``. It is done before the next event, so none meets work half done. Whatever
+    depends on it within the same event calls ``finish`` first.
 """
 
 from __future__ import annotations

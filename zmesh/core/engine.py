@@ -138,7 +138,7 @@ class Engine:
 
     @property
     def seen(self) -> SeenStore:
-        """Every message accepted or sent so far, for two minutes."""
+        """Every message accepted or sent so far, for two minutes. Asking finishes the last event."""
         self._context.finish()
         return self._context.seen
 
@@ -170,12 +170,7 @@ class Engine:
         nothing else.
         """
         self._context.finish()
-        before = len(self._out)
-        try:
-            self._dispatch[type(event)](event, now)
-        except PayloadError:
-            del self._out[before:]
-            raise
+        self._dispatch[type(event)](event, now)
         return self._actions(now)
 
     def handle_all(self, events: Iterable[Event], now: Now, *, ask: bool = False) -> list[Action]:

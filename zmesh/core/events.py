@@ -1,7 +1,7 @@
 """What goes into the engine.
 
 Rules
- 1. ``Engine.handle(event, now)`` is the only way in; each class below is one kind of event.
+ 1. ``Engine.handle``, and ``handle_all`` for several, is the only way in; each class below is one kind of event.
  2. Events are plain values, all treated as immutable. They are slotted and unfrozen (a frozen dataclass costs five
     times as much to build). Those built per frame spell out their ``__init__``: mypyc compiles that, but not the one
     that a dataclass generates.

@@ -9,8 +9,8 @@ A gossip frame passes these, in this order; each failure is one ``DropReason``:
  5. network, author, time, ttl, epoch  WRONG_NETWORK, UNKNOWN_AUTHOR, STALE, FUTURE, EXPIRED, BEFORE_START, OLD_EPOCH,
                                        BELOW_LOW_WATER: nobody's fault; TTL_INFLATED: the link's; AUTHOR_RATE
  6. the signature                      BAD_SIGNATURE, the link's fault: it should have verified
- 7. only now is it marked seen, and charged to its author's rate. If it were marked earlier, a message could be
-    suppressed by sending it first with a junk signature: the id does not cover the signature
+ 7. only now is it charged to its author's rate and, before any other event, marked seen. If it were marked earlier, a
+    message could be suppressed by sending it first with a junk signature: the id does not cover the signature
  8. the validator of its type          BAD_PAYLOAD, REJECTED, the author's fault; IGNORED
  9. relay, offer, deliver              LOW_REPUTATION, UNKNOWN_KIND, RELAYED_ONLY: relayed but not delivered
 
@@ -140,14 +140,17 @@ class Intake:
             return
         try:
             kind = wire.frame_type(frames)
-            if kind == wire.ENVELOPE:
-                self._envelope(link, frames, now)
-            else:
+            if kind != wire.ENVELOPE:
                 self._control(link, kind, frames[1], now)
+                return
+            copy = self._copy(link, frames, now)
         except WireError as error:
             self._context.drop(error.reason, key)
             if error.reason in (DropReason.MALFORMED, DropReason.OVERSIZE):
                 self._context.blame(key, Fault.MALFORMED, now)
+            return
+        if copy is not None:
+            self._check(copy, link, now)
 
     def _control(self, link: Link, kind: int, data: bytes, now: Now) -> None:
         if not link.bucket.take(now.mono, len(data) / CONTROL_UNIT):
@@ -163,7 +166,8 @@ class Intake:
         else:
             self._links.left(link, now)
 
-    def _envelope(self, link: Link, frames: Sequence[bytes], now: Now) -> None:
+    def _copy(self, link: Link, frames: Sequence[bytes], now: Now) -> _Copy | None:
+        """Steps 3 and 4: the message, or None if it was seen before. Raises ``WireError``."""
         head, body, signature = frames
         ttl, hops = head[1], head[2]
         identifier = wire.message_id(body)
@@ -173,9 +177,11 @@ class Intake:
             seen.held_by(link.key)
             if seen.relayed_ttl == 0 and ttl <= seen.ttl:
                 self._gossip.relay(seen, ttl, hops, now)
-            return
-        envelope = Envelope(identifier, body, signature, wire.decode_body(body))
-        copy = _Copy(envelope, link.key, ttl, hops)
+            return None
+        return _Copy(Envelope(identifier, body, signature, wire.decode_body(body)), link.key, ttl, hops)
+
+    def _check(self, copy: _Copy, link: Link, now: Now) -> None:
+        envelope, identifier = copy.envelope, copy.envelope.id
         if envelope.network != self._composer.network:
             self._context.drop(DropReason.WRONG_NETWORK, link.key, identifier)
         elif envelope.recipient is None:
@@ -263,7 +269,7 @@ class Intake:
         self._note_life(envelope, now)
         verdict, payload = self._judge(copy, author, now)
         carried = verdict in (Verdict.ACCEPT, Verdict.RELAY)
-        if self._gossip.is_flooded(envelope.body):
+        if carried and self._gossip.is_flooded(envelope.body):
             self._context.rest.append(partial(self._keep, copy, carried, now))
         else:
             self._keep(copy, carried, now)  # other nodes wait until this one passes it on
@@ -279,7 +285,7 @@ class Intake:
             self._take(copy, author, payload, verdict, now)
 
     def _keep(self, copy: _Copy, carried: bool, now: Now) -> None:
-        """Step 9, for others: it is seen from now on, and relayed and offered if the mesh may carry it."""
+        """Steps 7 and 9: it is seen from now on, and relayed and offered if the mesh may carry it."""
         entry = self._seen.add(copy.envelope, copy.link, keep=carried)
         self._wants.arrived(copy.envelope.short, now)
         if carried:
@@ -467,9 +473,11 @@ class Intake:
             for forged in (copy, *same):
                 self._context.drop(DropReason.BAD_SIGNATURE, forged.link, envelope.id)
                 self._context.blame(forged.link, Fault.RELAYED_FORGERY, now)
-        for other in parked:
-            if other not in same:
-                self._verify(other, other.accept, now)
+        waiting = [other for other in parked if other not in same]
+        if waiting:  # one at a time: verified on the spot, a second would be accepted before the first is remembered
+            first, *others = waiting
+            first.parked = tuple(others)
+            self._verify(first, first.accept, now)
 
     # ------------------------------------------------------------ helpers that several steps need
 

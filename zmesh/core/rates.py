@@ -65,5 +65,5 @@ class AuthorRates:
         return units if units < self._burst else self._burst
 
     def sent(self, envelope: Envelope, now: Now) -> None:
-        """Count our own gossip."""
-        self.clear_at = now.mono + self._own.owe(now.mono, self.weight(envelope))
+        """Count our own gossip. A small message does not shorten the wait after a large one: the next may be large."""
+        self.clear_at = max(self.clear_at, now.mono + self._own.owe(now.mono, self.weight(envelope)))
