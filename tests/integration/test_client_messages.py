@@ -418,7 +418,10 @@ async def test_a_vote_that_would_void_the_first_one_stays_here() -> None:
             assert (tally.counts, tally.equivocators) == ({"yes": 1}, ())
 
 
-async def test_a_broadcast_that_waited_while_the_node_was_started_again_goes_out_in_its_next_life() -> None:
+async def test_a_broadcast_that_waited_while_the_node_was_started_again_goes_out_in_its_next_life(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("zmesh.client.MAX_WAIT", 3.0)  # longer than a node takes to stop and to start
     async with mesh("a") as (a,):
         engine(a)._context.rates.clear_at = time.monotonic() + 60
         waiting = asyncio.create_task(a.broadcast(MessageType.GOSSIP, {"n": 1}))
@@ -426,7 +429,7 @@ async def test_a_broadcast_that_waited_while_the_node_was_started_again_goes_out
         assert not waiting.done()
         await a.stop()
         await a.start()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             message = await waiting
         assert message.message_id in a.seen_messages
 
