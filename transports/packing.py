@@ -47,17 +47,19 @@ def bundle(packed: Sequence[bytes]) -> bytes:
 
 def unpack(data: bytes, start: int = 0) -> list[Frames]:
     """The messages in ``data`` from byte ``start`` on; a single one of no frames if they are not packed like this."""
-    if data[start : start + 1] != b"\0":
-        return [_frames(data, start)]
-    count = data[start + 1] if start + 1 < len(data) else 0
-    if not 2 <= count <= MAX_BUNDLE:
-        return [_NO_FRAMES]
-    return [_frames(message, 0) for message in _split(data, start + 2, count)] or [_NO_FRAMES]
-
-
-def _frames(data: bytes, start: int) -> Frames:
     count = data[start] if start < len(data) else 0
-    return tuple(_split(data, start + 1, count)) if 1 <= count <= MAX_FRAMES else _NO_FRAMES
+    if 1 <= count <= MAX_FRAMES:
+        return [tuple(_split(data, start + 1, count))]
+    many = data[start + 1] if start + 1 < len(data) else 0
+    if count or not 2 <= many <= MAX_BUNDLE:
+        return [_NO_FRAMES]
+    return [_frames(message) for message in _split(data, start + 2, many)] or [_NO_FRAMES]
+
+
+def _frames(message: bytes) -> Frames:
+    """A message of a bundle; what is no message has no frames."""
+    count = message[0] if message else 0
+    return tuple(_split(message, 1, count)) if 1 <= count <= MAX_FRAMES else _NO_FRAMES
 
 
 def _split(data: bytes, start: int, count: int) -> list[bytes]:

@@ -52,6 +52,8 @@ MAX_WAIT = 1.0
 """Seconds of one wait for the account's own rate, after which the client checks that the node still runs."""
 YIELD_EVERY = 16
 """Broadcasts after which a loop that only broadcasts also lets the node read."""
+_KINDS = {str(kind): kind for kind in MessageType}
+"""By name; a member finds itself."""
 
 _FROM_NOW = number(0, MAX_AMOUNT)
 
@@ -474,8 +476,8 @@ class MeshNetworkClient:
 def _kind(value: MessageType) -> MessageType:
     """The message type that ``value`` is or names."""
     try:
-        return MessageType(value)
-    except ValueError:
+        return _KINDS[value]
+    except (KeyError, TypeError):
         raise ConfigError(f"message type must be one of {', '.join(MessageType)}, not {shown(value)}") from None
 
 
