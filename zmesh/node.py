@@ -3,11 +3,11 @@
 Rules
  1. Every entry point ends in the same step: handle the event, carry out the actions, start the application's handlers
     if there is work for them, let the engine finish what nobody waits for, re-arm one timer.
- 2. A step is never re-entered: what happens while actions are carried out is queued. The clocks are read once per step:
-    the signatures of one batch take a few milliseconds.
- 3. The engine verifies signatures itself while there are few (a thread costs more than it saves). When a batch brings
-    many, it asks, and threads verify them. When those are busy the loop does, too, which holds back the sockets: that
-    back-pressure, and not a growing queue, bounds a flood.
+ 2. A step is never re-entered: what happens while actions are carried out is queued. The clocks are read once per step,
+    and again after many signatures were verified in it, which takes milliseconds.
+ 3. The engine verifies the signatures of a small batch itself. For a large one it asks, and threads verify them, or the
+    loop in one go. When the threads are busy the loop verifies, too, which holds back the sockets: that back-pressure,
+    and not a growing queue, bounds a flood.
  4. What the engine asks of the application goes through ``Application``, synchronously.
 """
 
@@ -48,8 +48,9 @@ from zmesh.log import get_logger
 from zmesh.log_limit import LogLimit
 from zmesh.transport import Transport, TransportEvent
 
-POOL_FROM = 8
-"""Events in one batch, and signatures among them, from which threads pay off: handing over costs as much as one."""
+MANY = 8
+"""Events in one batch from which it pays to verify what they bring together, and then signatures from which threads
+pay off: handing over costs about as much as verifying one."""
 POOL_CHUNK = 16
 """Signatures handed to a thread at once: 1 ms of work, so that results come back while more is read."""
 POOL_LIMIT = 256
@@ -197,8 +198,7 @@ class Node:
         try:
             while events := self._events:
                 self._events = []  # collects what the actions lead to
-                many = self._pool is not None and len(events) >= POOL_FROM
-                self._carry_out(self.engine.handle_all(events, now, ask=many))
+                self._carry_out(self.engine.handle_all(events, now, ask=len(events) >= MANY))
                 if self._unverified and not self._events:
                     self._verify_collected()
                     now = read_clocks()
@@ -233,7 +233,7 @@ class Node:
         batch = self._unverified[:]
         self._unverified.clear()
         pool = self._pool
-        if pool is None or len(batch) < POOL_FROM:
+        if pool is None or len(batch) < MANY:
             self._events.extend(check_all(batch))
             return
         while batch and self._pooled < POOL_LIMIT:

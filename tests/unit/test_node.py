@@ -16,7 +16,7 @@ from zmesh.core.now import Now
 from zmesh.core.types import Fault
 from zmesh.identity import Identity, verify
 from zmesh.log_limit import BURST
-from zmesh.node import POOL_FROM, POOL_LIMIT, Node
+from zmesh.node import MANY, POOL_LIMIT, Node
 
 AUTHOR = Identity.from_seed(b"a" * 32)
 GOOD, BAD = AUTHOR.sign(b"data"), bytes(64)
@@ -62,11 +62,11 @@ class Asking:
 @pytest.mark.parametrize(
     "threads, count, on_the_loop",
     [
-        (2, POOL_FROM - 1, POOL_FROM - 1),
-        (2, POOL_FROM, 0),
+        (2, MANY - 1, MANY - 1),
+        (2, MANY, 0),
         (2, POOL_LIMIT + 30, 30),
-        (1, POOL_FROM, POOL_FROM),
-        (0, POOL_FROM, POOL_FROM),
+        (1, MANY, MANY),
+        (0, MANY, MANY),
     ],
 )
 async def test_many_signatures_go_to_threads_and_what_they_cannot_take_stays(
@@ -89,7 +89,7 @@ async def test_many_signatures_go_to_threads_and_what_they_cannot_take_stays(
     node.start()
     signatures = [BAD if number % 5 == 4 else GOOD for number in range(count)]
     node.receive([FrameReceived(b"", (bytes([n >> 8, n & 255]), signature)) for n, signature in enumerate(signatures)])
-    assert asking.asked[0] is (threads > 1 and count >= POOL_FROM)
+    assert asking.asked[0] is (count >= MANY)
     assert len(asking.answers) == on_the_loop  # before anything else had its turn
     await asking.until(count)
     assert asking.answers == {number: signature is GOOD for number, signature in enumerate(signatures)}
