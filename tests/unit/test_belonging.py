@@ -107,6 +107,14 @@ class Told:
                 await self.came.wait()
 
 
+async def with_a_member(monkeypatch: pytest.MonkeyPatch) -> Told:
+    """The first node belongs."""
+    told = Told(monkeypatch)
+    told.offer(record(SIGNERS[0], NODES[0]))
+    await told.rest(1)
+    return told
+
+
 async def test_who_comes_together_is_in_one_roster_and_located_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     told = Told(monkeypatch)
     for by, node in zip(SIGNERS, NODES, strict=False):
@@ -122,9 +130,7 @@ async def test_who_comes_together_is_in_one_roster_and_located_after_it(monkeypa
 async def test_a_member_that_moves_is_located_at_once_and_one_without_an_address_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told = Told(monkeypatch)
-    told.offer(record(SIGNERS[0], NODES[0]))
-    await told.rest(1)
+    told = await with_a_member(monkeypatch)
     told.events.clear()
 
     moved = (Endpoint("192.0.2.2", 9090),)
@@ -147,9 +153,7 @@ async def test_whoever_is_met_before_the_node_runs_is_in_its_first_roster(monkey
 
 
 async def test_a_revocation_takes_effect_although_its_record_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = Told(monkeypatch)
-    told.offer(record(SIGNERS[0], NODES[0]))
-    await told.rest(1)
+    told = await with_a_member(monkeypatch)
 
     assert told.belonging.judge(record(SIGNERS[0], NODES[1], 2)) is Standing.ADMITTED
     await told.rest(2)
@@ -161,9 +165,7 @@ async def test_a_revocation_takes_effect_although_its_record_is_not_taken(monkey
 async def test_a_peer_added_by_hand_is_asked_for_and_its_record_forgotten_when_it_is_taken_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told = Told(monkeypatch)
-    told.offer(record(SIGNERS[0], NODES[0]))
-    await told.rest(1)
+    told = await with_a_member(monkeypatch)
     for by, node in zip(SIGNERS[1:], NODES[1:], strict=False):
         told.held[node.public] = record(by, node)
     told.asked.clear()

@@ -15,9 +15,9 @@ from zmesh.core.actions import Deliver, Dropped, Failed, Hangup, Published, Send
 from zmesh.core.bounds import Bounds
 from zmesh.core.envelope import Envelope
 from zmesh.core.errors import PayloadError
-from zmesh.core.events import Broadcast, Command, FrameReceived, Verified
+from zmesh.core.events import Broadcast, Command, Event, FrameReceived, Verified
 from zmesh.core.now import Now
-from zmesh.core.types import DropReason, Fault, Member, MessageType
+from zmesh.core.types import DropReason, Fault, Member, MessageType, PeerKey
 
 ALICE, BOB, CAROL, DAVE = people(4)
 GOSSIP = MessageType.GOSSIP
@@ -32,6 +32,17 @@ def lazy() -> Bench:
 def remembered(made: Bench, message: Envelope) -> bool:
     """Without asking, which would finish."""
     return short(message) in made.engine._context.seen
+
+
+def copies(message: Envelope) -> list[Event]:
+    """The same message over three links at once."""
+    return [FrameReceived(link.public, message.frames(5, 0)) for link in (CAROL, ALICE, BOB)]
+
+
+def holders(made: Bench, message: Envelope) -> set[PeerKey]:
+    """The links that are known to have it."""
+    entry = made.engine.seen.get(short(message))
+    return set(entry.holders) if entry is not None else set()
 
 
 # ---------------------------------------------------------------- what is left for later
@@ -78,43 +89,36 @@ def test_our_own_message_leaves_before_it_is_remembered() -> None:
 
 def test_a_copy_that_comes_at_once_finds_the_first_one_remembered() -> None:
     made, message = lazy(), CAROL.says()
-    copies = [FrameReceived(link.public, message.frames(5, 0)) for link in (CAROL, ALICE, BOB)]
-    actions = made.engine.handle_all(copies, made.now)
+    actions = made.engine.handle_all(copies(message), made.now)
 
     assert [type(action) for action in actions if isinstance(action, Deliver | Dropped)] == [Deliver, Dropped, Dropped]
     assert made.engine.drops[DropReason.DUPLICATE] == 2
-    held = made.engine.seen.get(short(message))
-    assert held is not None
-    assert held.holders == {link.public for link in (CAROL, ALICE, BOB)}
+    assert holders(made, message) == {link.public for link in (CAROL, ALICE, BOB)}
 
 
 def test_copies_that_waited_while_the_first_one_was_verified_tell_who_has_the_message() -> None:
     made, message = lazy(), CAROL.says()
-    copies = [FrameReceived(link.public, message.frames(5, 0)) for link in (CAROL, ALICE, BOB)]
-    asked = [action for action in made.engine.handle_all(copies, made.now, ask=True) if isinstance(action, Verify)]
+    asked = [
+        action for action in made.engine.handle_all(copies(message), made.now, ask=True) if isinstance(action, Verify)
+    ]
     made.handle(Verified(message.id, True))
 
     assert [action.message_id for action in asked] == [message.id]
-    held = made.engine.seen.get(short(message))
-    assert held is not None
-    assert held.holders == {link.public for link in (CAROL, ALICE, BOB)}
+    assert holders(made, message) == {link.public for link in (CAROL, ALICE, BOB)}
 
 
 def test_of_copies_that_waited_behind_a_forgery_one_is_taken_even_if_they_are_verified_on_the_spot() -> None:
     made = Bench([ALICE, BOB, CAROL, DAVE], verify=verify, lazy=True)
     made.connect(ALICE, BOB, CAROL, DAVE)
     message = CAROL.says()
-    head, body, signature = message.frames(5, 0)
+    head, body, _ = message.frames(5, 0)
     forged = FrameReceived(DAVE.public, (head, body, bytes(64)))
-    good = [FrameReceived(link.public, (head, body, signature)) for link in (CAROL, ALICE, BOB)]
-    made.engine.handle_all([forged, *good], made.now, ask=True)
+    made.engine.handle_all([forged, *copies(message)], made.now, ask=True)
     made.handle(Verified(message.id, False))
 
     assert [action.envelope.id for action in made.of(Deliver)] == [message.id]
     assert made.engine.drops[DropReason.DUPLICATE] == 2
-    held = made.engine.seen.get(short(message))
-    assert held is not None
-    assert held.holders == {link.public for link in (CAROL, ALICE, BOB)}
+    assert holders(made, message) == {link.public for link in (CAROL, ALICE, BOB)}
 
 
 def test_whoever_asks_what_was_seen_is_told_all_of_it() -> None:
