@@ -25,3 +25,11 @@ def test_any_bytes_unpack_to_what_packs_to_them_or_to_no_frames(data: bytes) -> 
 
     assert 1 <= len(messages) <= MAX_BUNDLE
     assert () in messages or bundle([pack(frames) for frames in messages]) == data
+
+
+@given(st.lists(MESSAGES, min_size=2, max_size=MAX_BUNDLE), st.integers(MAX_FRAMES + 1, 255))
+def test_what_begins_with_neither_a_count_nor_a_zero_is_no_bundle_whatever_follows(
+    messages: list[Frames], first: int
+) -> None:
+    data = bundle([pack(frames) for frames in messages])
+    assert unpack(bytes([first]) + data[1:]) == [()]
